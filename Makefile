@@ -1,0 +1,49 @@
+# Everything a fresh machine needs: only Python >= 3.10 and make have to be there.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check lint format types bench clean
+
+help:  ## this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+setup: $(READY)  ## make .venv and install the project and its tools into it
+
+$(READY): pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "gan needs Python 3.10 or newer; set PYTHON=...")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $(READY)
+
+demo: $(READY)  ## train a DCGAN on real pictures for about five minutes, then sample and interpolate
+	$(BIN)/gan train experiment=demo
+	$(BIN)/gan sample
+	$(BIN)/gan interpolate
+	@echo "Look at the newest folders in outputs/train, outputs/sample and outputs/interpolate."
+
+test: $(READY)  ## the tests, at most ten minutes
+	$(BIN)/python -m pytest -m "not slow"
+
+check: $(READY)  ## the slow tests: the built wheel, kills, every command of the README
+	$(BIN)/python -m pytest -m slow
+
+lint: $(READY)  ## style and format, without changing anything
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(READY)  ## bring everything into the house style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: $(READY)  ## mypy --strict
+	$(BIN)/mypy
+
+bench: $(READY)  ## speed: the engine against a hand-written loop, the networks against their textbook form
+	$(BIN)/python -m tests.bench.loop
+	$(BIN)/python -m tests.bench.cycle
+
+clean:  ## remove the environment and caches; outputs/ stays
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache build dist *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

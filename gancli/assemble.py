@@ -1,0 +1,180 @@
+"""Puts the parts of a configuration together: data, networks, objective, optimizers, engine."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from gancli.build import check, find, make, make_as
+from gancli.data.loader import Stream
+from gancli.data.source import Source
+from gancli.device import Compute
+from gancli.dist import World
+from gancli.engine import Average, Engine, Schedule
+from gancli.errors import ConfigError
+from gancli.games.game import Game
+from gancli.games.noise import Latent
+from gancli.losses.penalties import Penalty
+from gancli.rng import key
+from gancli.settings import Node, TrainSettings
+
+FROM_THE_DATA = ("shape", "latent_dim", "classes")
+FROM_THE_PARTS = ("nets", "loss", "penalties", "latent", "classes")
+
+
+@dataclass(frozen=True)
+class DataFacts:
+    """What a network must know of a data set, kept in every checkpoint so that sampling needs no data."""
+
+    name: str
+    shape: tuple[int, ...]
+    classes: tuple[str, ...]
+    fingerprint: str
+
+    @staticmethod
+    def of(source: Source) -> DataFacts:
+        """The facts of a data set at hand."""
+        return DataFacts(source.name, tuple(source.shape), tuple(source.classes), source.fingerprint)
+
+    @staticmethod
+    def read(plain: Mapping[str, Any]) -> DataFacts:
+        """The facts that a checkpoint carries."""
+        shape, classes = tuple(map(int, plain["shape"])), tuple(map(str, plain["classes"]))
+        return DataFacts(str(plain["name"]), shape, classes, str(plain["fingerprint"]))
+
+    def plain(self) -> dict[str, Any]:
+        """As plain values for a file."""
+        return {
+            "name": self.name,
+            "shape": list(self.shape),
+            "classes": list(self.classes),
+            "fingerprint": self.fingerprint,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class SharedOptimizer:
+    """What all players' optimizers share: the largest gradient norm of a move, and the learning rate's schedule."""
+
+    clip: float | None = None
+    schedule: Schedule | None = None
+
+    def __post_init__(self) -> None:
+        if self.clip is not None and self.clip <= 0:
+            raise ConfigError(f"optimizer.clip={self.clip:g}: a largest gradient norm above 0, or null for none")
+
+
+def check_sections(settings: TrainSettings) -> None:
+    """Check every key and type before anything is built or written. Raises ConfigError."""
+    check(settings.dataset, "dataset")
+    check(settings.loss, "loss")
+    check(settings.game, "game", FROM_THE_PARTS)
+    for name, node in (settings.penalty or {}).items():
+        check(node, f"penalty.{name}")
+    for name, node in settings.observers.items():
+        if node is not None:
+            check(node, f"observers.{name}")
+    players = player_nodes(settings.model, {})
+    for name, node in players.items():
+        check(node, f"model.{name}", FROM_THE_DATA)
+    make_as(Latent, settings.model.get("latent"), "model.latent")
+    make_as(Average, settings.model.get("ema"), "model.ema")
+    for name in players:
+        if name not in settings.optimizer:
+            raise ConfigError(f"missing key optimizer.{name}: the player {name} needs an optimizer")
+        check(settings.optimizer[name], f"optimizer.{name}", ("params",))
+    _optimizer_rest(settings.optimizer)
+
+
+def data(settings: TrainSettings) -> Source:
+    """The data set. Raises DataError or ConfigError."""
+    source: Source = make(settings.dataset, "dataset")
+    return source
+
+
+def player_nodes(model: Node, penalties: Mapping[str, Penalty]) -> dict[str, Node]:
+    """The model's networks by player; `norm: auto` becomes layer norm where a penalty looks at single images."""
+    nodes = {name: dict(node) for name, node in model.items() if isinstance(node, dict) and "_target_" in node}
+    if not nodes:
+        raise ConfigError("model: no networks in this section; choose one with model=NAME")
+    for node in nodes.values():
+        if node.get("norm") == "auto":
+            node["norm"] = "layer" if any(p.per_sample for p in penalties.values()) else "batch"
+    return nodes
+
+
+def game(config: Mapping[str, Any], facts: DataFacts) -> Game:
+    """The game with its networks, their weights drawn from the configuration's seed. Raises ConfigError."""
+    penalties: dict[str, Penalty] = {
+        name: make(node, f"penalty.{name}") for name, node in (config.get("penalty") or {}).items()
+    }
+    model, seed = config["model"], config["seed"]
+    latent = make_as(Latent, model.get("latent"), "model.latent")
+    supplied: dict[str, Any] = {"shape": facts.shape, "latent_dim": latent.dim, "classes": len(facts.classes)}
+    nets: dict[str, nn.Module] = {}
+    for name, node in player_nodes(model, penalties).items():
+        wanted = inspect.signature(find(node["_target_"], f"model.{name}")).parameters
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(key(seed, "init", name))
+            nets[name] = make(node, f"model.{name}", **{k: v for k, v in supplied.items() if k in wanted})
+    loss = make(config["loss"], "loss")
+    parts = {"nets": nets, "loss": loss, "penalties": penalties, "latent": latent, "classes": len(facts.classes)}
+    wanted = inspect.signature(find(config["game"]["_target_"], "game")).parameters
+    built: Game = make(config["game"], "game", **{k: v for k, v in parts.items() if k in wanted})
+    return built
+
+
+def engine(
+    settings: TrainSettings, source: Source, built: Game, compute: Compute, world: World | None = None
+) -> Engine:
+    """The engine that plays this game on this device, at step 0."""
+    compute.place(built)
+    optimizers = {
+        name: optimizer(settings.optimizer[name], f"optimizer.{name}", [p for net in nets for p in net.parameters()])
+        for name, nets in built.players().items()
+    }
+    clip, schedule = _optimizer_rest(settings.optimizer)
+    return Engine(
+        built,
+        {"real": Stream(source, settings.seed, "real", compute.device)},
+        optimizers,
+        compute=compute,
+        batch_size=settings.batch_size,
+        micro_batch=settings.micro_batch,
+        seed=settings.seed,
+        steps=settings.steps,
+        average=make_as(Average, settings.model.get("ema"), "model.ema"),
+        schedule=schedule,
+        clip=clip,
+        world=world,
+    )
+
+
+def optimizer(node: Node, path: str, params: list[nn.Parameter]) -> Optimizer:
+    """A torch optimizer, fused into one kernel where torch has that for it. Raises ConfigError for a bad rate."""
+    supplied: dict[str, Any] = {"params": params}
+    choice = find(node.get("_target_"), path)
+    if (
+        "fused" in inspect.signature(choice).parameters
+        and "fused" not in node
+        and choice.__name__ in ("Adam", "AdamW", "SGD")
+    ):
+        supplied["fused"] = True
+    try:
+        made: Optimizer = make(node, path, **supplied)
+    except ValueError as error:  # torch's own words for a rate or beta out of range
+        raise ConfigError(f"{path}: {error}") from None
+    return made
+
+
+def _optimizer_rest(node: Node) -> tuple[float | None, Schedule]:
+    """The optimizer section beside the players: gradient clipping and the schedule."""
+    rest = {name: part for name, part in node.items() if not (isinstance(part, dict) and "_target_" in part)}
+    shared = make_as(SharedOptimizer, rest, "optimizer")
+    return shared.clip, shared.schedule or Schedule()

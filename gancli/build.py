@@ -1,0 +1,164 @@
+"""Turns a section of the configuration into the object it describes. Only what the allow-list names can be built."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import inspect
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union
+
+from gancli.errors import ConfigError, suggestion
+
+T = TypeVar("T")
+
+# The rooms whose classes a configuration, or a stranger's checkpoint, may name.
+ROOMS = ("gancli.nets.", "gancli.games.", "gancli.losses.", "gancli.data.", "gancli.metrics.", "gancli.observers.")
+OPTIMIZERS = ("Adam", "AdamW", "NAdam", "RAdam", "RMSprop", "SGD", "Adagrad", "Adamax")
+
+
+def find(target: object, path: str = "") -> Callable[..., Any]:
+    """The class or function that a `_target_` names. Raises ConfigError for anything outside the allow-list."""
+    where = f"{path}._target_" if path else "_target_"
+    module, _, name = str(target).rpartition(".")
+    if module == "torch.optim":
+        if name not in OPTIMIZERS:
+            raise ConfigError(f"{where}={target}: no such optimizer; {suggestion(name, OPTIMIZERS)}")
+    elif not f"{module}.".startswith(ROOMS) or not all(part.isidentifier() for part in module.split(".")):
+        raise ConfigError(f"{where}={target}: only parts of gancli and torch.optim's optimizers can be built")
+    try:
+        thing = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError):
+        raise ConfigError(f"{where}={target}: there is no such part") from None
+    own = module == "torch.optim" or getattr(thing, "__module__", None) == module
+    if name.startswith("_") or not own or not (inspect.isclass(thing) or inspect.isfunction(thing)):
+        raise ConfigError(f"{where}={target}: not a part that a configuration can build")
+    return typing.cast(Callable[..., Any], thing)
+
+
+def check(node: Mapping[str, Any], path: str, supplied: Sequence[str] = ()) -> None:
+    """Check a `_target_` section's keys and types without building it. Raises ConfigError."""
+    _bind(find(node.get("_target_"), path), node, path, supplied)
+
+
+def make(node: Mapping[str, Any], path: str, **supplied: Any) -> Any:
+    """Build a `_target_` section; `supplied` are the arguments that do not come from the configuration."""
+    target = find(node.get("_target_"), path)
+    return target(**supplied, **_bind(target, node, path, tuple(supplied)))
+
+
+def make_as(kind: Callable[..., T], node: Mapping[str, Any] | None, path: str) -> T:
+    """Build a known class from a section without `_target_`."""
+    return kind(**_bind(kind, node or {}, path, ()))
+
+
+def _bind(target: Callable[..., Any], node: Mapping[str, Any], path: str, supplied: Sequence[str]) -> dict[str, Any]:
+    """A section's values as keyword arguments of `target`, checked and converted."""
+    prefix = f"{path}." if path else ""
+    parameters = {
+        name: p
+        for name, p in inspect.signature(target).parameters.items()
+        if name not in supplied and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+    }
+    try:
+        hints = typing.get_type_hints(
+            target if dataclasses.is_dataclass(target) else getattr(target, "__init__", target)
+        )
+        hints = hints or typing.get_type_hints(target)
+    except (NameError, TypeError):  # names that exist for type checkers only, as in some of torch's
+        hints = {}
+    values = {}
+    for name, value in node.items():
+        if name == "_target_":
+            continue
+        if name not in parameters:
+            raise ConfigError(f"unknown key {prefix}{name}: {suggestion(str(name), parameters)}")
+        default = parameters[name].default
+        if isinstance(default, tuple) and isinstance(value, list):
+            value = (
+                tuple(type(like)(v) for like, v in zip(default, value, strict=False))
+                if len(default) == len(value)
+                else value
+            )
+        values[name] = convert(value, hints.get(name, Any), f"{prefix}{name}")
+    for name, parameter in parameters.items():
+        if parameter.default is parameter.empty and name not in values:
+            raise ConfigError(f"missing key {prefix}{name}")
+    return values
+
+
+def convert(value: Any, hint: Any, path: str) -> Any:
+    """A configuration value as the type that a signature asks for. Raises ConfigError with what was expected.
+
+    >>> convert(1000.0, int, "steps"), convert([3, 32, 32], tuple[int, ...], "size")
+    (1000, (3, 32, 32))
+    """
+    good, result = _fits(value, hint, path)
+    if not good:
+        shown = "null" if value is None else str(value).lower() if isinstance(value, bool) else value
+        raise ConfigError(f"{path}={shown}: expected {_words(hint)}")
+    return result
+
+
+def _fits(value: Any, hint: Any, path: str) -> tuple[bool, Any]:
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (Union, types.UnionType):
+        return next((fit for fit in (_fits(value, arg, path) for arg in args) if fit[0]), (False, value))
+    if origin is Literal:
+        return value in args and type(value) in {type(a) for a in args}, value
+    if hint is type(None):
+        return value is None, value
+    if hint is bool:
+        return isinstance(value, bool), value
+    if hint is int:
+        whole = isinstance(value, (int, float)) and not isinstance(value, bool) and value == value // 1
+        return whole, int(value) if whole else value
+    if hint is float:
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        return number, float(value) if number else value
+    if hint in (str, Path):
+        text = isinstance(value, (str, int, float)) and not isinstance(value, bool)
+        return text, hint(str(value)) if text else value
+    if origin in (list, tuple) or (isinstance(origin, type) and origin is not dict and issubclass(origin, Sequence)):
+        return _sequence_fits(value, origin, args, path)
+    if hint is dict or origin is dict:
+        return isinstance(value, dict), value
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        return isinstance(value, dict), make_as(hint, value, path) if isinstance(value, dict) else value
+    return True, value  # a type of someone else's, which its own constructor checks
+
+
+def _sequence_fits(value: Any, origin: Any, args: tuple[Any, ...], path: str) -> tuple[bool, Any]:
+    if not isinstance(value, (list, tuple)):
+        return False, value
+    fixed = origin is tuple and args and args[-1] is not Ellipsis
+    if fixed and len(args) != len(value):
+        return False, value
+    hints = args if fixed else [args[0] if args else Any] * len(value)
+    fits = [_fits(v, h, path) for v, h in zip(value, hints, strict=True)]
+    return all(good for good, _ in fits), (tuple if origin is tuple else list)(v for _, v in fits)
+
+
+def _words(hint: Any) -> str:
+    """A type for people."""
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (Union, types.UnionType):
+        return " or ".join(dict.fromkeys(_words(a) for a in args))
+    if origin is Literal:
+        return "one of " + ", ".join(map(str, args))
+    simple = {
+        int: "a whole number",
+        float: "a number",
+        bool: "true or false",
+        str: "a text",
+        type(None): "null",
+        Path: "a path",
+    }
+    if hint in simple:
+        return simple[hint]
+    if origin in (list, tuple) or (isinstance(origin, type) and issubclass(origin, Sequence)):
+        return f"a list of {_words(args[0]).removeprefix('a ')}s" if args else "a list"
+    return "a section of keys" if hint is dict or origin is dict else getattr(hint, "__name__", str(hint))

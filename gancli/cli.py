@@ -1,0 +1,188 @@
+"""The command line: takes the verb, checks the whole configuration, then lets Hydra run it.
+
+Exit codes: 0 done, 2 a GanError (one line that says what to type instead), 1 an error nobody foresaw, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from gancli.errors import ConfigError, GanError, suggestion
+from gancli.help import VERBS, complete, completion_script, general_help, verb_help, version_line
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `gan ARGV`; returns the exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _dispatch(words)
+    except GanError as error:
+        print(f"gan: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("gan: interrupted", file=sys.stderr)
+        return 130
+    except Exception as error:
+        if os.environ.get("GAN_TRACEBACK"):
+            raise
+        words_of_it = " ".join(str(error).split())[:300]
+        print(
+            f"gan: {type(error).__name__}: {words_of_it} (not foreseen; GAN_TRACEBACK=1 shows where)", file=sys.stderr
+        )
+        return 1
+
+
+def _dispatch(words: list[str]) -> int:
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(general_help())
+        return 0
+    if words[0] in ("--version", "-V"):
+        print(version_line())
+        return 0
+    if words[0] == "--completion":
+        print(completion_script(words[1] if len(words) > 1 else "bash"))
+        return 0
+    if words[0] == "--complete":
+        print("\n".join(complete(words[1] if len(words) > 1 else "")))
+        return 0
+    verb, rest = words[0], words[1:]
+    if verb not in VERBS:
+        raise ConfigError(f"{verb!r} is not a verb: {suggestion(verb, VERBS)}; gan --help explains them")
+    if "-h" in rest or "--help" in rest:
+        print(verb_help(verb))
+        return 0
+    return _run(verb, rest)
+
+
+def _run(verb: str, words: list[str]) -> int:
+    """Compose and check every job first, so that a wrong word writes nothing; then hand over to Hydra."""
+    from gancli.config import compose, expand, quote
+
+    flags, overrides, folders = split(words)
+    sweep = "-m" in flags or "--multirun" in flags
+    overrides = quote(overrides, sweep)
+    if verb == "train":
+        overrides = _with_recorded(overrides)
+    jobs = expand(overrides) if sweep else [overrides]
+    configs = [compose(verb, job, folders) for job in jobs]
+    shown = any(flag.startswith(("--cfg", "-c", "--info", "-i")) for flag in flags)
+    run = _verb(verb)
+    task = _Task(run, overrides)
+    if not shown:
+        for config in configs:
+            task.check(verb, config)
+    _hydra(verb, flags, overrides, folders, task)
+    if task.error is not None:
+        raise task.error
+    return 0
+
+
+def split(words: Sequence[str]) -> tuple[list[str], list[str], list[Path]]:
+    """Hydra's flags, the overrides, and the folders of --config-dir. Raises ConfigError for an unknown flag."""
+    with_value = {
+        "--cfg": "cfg",
+        "-c": "cfg",
+        "--package": "package",
+        "-p": "package",
+        "--config-dir": "dir",
+        "-cd": "dir",
+        "--info": "info",
+        "-i": "info",
+    }
+    plain = ("-m", "--multirun", "--resolve", "--hydra-help")
+    flags, overrides, folders = [], [], []
+    queue = list(words)
+    while queue:
+        word = queue.pop(0)
+        name, equals, value = word.partition("=")
+        if name in with_value and word.startswith("-"):
+            if not equals:
+                value = queue.pop(0) if queue and not queue[0].startswith("-") and "=" not in queue[0] else ""
+            if with_value[name] == "dir":
+                folders.append(Path(value).expanduser())
+            elif with_value[name] == "cfg" and value not in ("job", "hydra", "all"):
+                raise ConfigError(f"{name} {value}: write --cfg job, --cfg hydra or --cfg all")
+            else:
+                flags += [name, value] if value else [name]
+        elif word in plain:
+            flags.append(word)
+        elif word.startswith("-"):
+            raise ConfigError(f"unknown flag {word}: {suggestion(name, [*with_value, *plain, '--help'])}")
+        else:
+            overrides.append(word)
+    return flags, overrides, folders
+
+
+def _with_recorded(overrides: list[str]) -> list[str]:
+    """A resumed run starts from the command line it was started with; what is given now comes after."""
+    resumed = [o.partition("=")[2].strip("'\"") for o in overrides if o.startswith("resume=")]
+    if not resumed or resumed[-1] in ("", "null"):
+        return overrides
+    from gancli.verbs.resume import recorded_overrides
+
+    given = {o.partition("=")[0].lstrip("+") for o in overrides}
+    return [*(o for o in recorded_overrides(resumed[-1]) if o.partition("=")[0].lstrip("+") not in given), *overrides]
+
+
+def _verb(verb: str) -> Callable[[dict[str, Any], Sequence[str]], Path]:
+    """A verb's function; its module, and torch with it, is imported only now."""
+    module = importlib.import_module(f"gancli.verbs.{'evaluate' if verb == 'eval' else verb}")
+    run: Callable[[dict[str, Any], Sequence[str]], Path] = module.run
+    return run
+
+
+class _Task:
+    """What Hydra calls for every job; it keeps an error for the end, since Hydra would print a traceback."""
+
+    def __init__(self, run: Callable[[dict[str, Any], Sequence[str]], Path], overrides: Sequence[str]):
+        self.run, self.overrides = run, overrides
+        self.error: BaseException | None = None
+
+    def check(self, verb: str, config: dict[str, Any]) -> None:
+        """Check a composed job's keys and types. Raises ConfigError."""
+        from gancli import settings
+        from gancli.build import make_as
+
+        kinds = {"train": settings.TrainSettings, "sample": settings.SampleSettings, "eval": settings.EvalSettings}
+        checked = make_as(kinds.get(verb, settings.InterpolateSettings), config, "")
+        if isinstance(checked, settings.TrainSettings):
+            from gancli.assemble import check_sections
+
+            check_sections(checked)
+
+    def __call__(self, config: Any) -> None:
+        """One job: the composed configuration as plain values, and the overrides that made it."""
+        from hydra.core.hydra_config import HydraConfig
+        from omegaconf import OmegaConf
+
+        if self.error is not None:
+            return
+        plain = OmegaConf.to_container(config, resolve=True)
+        assert isinstance(plain, dict)
+        try:
+            self.run({str(k): v for k, v in plain.items()}, list(HydraConfig.get().overrides.task))
+        except (Exception, KeyboardInterrupt) as error:
+            self.error = error
+
+
+def _hydra(verb: str, flags: list[str], overrides: list[str], folders: list[Path], task: _Task) -> None:
+    import hydra
+
+    from gancli.config import conf_dir, in_quotes
+
+    search = [f"hydra.searchpath=[{','.join(in_quotes(f'file://{f.resolve()}') for f in folders)}]"] if folders else []
+
+    def job(config: Any) -> None:  # Hydra asks for a function
+        task(config)
+
+    before = sys.argv
+    sys.argv = ["gan", *flags, *search, *overrides]
+    try:
+        hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=verb)(job)()
+    finally:
+        sys.argv = before

@@ -1,0 +1,215 @@
+"""Composes conf/ with the command line, and answers a wrong word with the nearest right one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from gancli.errors import ConfigError, nearest, suggestion
+
+# Paths and texts: quoted before Hydra parses them, so that brackets, commas, spaces and ampersands need no care.
+TEXTS = frozenset(
+    "run run_dir resume init note input reference seeds classes dataset.root extractor.weights".split()  # noqa: SIM905
+)
+
+
+def conf_dir() -> Path:
+    """Where the configuration lives: inside an installed package, or beside it in a checkout."""
+    package = Path(__file__).resolve().parent
+    inside = package / "conf"
+    return inside if inside.is_dir() else package.parent / "conf"
+
+
+def groups(verb: str, folders: Iterable[Path] = ()) -> dict[str, list[str]]:
+    """The config groups that a verb chooses from, each with its choices."""
+    wanted = [line.strip()[2:].split(":")[0] for line in defaults_lines(verb) if ":" in line]
+    places = [conf_dir(), *folders]
+    return {group: sorted({f.stem for place in places for f in (place / group).glob("*.yaml")}) for group in wanted}
+
+
+def defaults_lines(verb: str) -> list[str]:
+    """The lines of the defaults list in conf/VERB.yaml."""
+    lines = (conf_dir() / f"{verb}.yaml").read_text().splitlines()
+    start = lines.index("defaults:") + 1
+    return [line for line in lines[start:] if line.startswith("  - ")]
+
+
+def quote(overrides: Sequence[str], sweep: bool = False) -> list[str]:
+    """Put quotes around paths and texts, where Hydra would read something else into them.
+
+    >>> quote(["note=Food & Drink", "steps=3"])
+    ["note='Food & Drink'", 'steps=3']
+    """
+    quoted = []
+    for override in overrides:
+        name, equals, value = override.partition("=")
+        plain = value not in ("", "null") and not value.startswith(("'", '"', "${"))
+        if equals and plain and name.lstrip("+") in TEXTS:
+            listed = value.startswith("[") or (sweep and "," in value)
+            if not (listed and parses(override)):
+                override = f"{name}={in_quotes(value)}"
+        quoted.append(override)
+    return quoted
+
+
+def in_quotes(text: str) -> str:
+    """A text as Hydra's grammar reads it back, whatever it holds."""
+    return "'" + text.replace("\\'", "\\\\'").replace("'", "\\'") + ("\\'" if text.endswith("\\") else "'")
+
+
+def parses(override: str) -> bool:
+    """Whether Hydra can read this override."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import OverrideParseException
+
+    try:
+        OverridesParser.create().parse_override(override)
+    except OverrideParseException:
+        return False
+    return True
+
+
+def compose(verb: str, overrides: Sequence[str], folders: Sequence[Path] = ()) -> dict[str, Any]:
+    """The whole configuration of one job as plain Python values.
+
+    overrides: `key=value`, already quoted. folders: further places for group files (--config-dir).
+    Raises ConfigError: one line that names the nearest right key or choice.
+    """
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    for folder in folders:
+        if not folder.is_dir():
+            raise ConfigError(f"--config-dir {folder}: no such folder")
+    try:
+        config = _hydra_compose(verb, overrides, folders)
+        plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        raise ConfigError(_diagnose(verb, overrides, folders, error)) from None
+    assert isinstance(plain, dict)
+    _refuse_additions(verb, overrides, folders)
+    return {str(name): value for name, value in plain.items()}
+
+
+def expand(overrides: Sequence[str]) -> list[list[str]]:
+    """A sweep's jobs, one list of overrides each, as Hydra's own sweeper makes them. Raises ConfigError."""
+    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    try:
+        parsed = OverridesParser.create().parse_overrides(list(overrides))
+        jobs = BasicSweeper.split_arguments(parsed, max_batch_size=None)[0]
+    except HydraException as error:
+        raise ConfigError(_diagnose_syntax(overrides) or first_line(error)) from None
+    return [list(job) for job in jobs]
+
+
+def _hydra_compose(verb: str, overrides: Sequence[str], folders: Sequence[Path]) -> Any:
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+
+    search = [f"hydra.searchpath=[{','.join(in_quotes(f'file://{f.resolve()}') for f in folders)}]"] if folders else []
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        return hydra_compose(verb, overrides=[*search, *overrides])
+
+
+def _diagnose(verb: str, overrides: Sequence[str], folders: Sequence[Path], error: Exception) -> str:
+    """Find the override that is at fault and say what was probably meant."""
+    problem = _diagnose_syntax(overrides)
+    if problem:
+        return problem
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    known = groups(verb, folders)
+    choices, values = [], []
+    for parsed in OverridesParser.create().parse_overrides(list(overrides)):
+        name = parsed.key_or_group
+        if parsed.is_sweep_override():
+            return f"{parsed.input_line}: several values at once; add -m to run each of them, or quote the value"
+        if name not in known:
+            values.append(parsed)
+            continue
+        line = str(parsed.input_line)
+        if parsed.is_add():
+            return f"{line}: {name} is always there; write {line.lstrip('+')}"
+        if parsed.is_delete():
+            return f"{line}: {name} cannot be left out; choose one of {', '.join(known[name])}"
+        chosen = parsed.value()
+        for choice in chosen if isinstance(chosen, list) else [chosen]:
+            if str(choice) not in known[name]:
+                word = "null" if choice is None else str(choice)
+                return f"{name}={word}: no such choice; {suggestion(word, known[name])}"
+        choices.append(line)
+    base = _hydra_compose(verb, choices, folders)
+    for parsed in values:
+        problem = _missing_key(verb, base, parsed.key_or_group, set(known))
+        if problem:
+            return problem
+    return first_line(error)
+
+
+def _diagnose_syntax(overrides: Sequence[str]) -> str | None:
+    for override in overrides:
+        if not parses(override):
+            hint = "write key=value" if "=" not in override else "put the value in quotes: key='value'"
+            return f"cannot read {override!r}: {hint}"
+    return None
+
+
+def _missing_key(verb: str, config: Any, path: str, extra: set[str]) -> str | None:
+    """What is wrong with a dotted key, or None when the configuration has it."""
+    node, walked = config, ""
+    for part in path.split("."):
+        names = {str(k) for k in node} if hasattr(node, "keys") else set()
+        if part not in names:
+            here = f"{walked}." if walked else ""
+            near = nearest(part, names | (extra if not walked else set())) or _leaf(config, part)
+            meant = f"did you mean {here if near in names else ''}{near}?" if near else f"{verb} has no such key"
+            place = (
+                f"{walked} has {', '.join(sorted(names)) or 'no keys'}"
+                if walked
+                else f"gan {verb} --help lists the keys"
+            )
+            return f"unknown key {path}: {meant} ({place})"
+        node, walked = node[part], f"{walked}.{part}" if walked else part
+    return None
+
+
+def _leaf(config: Any, name: str, prefix: str = "") -> str | None:
+    """The full path of the first key called `name`, so that `lr` finds optimizer.G.lr."""
+    for part in config:
+        path = f"{prefix}{part}"
+        if part == name:
+            return path
+        child = config[part]
+        found = _leaf(child, name, f"{path}.") if hasattr(child, "keys") else None
+        if found:
+            return found
+    return None
+
+
+def _refuse_additions(verb: str, overrides: Sequence[str], folders: Sequence[Path]) -> None:
+    """`+key=value` may add only a parameter of what its section builds; elsewhere Hydra would let anything through."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    if not any(o.startswith("+") for o in overrides):
+        return
+    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    added = [p for p in parsed if p.is_add() or p.is_force_add()]
+    base = _hydra_compose(verb, [str(p.input_line) for p in parsed if p not in added], folders)
+    for p in added:
+        parent: Any = base
+        for part in p.key_or_group.split(".")[:-1]:
+            parent = parent[part] if hasattr(parent, "keys") and part in parent else {}
+        if "_target_" not in parent:
+            problem = _missing_key(verb, base, p.key_or_group, set(groups(verb, folders)))
+            if problem:
+                raise ConfigError(problem)
+
+
+def first_line(error: BaseException) -> str:
+    """An exception's text on one line."""
+    return " ".join(str(error).split()) or type(error).__name__

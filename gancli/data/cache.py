@@ -1,0 +1,89 @@
+"""Decoded images kept in the user's cache directory: written once, whole or not at all, then memory-mapped."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from gancli.data.pixels import Images
+from gancli.errors import DataError, RunError
+from gancli.files import read_json, whole_file, write_json
+
+_DAY = 86_400.0
+
+
+def cache_dir() -> Path:
+    """Where data that can be made again is kept: $XDG_CACHE_HOME/gan, else ~/.cache/gan."""
+    given = os.environ.get("XDG_CACHE_HOME", "")
+    if given and Path(given).is_absolute():
+        return Path(given) / "gan"
+    try:
+        return Path.home() / ".cache" / "gan"
+    except RuntimeError:  # a user without a home
+        return Path(tempfile.gettempdir()) / "gan"
+
+
+def load(key: str) -> tuple[Images, str] | None:
+    """This key's images, a memory map uint8 [N, C, H, W], and their SHA-256; None when they are not wholly there."""
+    array, facts = _paths(key)
+    try:
+        images: Images = np.load(array, mmap_mode="r", allow_pickle=False)
+        known = read_json(facts)
+        if images.dtype == np.uint8 and list(images.shape) == known["shape"]:
+            return images, str(known["sha256"])
+    except (OSError, ValueError, EOFError, KeyError, TypeError, RunError):
+        pass  # missing or damaged: made again
+    return None
+
+
+def store(key: str, shape: tuple[int, int, int, int], parts: Iterable[Images]) -> tuple[Images, str]:
+    """Writes images that arrive in parts, and returns what `load` would.
+
+    The file gets its name when it is complete and on the disk, so that a killed run leaves nothing that looks like one.
+    Raises DataError when the disk is full or the directory cannot be written.
+    """
+    array, facts = _paths(key)
+    digest = hashlib.sha256()
+    try:
+        with whole_file(array) as file:
+            _sweep(array.parent)
+            needed, free = int(np.prod(shape)), shutil.disk_usage(array.parent).free
+            if needed > free:
+                raise OSError(f"{needed >> 20} MiB are needed and {free >> 20} MiB free")
+            np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+            for part in parts:
+                data = part.tobytes()
+                digest.update(data)
+                file.write(data)
+        # After the images: without these facts they do not count.
+        write_json(facts, {"shape": list(shape), "sha256": digest.hexdigest()})
+    except RunError as error:
+        raise DataError(
+            f"decoded images cannot be kept in {array.parent} ({error.__cause__}): make room there, set XDG_CACHE_HOME "
+            "to another folder, or type a smaller dataset.size or dataset.limit"
+        ) from error
+    written = load(key)
+    if written is None:
+        raise DataError(f"decoded images in {array} cannot be read back: set XDG_CACHE_HOME to another folder")
+    return written
+
+
+def _paths(key: str) -> tuple[Path, Path]:
+    folder = cache_dir() / "images"
+    return folder / f"{key}.npy", folder / f"{key}.json"
+
+
+def _sweep(folder: Path) -> None:
+    """Removes what killed runs left behind more than a day ago."""
+    for path in folder.glob(".*"):
+        with contextlib.suppress(OSError):
+            if time.time() - path.stat().st_mtime > _DAY:
+                path.unlink()

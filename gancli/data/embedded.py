@@ -1,0 +1,73 @@
+"""Data sets inside the package: they need no download. Licences lie beside the files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gancli.data.pixels import Size
+from gancli.data.source import Source, check_split, finish
+from gancli.errors import ConfigError, DataError
+
+FOLDER = Path(__file__).parent / "embedded"
+MAKERS = ("google", "twitter")
+
+
+def fashion(size: Size = None, limit: int | None = None, split: str = "train", flip: bool = False) -> Source:
+    """The 10,000 test images of Fashion-MNIST: 28x28 grey, 10 classes.
+
+    size: 32 pads with two black pixels on each side, other sizes resize. All images are `train`. Raises ConfigError for
+    another split or an impossible size. Source: Xiao, Rasul, Vollgraf 2017, arXiv:1708.07747 (MIT).
+    """
+    check_split("fashion", split, ["train"])
+    try:
+        with np.load(FOLDER / "fashion_10k.npz", allow_pickle=False) as file:
+            images, labels, classes = file["images"], file["labels"], file["classes"]
+    except (OSError, ValueError, KeyError) as error:
+        raise _damaged("fashion", error) from error
+    return finish("fashion", images[:, None], labels, list(classes), size=size, limit=limit, flip=flip, pad=True)
+
+
+def emoji(
+    size: Size = 32,
+    limit: int | None = None,
+    split: str = "train",
+    flip: bool = False,
+    maker: Literal["google", "twitter", "both"] = "google",
+) -> Source:
+    """1,906 base emoji in colour on white, 9 classes; both makers' together are 3,812.
+
+    size: drawn from 64x64 (native: null or 64) by box filter. All images are `train`. Raises ConfigError for another
+    split, an unknown maker or an impossible size. Sources: Noto Emoji (Google, Apache-2.0) and Twemoji (Twitter,
+    CC-BY-4.0).
+    """
+    check_split("emoji", split, ["train"])
+    if maker not in (*MAKERS, "both"):
+        raise ConfigError(f"dataset.maker={maker} is unknown: type dataset.maker=google, twitter or both")
+    makers = MAKERS if maker == "both" else (maker,)
+    try:
+        facts = json.loads((FOLDER / "emoji64.json").read_text(encoding="utf-8"))
+        sheets = [_tiles(FOLDER / f"emoji64_{name}.webp", facts["tile"], facts["count"]) for name in makers]
+    except (OSError, ValueError, KeyError) as error:
+        raise _damaged("emoji", error) from error
+    labels = np.tile(np.asarray(facts["labels"], np.int64), len(makers))
+    return finish("emoji", np.concatenate(sheets), labels, facts["classes"], size=size, limit=limit, flip=flip)
+
+
+def _tiles(path: Path, tile: int, count: int) -> NDArray[np.uint8]:
+    """The first `count` tiles of a sprite sheet, row by row: uint8 [count, 3, tile, tile]."""
+    from PIL import Image
+
+    with Image.open(path) as sheet:
+        pixels: NDArray[np.uint8] = np.asarray(sheet.convert("RGB"))
+    rows, columns = pixels.shape[0] // tile, pixels.shape[1] // tile
+    tiles: NDArray[np.uint8] = pixels.reshape(rows, tile, columns, tile, 3).transpose(0, 2, 4, 1, 3)
+    return tiles.reshape(rows * columns, 3, tile, tile)[:count]
+
+
+def _damaged(name: str, error: Exception) -> DataError:
+    return DataError(f"dataset={name} cannot be read from {FOLDER} ({error}): install gancli again")

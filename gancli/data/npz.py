@@ -1,0 +1,104 @@
+"""A NumPy archive of images as a data set."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gancli.data.pixels import Size
+from gancli.data.source import Source, check_split, finish
+from gancli.errors import ConfigError, DataError
+
+LARGEST_BYTES = 1 << 34
+_HINT = "numpy.savez(FILE, images=uint8 [N,H,W] or [N,H,W,C], labels=integers [N], classes=names)"
+
+
+def npz(
+    root: str | None = None,
+    size: Size = None,
+    limit: int | None = None,
+    split: str = "train",
+    flip: bool = False,
+    layout: Literal["auto", "nhwc", "nchw"] = "auto",
+) -> Source:
+    """The images of one .npz file: `images` uint8 [N,H,W], [N,H,W,C] or [N,C,H,W]; `labels` [N], `classes` if any.
+
+    layout: of four dimensions; auto takes the last one for channels where it is 4 or less, else the second one where
+    that is. Labels without class names are named by their numbers. All images are `train`. No pickles are read.
+    Raises ConfigError for a missing `root`, another split or an impossible size, DataError for all about the file.
+    """
+    check_split("npz", split, ["train"])
+    if layout not in ("auto", "nhwc", "nchw"):
+        raise ConfigError(f"dataset.layout={layout} is unknown: type dataset.layout=auto, nhwc or nchw")
+    if root is None:
+        raise ConfigError("dataset=npz needs to know which file: type dataset.root=FILE.npz")
+    path = Path(root).expanduser()
+    if path.is_dir():
+        raise DataError(f"dataset.root={root} is a folder, not a file: type dataset=folder, or dataset.root=FILE.npz")
+    if not path.is_file():
+        raise DataError(f"dataset.root={root} does not exist: type dataset.root=FILE.npz")
+    images, labels, names = _read(path)
+    if labels is not None:
+        labels = _check_labels(path, labels, len(images))
+        names = names or [str(i) for i in range(int(labels.max(initial=-1)) + 1)]
+        if len(labels) and labels.max() >= len(names):
+            raise DataError(
+                f"{path}: labels go up to {labels.max()} and classes has {len(names)} names: name every class"
+            )
+    classes = names if labels is not None and names else []
+    return finish("npz", _channels_first(path, images, layout), labels, classes, size=size, limit=limit, flip=flip)
+
+
+def _read(path: Path) -> tuple[NDArray[Any], NDArray[Any] | None, list[str] | None]:
+    try:
+        with zipfile.ZipFile(path) as file:
+            declared = sum(member.file_size for member in file.infolist())
+        if declared > LARGEST_BYTES:
+            raise DataError(
+                f"{path} unpacks to {declared >> 30} GiB, over the limit of 16: type dataset=folder with images"
+            )
+        with np.load(path, allow_pickle=False) as archive:
+            if "images" not in archive:
+                found = ", ".join(archive.files) or "nothing"
+                raise DataError(f"{path} holds {found} and no `images`: write it with {_HINT}")
+            arrays = {name: archive[name] for name in ("images", "labels", "classes") if name in archive}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zipfile.LargeZipFile, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise DataError(f"{path} cannot be read as an .npz file ({reason}): write it with {_HINT}") from error
+    except Exception as error:  # a damaged member: zlib.error, struct.error, SyntaxError of the header, ...
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"{path} is damaged ({type(error).__name__}): write it again with {_HINT}") from error
+    classes = [str(name) for name in arrays["classes"].reshape(-1)] if "classes" in arrays else None
+    return arrays["images"], arrays.get("labels"), classes
+
+
+def _check_labels(path: Path, labels: NDArray[Any], count: int) -> NDArray[np.int64]:
+    if labels.dtype.kind not in "iu" or labels.shape != (count,):
+        raise DataError(
+            f"{path}: labels are {labels.dtype} {list(labels.shape)}, and integers [{count}] are needed: "
+            f"write it with {_HINT}"
+        )
+    if count and labels.min() < 0:
+        raise DataError(f"{path}: the smallest label is {labels.min()}, and labels start at 0: write it with {_HINT}")
+    return labels.astype(np.int64)
+
+
+def _channels_first(path: Path, images: NDArray[Any], layout: str) -> NDArray[np.uint8]:
+    if images.dtype != np.uint8 or images.ndim not in (3, 4):
+        raise DataError(
+            f"{path}: images are {images.dtype} {list(images.shape)}, and uint8 is needed: write it with {_HINT}"
+        )
+    if 0 in images.shape:
+        raise DataError(f"{path}: images are empty, {list(images.shape)}: write it with {_HINT}")
+    if images.ndim == 3:
+        return images[:, None]
+    if layout == "auto":
+        if images.shape[3] > 4 and images.shape[1] > 4:
+            raise DataError(f"{path}: which axis of {list(images.shape)} is channels? Type dataset.layout=nhwc or nchw")
+        layout = "nhwc" if images.shape[3] <= 4 else "nchw"
+    return images.transpose(0, 3, 1, 2) if layout == "nhwc" else images

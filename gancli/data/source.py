@@ -1,0 +1,151 @@
+"""A data set as the streams see it: rows by number; and the finishing that all sets share."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from gancli.data.pixels import Size, fit
+from gancli.errors import ConfigError, DataError
+from gancli.rng import key
+
+Index = NDArray[np.int64]
+
+
+def raw_bits(n: int, *purpose: object) -> NDArray[np.uint64]:
+    """n random 64-bit numbers keyed by their purpose.
+
+    Raw words of Philox: NumPy promises that they stay the same in every version, not so its distributions.
+    """
+    bits: NDArray[np.uint64] = np.random.Philox(key=key(*purpose)).random_raw(n)
+    return bits
+
+
+def order(n: int, *purpose: object) -> Index:
+    """A permutation of 0 ... n-1 keyed by its purpose, int64 [n].
+
+    >>> order(5, 0, "real", 0).tolist() == order(5, 0, "real", 0).tolist() != order(5, 0, "real", 1).tolist()
+    True
+    """
+    return np.argsort(raw_bits(n, *purpose), kind="stable").astype(np.int64, copy=False)
+
+
+def chosen(n: int, limit: int | None) -> Index | None:
+    """The rows that `dataset.limit` keeps, or None for all of them.
+
+    They are the first of one fixed shuffle, so that classes stay mixed and a smaller limit keeps a part of what a
+    larger one does.
+    Raises ConfigError for a limit under 1; one over n keeps everything.
+    """
+    check_limit(limit)
+    return None if limit is None or limit >= n else order(n, "limit")[:limit]
+
+
+def check_limit(limit: int | None) -> None:
+    """Raises ConfigError for a limit that keeps nothing."""
+    if limit is not None and limit < 1:
+        raise ConfigError(f"dataset.limit={limit} keeps nothing: type 1 or more, or dataset.limit=null for all")
+
+
+def check_split(name: str, split: str, allowed: Sequence[str]) -> None:
+    """Raises ConfigError, with the splits that there are, unless `split` is one of them."""
+    if split not in allowed:
+        listed = " or ".join(f"dataset.split={choice}" for choice in allowed)
+        raise ConfigError(f"dataset={name} has no split {split!r}: type {listed}")
+
+
+@dataclass(frozen=True)
+class Modes:
+    """The Gaussians that points were drawn from: means [K, D], one standard deviation for all."""
+
+    means: NDArray[np.float64]
+    sigma: float
+
+
+class Source:
+    """A finished data set: images uint8 [N, C, H, W] or points float32 [N, D], with labels.
+
+    shape: (C, H, W) or (D,). classes: their names, empty where there are no labels. flip: whether the streams mirror
+    images at random. modes: of 2D toys, for metrics. Raises DataError where labels and contents do not fit.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        content: NDArray[Any],
+        labels: NDArray[Any] | None = None,
+        classes: Sequence[str] = (),
+        *,
+        flip: bool = False,
+        modes: Modes | None = None,
+        content_hash: str | None = None,
+    ):
+        self.name = name
+        # A plain view: indexing a np.memmap runs Python code of its own each time.
+        self._content = content.view(np.ndarray)
+        self.classes = tuple(str(label) for label in classes)
+        self.labels = np.zeros(len(content), np.int64) if labels is None else labels.astype(np.int64)
+        self.shape: tuple[int, ...] = tuple(content.shape[1:])
+        self.flip = flip
+        self.modes = modes
+        self._content_hash = content_hash
+        if len(content) == 0:
+            raise DataError(f"dataset={name} is empty: at least one image is needed")
+        if len(self.labels) != len(content):
+            raise DataError(
+                f"dataset={name} has {len(content)} images and {len(self.labels)} labels: one label an image is needed"
+            )
+        lowest, highest = self.labels.min(), self.labels.max()
+        if lowest < 0 or highest >= max(1, len(self.classes)):
+            raise DataError(
+                f"dataset={name} has labels from {lowest} to {highest} and {len(self.classes)} classes: "
+                "labels run from 0 to classes - 1"
+            )
+
+    def __len__(self) -> int:
+        return len(self._content)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of what the streams deal out: contents as sized and limited, labels, class names and flips."""
+        total = hashlib.sha256(
+            json.dumps([self._content.dtype.name, self._content.shape, self.classes, self.flip]).encode()
+        )
+        total.update((self._content_hash or self._hash_content()).encode())
+        total.update(self.labels.astype("<i8").tobytes())
+        return total.hexdigest()
+
+    def _hash_content(self) -> str:
+        return hashlib.sha256(np.ascontiguousarray(self._content).data).hexdigest()
+
+    def rows(self, index: Index) -> tuple[Tensor, Tensor]:
+        """The rows of these numbers, on the CPU: uint8 [n, C, H, W] or float32 [n, D], and labels int64 [n]."""
+        return torch.from_numpy(self._content[index]), torch.from_numpy(self.labels[index])
+
+
+def finish(
+    name: str,
+    images: NDArray[np.uint8],
+    labels: NDArray[Any] | None,
+    classes: Sequence[str],
+    *,
+    size: Size,
+    limit: int | None,
+    flip: bool,
+    pad: bool = False,
+) -> Source:
+    """A Source of images [N, C, H, W] held in memory: limited, then sized (`pixels.fit`)."""
+    keep = chosen(len(images), limit)
+    if keep is not None:
+        images = images[keep]
+        labels = None if labels is None else labels[keep]
+    return Source(name, fit(images, size, name, pad), labels, classes, flip=flip)

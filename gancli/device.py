@@ -1,0 +1,130 @@
+"""Where and how to compute: device, precision and compiler, with honest fallbacks."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import nn
+
+from gancli.errors import DeviceError
+
+Kind = Literal["auto", "cpu", "cuda", "mps"]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceChoice:
+    """The `device` group: which kind, and how many threads the CPU may use (null: torch's own choice)."""
+
+    kind: Kind = "auto"
+    threads: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrecisionChoice:
+    """The `precision` group: what the networks compute in; weights stay in float32."""
+
+    kind: Precision = "auto"
+
+
+@dataclass(frozen=True)
+class Compute:
+    """A device, what autocast computes in (None: float32 throughout), and what was decided, in words."""
+
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    autocast: torch.dtype | None = None
+    notes: tuple[str, ...] = ()
+
+    def reseed(self, seed: int) -> None:
+        """Seed the default generators of this device, from which networks draw their inner noise.
+
+        Two calls to `manual_seed` of single generators: torch.manual_seed visits every device and costs 200 times more.
+        """
+        torch.default_generator.manual_seed(seed)
+        if self.device.type == "cuda":
+            torch.cuda.default_generators[self.device.index or 0].manual_seed(seed)
+        elif self.device.type == "mps":
+            torch.mps.manual_seed(seed)
+
+    def synchronize(self) -> None:
+        """Wait until the device has done all it was asked."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        elif self.device.type == "mps":
+            torch.mps.synchronize()
+
+    def place(self, net: nn.Module) -> nn.Module:
+        """Move a network here, with image weights in the memory order that convolutions are fastest in."""
+        return net.to(self.device).to(memory_format=torch.channels_last)
+
+
+def resolve(device: DeviceChoice, precision: PrecisionChoice) -> Compute:
+    """Turn wishes into what this machine has. Raises DeviceError when something asked for by name is missing."""
+    where = _device(device.kind)
+    if device.threads is not None:
+        if device.threads < 1:
+            raise DeviceError(f"device.threads={device.threads}: at least 1, or null for torch's own choice")
+        torch.set_num_threads(device.threads)
+    if where.type == "cuda":
+        torch.backends.cudnn.benchmark = True
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+    autocast, note = _autocast(precision.kind, where)
+    return Compute(where, autocast, (f"device {_describe(where)}", note))
+
+
+def _device(kind: Kind) -> torch.device:
+    if kind == "auto":
+        kind = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    if kind == "cuda":
+        if not torch.cuda.is_available():
+            raise DeviceError("device=cuda: torch sees no CUDA device here; use device=auto or device=cpu")
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    if kind == "mps" and not torch.backends.mps.is_available():
+        raise DeviceError("device=mps: torch sees no Apple GPU here; use device=auto or device=cpu")
+    return torch.device(kind)
+
+
+def _describe(device: torch.device) -> str:
+    if device.type == "cuda":
+        return f"cuda ({torch.cuda.get_device_name(device)})"
+    return f"cpu ({torch.get_num_threads()} threads)" if device.type == "cpu" else device.type
+
+
+def _autocast(kind: Precision, device: torch.device) -> tuple[torch.dtype | None, str]:
+    if kind == "auto":
+        if device.type == "cuda" and torch.cuda.is_bf16_supported():
+            return torch.bfloat16, "precision bf16 (auto)"
+        return None, f"precision fp32 (auto: bf16 pays off on CUDA devices that have it, this is {device.type})"
+    if kind == "fp16" and device.type != "cuda":
+        raise DeviceError(
+            f"precision=fp16 needs a CUDA device and this is {device.type}: use precision=fp32 or precision=auto"
+        )
+    if kind == "bf16" and device.type == "cpu" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return (
+            torch.bfloat16,
+            "precision bf16, which this CPU has no instructions for: expect it to be many times slower than fp32",
+        )
+    if kind == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
+        raise DeviceError("precision=bf16: this CUDA device has no bfloat16; use precision=fp16 or precision=auto")
+    return {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[kind], f"precision {kind}"
+
+
+def compile_networks(nets: dict[str, nn.Module], *, twice: set[str], device: torch.device) -> list[str]:
+    """Compile networks in place, but for those that are differentiated twice, and say what was done.
+
+    The ahead-of-time backward of torch.compile rejects double backward, so a D with a gradient penalty stays eager.
+    """
+    if device.type == "cpu" and not (os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")):
+        return ["compile: no C++ compiler found (install g++ or clang++); going on uncompiled"]
+    notes = []
+    for name, net in nets.items():
+        if name in twice:
+            notes.append(f"compile: {name} stays uncompiled, its gradient penalty needs a second derivative")
+        else:
+            net.compile()
+            notes.append(f"compile: {name} compiled, the first steps take longer")
+    return notes

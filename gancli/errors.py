@@ -1,0 +1,73 @@
+"""Every error that a person can cause, as one tree. The command line prints its text on one line and exits with 2.
+
+    GanError
+    ├── ConfigError        a key, value, type or combination in the configuration
+    │   └── CombinationError   parts that are each right and make no sense together
+    ├── DataError          a data set that is missing, empty or unreadable
+    ├── RunError           a run directory or checkpoint that is missing, cut short or does not fit
+    ├── MetricError        an evaluation that cannot be made as asked
+    └── DeviceError        a device, precision or compiler that this machine lacks
+
+A message says what was given, what is allowed and what to type instead.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class GanError(Exception):
+    """Root of the tree: one line for the person at the terminal."""
+
+
+class ConfigError(GanError):
+    """A key, value, type or combination in the configuration."""
+
+
+class CombinationError(ConfigError):
+    """Parts that are each right and make no sense together."""
+
+
+class DataError(GanError):
+    """A data set that is missing, empty or unreadable."""
+
+
+class RunError(GanError):
+    """A run directory or checkpoint that is missing, cut short or does not fit."""
+
+
+class MetricError(GanError):
+    """An evaluation that cannot be made as asked."""
+
+
+class DeviceError(GanError):
+    """A device, precision or compiler that this machine lacks."""
+
+
+def nearest(word: str, choices: Iterable[str]) -> str | None:
+    """The choice that `word` was probably meant to be, or None when none is near.
+
+    >>> nearest("wieght", ["weight", "every"])
+    'weight'
+    >>> nearest("qqq", ["weight", "every"]) is None
+    True
+    """
+    names = list(choices)
+    lowered = {name.lower(): name for name in names}
+    if word.lower() in lowered:
+        return lowered[word.lower()]
+    found = difflib.get_close_matches(word.lower(), list(lowered), n=1, cutoff=0.5)
+    return lowered[found[0]] if found else None
+
+
+def suggestion(word: str, choices: Iterable[str]) -> str:
+    """The tail of a message about an unknown name: the nearest right one, and all of them when they are few.
+
+    >>> suggestion("hinje", ["hinge", "ns"])
+    'did you mean hinge? (choices: hinge, ns)'
+    """
+    names = sorted(choices)
+    near = nearest(word, names)
+    listed = f"choices: {', '.join(names)}" if len(names) <= 40 else f"{len(names)} choices"
+    return f"did you mean {near}? ({listed})" if near else listed

@@ -1,0 +1,1 @@
+"""Games: who plays, what each loses and whose move it is."""

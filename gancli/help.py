@@ -1,0 +1,153 @@
+"""Help, completion and version: read from conf/ itself, without importing anything heavy."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import textwrap
+
+from gancli import __version__
+from gancli.config import conf_dir, defaults_lines, groups
+from gancli.errors import ConfigError
+
+VERBS = {
+    "train": "train a GAN and write a run directory",
+    "sample": "draw images from a trained generator",
+    "eval": "measure a run, or a folder of images: FID, KID, precision and recall, Inception Score",
+    "interpolate": "walk between latents, as a sheet or an animation",
+}
+
+EXAMPLES = {
+    "train": [
+        ("gan train model=dcgan loss=hinge dataset=fashion steps=3000", "clothes in some minutes of CPU"),
+        ("gan train model=sngan dataset=folder dataset.root=~/photos dataset.size=64", "your own images"),
+        ("gan train resume=last steps=6000", "go on with the last run, and longer"),
+    ],
+    "sample": [
+        ("gan sample", "64 images of the last run as one grid"),
+        ("gan sample run=last seeds=0-15 truncation=0.7", "sixteen seeds, less variety, more quality"),
+        ("gan sample run=outputs/train/RUN checkpoint=2000 n=500 format=png", "a file an image, of an earlier step"),
+    ],
+    "eval": [
+        ("gan eval run=last", "FID, KID, precision and recall against the run's data set"),
+        ("gan eval run=last checkpoint=0 n=5000 metrics=[fid,is]", "before training, chosen metrics"),
+        ("gan eval input=my_images reference=real_images", "two folders"),
+    ],
+    "interpolate": [
+        ("gan interpolate", "eight paths of the last run as one sheet"),
+        ("gan interpolate run=last rows=16 frames=30 format=gif", "an animation"),
+        ("gan interpolate mode=lerp seed=7", "straight lines between other latents"),
+    ],
+}
+
+
+def version_line() -> str:
+    """What `gan --version` prints."""
+    return f"gan {__version__}"
+
+
+def general_help() -> str:
+    """What `gan --help` prints."""
+    verbs = "\n".join(f"  gan {verb:12} {words}" for verb, words in VERBS.items())
+    first = "\n".join(f"  {EXAMPLES[verb][0][0]:64} {EXAMPLES[verb][0][1]}" for verb in VERBS)
+    return (
+        "gan: train, sample, evaluate and compare generative adversarial networks\n\n"
+        f"usage: gan VERB key=value ...\n\nverbs\n{verbs}\n\nexamples\n{first}\n\n"
+        "gan VERB --help lists a verb's keys and choices; gan --version; gan --completion bash|zsh|fish prints a\n"
+        'script for the shell (in bash: eval "$(gan --completion bash)").'
+    )
+
+
+def verb_help(verb: str) -> str:
+    """What `gan VERB --help` prints: keys with defaults, the choices of every group, three examples."""
+    width = max(80, min(120, shutil.get_terminal_size().columns))
+    rows = [f"  {name + '=' + default:24} {words}" for name, default, words in keys(verb)]
+    chosen = dict(line.strip()[2:].split(": ", 1) for line in defaults_lines(verb) if ": " in line)
+    lists = []
+    for group, choices in groups(verb).items():
+        text = f"{' '.join(choices)}  (default {chosen[group]})"
+        lists += textwrap.wrap(text, width - 16, initial_indent=f"  {group:12} ", subsequent_indent=" " * 15)
+        lists += [
+            f"{'':15}{group}.{key}={default}{'  ' + words if words else ''}"
+            for key, default, words in _group_keys(group, chosen[group])
+        ]
+    examples = [f"  {command}\n      {words}" for command, words in EXAMPLES[verb]]
+    flags = [
+        "-m several values a key, one job each: gan VERB -m seed=1,2,3",
+        "--cfg job show the whole configuration",
+        "--config-dir PATH more group files of your own",
+    ]
+    return "\n".join(
+        [
+            f"gan {verb}: {VERBS[verb]}",
+            "",
+            f"usage: gan {verb} key=value ...",
+            "",
+            "keys",
+            *rows,
+            "",
+            "groups: GROUP=CHOICE, and GROUP.key=value inside",
+            *lists,
+            "",
+            "flags",
+            *(f"  {flag.split(' ', 1)[0]:14} {flag.split(' ', 1)[1]}" for flag in flags),
+            "",
+            "examples",
+            *examples,
+        ]
+    )
+
+
+def keys(verb: str) -> list[tuple[str, str, str]]:
+    """(key, default, meaning) of a verb's top keys, as written in conf/VERB.yaml."""
+    return _commented((conf_dir() / f"{verb}.yaml").read_text())
+
+
+def _group_keys(group: str, choice: str) -> list[tuple[str, str, str]]:
+    """The keys of a group's default choice that have a comment; of models and lists, --cfg job shows them."""
+    path = conf_dir() / group / f"{choice}.yaml"
+    if group in ("model", "penalty", "observers", "metrics", "experiment") or not path.exists():
+        return []
+    return _commented(path.read_text())
+
+
+def _commented(text: str) -> list[tuple[str, str, str]]:
+    found = re.findall(r"^([a-z_]+): +(\S[^#\n]*?) +# (.*)$", text, re.MULTILINE)
+    return [(name, default, words) for name, default, words in found]
+
+
+def complete(line: str) -> list[str]:
+    """The words that could end a command line: verbs, groups, keys, choices.
+
+    >>> complete("gan sam")
+    ['sample']
+    >>> "loss=hinge" in complete("gan train loss=h")
+    True
+    """
+    words = line.split()
+    last = "" if line.endswith(" ") or not words else words[-1]
+    if len(words) <= 1 or (len(words) == 2 and last):
+        return [v for v in [*VERBS, "--help", "--version"] if v.startswith(last)]
+    verb = words[1]
+    if verb not in VERBS:
+        return []
+    known = groups(verb)
+    group, equals, start = last.partition("=")
+    if equals:
+        return [f"{group}={choice}" for choice in known.get(group, []) if choice.startswith(start)]
+    inner = [f"{g}.{k}=" for g in known for c in known[g] for k, _, _ in _group_keys(g, c)]
+    names = [f"{n}=" for n in [*(k for k, _, _ in keys(verb)), *known]] + (inner if "." in last else [])
+    return sorted({n for n in [*names, "--help", "--cfg"] if n.startswith(last)})
+
+
+def completion_script(shell: str) -> str:
+    """A script that completes verbs, groups and keys. Raises ConfigError for a shell it does not know."""
+    scripts = {
+        "bash": "_gan() { local IFS=$'\\n'; COMPREPLY=($(gan --complete \"${COMP_LINE:0:$COMP_POINT}\")); }\n"
+        "COMP_WORDBREAKS=${COMP_WORDBREAKS//=}\ncomplete -o nospace -o default -F _gan gan",
+        "zsh": '_gan() { compadd -S "" -- ${(f)"$(gan --complete "${(j: :)words[1,CURRENT]}")"} }\ncompdef _gan gan',
+        "fish": "complete -c gan -f -a '(gan --complete (commandline -cp))'",
+    }
+    if shell not in scripts:
+        raise ConfigError(f"--completion {shell}: there is a script for bash, zsh and fish")
+    return scripts[shell]

@@ -1,0 +1,1 @@
+"""Objectives and penalties: pure functions of what the discriminator says."""

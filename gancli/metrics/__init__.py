@@ -1,0 +1,1 @@
+"""Metrics: numbers about samples, each with its protocol."""

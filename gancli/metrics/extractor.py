@@ -1,0 +1,116 @@
+"""Feature extractors: uint8 images in, one vector an image out."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from gancli.errors import MetricError
+from gancli.metrics import weights as files
+from gancli.settings import at_least
+
+
+class Extractor(Protocol):
+    """What the metrics need to know of a pretrained network.
+
+    dim: length of a feature vector. classes: length of the logits, 0 where there are none. batch_size: images at once.
+    """
+
+    name: str
+    dim: int
+    classes: int
+
+    @property
+    def batch_size(self) -> int: ...
+
+    def to(self, device: torch.device | str) -> None:
+        """Move the network."""
+
+    def features(self, images: Tensor) -> Tensor:
+        """uint8 [B, 3, H, W] on any device -> float32 [B, dim] on the CPU."""
+
+    def logits(self, features: Tensor) -> Tensor:
+        """float32 [N, dim] -> [N, classes], both on the CPU."""
+
+    def protocol(self) -> dict[str, Any]:
+        """Name, weights and resize, as plain JSON values."""
+
+
+class Inception:
+    """torch-fidelity's Inception-v3 of 2015, the network that FID, KID and the Inception Score are defined on.
+
+    weights: a state dict with torch-fidelity's names; None: torch-fidelity's, from torch's model cache or a download.
+    batch_size: images at once; None: 16 on a CPU, where larger batches leave its caches, and 64 elsewhere.
+    Raises MetricError for weights that are missing, damaged or of another network. Source: Szegedy et al., 2015;
+    Heusel et al., 2017 (the 2048 pooled features).
+    """
+
+    dim = 2048
+
+    def __init__(self, weights: str | None = None, batch_size: int | None = None):
+        from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
+
+        at_least(1, **{"extractor.batch_size": batch_size})
+        self.name = "inception"
+        path = files.fetched(URL_INCEPTION_V3) if weights is None else files.given(weights)
+        state, self.sha256 = files.read(path)
+        if weights is None:
+            files.check_hash(path, self.sha256, URL_INCEPTION_V3)
+        self._net = _network(state, str(path))
+        # A file without the last layer has zeros there: every image would get the same score.
+        self.classes = self._net.fc.out_features if bool(self._net.fc.weight.any()) else 0
+        self._wanted = batch_size
+        self.to("cpu")
+
+    @property
+    def batch_size(self) -> int:
+        """Images at once."""
+        return self._wanted or (16 if self._device.type == "cpu" else 64)
+
+    def to(self, device: torch.device | str) -> None:
+        """Move the network; on a CPU its weights lie channels-last, which gives the same features sooner."""
+        self._device = torch.device(device)
+        layout = torch.channels_last if self._device.type == "cpu" else torch.contiguous_format
+        self._net.to(device=self._device, memory_format=layout)
+
+    @torch.no_grad()
+    def features(self, images: Tensor) -> Tensor:
+        """uint8 [B, 3, H, W], resized to 299 × 299 as TensorFlow 1 does -> float32 [B, 2048] on the CPU."""
+        pooled: Tensor = self._net(images.to(self._device, non_blocking=True))[0]
+        return pooled.cpu()
+
+    @torch.no_grad()
+    def logits(self, features: Tensor) -> Tensor:
+        """float32 [N, 2048] -> [N, 1008], without the bias, as the Inception Score's reference code has it."""
+        weight: Tensor = self._net.fc.weight
+        return features @ weight.T.to(features)
+
+    def protocol(self) -> dict[str, Any]:
+        """Name, weights and resize, as plain JSON values."""
+        return {
+            "extractor": self.name,
+            "weights_sha256": self.sha256,
+            "features": f"{self.dim} after pooling",
+            "resize": "bilinear as in TensorFlow 1, to 299x299",
+            "device": self._device.type,
+        }
+
+
+def _network(state: dict[str, Tensor], path: str) -> Any:
+    """torch-fidelity's network with these weights. Raises MetricError where they belong to another one."""
+    from torch_fidelity import FeatureExtractorInceptionV3
+
+    try:
+        # Its constructor draws initial weights, which must not move the random state of a run that is being watched;
+        # and it unpickles any file without care, hence a repacked one.
+        with torch.random.fork_rng(devices=[]):
+            return FeatureExtractorInceptionV3(
+                "inception-v3-compat", [str(Inception.dim)], feature_extractor_weights_path=files.repacked(state)
+            )
+    except RuntimeError:  # load_state_dict's, with hundreds of names
+        raise MetricError(
+            f"{path} belongs to another network ({len(state)} tensors): type extractor.weights=FILE with the weights "
+            "of torch-fidelity's Inception-v3"
+        ) from None

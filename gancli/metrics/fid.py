@@ -1,0 +1,203 @@
+"""FID, KID, precision and recall, and the Inception Score, each computed by torch-fidelity from features.
+
+torch-fidelity's own entry point would read the weights unsafely, start worker processes, draw random numbers and
+extract anew at each call. Its functions from features to numbers are called instead: the same numbers, from one
+look at each image.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from gancli.errors import MetricError
+from gancli.metrics.extractor import Extractor
+from gancli.settings import at_least
+
+# torch-fidelity's default for all that it draws (KID's subsets, the Inception Score's splits): with another, the
+# numbers would not be those of its command.
+FIDELITY_SEED = 2020
+
+# Above so many images, precision and recall go block by block: the whole matrix of distances would take over 1.6 GB.
+_WHOLE = 20_000
+
+
+class Metric(ABC):
+    """One or two numbers about a set of generated images, most of them by comparison with real ones."""
+
+    name: ClassVar[str]
+    compares: ClassVar[bool] = True  # whether it needs real images
+
+    def check(self, extractor: Extractor, n_fake: int, n_real: int) -> list[str]:
+        """Warnings about these counts, before any work. Raises MetricError for an evaluation that cannot be made."""
+        return []
+
+    @abstractmethod
+    def settings(self, n_fake: int, n_real: int) -> dict[str, Any]:
+        """What the protocol says of this metric, as plain JSON values."""
+
+    @abstractmethod
+    def score(self, fake: Tensor, real: Tensor, extractor: Extractor) -> dict[str, float]:
+        """Results by name, from features float32 [N, dim] on the CPU; `real` is empty where nothing is compared."""
+
+
+@dataclass(frozen=True)
+class Fid(Metric):
+    """Fréchet distance of two Gaussians fitted to the features. Source: Heusel et al., 2017, eq. 6."""
+
+    name: ClassVar[str] = "fid"
+
+    def check(self, extractor: Extractor, n_fake: int, n_real: int) -> list[str]:
+        """Warns where the covariance cannot have full rank. Raises MetricError for fewer than 2 images."""
+        n = _least(self.name, 2, n_fake, n_real)
+        if n >= extractor.dim:
+            return []
+        return [
+            f"fid: {n} images are fewer than the {extractor.dim} features, so it reads too high and compares only "
+            "with a FID of as many images; use kid, or a larger n"
+        ]
+
+    def settings(self, n_fake: int, n_real: int) -> dict[str, Any]:
+        """Nothing to set."""
+        return {}
+
+    def score(self, fake: Tensor, real: Tensor, extractor: Extractor) -> dict[str, float]:
+        """fid."""
+        from torch_fidelity import KEY_METRIC_FID
+        from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
+
+        found = fid_statistics_to_metric(
+            fid_features_to_statistics(fake), fid_features_to_statistics(real), verbose=False
+        )
+        return {"fid": found[KEY_METRIC_FID]}
+
+
+@dataclass(frozen=True)
+class Kid(Metric):
+    """Squared maximum mean discrepancy with a cubic kernel, unbiased. Source: Bińkowski et al., 2018, section 4.
+
+    subsets: how many draws are averaged. subset_size: images in each; a smaller set is taken whole.
+    """
+
+    name: ClassVar[str] = "kid"
+    subsets: int = 100
+    subset_size: int = 1000
+
+    def __post_init__(self) -> None:
+        at_least(1, **{"metrics.kid.subsets": self.subsets})
+        at_least(2, **{"metrics.kid.subset_size": self.subset_size})
+
+    def check(self, extractor: Extractor, n_fake: int, n_real: int) -> list[str]:
+        """Warns where every subset is the whole set. Raises MetricError for fewer than 2 images."""
+        n = _least(self.name, 2, n_fake, n_real)
+        if not self.subset_size >= n_fake == n_real:
+            return []
+        return [
+            f"kid: each subset is all {n} images, so kid_std is 0 and tells nothing; "
+            f"metrics.kid.subset_size={max(2, n // 2)} would tell"
+        ]
+
+    def settings(self, n_fake: int, n_real: int) -> dict[str, Any]:
+        """Subsets, the size they really have, and the seed that draws them."""
+        size = min(self.subset_size, n_fake, n_real)
+        return {"subsets": self.subsets, "subset_size": size, "kernel": "cubic", "seed": FIDELITY_SEED}
+
+    def score(self, fake: Tensor, real: Tensor, extractor: Extractor) -> dict[str, float]:
+        """kid: mean over the subsets; slightly below 0 is right for very near sets. kid_std: deviation over them."""
+        from torch_fidelity import KEY_METRIC_KID_MEAN, KEY_METRIC_KID_STD
+        from torch_fidelity.metric_kid import kid_features_to_metric
+
+        size = min(self.subset_size, len(fake), len(real))
+        options = {"kid_subsets": self.subsets, "kid_subset_size": size, "rng_seed": FIDELITY_SEED, "verbose": False}
+        found = kid_features_to_metric(fake, real, **options)
+        return {"kid": found[KEY_METRIC_KID_MEAN], "kid_std": found[KEY_METRIC_KID_STD]}
+
+
+@dataclass(frozen=True)
+class Prc(Metric):
+    """Precision and recall of manifolds made of balls around the features. Source: Kynkäänniemi et al., 2019, eq. 1-3.
+
+    neighborhood: a ball reaches its centre's so-many-th neighbour.
+    """
+
+    name: ClassVar[str] = "prc"
+    neighborhood: int = 3
+
+    def __post_init__(self) -> None:
+        at_least(1, **{"metrics.prc.neighborhood": self.neighborhood})
+
+    def check(self, extractor: Extractor, n_fake: int, n_real: int) -> list[str]:
+        """Raises MetricError where an image has too few neighbours."""
+        _least(self.name, self.neighborhood + 1, n_fake, n_real)
+        return []
+
+    def settings(self, n_fake: int, n_real: int) -> dict[str, Any]:
+        """The neighbourhood."""
+        return {"neighborhood": self.neighborhood}
+
+    def score(self, fake: Tensor, real: Tensor, extractor: Extractor) -> dict[str, float]:
+        """precision: share of samples within the real manifold. recall: share of real images within the samples'."""
+        from torch_fidelity import KEY_METRIC_PRECISION, KEY_METRIC_RECALL
+        from torch_fidelity.metric_prc import prc_features_to_metric
+
+        blocks = max(len(fake), len(real)) > _WHOLE
+        found = prc_features_to_metric(
+            fake, real, prc_neighborhood=self.neighborhood, save_cpu_ram=blocks, verbose=False
+        )
+        return {"precision": found[KEY_METRIC_PRECISION], "recall": found[KEY_METRIC_RECALL]}
+
+
+@dataclass(frozen=True)
+class Is(Metric):
+    """Inception Score: exp of the mean divergence of each image's classes from all images'.
+
+    splits: parts whose scores are averaged. Source: Salimans et al., 2016, section 4.
+    """
+
+    name: ClassVar[str] = "is"
+    compares: ClassVar[bool] = False
+    splits: int = 10
+
+    def __post_init__(self) -> None:
+        at_least(1, **{"metrics.is.splits": self.splits})
+
+    def check(self, extractor: Extractor, n_fake: int, n_real: int) -> list[str]:
+        """Warns about small splits. Raises MetricError where the extractor has no classes or a split no images."""
+        if not extractor.classes:
+            raise MetricError(
+                "metrics=is needs the extractor's class scores, which these weights lack (their last layer is zero): "
+                "leave is out of metrics, or give torch-fidelity's own file by extractor.weights=FILE"
+            )
+        if n_fake < self.splits:
+            raise MetricError(
+                f"metrics.is.splits={self.splits} for {n_fake} images: type at most {n_fake}, or a larger n"
+            )
+        each = n_fake // self.splits
+        if each >= extractor.classes:
+            return []
+        return [f"is: {each} images in each split are fewer than the {extractor.classes} classes, so it reads too low"]
+
+    def settings(self, n_fake: int, n_real: int) -> dict[str, Any]:
+        """Splits, and the seed of the shuffle before them."""
+        return {"splits": self.splits, "seed": FIDELITY_SEED}
+
+    def score(self, fake: Tensor, real: Tensor, extractor: Extractor) -> dict[str, float]:
+        """is: mean over the splits. is_std: deviation over the splits."""
+        from torch_fidelity import KEY_METRIC_ISC_MEAN, KEY_METRIC_ISC_STD
+        from torch_fidelity.metric_isc import isc_features_to_metric
+
+        found = isc_features_to_metric(extractor.logits(fake), self.splits, shuffle=True, rng_seed=FIDELITY_SEED)
+        return {"is": found[KEY_METRIC_ISC_MEAN], "is_std": found[KEY_METRIC_ISC_STD]}
+
+
+def _least(name: str, least: int, n_fake: int, n_real: int) -> int:
+    """The smaller count. Raises MetricError where it is under `least`."""
+    n = min(n_fake, n_real)
+    if n < least:
+        raise MetricError(
+            f"metrics={name} needs at least {least} images of each kind, got {n_fake} to judge and {n_real} real ones"
+        )
+    return n

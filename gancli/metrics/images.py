@@ -1,0 +1,127 @@
+"""Sets of images as the metrics see them: a count, a shape, chunks of uint8, and where they come from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from gancli.data.source import Source, order
+from gancli.errors import MetricError
+from gancli.metrics.extractor import Extractor
+
+Progress = Callable[[str, int, int], None]  # what is going on, how much is done, of how much
+
+_CHUNK = 256  # rows read at once
+
+
+class Sampler(Protocol):
+    """What is needed of a trained generator."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    def images(self, n: int, seed: int) -> Iterator[Tensor]:
+        """uint8 [B, C, H, W], n in all."""
+
+    def protocol(self) -> dict[str, Any]:
+        """Where the samples come from, as plain JSON values."""
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """n images of one shape (C, H, W), C being 1 or 3.
+
+    chunks: begins anew at each call; uint8 [B, C, H, W] of any B, n in all. protocol: where they come from, as plain
+    JSON values. Raises MetricError for a shape that no image has.
+    """
+
+    n: int
+    shape: tuple[int, ...]
+    chunks: Callable[[], Iterator[Tensor]]
+    protocol: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if len(self.shape) != 3:
+            raise MetricError(
+                f"these metrics compare images, and a sample has {self.shape[0]} numbers: choose a data set of images"
+            )
+        if self.shape[0] not in (1, 3):
+            raise MetricError(
+                f"these metrics read images of 1 or 3 channels and were given {self.shape[0]}: set dataset.size=[3,H,W]"
+            )
+
+
+def from_source(source: Source, n: int | None, seed: int, *, exact: bool = False, **facts: Any) -> ImageSet:
+    """The first n rows of a data set's permutation keyed by `seed`, unflipped, in the data set's order.
+
+    n: None for all. exact: refuse (MetricError) to take fewer from a smaller data set. facts: more for the protocol.
+    """
+    if exact and n is not None and n > len(source):
+        raise MetricError(
+            f"{n} real images asked for and {source.name} has {len(source)}: type a smaller n_real, or null"
+        )
+    count = len(source) if n is None else min(n, len(source))
+    index = order(len(source), seed, "evaluation")[:count]
+    index.sort()  # a memory map is read forwards, and a whole set in the order that other tools read it
+
+    def chunks() -> Iterator[Tensor]:
+        for start in range(0, count, _CHUNK):
+            yield source.rows(index[start : start + _CHUNK])[0]
+
+    told = {"name": source.name, "images": len(source), "shape": list(source.shape), "fingerprint": source.fingerprint}
+    return ImageSet(count, source.shape, chunks, {**told, "seed": seed, **facts})
+
+
+def from_sampler(sampler: Sampler, n: int, seed: int) -> ImageSet:
+    """n samples of a trained generator, drawn as they are looked at."""
+    told = {"shape": list(sampler.shape), "seed": seed, **sampler.protocol()}
+    return ImageSet(n, sampler.shape, lambda: sampler.images(n, seed), told)
+
+
+def extract(images: ImageSet, extractor: Extractor, progress: Progress | None = None, what: str = "images") -> Tensor:
+    """The features of every image, float32 [n, dim] on the CPU; one batch of images is held at a time.
+
+    Raises MetricError where the images are not as many, or not of the kind, as their set says, or features not finite.
+    """
+    features = torch.empty(images.n, extractor.dim)
+    done = 0
+    for batch in batches(images.chunks(), extractor.batch_size):
+        if batch.dtype != torch.uint8 or tuple(batch.shape[1:]) != tuple(images.shape) or done + len(batch) > images.n:
+            given = f"{len(batch)} of shape {tuple(batch.shape[1:])}, {batch.dtype}, after {done}"
+            raise MetricError(f"{what}: expected {images.n} of shape {tuple(images.shape)}, uint8; given {given}")
+        features[done : done + len(batch)] = extractor.features(three_channels(batch))
+        done += len(batch)
+        if progress is not None:
+            progress(what, done, images.n)
+    if done != images.n:
+        raise MetricError(f"{what}: expected {images.n} images, given {done}")
+    if not features.isfinite().all():
+        raise MetricError(
+            f"{what}: the extractor gives numbers that are not finite; its weights file is damaged: give another one"
+        )
+    return features
+
+
+def three_channels(images: Tensor) -> Tensor:
+    """[B, 1, H, W] as three equal channels, without a copy; [B, 3, H, W] as it is."""
+    return images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images
+
+
+def batches(chunks: Iterable[Tensor], size: int) -> Iterator[Tensor]:
+    """Chunks of any length as batches of `size`; the last may be shorter.
+
+    >>> [b.tolist() for b in batches([torch.arange(3), torch.arange(3, 5)], 2)]
+    [[0, 1], [2, 3], [4]]
+    """
+    rest: Tensor | None = None
+    for chunk in chunks:
+        chunk = chunk if rest is None else torch.cat([rest, chunk])
+        whole = len(chunk) - len(chunk) % size
+        yield from (chunk[start : start + size] for start in range(0, whole, size))
+        rest = chunk[whole:] if whole < len(chunk) else None
+    if rest is not None:
+        yield rest

@@ -1,0 +1,116 @@
+"""Weights files of feature extractors: found, fetched, and read without letting them run code."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import socket
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from urllib.parse import urlsplit
+
+import torch
+from torch import Tensor
+
+from gancli.errors import MetricError
+
+_PATIENCE = 20.0  # seconds without a byte before a download is given up
+
+
+def given(weights: str) -> Path:
+    """The file that `extractor.weights` names. Raises MetricError unless it is there."""
+    path = Path(weights).expanduser()
+    if not path.is_file():
+        what = "is a folder" if path.is_dir() else "does not exist"
+        raise MetricError(
+            f"extractor.weights={weights} {what}: name a weights file, or leave the key out to download one"
+        )
+    return path
+
+
+def fetched(url: str) -> Path:
+    """A file of torch's model cache, downloaded when it is not there yet; its name ends with its hash's beginning.
+
+    Raises MetricError, with the ways out, where there is neither the file nor a network.
+    """
+    path = Path(torch.hub.get_dir(), "checkpoints", PurePosixPath(urlsplit(url).path).name)
+    if path.is_file():
+        return path
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _patience(_PATIENCE):
+            torch.hub.download_url_to_file(url, str(path), hash_prefix(url), progress=sys.stderr.isatty())
+    except (
+        OSError,
+        RuntimeError,
+    ) as error:  # OSError: every failure of urllib; RuntimeError: torch's, for a wrong hash
+        reason = " ".join(str(getattr(error, "reason", error)).split()) or type(error).__name__
+        raise MetricError(
+            f"no weights for the extractor, and downloading them failed ({reason}): type extractor.weights=FILE, or run "
+            f"on a machine with network, where torch-fidelity downloads {path.name} by itself (into {path.parent})"
+        ) from None
+    return path
+
+
+def hash_prefix(url: str) -> str:
+    """The beginning of the SHA-256 that torch's model files carry in their names.
+
+    >>> hash_prefix("https://example.org/net-6726825d.pth")
+    '6726825d'
+    """
+    return PurePosixPath(urlsplit(url).path).stem.rpartition("-")[2]
+
+
+def check_hash(path: Path, sha256: str, url: str) -> None:
+    """Raises MetricError for a downloaded file that is not what its publisher named."""
+    if not sha256.startswith(hash_prefix(url)):
+        raise MetricError(f"{path} was cut short or altered (SHA-256 {sha256[:8]}...): delete it and run again")
+
+
+def read(path: Path) -> tuple[dict[str, Tensor], str]:
+    """A state dict of tensors on the CPU, and the file's SHA-256. Raises MetricError for anything else.
+
+    Only tensors and plain containers are unpickled (`weights_only`), so that a stranger's file cannot run code.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise MetricError(
+            f"cannot read {path} ({error.strerror}): type extractor.weights=FILE with a file you may read"
+        ) from None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's, about a TorchScript archive, which it then refuses
+            state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except Exception:  # torch, pickle and zipfile raise a dozen kinds for a damaged or hostile file
+        raise MetricError(
+            f"{path} is not a weights file that can be read safely (cut short, of another kind, or more than tensors): "
+            "type extractor.weights=FILE with a state dict saved by torch.save"
+        ) from None
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise MetricError(
+            f"{path} holds no state dict: type extractor.weights=FILE with names and tensors saved by torch.save"
+        )
+    return {str(name): value for name, value in state.items()}, hashlib.sha256(content).hexdigest()
+
+
+def repacked(state: dict[str, Tensor]) -> io.BytesIO:
+    """The same tensors as a file of our own writing, for a library that unpickles whatever it is given."""
+    file = io.BytesIO()
+    torch.save(state, file)
+    file.seek(0)
+    return file
+
+
+@contextmanager
+def _patience(seconds: float) -> Iterator[None]:
+    """Sockets give up after so long; torch's downloader, which takes no such argument, would wait for ever."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(seconds)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)

@@ -1,0 +1,1 @@
+"""Networks: they know their shapes and nothing of losses, data or training."""

@@ -1,0 +1,43 @@
+"""What a discriminator says of a batch of images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A discriminator's answer for one source (real, fake, ...).
+
+    logits: [B] or [B, ...] (patches); a list where D judges at several scales.
+    classes: [B, classes] logits of an auxiliary classifier, or None.
+    features: D's inner activations, each [B, ...], or None.
+    """
+
+    logits: Tensor | list[Tensor]
+    classes: Tensor | None = None
+    features: list[Tensor] | None = None
+
+    def split(self, sizes: Sequence[int]) -> list[Verdict]:
+        """Undo the joining of several sources into one batch: one verdict for each of `sizes` rows."""
+
+        def cut(tensor: Tensor) -> list[Tensor]:
+            return list(torch.split(tensor, list(sizes)))
+
+        def cut_each(tensors: list[Tensor]) -> list[list[Tensor]]:
+            return [list(parts) for parts in zip(*map(cut, tensors), strict=True)]
+
+        nothing: list[None] = [None] * len(sizes)
+        logits = cut_each(self.logits) if isinstance(self.logits, list) else cut(self.logits)
+        classes = nothing if self.classes is None else cut(self.classes)
+        features = nothing if self.features is None else cut_each(self.features)
+        return [Verdict(*parts) for parts in zip(logits, classes, features, strict=True)]
+
+    def scales(self) -> list[Tensor]:
+        """The logits as a list, one entry a scale, in float32 at least: losses are not averaged in half precision."""
+        scales = self.logits if isinstance(self.logits, list) else [self.logits]
+        return [s.float() if s.dtype in (torch.float16, torch.bfloat16) else s for s in scales]

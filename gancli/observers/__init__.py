@@ -1,0 +1,1 @@
+"""Observers: they look at a run and never touch it."""

@@ -1,0 +1,104 @@
+"""What an observer sees and what it may ask for. It reads, and never touches the run."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from gancli.engine import Engine
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row for metrics.jsonl."""
+
+    values: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image [H, W, 3] or [H, W] uint8 for samples/NAME.png."""
+
+    name: str
+    image: np.ndarray[Any, np.dtype[np.uint8]]
+
+
+@dataclass(frozen=True)
+class Keep:
+    """Save a checkpoint now; afterwards keep only the newest `keep` (None: all) beside the first and the best."""
+
+    keep: int | None = None
+
+
+@dataclass(frozen=True)
+class Stop:
+    """End the run, as failed or merely stopped, for a reason in words."""
+
+    reason: str
+    failed: bool = False
+
+
+Event = Row | Picture | Keep | Stop
+
+
+@dataclass
+class RunView:
+    """A run as an observer sees it after a step (and once before the first, with no logs).
+
+    seconds: of training so far, over all resumes. estimate: seconds a step, from a rehearsal until steps are measured.
+    final: no step follows.
+    """
+
+    engine: Engine
+    steps: int
+    logs: dict[str, Tensor] = field(default_factory=dict)
+    seconds: float = 0.0
+    estimate: float = 0.0
+    final: bool = False
+    began_at: int = 0
+    _began: float = field(default_factory=time.perf_counter)
+    _values: tuple[int, dict[str, float]] = (-1, {})
+
+    @property
+    def step(self) -> int:
+        """Steps done."""
+        return self.engine.step_number
+
+    @property
+    def seen(self) -> int:
+        """Real images consumed by the first player."""
+        return self.engine.seen
+
+    def due(self, every: int) -> bool:
+        """Whether an observer of this cadence looks now: at its multiples, before the first and after the last step."""
+        return self.step % every == 0 or self.final
+
+    def values(self) -> dict[str, float]:
+        """This step's losses and statistics as numbers; the one place where the loop waits for the device."""
+        if self._values[0] != self.step:
+            self._values = (self.step, {name: float(value) for name, value in self.logs.items()})
+        return self._values[1]
+
+    def seconds_a_step(self) -> float:
+        """Measured over this process's steps, or the rehearsal's estimate before there are any."""
+        done = self.step - self.began_at
+        return (time.perf_counter() - self._began) / done if done > 2 else self.estimate
+
+
+class Observer:
+    """Looks at a run at its own cadence."""
+
+    def open(self, view: RunView) -> None:
+        """Called once before the first step."""
+
+    def on_step(self, view: RunView) -> Iterator[Event]:
+        """Called before the first step and after each."""
+        return iter(())
+
+    def close(self) -> None:
+        """Called once at the end, whatever happened."""

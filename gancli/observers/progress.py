@@ -1,0 +1,89 @@
+"""What a person sees while a run trains: a bar on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn
+from rich.progress import Progress as Bar
+
+from gancli.errors import ConfigError
+from gancli.observers.observer import Event, Observer, RunView
+
+REFRESH = 0.25  # seconds between updates of the bar
+
+
+class Progress(Observer):
+    """Step, losses, images a second, time left: a bar on a terminal, or a line every `every` seconds elsewhere."""
+
+    def __init__(self, every: float = 10.0):
+        if every <= 0:
+            raise ConfigError(f"observers.progress.every={every:g}: seconds above 0")
+        self.every = every
+        self._bar: Bar | None = None
+        self._task = TaskID(0)
+        self._next = 0.0
+        self._losses = ""
+
+    def open(self, view: RunView) -> None:
+        """Show the estimate before the first step."""
+        console = Console(file=sys.stderr)
+        if console.is_terminal and not console.is_dumb_terminal:
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[words]}"),
+            )
+            self._bar = Bar(*columns, console=console, refresh_per_second=8)
+            self._task = self._bar.add_task("training", total=view.steps, completed=view.step, words=self._words(view))
+            self._bar.start()
+        else:
+            print(f"step {view.step}/{view.steps} · {self._words(view)}", file=sys.stderr, flush=True)
+            self._next = time.monotonic() + self.every
+
+    def on_step(self, view: RunView) -> Iterator[Event]:
+        """Refresh a few times a second; never more often than a person can read."""
+        now = time.monotonic()
+        if not view.logs or (now < self._next and not view.final):
+            return iter(())
+        if self._bar is not None:
+            self._bar.update(self._task, completed=view.step, words=self._words(view))
+        else:
+            print(f"step {view.step}/{view.steps} · {self._words(view)}", file=sys.stderr, flush=True)
+        self._next = now + (self.every if self._bar is None else REFRESH)
+        return iter(())
+
+    def close(self) -> None:
+        """Give the terminal back."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+    def _words(self, view: RunView) -> str:
+        parts = [
+            f"{name.removeprefix('loss_')} {value:.3f}"
+            for name, value in view.values().items()
+            if name.startswith("loss_")
+        ]
+        pace = view.seconds_a_step()
+        if pace > 0:
+            moves = view.engine.game.moves(view.seen)
+            images = view.engine.batch_size * moves[0].size * moves[0].repeat
+            parts.append(f"{images / pace:.0f} images/s")
+            left = (view.steps - view.step) * pace
+            parts.append(f"{'about ' if not view.logs else ''}{clock(left)} left")
+        return " · ".join(parts)
+
+
+def clock(seconds: float) -> str:
+    """A duration for people.
+
+    >>> clock(75), clock(7500)
+    ('1:15', '2:05:00')
+    """
+    hours, rest = divmod(round(seconds), 3600)
+    return f"{hours}:{rest // 60:02d}:{rest % 60:02d}" if hours else f"{rest // 60}:{rest % 60:02d}"

@@ -1,0 +1,77 @@
+"""Pictures of samples: sheets of images, scatters of points, PNG and GIF files."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from gancli.files import whole_file
+
+Pixels = np.ndarray[Any, np.dtype[np.uint8]]
+INK, DATA, PAPER = (200, 30, 60), (165, 175, 190), (255, 255, 255)
+
+
+def to_pixels(image: Tensor) -> Pixels:
+    """One image [C, H, W] uint8 as [H, W, 3]; grey is repeated, channels past the third are not shown."""
+    array = image.numpy()
+    channels = [array[min(c, len(array) - 1)] for c in range(3)]
+    return np.stack(channels, axis=-1)
+
+
+def sheet(images: Tensor, columns: int, gap: int = 2, scale: int | None = None) -> Pixels:
+    """Images [n, C, H, W] uint8 row by row on white, as [H', W', 3]; small images are enlarged by whole pixels."""
+    n, _, height, width = images.shape
+    scale = scale or max(1, 64 // max(height, width))
+    rows = -(-n // columns)
+    h, w = height * scale + gap, width * scale + gap
+    page = np.full((rows * h + gap, columns * w + gap, 3), 255, np.uint8)
+    for k, image in enumerate(images):
+        top, left = gap + k // columns * h, gap + k % columns * w
+        page[top : top + h - gap, left : left + w - gap] = to_pixels(image).repeat(scale, 0).repeat(scale, 1)
+    return page
+
+
+def scatter(points: Tensor, reference: Tensor | None = None, size: int = 512) -> Pixels:
+    """Points [n, 2] in red over reference points in grey, on one scale, as [size, size, 3]."""
+    page = np.full((size, size, 3), PAPER, np.uint8)
+    frame = (points if reference is None else reference)[:, :2].double()
+    middle = (frame.amax(0) + frame.amin(0)) / 2
+    reach = float((frame.amax(0) - frame.amin(0)).max()) * 0.6 or 1.0
+    for cloud, colour, radius in ((reference, DATA, 0), (points, INK, 1)):
+        if cloud is None:
+            continue
+        place = ((cloud[:, :2].double() - middle) / reach + 1) / 2 * (size - 1)
+        xy = place.nan_to_num(-1, -1, -1).round().clamp(-9, size + 9).long().numpy()
+        for dx in range(-radius, radius + 1):
+            for dy in range(-radius, radius + 1):
+                x, y = xy[:, 0] + dx, size - 1 - xy[:, 1] + dy
+                inside = (x >= 0) & (x < size) & (y >= 0) & (y < size)
+                page[y[inside], x[inside]] = colour
+    return page
+
+
+def columns_for(n: int) -> int:
+    """A near-square sheet's number of columns: 8 for 64, 5 for 20."""
+    return max(1, round(math.sqrt(n) + 0.24))
+
+
+def save_png(path: Path, pixels: Pixels) -> None:
+    """Write one PNG, whole."""
+    from PIL import Image
+
+    with whole_file(path) as file:
+        Image.fromarray(pixels).save(file, "PNG")
+
+
+def save_gif(path: Path, frames: Sequence[Pixels], seconds: float) -> None:
+    """Write an endless animation of `seconds` a frame, whole."""
+    from PIL import Image
+
+    pages = [Image.fromarray(f).quantize(255) for f in frames]
+    with whole_file(path) as file:
+        pages[0].save(file, "GIF", save_all=True, append_images=pages[1:], duration=round(seconds * 1000), loop=0)

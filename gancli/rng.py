@@ -1,0 +1,80 @@
+"""Random numbers as a function of their purpose: the same on one rank or four, in one micro-batch or many."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+
+def key(*parts: object) -> int:
+    """A 63-bit seed from what the numbers are for, the same on every machine and in every process.
+
+    >>> key(0, "init", "G") == key(0, "init", "G") != key(0, "init", "D")
+    True
+    """
+    digest = hashlib.blake2b("\x1f".join(map(str, parts)).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
+
+
+class Rng:
+    """Numbers for one move, keyed (seed, step, move, repeat).
+
+    Every draw is made for the move's whole global batch of `total` rows and cut to the rows [start, stop) of this rank
+    and micro-batch, so that a step does not depend on how its batch is split. One purpose, one set of numbers a move.
+    """
+
+    def __init__(
+        self, *parts: object, total: int, device: torch.device | str = "cpu", dtype: torch.dtype | None = None
+    ):
+        self.parts = parts
+        self.total = total
+        self.start, self.stop = 0, total
+        self.device = torch.device(device)
+        self.dtype = dtype or torch.get_default_dtype()
+        self._generator = torch.Generator()
+        self._drawn: dict[tuple[object, ...], Tensor] = {}
+
+    @property
+    def rows(self) -> int:
+        """How many rows a draw returns."""
+        return self.stop - self.start
+
+    def part(self, start: int, stop: int) -> Rng:
+        """The same numbers, cut to rows [start, stop) of the global batch."""
+        piece = Rng.__new__(Rng)
+        piece.__dict__.update(self.__dict__)
+        piece.start, piece.stop = start, stop
+        return piece
+
+    def seed(self, *purpose: object) -> int:
+        """A seed for noise made elsewhere (inside a network, say)."""
+        return key(*self.parts, *purpose)
+
+    def normal(self, purpose: str, *shape: int) -> Tensor:
+        """Standard normal numbers, [rows, *shape]."""
+        return self._draw(
+            ("normal", purpose, *shape), lambda g: torch.randn(self.total, *shape, generator=g, dtype=self.dtype)
+        )
+
+    def uniform(self, purpose: str, *shape: int) -> Tensor:
+        """Uniform numbers in [0, 1), [rows, *shape]."""
+        return self._draw(
+            ("uniform", purpose, *shape), lambda g: torch.rand(self.total, *shape, generator=g, dtype=self.dtype)
+        )
+
+    def integers(self, purpose: str, high: int, *shape: int) -> Tensor:
+        """Uniform integers in [0, high), int64, [rows, *shape]."""
+        return self._draw(
+            ("integers", purpose, high, *shape), lambda g: torch.randint(high, (self.total, *shape), generator=g)
+        )
+
+    def _draw(self, what: tuple[object, ...], draw: Callable[[torch.Generator], Tensor]) -> Tensor:
+        numbers = self._drawn.get(what)
+        if numbers is None:
+            # Drawn on the CPU whatever the device, so that a run can move between devices.
+            numbers = draw(self._generator.manual_seed(self.seed(*what))).to(self.device, non_blocking=True)
+            self._drawn[what] = numbers
+        return numbers[self.start : self.stop]

@@ -1,0 +1,220 @@
+"""What a run directory holds, and how to find one.
+
+config.yaml      the whole configuration        metrics.jsonl   a row every so many steps
+run.json         what made it, and its status   log.txt         what was said
+samples/         grids from fixed latents       checkpoints/    NNNNNNNN.pt, each with its .json
+eval/            results of `gan eval`, one file a checkpoint and protocol
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Mapping
+from datetime import datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from gancli.errors import RunError, suggestion
+from gancli.files import read_json, write_json, write_text
+
+OUTPUTS = Path("outputs")
+
+
+class RunDir:
+    """A training run on the disk."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.samples, self.checkpoints, self.results = path / "samples", path / "checkpoints", path / "eval"
+        self.metrics, self.log_file = path / "metrics.jsonl", path / "log.txt"
+        self._lock: Any = None
+
+    def write_config(self, config: Mapping[str, Any]) -> None:
+        """config.yaml: the whole configuration, as it was composed."""
+        write_text(self.path / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(dict(config))))
+
+    def config(self) -> dict[str, Any]:
+        """The configuration that made this run. Raises RunError."""
+        try:
+            config = OmegaConf.to_container(OmegaConf.load(self.path / "config.yaml"))
+        except (OSError, ValueError, OmegaConfBaseException) as error:
+            raise RunError(f"{self.path}: cannot read config.yaml ({' '.join(str(error).split())})") from None
+        if not isinstance(config, dict):
+            raise RunError(f"{self.path}: config.yaml holds no configuration")
+        return {str(name): value for name, value in config.items()}
+
+    def about(self) -> dict[str, Any]:
+        """run.json's content. Raises RunError."""
+        return dict(read_json(self.path / "run.json"))
+
+    def update(self, **values: Any) -> None:
+        """Change values in run.json, all at once."""
+        path = self.path / "run.json"
+        write_json(path, (self.about() if path.exists() else {}) | values)
+
+    def say(self, text: str) -> None:
+        """Add a dated line to log.txt."""
+        with self.log_file.open("a") as file:
+            file.write(f"{datetime.now():%Y-%m-%d %H:%M:%S} {text}\n")
+
+    def append(self, row: Mapping[str, Any]) -> None:
+        """Add a row to metrics.jsonl."""
+        with self.metrics.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+
+    def forget_after(self, step: int) -> None:
+        """Drop the rows past `step`, and a last row that was cut short: the run goes on from there."""
+        if not self.metrics.exists():
+            return
+        kept = []
+        for line in self.metrics.read_text().splitlines():
+            try:
+                if json.loads(line)["step"] <= step:
+                    kept.append(line + "\n")
+            except (ValueError, KeyError):
+                continue
+        write_text(self.metrics, "".join(kept))
+
+    def lock(self) -> None:
+        """Keep other processes from training in this directory. Raises RunError when one already does."""
+        try:
+            import fcntl
+        except ImportError:  # no such thing on this system
+            return
+        self._lock = (self.path / ".lock").open("w")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self._lock.close()
+            raise RunError(f"{self.path}: another process is training here; wait for it or stop it") from None
+
+    def unlock(self) -> None:
+        """Let others in again."""
+        if self._lock is not None:
+            self._lock.close()
+            (self.path / ".lock").unlink(missing_ok=True)
+            self._lock = None
+
+    def best(self) -> int:
+        """The step whose checkpoint has the lowest FID among this run's results. Raises RunError if there are none."""
+        scores = [(r["fid"], r["step"]) for r in map(read_json, self.results.glob("*.json")) if "fid" in r]
+        if not scores:
+            raise RunError(
+                f"{self.path}: no checkpoint has an FID yet; run gan eval run={self.path} checkpoint=STEP first"
+            )
+        return int(min(scores)[1])
+
+    def listing(self) -> dict[int, Path]:
+        """The checkpoint files by step, in order."""
+        found = {int(path.stem): path for path in self.checkpoints.glob("*.pt") if path.stem.isdigit()}
+        return dict(sorted(found.items()))
+
+    def checkpoint(self, which: int | str) -> Path:
+        """The file of `last`, `best` or a step. Raises RunError naming the steps there are."""
+        found = self.listing()
+        if not found:
+            raise RunError(f"{self.path} holds no checkpoint")
+        if which == "last":
+            return found[max(found)]
+        step = self.best() if which == "best" else which
+        if not isinstance(step, int) or step not in found:
+            steps = ", ".join(map(str, found))
+            raise RunError(f"checkpoint={which}: {self.path.name} has last, best and the steps {steps}")
+        return found[step]
+
+
+def new_directory(verb: str, name: str, chosen: str | None) -> Path:
+    """Make the directory a verb writes to: `run_dir`, or outputs/VERB/DATE_TIME-NAME. Raises RunError."""
+    try:
+        if chosen is not None:
+            path = Path(chosen).expanduser()
+            if (path / "run.json").exists():
+                raise RunError(
+                    f"run_dir={chosen} holds a run already: go on with it by resume={chosen}, or choose another"
+                )
+            path.mkdir(parents=True, exist_ok=True)
+            return path
+        stem = f"{datetime.now():%Y-%m-%d_%H-%M-%S}-{name}"
+        for suffix in ["", *(f"-{k}" for k in range(2, 1000))]:
+            path = OUTPUTS / verb / f"{stem}{suffix}"
+            try:
+                path.mkdir(parents=True)
+                return path
+            except FileExistsError:
+                continue
+    except OSError as error:
+        raise RunError(f"cannot make {path}: {error.strerror}; choose another place with run_dir=PATH") from None
+    raise RunError(f"{OUTPUTS / verb} holds too many runs of this second; wait a moment")
+
+
+def find(which: str, key: str = "run") -> tuple[RunDir, Path | None]:
+    """A run by its directory, a checkpoint file in it, or `last`; the file too when one was named. Raises RunError."""
+    if which == "last":
+        runs = [p.parent for p in [*OUTPUTS.glob("train/*/run.json"), *OUTPUTS.glob("train/sweeps/*/*/run.json")]]
+        if not runs:
+            raise RunError(
+                f"{key}=last: no run under {OUTPUTS / 'train'} yet; start one with gan train, or give its path"
+            )
+        return RunDir(
+            max(
+                runs,
+                key=lambda p: ((p / "config.yaml").stat().st_mtime_ns if (p / "config.yaml").exists() else 0, p.name),
+            )
+        ), None
+    path = Path(which).expanduser()
+    if path.is_file():
+        return RunDir(path.parent.parent), path
+    if not path.is_dir():
+        there = [p.name for p in OUTPUTS.glob("train/*") if p.is_dir() and p.name != "sweeps"]
+        hint = suggestion(path.name, there) if there else "start one with gan train"
+        raise RunError(f"{key}={which}: no such run; {hint}")
+    if not (path / "run.json").is_file():
+        raise RunError(f"{key}={which} is not a run directory: it has no run.json")
+    return RunDir(path), None
+
+
+def environment() -> dict[str, Any]:
+    """Versions, host and git commit: what a number depends on beside its configuration."""
+    names = ("gancli", "torch", "torchvision", "hydra-core", "torch-fidelity", "numpy")
+    versions = {name: _version(name) for name in names}
+    return {
+        "versions": {"python": platform.python_version(), **versions},
+        "git": _git_commit(),
+        "host": platform.node(),
+        "platform": platform.platform(),
+        "processor": f"{os.cpu_count()} cores",
+        "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    }
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _git_commit() -> str | None:
+    """The commit of the checkout this package runs from, with a + when it is changed; None for an installed package."""
+    here = Path(__file__).resolve().parent.parent
+    if not (here / ".git").exists():
+        return None
+    try:
+        answer = subprocess.run(
+            ["git", "describe", "--always", "--dirty=+", "--abbrev=12"],
+            cwd=here,
+            capture_output=True,
+            text=True,
+            timeout=10,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return answer.stdout.strip() or None

@@ -1,0 +1,178 @@
+"""Drawing from a trained generator: latents by seed, standing statistics, paths between latents."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from gancli import assemble, checkpoint, rundir
+from gancli.assemble import DataFacts
+from gancli.device import Compute
+from gancli.errors import RunError
+from gancli.games.game import Game
+from gancli.rng import Rng
+
+CHUNK = 32  # images are always drawn in chunks of this many, the last one filled up: the same seed gives the same bits
+
+
+def to_uint8(images: Tensor) -> Tensor:
+    """Images in [-1, 1] as uint8, rounded to the nearest."""
+    return ((images.float() + 1) * 127.5).round_().clamp_(0, 255).to(torch.uint8)
+
+
+def slerp(a: Tensor, b: Tensor, share: float) -> Tensor:
+    """A point on the great circle from a to b, [..., D], with the length between theirs (White 2016, section 2.1).
+
+    >>> slerp(torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0]), 0.5).tolist()
+    [0.7071067690849304, 0.7071067690849304]
+    """
+    cosine = nn.functional.cosine_similarity(a.double(), b.double(), dim=-1).clamp(-1, 1).unsqueeze(-1)
+    angle = torch.acos(cosine)
+    flat = angle.sin().abs() < 1e-6  # parallel latents have no circle: walk straight
+    sine = torch.where(flat, torch.ones_like(angle), angle.sin())
+    first = torch.where(flat, torch.full_like(angle, 1 - share), ((1 - share) * angle).sin() / sine)
+    second = torch.where(flat, torch.full_like(angle, share), (share * angle).sin() / sine)
+    return (first * a + second * b).to(a.dtype)
+
+
+def path(a: Tensor, b: Tensor, frames: int, mode: Literal["slerp", "lerp"]) -> Tensor:
+    """`frames` latents from a to b, both included, [frames, D]."""
+    shares = [k / (frames - 1) for k in range(frames)]
+    return torch.stack([slerp(a, b, s) if mode == "slerp" else torch.lerp(a, b, s) for s in shares])
+
+
+@torch.no_grad()
+def settle(net: nn.Module, game: Game, compute: Compute, passes: int, batch: int = 64) -> nn.Module:
+    """A copy in evaluation mode whose batch norms hold the mean statistics of `passes` batches of latents.
+
+    Running statistics belong to the raw weights they were collected with; averaged weights need their own
+    (Brock et al. 2019, appendix D).
+    """
+    net = copy.deepcopy(net).eval()
+    for module in net.modules():
+        if isinstance(module, _BatchNorm):
+            module.reset_running_stats()
+            module.momentum = None  # torch's word for a plain mean over all passes
+            module.train()
+    if not any(isinstance(m, _BatchNorm) for m in net.modules()):
+        return net
+    for k in range(passes):
+        noise = Rng("standing statistics", k, total=batch, device=compute.device)
+        y = noise.integers("y", game.classes) if game.labelled else None
+        game.render({"G": net}, game.latents(noise), y)
+    return net.eval()
+
+
+class Sampler:
+    """A trained generator, ready to draw: `images(n, seed)`, or `latents` and `render` one after the other."""
+
+    def __init__(
+        self,
+        game: Game,
+        nets: Mapping[str, nn.Module],
+        facts: DataFacts,
+        compute: Compute,
+        truncation: float | None = None,
+    ):
+        self.game, self.nets, self.facts, self.compute, self.truncation = game, dict(nets), facts, compute, truncation
+        self.run, self.step, self.about, self.config = Path(), 0, dict[str, Any](), dict[str, Any]()
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(C, H, W) of the images, or (D,) of points."""
+        return self.facts.shape
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the data's classes."""
+        return self.facts.classes
+
+    def latents(self, seeds: Sequence[tuple[int, int]]) -> Tensor:
+        """One latent for each (seed, number), [n, latent_dim]: a function of these two alone."""
+        draws = [self.game.latents(Rng(seed, "sample", k, total=1), truncation=self.truncation) for seed, k in seeds]
+        return torch.cat(draws)
+
+    @torch.no_grad()
+    def render(self, latents: Tensor, y: Tensor | None = None) -> Tensor:
+        """Images [n, C, H, W] in [-1, 1], or points [n, D], on the CPU."""
+        outputs = []
+        for start in range(0, len(latents), CHUNK):
+            z = latents[start : start + CHUNK]
+            rows = len(z)
+            labels = None if y is None else _fill(y[start : start + CHUNK]).to(self.compute.device)
+            outputs.append(self.game.render(self.nets, _fill(z).to(self.compute.device), labels)[:rows].float().cpu())
+        return torch.cat(outputs)
+
+    def images(self, n: int, seed: int = 0) -> Iterator[Tensor]:
+        """n images as uint8 chunks [b, C, H, W]; image k of a seed is the same whatever n is."""
+        for start in range(0, n, CHUNK):
+            seeds = [(seed, k) for k in range(start, min(start + CHUNK, n))]
+            yield to_uint8(self.render(self.latents(seeds), self.labels(seeds)))
+
+    def labels(self, seeds: Sequence[tuple[int, int]]) -> Tensor | None:
+        """A class for each (seed, number), drawn evenly, for a conditional generator; None otherwise."""
+        if not self.game.labelled:
+            return None
+        return torch.cat([Rng(s, "label", k, total=1).integers("y", self.game.classes) for s, k in seeds])
+
+    def protocol(self) -> dict[str, Any]:
+        """What the samples depend on, as plain values."""
+        return {"run": str(self.run), "step": self.step, "truncation": self.truncation, **self.about}
+
+
+def _fill(tensor: Tensor) -> Tensor:
+    """Fill a chunk up with its first row: kernels may round differently for another number of rows."""
+    return (
+        torch.cat([tensor, tensor[:1].expand(CHUNK - len(tensor), *tensor.shape[1:])])
+        if len(tensor) < CHUNK
+        else tensor
+    )
+
+
+def load(
+    run: str = "last",
+    which: int | str = "last",
+    *,
+    ema: bool = True,
+    truncation: float | None = None,
+    standing_stats: int = 16,
+    compute: Compute | None = None,
+) -> Sampler:
+    """A run's generator from one of its checkpoints.
+
+    run: a run directory, a checkpoint file, or "last". which: "last", "best" or a step. ema: averaged weights.
+    Raises RunError for a run or checkpoint that is missing, damaged, or does not fit its configuration.
+    """
+    compute = compute or Compute()
+    found, file = rundir.find(run)
+    file = file or found.checkpoint(which)
+    state = checkpoint.read(file, compute.device)
+    try:
+        facts = DataFacts.read(state["data"])
+        game = assemble.game(state["config"], facts)
+        game.load_state_dict(state["game"])
+        averages = state["ema"]
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise RunError(f"{file} does not fit its own configuration: {' '.join(str(error).split())[:200]}") from None
+    compute.place(game)
+    nets: dict[str, nn.Module] = dict(game.nets.items())
+    if ema and averages:
+        for name, weights in averages.items():
+            nets[name].load_state_dict(weights)
+            nets[name] = settle(nets[name], game, compute, standing_stats) if standing_stats else nets[name].eval()
+    sampler = Sampler(
+        game, {name: net.eval().requires_grad_(False) for name, net in nets.items()}, facts, compute, truncation
+    )
+    sampler.run, sampler.step, sampler.config = found.path, int(state["step"]), state["config"]
+    sampler.about = {
+        "ema": bool(ema and averages),
+        "standing_stats": standing_stats if ema and averages else 0,
+        "seen": int(state["seen"]),
+    }
+    return sampler

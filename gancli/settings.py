@@ -1,0 +1,110 @@
+"""The keys at the top of each verb's configuration, with their types; what they mean stands in conf/VERB.yaml."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from gancli.errors import ConfigError
+
+Node = dict[str, Any]  # a group's part of the configuration, checked against what it builds
+
+
+def at_least(least: int, **values: float | None) -> None:
+    """Raise ConfigError for the first value below `least`; None passes."""
+    for name, value in values.items():
+        if value is not None and value < least:
+            raise ConfigError(f"{name}={value:g}: must be at least {least}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSettings:
+    """`gan train`."""
+
+    steps: int
+    batch_size: int
+    micro_batch: int | None
+    seed: int
+    resume: str | None
+    init: str | None
+    max_time: float | None
+    compile: bool
+    run_dir: str | None
+    note: str | None
+    game: Node
+    model: Node
+    loss: Node
+    penalty: Node | None = None
+    dataset: Node
+    optimizer: Node
+    device: Node
+    precision: Node
+    observers: Node
+
+    def __post_init__(self) -> None:
+        at_least(0, steps=self.steps, seed=self.seed, max_time=self.max_time)
+        at_least(1, batch_size=self.batch_size, micro_batch=self.micro_batch)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DrawSettings:
+    """What every verb that draws from a trained generator is told."""
+
+    run: str
+    checkpoint: int | str
+    seed: int
+    ema: bool
+    truncation: float | None
+    standing_stats: int
+    run_dir: str | None
+    device: Node
+
+    def __post_init__(self) -> None:
+        at_least(0, seed=self.seed, standing_stats=self.standing_stats)
+        if self.truncation is not None and self.truncation <= 0:
+            raise ConfigError(f"truncation={self.truncation:g}: a threshold above 0, such as 0.5, or null for none")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleSettings(DrawSettings):
+    """`gan sample`."""
+
+    n: int
+    seeds: str | list[int] | None
+    classes: str | list[int | str] | None
+    format: Literal["grid", "png", "npz"]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least(1, n=self.n)
+
+
+@dataclass(frozen=True, kw_only=True)
+class InterpolateSettings(DrawSettings):
+    """`gan interpolate`."""
+
+    rows: int
+    frames: int
+    mode: Literal["slerp", "lerp"]
+    format: Literal["png", "gif"]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least(1, rows=self.rows)
+        at_least(2, frames=self.frames)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalSettings(DrawSettings):
+    """`gan eval`."""
+
+    input: str | None
+    reference: str | None
+    n: int
+    n_real: int | None
+    metrics: Node
+    extractor: Node
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least(2, n=self.n, n_real=self.n_real)

@@ -1,0 +1,1 @@
+"""Verbs: what `gan train|sample|eval|interpolate` do."""

@@ -1,0 +1,44 @@
+"""What sample, interpolate and eval share: a sampler from the settings, and a directory to write to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from gancli import device, rundir
+from gancli.build import make_as
+from gancli.errors import RunError
+from gancli.files import write_json
+from gancli.sampling import Sampler, load
+from gancli.settings import DrawSettings
+
+
+def compute(settings: DrawSettings) -> device.Compute:
+    """The device to draw on; samples are drawn in float32."""
+    return device.resolve(make_as(device.DeviceChoice, settings.device, "device"), device.PrecisionChoice(kind="fp32"))
+
+
+def sampler(settings: DrawSettings) -> Sampler:
+    """The trained generator that the settings ask for. Raises RunError."""
+    options: dict[str, Any] = {
+        "ema": settings.ema,
+        "truncation": settings.truncation,
+        "standing_stats": settings.standing_stats,
+    }
+    return load(settings.run, settings.checkpoint, compute=compute(settings), **options)
+
+
+def images_only(found: Sampler, verb: str) -> None:
+    """Raise RunError where the run draws points."""
+    if len(found.shape) != 3:
+        raise RunError(
+            f"gan {verb} draws images and this run draws points of {found.shape[0]} numbers: its samples/ show them"
+        )
+
+
+def directory(verb: str, settings: DrawSettings, name: str, about: Mapping[str, Any]) -> Path:
+    """A new directory for what this verb writes, with a JSON of how it came about."""
+    folder = rundir.new_directory(verb, name, settings.run_dir)
+    write_json(folder / f"{verb}.json", dict(about))
+    return folder

@@ -1,0 +1,231 @@
+"""`gan train`: build the parts, make or reopen the run directory, play the game, and leave cleanly."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from torch import nn
+
+from gancli import assemble, checkpoint, device, rundir
+from gancli.assemble import DataFacts
+from gancli.build import make, make_as
+from gancli.dist import World
+from gancli.engine import Engine
+from gancli.errors import GanError, RunError
+from gancli.observers.observer import Event, Keep, Observer, Picture, Row, RunView, Stop
+from gancli.pictures import save_png
+from gancli.rundir import RunDir
+from gancli.settings import TrainSettings
+from gancli.verbs.resume import reopen, start_from
+
+
+@dataclass
+class Session:
+    """One process's part of a run."""
+
+    settings: TrainSettings
+    config: Mapping[str, Any]
+    engine: Engine
+    facts: DataFacts
+    observers: list[Observer]
+    run: RunDir
+    about: dict[str, Any]
+    spent: float = 0.0
+    stop: Stop | None = None
+    wanted: list[str] = field(default_factory=list)  # signals that came in
+
+
+def run(config: Mapping[str, Any], overrides: Sequence[str]) -> Path:
+    """Train as configured; returns the run directory. Raises GanError, and then nothing was written but by the run."""
+    settings = make_as(TrainSettings, config, "")
+    assemble.check_sections(settings)
+    compute = device.resolve(
+        make_as(device.DeviceChoice, settings.device, "device"),
+        make_as(device.PrecisionChoice, settings.precision, "precision"),
+    )
+    source = assemble.data(settings)
+    facts = DataFacts.of(source)
+    game = assemble.game(config, facts)
+    engine = assemble.engine(settings, source, game, compute, World.join(compute.device))
+    observers = [make(node, f"observers.{name}") for name, node in settings.observers.items() if node is not None]
+    about = {"parameters": {name: parameters(nets) for name, nets in game.players().items()}}
+
+    reopened = reopen(settings, config, facts, engine) if settings.resume else None
+    if settings.init and not reopened:
+        start_from(settings.init, engine)
+    folder = (
+        reopened.path
+        if reopened
+        else rundir.new_directory("train", f"{settings.model['name']}-{facts.name}", settings.run_dir)
+    )
+    session = Session(settings, config, engine, facts, observers, reopened or RunDir(folder), about)
+    session.run.lock()
+    try:
+        _open(session, overrides, list(compute.notes), resumed=reopened is not None)
+        _train(session)
+    except BaseException as error:
+        reason = str(error) if isinstance(error, GanError) else f"{type(error).__name__}: {error}"
+        session.run.update(status="failed", reason=" ".join(reason.split()), step=engine.step_number)
+        raise
+    finally:
+        session.run.unlock()
+    return session.run.path
+
+
+def parameters(nets: Iterable[nn.Module]) -> int:
+    """Trainable parameters of a player."""
+    return sum(p.numel() for net in nets for p in net.parameters())
+
+
+def _open(session: Session, overrides: Sequence[str], notes: list[str], resumed: bool) -> None:
+    """Write down what this run is before its first step."""
+    run, engine, settings = session.run, session.engine, session.settings
+    if resumed:
+        run.forget_after(engine.step_number)
+    state = {
+        "status": "running",
+        "reason": None,
+        "step": engine.step_number,
+        "seed": settings.seed,
+        "note": settings.note,
+    }
+    data = session.facts.plain() | {"images": len(engine.streams["real"].source)}
+    place = {"device": str(engine.compute.device), "notes": notes}
+    run.write_config(session.config)
+    run.update(**state, **session.about, **place, data=data, overrides=list(overrides), **rundir.environment())
+    counts = " · ".join(f"{name} {count:,} parameters" for name, count in session.about["parameters"].items())
+    lines = [
+        f"run {run.path}",
+        f"data {data['name']}: {data['images']:,} items of {'×'.join(map(str, data['shape']))}",
+        counts,
+        *notes,
+    ]
+    for line in [*lines, *([f"resumed at step {engine.step_number}"] if resumed else [])]:
+        _say(run, line)
+
+
+def _train(session: Session) -> None:
+    """The loop: a step, then whoever looks at it. Ctrl-C and SIGTERM end it after the current step."""
+    engine, settings, run = session.engine, session.settings, session.run
+    todo = engine.step_number < settings.steps
+    if settings.compile and todo:
+        twice = {"D"} if getattr(engine.game, "penalties", None) else set[str]()
+        for note in device.compile_networks(dict(engine.game.nets.items()), twice=twice, device=engine.compute.device):
+            _say(run, note)
+    view = RunView(engine, settings.steps, estimate=engine.rehearse() if todo else 0.0, began_at=engine.step_number)
+    view.final = not todo
+    began, spent = time.perf_counter(), session.spent
+    with _Signals(session.wanted):
+        try:
+            for observer in session.observers:
+                observer.open(view)
+            if not run.listing():
+                _look(session, view)  # a checkpoint and a grid stand before the first step
+            while not view.final and session.stop is None:
+                view.logs = engine.step()
+                view.seconds = session.spent = spent + time.perf_counter() - began
+                late = settings.max_time is not None and time.perf_counter() - began >= settings.max_time * 60
+                view.final = engine.step_number >= settings.steps or bool(session.wanted) or late
+                _look(session, view)
+                if late and engine.step_number < settings.steps:
+                    session.stop = session.stop or Stop(f"max_time={settings.max_time:g} minutes are over")
+        finally:
+            for observer in session.observers:
+                observer.close()
+    _close(session)
+
+
+def _look(session: Session, view: RunView) -> None:
+    """Show every observer the run and do what it asks for."""
+    for observer in session.observers:
+        for event in observer.on_step(view):
+            _answer(session, view, event)
+            if session.stop and session.stop.failed:
+                return
+
+
+def _answer(session: Session, view: RunView, event: Event) -> None:
+    run = session.run
+    if isinstance(event, Row):
+        run.append(event.values)
+    elif isinstance(event, Picture):
+        save_png(run.samples / f"{event.name}.png", event.image)
+    elif isinstance(event, Keep):
+        save(session)
+        _prune(run, event.keep)
+    elif isinstance(event, Stop):
+        session.stop = event
+
+
+def save(session: Session) -> Path:
+    """Write a checkpoint of this moment."""
+    engine = session.engine
+    state = engine.state() | {"seconds": session.spent, "config": dict(session.config), "data": session.facts.plain()}
+    about = {"seen": engine.seen, "config": dict(session.config), **rundir.environment()}
+    path = checkpoint.save(session.run.checkpoints, state, about)
+    session.run.update(step=engine.step_number)
+    return path
+
+
+def _prune(run: RunDir, keep: int | None) -> None:
+    """Delete checkpoints but for the first, the best and the newest `keep`."""
+    found = run.listing()
+    if keep is None or len(found) <= keep:
+        return
+    try:
+        best = {run.best()}
+    except RunError:
+        best = set()
+    for step in sorted(set(found) - {min(found)} - best - set(sorted(found)[-keep:])):
+        found[step].with_suffix(".json").unlink(missing_ok=True)
+        found[step].unlink(missing_ok=True)
+
+
+def _close(session: Session) -> None:
+    """Say how the run ended, in run.json, in the log and to the person."""
+    run, step, steps, stop = session.run, session.engine.step_number, session.settings.steps, session.stop
+    if stop is not None and stop.failed:
+        kept = max(run.listing().values())
+        raise RunError(f"{stop.reason}. The last good checkpoint is {kept}")
+    if step < steps:
+        reason = stop.reason if stop else f"{session.wanted[0] if session.wanted else 'an observer'} came in"
+        run.update(status="stopped", reason=reason, step=step)
+        _say(run, f"stopped at step {step} of {steps}: {reason}; go on with: gan train resume={run.path}")
+        return
+    run.update(status="finished", reason=None, step=step)
+    seconds = f" in {session.spent:.0f} s of training" if step else ""
+    _say(run, f"finished at step {step}{seconds}; look at {run.samples}, then try: gan sample run={run.path}")
+
+
+def _say(run: RunDir, text: str) -> None:
+    run.say(text)
+    print(text, file=sys.stderr, flush=True)
+
+
+class _Signals:
+    """While inside, SIGINT and SIGTERM are noted instead of obeyed; a second SIGINT interrupts at once."""
+
+    def __init__(self, wanted: list[str]):
+        self.wanted = wanted
+        self.before: dict[int, Any] = {}
+
+    def __enter__(self) -> None:
+        if threading.current_thread() is threading.main_thread():
+            self.before = {s: signal.signal(s, self._note) for s in (signal.SIGINT, signal.SIGTERM)}
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.wanted.append({signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}[signal.Signals(number)])
+        if len(self.wanted) > 1 and number == signal.SIGINT:
+            raise KeyboardInterrupt

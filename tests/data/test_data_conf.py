@@ -1,0 +1,35 @@
+"""Each dataset's YAML names exactly the parameters of what it builds, with their defaults."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from pathlib import Path
+
+import pytest
+import yaml
+
+CONF = Path(__file__).parents[2] / "conf" / "dataset"
+NAMES = sorted(path.stem for path in CONF.glob("*.yaml"))
+
+
+def test_every_data_set_has_a_file() -> None:
+    expected = (
+        "celeba cifar10 cifar100 emoji fashion fashion_mnist folder grid mnist npz random ring stl10 svhn swissroll"
+    )
+    assert expected.split() == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_keys_are_the_parameters(name: str) -> None:
+    node = yaml.safe_load((CONF / f"{name}.yaml").read_text())
+    module, _, function = node.pop("_target_").rpartition(".")
+    parameters = inspect.signature(getattr(importlib.import_module(module), function)).parameters
+    assert node == {key: parameter.default for key, parameter in parameters.items()}
+    assert {"size", "limit", "split", "flip"} <= set(node)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_key_is_explained(name: str) -> None:
+    lines = (CONF / f"{name}.yaml").read_text().splitlines()
+    assert all("  # " in line for line in lines if not line.startswith("_target_"))
