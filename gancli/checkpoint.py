@@ -37,6 +37,8 @@ def read(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
     beside = path.with_suffix(".json")
     if beside.is_file() and read_json(beside).get("sha256") != sha256(path):
         raise RunError(f"{path} is damaged: its SHA-256 is not the one in {beside.name}; take another checkpoint=STEP")
+    if not zipfile.is_zipfile(path):
+        raise RunError(f"{path} is cut short or damaged, or no checkpoint; take another checkpoint=STEP")
     try:
         state = torch.load(path, map_location=device, weights_only=True)
     except pickle.UnpicklingError:

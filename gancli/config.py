@@ -23,16 +23,16 @@ def conf_dir() -> Path:
 
 def groups(verb: str, folders: Iterable[Path] = ()) -> dict[str, list[str]]:
     """The config groups that a verb chooses from, each with its choices."""
-    wanted = [line.strip()[2:].split(":")[0] for line in defaults_lines(verb) if ":" in line]
+    wanted = [line.strip()[2:].split(":")[0] for line in defaults_lines(verb)]
     places = [conf_dir(), *folders]
     return {group: sorted({f.stem for place in places for f in (place / group).glob("*.yaml")}) for group in wanted}
 
 
 def defaults_lines(verb: str) -> list[str]:
-    """The lines of the defaults list in conf/VERB.yaml."""
+    """The lines of the defaults list in conf/VERB.yaml that choose from a group."""
     lines = (conf_dir() / f"{verb}.yaml").read_text().splitlines()
     start = lines.index("defaults:") + 1
-    return [line for line in lines[start:] if line.startswith("  - ")]
+    return [line for line in lines[start:] if line.startswith("  - ") and ": " in line and "override" not in line]
 
 
 def quote(overrides: Sequence[str], sweep: bool = False) -> list[str]:
@@ -61,11 +61,11 @@ def in_quotes(text: str) -> str:
 def parses(override: str) -> bool:
     """Whether Hydra can read this override."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import OverrideParseException
+    from hydra.errors import HydraException
 
     try:
         OverridesParser.create().parse_override(override)
-    except OverrideParseException:
+    except HydraException:
         return False
     return True
 

@@ -68,6 +68,8 @@ def suggestion(word: str, choices: Iterable[str]) -> str:
     'did you mean hinge? (choices: hinge, ns)'
     """
     names = sorted(choices)
+    if not names:
+        return "there is nothing to choose from"
     near = nearest(word, names)
     listed = f"choices: {', '.join(names)}" if len(names) <= 40 else f"{len(names)} choices"
     return f"did you mean {near}? ({listed})" if near else listed

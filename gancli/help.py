@@ -62,7 +62,7 @@ def verb_help(verb: str) -> str:
     """What `gan VERB --help` prints: keys with defaults, the choices of every group, three examples."""
     width = max(80, min(120, shutil.get_terminal_size().columns))
     rows = [f"  {name + '=' + default:24} {words}" for name, default, words in keys(verb)]
-    chosen = dict(line.strip()[2:].split(": ", 1) for line in defaults_lines(verb) if ": " in line)
+    chosen = dict(line.strip()[2:].split(": ", 1) for line in defaults_lines(verb))
     lists = []
     for group, choices in groups(verb).items():
         text = f"{' '.join(choices)}  (default {chosen[group]})"

@@ -194,7 +194,9 @@ class Whole(tiny.TinyD):
     ("net", "batch_size", "micro_batch", "good"),
     [(Pairs, 8, 4, True), (Pairs, 8, 3, False), (Pairs, 7, None, False), (Whole, 8, None, True), (Whole, 8, 4, False)],
 )
-def test_coupled_samples_are_not_torn_apart(net: type[nn.Module], batch_size: int, micro_batch: int | None, good: bool) -> None:
+def test_coupled_samples_are_not_torn_apart(
+    net: type[nn.Module], batch_size: int, micro_batch: int | None, good: bool
+) -> None:
     game = tiny.game()
     game.nets["D"] = net()
     if good:

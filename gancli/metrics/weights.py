@@ -49,7 +49,7 @@ def fetched(url: str) -> Path:
     ) as error:  # OSError: every failure of urllib; RuntimeError: torch's, for a wrong hash
         reason = " ".join(str(getattr(error, "reason", error)).split()) or type(error).__name__
         raise MetricError(
-            f"no weights for the extractor, and downloading them failed ({reason}): type extractor.weights=FILE, or run "
+            f"no weights for the extractor, and their download failed ({reason}): type extractor.weights=FILE, or run "
             f"on a machine with network, where torch-fidelity downloads {path.name} by itself (into {path.parent})"
         ) from None
     return path

@@ -31,11 +31,13 @@ class Verdict:
         def cut_each(tensors: list[Tensor]) -> list[list[Tensor]]:
             return [list(parts) for parts in zip(*map(cut, tensors), strict=True)]
 
-        nothing: list[None] = [None] * len(sizes)
         logits = cut_each(self.logits) if isinstance(self.logits, list) else cut(self.logits)
-        classes = nothing if self.classes is None else cut(self.classes)
-        features = nothing if self.features is None else cut_each(self.features)
-        return [Verdict(*parts) for parts in zip(logits, classes, features, strict=True)]
+        classes = cut(self.classes) if self.classes is not None else None
+        features = cut_each(self.features) if self.features is not None else None
+        return [
+            Verdict(logits[k], classes[k] if classes else None, features[k] if features else None)
+            for k in range(len(sizes))
+        ]
 
     def scales(self) -> list[Tensor]:
         """The logits as a list, one entry a scale, in float32 at least: losses are not averaged in half precision."""

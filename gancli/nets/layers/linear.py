@@ -1,0 +1,35 @@
+"""Dense layers and lookup tables, with optional spectral norm."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gancli.nets.layers.init import Init, xavier
+from gancli.nets.layers.spectral import Weighted
+
+
+class Linear(Weighted):
+    """x Wᵀ + b: [B, inputs] -> [B, outputs]; the bias starts at 0."""
+
+    def __init__(
+        self, inputs: int, outputs: int, *, bias: bool = True, init: Init | None = None, spectral: bool = False, eps: float = 1e-12
+    ):
+        super().__init__((outputs, inputs), init=init or xavier(), spectral=spectral, eps=eps)
+        self.bias = nn.Parameter(torch.zeros(outputs)) if bias else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, inputs] -> [B, outputs]."""
+        return F.linear(x, self.normalised(), self.bias)
+
+
+class Embedding(Weighted):
+    """A row of W for each label: [B] int64 -> [B, width]."""
+
+    def __init__(self, classes: int, width: int, *, init: Init | None = None, spectral: bool = False, eps: float = 1e-12):
+        super().__init__((classes, width), init=init or xavier(), spectral=spectral, eps=eps)
+
+    def forward(self, y: Tensor) -> Tensor:
+        """[B] int64 -> [B, width]."""
+        return F.embedding(y, self.normalised())

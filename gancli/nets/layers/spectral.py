@@ -1,0 +1,91 @@
+"""Spectral normalisation: a weight divided by its largest singular value (Miyato et al. 2018, section 2.1 and algorithm 1).
+
+The singular vectors are buffers. They are valid from construction on, move by one power iteration when the engine says
+`advance` (once per move of the layer's own player), and hold still otherwise: a forward pass never changes them, in training
+or evaluation, so that the same weights give the same output however a batch is split.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, TypeGuard
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gancli.nets.layers.init import Init
+
+
+class Weighted(nn.Module):
+    """A layer with one weight, [outputs, ...], that may be divided by its largest singular value as a matrix of `outputs` rows.
+
+    u: [outputs] left, v: [1, ...] right singular vector (kept in the weight's shape so that both change memory format
+    together); None without spectral norm. eps keeps their normalisation finite.
+    """
+
+    weight: nn.Parameter
+    u: Tensor | None
+    v: Tensor | None
+
+    def __init__(self, shape: Sequence[int], *, init: Init, spectral: bool = False, eps: float = 1e-12):
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.empty(*shape))
+        with torch.no_grad():
+            init(self.weight)
+        self.register_buffer("u", F.normalize(torch.randn(shape[0]), dim=0, eps=eps) if spectral else None)
+        self.register_buffer("v", torch.zeros(1, *shape[1:]) if spectral else None)
+        if spectral:
+            self.advance()
+
+    @torch.no_grad()
+    def advance(self) -> None:
+        """One power iteration: v ← Wᵀu / ‖Wᵀu‖, u ← Wv / ‖Wv‖ (algorithm 1). Does nothing without spectral norm."""
+        if self.u is None or self.v is None:
+            return
+        with full_precision(self.weight):
+            matrix = as_matrix(self.weight)
+            v = F.normalize(matrix.t().mv(self.u), dim=0, eps=self.eps)
+            as_matrix(self.v, like=self.weight).copy_(v.unsqueeze(0))
+            self.u.copy_(F.normalize(matrix.mv(v), dim=0, eps=self.eps))
+
+    def sigma(self) -> Tensor:
+        """uᵀWv, the estimate of the largest singular value; differentiable in W, with u and v constant. A scalar."""
+        assert self.u is not None, "a layer without spectral norm"
+        assert self.v is not None
+        right = as_matrix(self.v, like=self.weight).squeeze(0)
+        return torch.dot(self.u, as_matrix(self.weight).mv(right))
+
+    def normalised(self) -> Tensor:
+        """W / uᵀWv with spectral norm, else W itself. Not to be cast by autocast: σ in half precision would be off by 1 %."""
+        if self.u is None:
+            return self.weight
+        with full_precision(self.weight):
+            return self.weight / self.sigma()
+
+
+def as_matrix(weight: Tensor, like: Tensor | None = None) -> Tensor:
+    """A weight [O, ...] as a matrix [O, rest] that is a view, with columns in the order that `like` (or it) has in memory."""
+    like = weight if like is None else like
+    if like.dim() == 4 and not like.is_contiguous() and like.is_contiguous(memory_format=torch.channels_last):
+        weight = weight.permute(0, 2, 3, 1)
+    return weight.view(weight.shape[0], -1)
+
+
+def full_precision(tensor: Tensor) -> AbstractContextManager[Any]:
+    """Autocast switched off for this tensor's device."""
+    return nullcontext() if tensor.is_meta else torch.autocast(tensor.device.type, enabled=False)
+
+
+def is_spectral(module: nn.Module) -> TypeGuard[Weighted]:
+    """Whether this module itself is a layer with spectral norm, which `advance` moves."""
+    return isinstance(module, Weighted) and module.u is not None
+
+
+def advance_spectral(net: nn.Module) -> None:
+    """One power iteration of every layer with spectral norm in a network."""
+    for module in net.modules():
+        if is_spectral(module):
+            module.advance()

@@ -1,0 +1,59 @@
+"""One tiny trained run that the tests of verbs share, and a working directory of each test's own."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+TINY = [
+    "model=dcgan", "model.ch=4", "dataset=random", "dataset.size=[1,8,8]", "dataset.n=24", "batch_size=4",
+    "observers.progress=null", "observers.grid.n=4", "device=cpu",
+]  # fmt: skip
+
+
+@dataclass
+class Answer:
+    """What a command printed and how it ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+Gan = Callable[..., Answer]
+
+
+@pytest.fixture
+def gan(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Gan:
+    """Run `gan WORDS` in this process, in a directory of the test's own."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words: str) -> Answer:
+        from gancli.cli import main
+
+        capsys.readouterr()
+        code = main(list(words))
+        printed = capsys.readouterr()
+        return Answer(code, printed.out, printed.err)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of six steps: `outputs/train/...` in a directory that no test writes to."""
+    from gancli.cli import main
+
+    top = tmp_path_factory.mktemp("trained")
+    before = Path.cwd()
+    os.chdir(top)
+    try:
+        keys = ["observers.checkpoints.every=2", "observers.grid.every=2", "observers.metrics.every=1"]
+        assert main(["train", *TINY, *keys, "steps=6", f"run_dir={top / 'run'}"]) == 0
+    finally:
+        os.chdir(before)
+    return top / "run"

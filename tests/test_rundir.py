@@ -1,0 +1,108 @@
+"""Finding runs and checkpoints, and rows that go with them."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from gancli import rundir
+from gancli.errors import RunError
+from gancli.files import write_json
+from gancli.rundir import RunDir
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def a_run(name: str, age: float = 0) -> RunDir:
+    run = RunDir(rundir.OUTPUTS / "train" / name)
+    run.path.mkdir(parents=True)
+    run.write_config({"seed": 1, "note": "Food & Drink: ψ"})
+    run.update(status="finished")
+    os.utime(run.path / "config.yaml", (1e9 - age, 1e9 - age))
+    return run
+
+
+def test_last_is_the_newest_run(here: Path) -> None:
+    with pytest.raises(RunError, match="no run under"):
+        rundir.find("last")
+    a_run("b-old", age=100)
+    a_run("a-new")
+    assert rundir.find("last")[0].path.name == "a-new"
+    assert rundir.find("outputs/train/b-old")[0].path.name == "b-old"
+
+
+def test_a_wrong_name_gets_the_nearest_one(here: Path) -> None:
+    a_run("2026-01-01_00-00-00-dcgan-fashion")
+    with pytest.raises(RunError, match="did you mean 2026-01-01_00-00-00-dcgan-fashion"):
+        rundir.find("outputs/train/2026-01-01_00-00-00-dcgan-fashon")
+    (here / "empty").mkdir()
+    with pytest.raises(RunError, match=r"no run\.json"):
+        rundir.find("empty")
+
+
+def test_config_comes_back(here: Path) -> None:
+    assert a_run("x").config() == {"seed": 1, "note": "Food & Drink: ψ"}
+
+
+def test_directories_never_collide(here: Path) -> None:
+    made = {rundir.new_directory("train", "m-d", None) for _ in range(5)}
+    assert len(made) == 5
+    assert all(p.parent == Path("outputs/train") and "m-d" in p.name for p in made)
+
+
+def test_a_directory_with_a_run_is_not_taken(here: Path) -> None:
+    run = a_run("x")
+    with pytest.raises(RunError, match="resume="):
+        rundir.new_directory("train", "m", str(run.path))
+    assert rundir.new_directory("train", "m", "fresh/place") == Path("fresh/place")
+
+
+def test_an_impossible_place_is_one_line(here: Path) -> None:
+    (here / "file").write_text("")
+    with pytest.raises(RunError, match="run_dir=PATH"):
+        rundir.new_directory("train", "m", "file/below")
+
+
+def test_checkpoints_by_name(here: Path) -> None:
+    run = a_run("x")
+    with pytest.raises(RunError, match="no checkpoint"):
+        run.checkpoint("last")
+    run.checkpoints.mkdir()
+    for step in (0, 500, 1000):
+        (run.checkpoints / f"{step:08d}.pt").write_text("")
+    assert run.checkpoint("last").name == "00001000.pt"
+    assert run.checkpoint(500).name == "00000500.pt"
+    with pytest.raises(RunError, match="0, 500, 1000"):
+        run.checkpoint(501)
+    with pytest.raises(RunError, match="gan eval"):
+        run.checkpoint("best")
+    for step, fid in ((0, 300.0), (500, 12.0), (1000, 40.0)):
+        write_json(run.results / f"{step}.json", {"fid": fid, "step": step})
+    assert run.checkpoint("best").name == "00000500.pt"
+
+
+def test_rows_past_the_restored_step_are_dropped(here: Path) -> None:
+    run = a_run("x")
+    for step in (1, 2, 3):
+        run.append({"step": step})
+    with run.metrics.open("a") as file:
+        file.write('{"step": 4, "lo')
+    run.forget_after(2)
+    assert [json.loads(line)["step"] for line in run.metrics.read_text().splitlines()] == [1, 2]
+
+
+def test_two_processes_cannot_train_in_one_directory(here: Path) -> None:
+    run, other = a_run("x"), RunDir(Path("outputs/train/x"))
+    run.lock()
+    with pytest.raises(RunError, match="another process"):
+        other.lock()
+    run.unlock()
+    other.lock()
+    other.unlock()

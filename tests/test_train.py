@@ -1,0 +1,198 @@
+"""`gan train`: what a run directory holds, and that no stop changes where a run ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from gancli import checkpoint
+from gancli.observers.checkpoints import Checkpoints
+from gancli.rundir import RunDir
+from tests.conftest import TINY, Answer, Gan
+from tests.test_engine import same
+
+STATE = ("step", "seen", "positions", "game", "ema", "optimizers", "scalers", "data")
+TIMES = ("seconds", "images_per_second")
+
+
+def rows(run: Path) -> list[dict[str, float]]:
+    """metrics.jsonl without its time fields."""
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    return [{k: v for k, v in json.loads(line).items() if k not in TIMES} for line in lines]
+
+
+def same_run(a: Path, b: Path, step: int) -> None:
+    """Assert that two runs ended with the same bits and the same rows."""
+    states = [checkpoint.read(RunDir(run).checkpoint(step)) for run in (a, b)]
+    same({k: states[0][k] for k in STATE}, {k: states[1][k] for k in STATE})
+    assert rows(a) == rows(b)
+
+
+def test_a_run_directory_holds_what_it_says(trained: Path) -> None:
+    about = json.loads((trained / "run.json").read_text())
+    assert about["status"] == "finished"
+    assert about["step"] == 6
+    assert about["parameters"] == {"G": 100 * 4 * 16 + 8 + 4 * 16, "D": 4 * 16 + 4 * 16}
+    assert about["seed"] == 0
+    assert about["device"] == "cpu"
+    assert set(about["versions"]) >= {"python", "torch", "gancli"}
+    assert about["data"]["shape"] == [1, 8, 8]
+    assert sorted(p.name for p in trained.iterdir()) == [
+        "checkpoints", "config.yaml", "log.txt", "metrics.jsonl", "run.json", "samples",
+    ]  # fmt: skip
+    steps = ["00000000", "00000002", "00000004", "00000006"]
+    assert sorted(p.stem for p in (trained / "samples").iterdir()) == steps
+    assert sorted({p.stem for p in (trained / "checkpoints").iterdir()}) == steps
+    assert [row["step"] for row in rows(trained)] == [1, 2, 3, 4, 5, 6]
+    assert [row["seen"] for row in rows(trained)] == [4, 8, 12, 16, 20, 24]
+    assert set(rows(trained)[0]) == {"step", "seen", "loss_D", "loss_G", "D_real", "D_fake"}
+    assert "finished at step 6" in (trained / "log.txt").read_text()
+    state = checkpoint.read(trained / "checkpoints" / "00000006.pt")
+    assert state["step"] == 6
+    assert state["config"]["model"]["name"] == "dcgan"
+    with Image.open(trained / "samples" / "00000006.png") as picture:
+        assert picture.size == (2 * 66 + 2, 2 * 66 + 2)
+
+
+def test_zero_steps_build_count_and_stop(gan: Gan) -> None:
+    assert gan("train", *TINY, "steps=0", "run_dir=r").code == 0
+    about = json.loads(Path("r/run.json").read_text())
+    assert (about["status"], about["step"]) == ("finished", 0)
+    assert about["parameters"]["G"] > 0
+    assert [p.name for p in Path("r/samples").iterdir()] == ["00000000.png"]
+    assert Path("r/checkpoints/00000000.pt").exists()
+
+
+def test_runs_go_to_outputs_by_date_model_and_data(gan: Gan) -> None:
+    assert gan("train", *TINY, "steps=1").code == 0
+    (run,) = Path("outputs/train").iterdir()
+    assert run.name.endswith("-dcgan-random")
+    assert len(run.name.split("-dcgan")[0]) == len("2026-01-01_00-00-00")
+    assert sorted(p.name for p in Path().iterdir()) == ["outputs"]
+
+
+@pytest.mark.parametrize("first", [1, 3])
+def test_stop_and_resume_ends_with_the_same_bits(gan: Gan, trained: Path, first: int) -> None:
+    keys = ["observers.checkpoints.every=2", "observers.grid.every=2", "observers.metrics.every=1"]
+    assert gan("train", *TINY, *keys, f"steps={first}", "run_dir=r").code == 0
+    answer = gan("train", "resume=r", "steps=6")
+    assert answer.code == 0
+    assert f"resumed at step {first}" in answer.err
+    same_run(trained, Path("r"), 6)
+
+
+def test_resume_goes_back_past_a_damaged_checkpoint(gan: Gan, trained: Path) -> None:
+    keys = ["observers.checkpoints.every=2", "observers.grid.every=2", "observers.metrics.every=1"]
+    assert gan("train", *TINY, *keys, "steps=4", "run_dir=r").code == 0
+    last = Path("r/checkpoints/00000004.pt")
+    last.write_bytes(last.read_bytes()[:1000])
+    answer = gan("train", "resume=r", "steps=6")
+    assert answer.code == 0
+    assert "resumed at step 2" in answer.err
+    assert "passed over" in Path("r/log.txt").read_text()
+    same_run(trained, Path("r"), 6)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_save_and_leave_cleanly(gan: Gan, number: signal.Signals) -> None:
+    before = signal.getsignal(number)
+
+    def soon() -> None:
+        while not Path("r/metrics.jsonl").exists():
+            time.sleep(0.005)
+        os.kill(os.getpid(), number)
+
+    sender = threading.Thread(target=soon)
+    sender.start()
+    answer = gan("train", *TINY, "steps=1000000", "observers.metrics.every=1", "run_dir=r")
+    sender.join()
+    assert answer.code == 0
+    assert "resume=r" in answer.err
+    about = json.loads(Path("r/run.json").read_text())
+    assert about["status"] == "stopped"
+    assert 0 < about["step"] < 1_000_000
+    assert Path(f"r/checkpoints/{about['step']:08d}.pt").exists()
+    assert Path(f"r/samples/{about['step']:08d}.png").exists()
+    assert signal.getsignal(number) is before
+
+
+def test_max_time_stops(gan: Gan) -> None:
+    assert gan("train", *TINY, "steps=1000000", "max_time=0.005", "run_dir=r").code == 0
+    about = json.loads(Path("r/run.json").read_text())
+    assert about["status"] == "stopped"
+    assert "max_time" in about["reason"]
+
+
+def test_a_diverged_run_fails_in_words_and_keeps_its_last_good_checkpoint(gan: Gan) -> None:
+    answer = gan("train", *TINY, "optimizer=sgd", "optimizer.D.lr=1e30", "optimizer.G.lr=1e30", "loss=lsgan",
+                 "steps=50", "observers.metrics.every=1", "run_dir=r")  # fmt: skip
+    assert answer.code == 2
+    assert "no longer a finite number" in answer.err.splitlines()[-1]
+    assert "00000000.pt" in answer.err.splitlines()[-1]
+    about = json.loads(Path("r/run.json").read_text())
+    assert about["status"] == "failed"
+    assert "diverged" in about["reason"]
+    assert all(torch.isfinite(v).all() for v in checkpoint.read(Path("r/checkpoints/00000000.pt"))["game"].values())
+
+
+def test_init_takes_weights_and_nothing_else(gan: Gan, trained: Path) -> None:
+    assert gan("train", *TINY, "steps=0", f"init={trained}", "run_dir=r").code == 0
+    old, new = checkpoint.read(RunDir(trained).checkpoint(6)), checkpoint.read(Path("r/checkpoints/00000000.pt"))
+    same(old["game"], new["game"])
+    assert new["step"] == new["seen"] == 0
+    assert new["optimizers"]["G"]["state"] == {}
+
+
+def test_observers_leave_training_alone(gan: Gan, trained: Path) -> None:
+    assert gan("train", *TINY, "observers=none", "steps=6", "run_dir=r").code == 0
+    old, new = checkpoint.read(RunDir(trained).checkpoint(6)), checkpoint.read(Path("r/checkpoints/00000006.pt"))
+    same({k: old[k] for k in STATE}, {k: new[k] for k in STATE})
+
+
+def test_only_the_newest_the_first_and_the_best_are_kept(gan: Gan) -> None:
+    keys = ["observers.checkpoints.every=1", "observers.checkpoints.keep=2", "steps=5", "run_dir=r"]
+    assert gan("train", *TINY, *keys).code == 0
+    assert list(RunDir(Path("r")).listing()) == [0, 4, 5]
+    assert Checkpoints(every=1, keep=None).keep is None
+
+
+def test_the_estimate_stands_before_the_first_step(gan: Gan) -> None:
+    shown = [w for w in TINY if not w.startswith("observers.progress")]
+    answer = gan("train", *shown, "steps=3", "run_dir=r")
+    lines = [line for line in answer.err.splitlines() if line.startswith("step ")]
+    assert lines[0].startswith("step 0/3 · ")
+    assert "images/s · about 0:00 left" in lines[0]
+    assert lines[-1].startswith("step 3/3 · D ")
+
+
+def test_a_sweep_makes_a_run_of_every_choice(gan: Gan) -> None:
+    answer = gan("train", "-m", *TINY, "loss=ns,hinge", "seed=1,2", "steps=1")
+    assert answer.code == 0
+    runs = [json.loads(p.read_text()) for p in Path("outputs/train").glob("*/run.json")]
+    assert sorted((r["seed"], [o for o in r["overrides"] if o.startswith("loss=")]) for r in runs) == [
+        (s, [f"loss={k}"]) for s in (1, 2) for k in ("hinge", "ns")
+    ]
+    assert {r["status"] for r in runs} == {"finished"}
+
+
+def test_jobs_of_a_sweep_do_not_leak_into_each_other(gan: Gan) -> None:
+    assert gan("train", "-m", *TINY, "seed=5,6", "steps=2").code == 0
+    assert gan("train", *TINY, "seed=6", "steps=2", "run_dir=alone").code == 0
+    (second,) = [p.parent for p in Path("outputs/train").glob("*/run.json") if json.loads(p.read_text())["seed"] == 6]
+    same_run(second, Path("alone"), 2)
+
+
+def test_cfg_shows_the_job_and_writes_nothing(gan: Gan) -> None:
+    answer: Answer = gan("train", "--cfg", "job", "loss=hinge", "note=Food & Drink")
+    assert answer.code == 0
+    assert "gancli.losses.adversarial.Hinge" in answer.out
+    assert "note: Food & Drink" in answer.out
+    assert list(Path().iterdir()) == []

@@ -1,0 +1,140 @@
+"""Wrong command lines: exit code 2, one line that names the remedy, and nothing written."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import TINY, Gan
+
+# What is typed, and what the answer has to say. {run}: a trained run; {hurt}: one whose last checkpoint is cut short.
+WRONG = [
+    ("trian", "did you mean train?"),
+    ("evaluate run=last", "did you mean eval?"),
+    ("train --fast", "unknown flag --fast"),
+    ("train --cfg everything", "--cfg job"),
+    ("train stpes=3", "did you mean steps?"),
+    ("train Steps=3", "did you mean steps?"),
+    ("train batchsize=3", "did you mean batch_size?"),
+    ("train lr=1e-3", "did you mean optimizer.G.lr?"),
+    ("train optimizer.G.rl=1", "did you mean optimizer.G.lr?"),
+    ("train optimizer.g.lr=1", "did you mean optimizer.G?"),
+    ("train observers.checkpoint.every=5", "did you mean observers.checkpoints?"),
+    ("train dataset.szie=32", "did you mean dataset.size?"),
+    ("train los=hinge", "did you mean loss?"),
+    ("train loss=hinje", "did you mean hinge?"),
+    ("train model=dcgna", "did you mean dcgan?"),
+    ("train dataset=fashon", "did you mean fashion?"),
+    ("train penalty=wgangp", "did you mean wgan_gp?"),
+    ("train penalty=[r1,clipp]", "did you mean clip?"),
+    ("train optimizer=adm", "did you mean adam?"),
+    ("train device=gpu", "choices: auto, cpu, cuda, mps"),
+    ("train precision=half", "choices: auto, bf16, fp16, fp32"),
+    ("train steps=abc", "expected a whole number"),
+    ("train steps=1.5", "expected a whole number"),
+    ("train steps=-1", "must be at least 0"),
+    ("train batch_size=0", "must be at least 1"),
+    ("train compile=maybe", "expected true or false"),
+    ("train optimizer.G.lr=fast", "expected a number"),
+    ("train optimizer.G.lr=-1", "optimizer.G"),
+    ("train optimizer.D.betas=[0.5]", "optimizer.D.betas"),
+    ("train optimizer.schedule.kind=cosine", "expected one of constant, linear"),
+    ("train dataset.size=big", "dataset.size=big: expected"),
+    ("train dataset.size=[1,4,4]", "8"),
+    ("train dataset.split=validation", "split"),
+    ("train model.latent.dim=0", "at least 1 number"),
+    ("train model.ema.decay=2", "decay in [0, 1)"),
+    ("train model.latent.kind=cauchy", "expected one of normal, uniform"),
+    ("train game.d_steps=0", "at least 1"),
+    ("train +loss.margin=3", "unknown key loss.margin"),
+    ("train ++stepz=3", "did you mean steps?"),
+    ("train +penalty=r1", "write penalty=r1"),
+    ("train loss", "write key=value"),
+    ("train note='open", "put the value in quotes"),
+    ("train steps=1,2", "add -m"),
+    ("train -m steps=1,x", "expected a whole number"),
+    ("train loss._target_=os.system", "can be built"),
+    ("train dataset._target_=gancli.data.folder.os", "there is no such part"),
+    ("train model=dcgan loss=wasserstein", "penalty=wgan_gp"),
+    ("train penalty=wgan_gp model.D.norm=batch", "model.D.norm=auto"),
+    ("train model=sngan penalty=clip", "spectral norm"),
+    ("train model=dcgan dataset=ring", "model=mlp"),
+    ("train precision=fp16 device=cpu", "precision=fp32"),
+    ("train device=cuda", "device=cpu"),
+    ("train dataset=folder", "dataset.root"),
+    ("train dataset=folder dataset.root=nowhere", "dataset.root"),
+    ("train dataset=folder dataset.root=empty", "empty"),
+    ("train dataset=folder dataset.root=corrupt dataset.size=8", "bad.png"),
+    ("train dataset=npz dataset.root=corrupt/bad.png", "bad.png"),
+    ("train dataset=cifar10 dataset.root=empty", "dataset.download=true"),
+    ("train resume=nowhere", "no such run"),
+    ("train resume=last", "no run under"),
+    ("train resume={run}", "steps=N"),
+    ("train resume={run} steps=9 loss=hinge", "loss._target_"),
+    ("train init=nowhere", "no such run"),
+    ("train init={run} model.ch=8", "do not fit"),
+    ("train run_dir={run}", "resume="),
+    ("train run_dir=empty/file/below", "run_dir"),
+    ("train --config-dir nowhere", "no such folder"),
+    ("sample", "gan train"),
+    ("sample run=nowhere", "no such run"),
+    ("sample run=empty", "run.json"),
+    ("sample run={run} checkpoint=3", "0, 2, 4, 6"),
+    ("sample run={run} checkpoint=best", "gan eval"),
+    ("sample run={run} n=0", "at least 1"),
+    ("sample run={run} format=jpg", "grid, png, npz"),
+    ("sample run={run} seeds=5-1", "0-15"),
+    ("sample run={run} classes=dog", "classes"),
+    ("sample run={run} truncation=0", "0.5"),
+    ("sample run={run} steps=3", "unknown key steps"),
+    ("sample run={hurt}", "damaged"),
+    ("sample run={hurt}/checkpoints/00000006.pt", "damaged"),
+    ("sample run=corrupt/bad.png", "bad.png"),
+    ("interpolate run={run} mode=circle", "slerp, lerp"),
+    ("interpolate run={run} frames=1", "at least 2"),
+    ("eval run={run} metrics=[fid,kdi]", "did you mean kid?"),
+    ("eval run={run} metrics=[]", "metrics"),
+    ("eval input=corrupt", "reference=FOLDER"),
+    ("eval run={run} extractor.weights=nowhere.pth", "nowhere.pth"),
+    ("eval run={run} n=1", "at least 2"),
+]  # fmt: skip
+
+
+@pytest.fixture
+def corner(tmp_path: Path, trained: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """Things that are wrong in their own way: an empty folder, a corrupt image, a checkpoint cut short."""
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "file").write_text("")
+    (tmp_path / "corrupt").mkdir()
+    (tmp_path / "corrupt" / "bad.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"nothing" * 9)
+    shutil.copytree(trained, tmp_path / "hurt")
+    last = tmp_path / "hurt" / "checkpoints" / "00000006.pt"
+    last.write_bytes(last.read_bytes()[:-200])
+    return {"run": str(trained), "hurt": str(tmp_path / "hurt")}
+
+
+def snapshot(*folders: Path) -> dict[Path, int]:
+    return {p: p.stat().st_mtime_ns for folder in folders for p in folder.rglob("*")}
+
+
+@pytest.mark.parametrize(("typed", "remedy"), WRONG, ids=[typed for typed, _ in WRONG])
+def test_wrong_command(gan: Gan, corner: dict[str, str], trained: Path, typed: str, remedy: str) -> None:
+    before = snapshot(Path.cwd(), trained)
+    words = typed.format(**corner).split(" ")
+    if "init={run}" in typed:
+        words += [w for w in TINY if not w.startswith("model.ch")]
+    answer = gan(*words)
+    assert answer.code == 2, answer
+    assert answer.out == ""
+    assert answer.err.startswith("gan: ")
+    assert answer.err.count("\n") == 1
+    assert remedy in answer.err
+    assert "Traceback" not in answer.err
+    assert snapshot(Path.cwd(), trained) == before
+
+
+def test_there_are_enough_of_them() -> None:
+    assert len(WRONG) >= 50
+    assert len(set(WRONG)) == len(WRONG)
