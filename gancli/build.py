@@ -128,7 +128,8 @@ def _fits(value: Any, hint: Any, path: str) -> tuple[bool, Any]:
         return isinstance(value, dict), value
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
         return isinstance(value, dict), make_as(hint, value, path) if isinstance(value, dict) else value
-    return True, value  # a type of someone else's, which its own constructor checks
+    # A type of someone else's: no value of a YAML file is one (optimizers' `lr: float | Tensor`), and Any takes all.
+    return not isinstance(hint, type) or isinstance(value, hint), value
 
 
 def _sequence_fits(value: Any, origin: Any, args: tuple[Any, ...], path: str) -> tuple[bool, Any]:
@@ -146,7 +147,7 @@ def _words(hint: Any) -> str:
     """A type for people."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin in (Union, types.UnionType):
-        return " or ".join(dict.fromkeys(_words(a) for a in args))
+        return " or ".join(dict.fromkeys(_words(a) for a in args if getattr(a, "__name__", "") != "Tensor"))
     if origin is Literal:
         return "one of " + ", ".join(map(str, args))
     simple = {

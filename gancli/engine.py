@@ -20,7 +20,8 @@ from gancli.data.loader import Stream
 from gancli.device import Compute
 from gancli.dist import World
 from gancli.errors import CombinationError, ConfigError
-from gancli.games.game import Batch, Couples, Game, Move, Outcome, is_spectral
+from gancli.games.game import Batch, Couples, Game, Move, Outcome
+from gancli.nets.layers.spectral import is_spectral
 from gancli.rng import Rng
 
 

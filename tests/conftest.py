@@ -8,11 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import torch
 
 TINY = [
     "model=dcgan", "model.ch=4", "dataset=random", "dataset.size=[1,8,8]", "dataset.n=24", "batch_size=4",
-    "observers.progress=null", "observers.grid.n=4", "device=cpu",
+    "observers.progress=null", "observers.grid.n=4", "device=cpu", "model.ema.decay=0.5",
 ]  # fmt: skip
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Tiny tensors are slower on several threads, and far slower where other processes use the cores."""
+    torch.set_num_threads(1)
 
 
 @dataclass

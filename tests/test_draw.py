@@ -101,7 +101,7 @@ def test_truncation_is_the_truncated_normal() -> None:
     latent, rng = Latent(dim=400), Rng(0, total=200)
     free, cut = latent.draw(rng), latent.draw(rng, 0.5)
     assert cut.abs().max() <= 0.5
-    assert torch.equal(cut.flatten().argsort(), free.flatten().argsort())  # the order of the numbers stays
+    assert cut.flatten()[free.flatten().argsort()].diff().min() >= 0  # the order of the numbers stays
     # variance of a normal truncated to ±t: 1 - 2 t φ(t) / (2 Φ(t) - 1)
     phi = math.exp(-0.125) / math.sqrt(2 * math.pi)
     assert cut.var().item() == pytest.approx(1 - phi / math.erf(0.5 / math.sqrt(2)), rel=0.01)

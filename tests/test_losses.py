@@ -37,7 +37,7 @@ def test_objectives_by_hand(loss: AdversarialLoss, d: float, g: float) -> None:
 
 
 def test_value_at_the_best_discriminator() -> None:
-    """At D = p / (p + q) the value is 2 JSD(p || q) - log 4, and -log 4 where p = q (Goodfellow et al. 2014, theorem 1)."""
+    """At D = p / (p + q) the value is 2 JSD(p || q) - log 4, so -log 4 where p = q (Goodfellow 2014, theorem 1)."""
     p, q = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64), torch.tensor([0.1, 0.3, 0.6], dtype=torch.float64)
 
     def value(p: Tensor, q: Tensor) -> float:

@@ -56,7 +56,7 @@ WRONG = [
     ("train steps=1,2", "add -m"),
     ("train -m steps=1,x", "expected a whole number"),
     ("train loss._target_=os.system", "can be built"),
-    ("train dataset._target_=gancli.data.folder.os", "there is no such part"),
+    ("train dataset._target_=gancli.data.folder.os", "not a part that a configuration can build"),
     ("train model=dcgan loss=wasserstein", "penalty=wgan_gp"),
     ("train penalty=wgan_gp model.D.norm=batch", "model.D.norm=auto"),
     ("train model=sngan penalty=clip", "spectral norm"),

@@ -81,8 +81,3 @@ class Game(nn.Module):
     def render(self, nets: Mapping[str, nn.Module], latents: Tensor, y: Tensor | None = None, **knobs: Any) -> Tensor:
         """Images [B, C, H, W] in [-1, 1] (or points [B, D]) of latents, by the given networks (averaged or raw)."""
         raise NotImplementedError
-
-
-def is_spectral(layer: nn.Module) -> bool:
-    """Whether a layer has spectral-norm vectors, which advance once with each move of their player."""
-    return callable(getattr(layer, "advance", None))

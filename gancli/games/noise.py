@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from gancli.errors import CombinationError, ConfigError
-from gancli.games.game import Batch, Game, Move, Outcome, is_spectral
+from gancli.games.game import Batch, Game, Move, Outcome
 from gancli.losses.adversarial import AdversarialLoss
 from gancli.losses.penalties import Context, Penalty
+from gancli.nets.layers.spectral import is_spectral
 from gancli.nets.verdict import Verdict
 from gancli.rng import Rng
 

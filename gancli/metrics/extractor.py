@@ -55,9 +55,7 @@ class Inception:
         at_least(1, **{"extractor.batch_size": batch_size})
         self.name = "inception"
         path = files.fetched(URL_INCEPTION_V3) if weights is None else files.given(weights)
-        state, self.sha256 = files.read(path)
-        if weights is None:
-            files.check_hash(path, self.sha256, URL_INCEPTION_V3)
+        state, self.sha256 = files.read(path, URL_INCEPTION_V3 if weights is None else None)
         self._net = _network(state, str(path))
         # A file without the last layer has zeros there: every image would get the same score.
         self.classes = self._net.fc.out_features if bool(self._net.fc.weight.any()) else 0

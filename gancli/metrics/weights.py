@@ -70,8 +70,10 @@ def check_hash(path: Path, sha256: str, url: str) -> None:
         raise MetricError(f"{path} was cut short or altered (SHA-256 {sha256[:8]}...): delete it and run again")
 
 
-def read(path: Path) -> tuple[dict[str, Tensor], str]:
+def read(path: Path, url: str | None = None) -> tuple[dict[str, Tensor], str]:
     """A state dict of tensors on the CPU, and the file's SHA-256. Raises MetricError for anything else.
+
+    url: where it was downloaded from; the hash must then be the one in that name.
 
     Only tensors and plain containers are unpickled (`weights_only`), so that a stranger's file cannot run code.
     """
@@ -81,6 +83,9 @@ def read(path: Path) -> tuple[dict[str, Tensor], str]:
         raise MetricError(
             f"cannot read {path} ({error.strerror}): type extractor.weights=FILE with a file you may read"
         ) from None
+    sha256 = hashlib.sha256(content).hexdigest()
+    if url is not None:
+        check_hash(path, sha256, url)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's, about a TorchScript archive, which it then refuses
@@ -94,7 +99,7 @@ def read(path: Path) -> tuple[dict[str, Tensor], str]:
         raise MetricError(
             f"{path} holds no state dict: type extractor.weights=FILE with names and tensors saved by torch.save"
         )
-    return {str(name): value for name, value in state.items()}, hashlib.sha256(content).hexdigest()
+    return {str(name): value for name, value in state.items()}, sha256
 
 
 def repacked(state: dict[str, Tensor]) -> io.BytesIO:

@@ -11,7 +11,7 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from gancli.build import make
+from gancli.build import check, make
 from gancli.config import conf_dir
 from gancli.errors import ConfigError, MetricError
 from gancli.metrics.extractor import Extractor
@@ -130,3 +130,6 @@ def test_configuration_builds_the_defaults() -> None:
         node = OmegaConf.to_container(OmegaConf.load(path))
         assert make(node, f"metrics.{name}") == metric  # type: ignore[arg-type]
         assert metric.name == name
+    extractor = OmegaConf.to_container(OmegaConf.load(conf_dir() / "extractor" / "inception.yaml"))
+    check(extractor, "extractor")  # type: ignore[arg-type]
+    assert extractor == {"_target_": "gancli.metrics.extractor.Inception", "weights": None, "batch_size": None}

@@ -41,8 +41,8 @@ def noise(n: int, channels: int, seed: int, high: int = 256) -> Tensor:
 def test_numbers_are_torch_fidelitys(
     inception: Inception, weights_file: Path, image_set: Callable[..., ImageSet], capfd: pytest.CaptureFixture[str]
 ) -> None:
-    fake, real = noise(5, 1, seed=1, high=160), noise(6, 1, seed=2)
-    metrics = [Fid(), Kid(subsets=4, subset_size=4), Prc(neighborhood=2), Is(splits=2)]
+    fake, real = noise(4, 1, seed=1, high=160), noise(5, 1, seed=2)
+    metrics = [Fid(), Kid(subsets=4, subset_size=3), Prc(neighborhood=2), Is(splits=2)]
     before = torch.get_rng_state()
     ours = evaluate(metrics, image_set(fake), image_set(real), inception).values
     assert torch.equal(torch.get_rng_state(), before)
@@ -56,7 +56,7 @@ def test_numbers_are_torch_fidelitys(
         feature_extractor="inception-v3-compat",
         feature_extractor_weights_path=str(weights_file),
         kid_subsets=4,
-        kid_subset_size=4,
+        kid_subset_size=3,
         prc_neighborhood=2,
         isc_splits=2,
         batch_size=8,
@@ -81,9 +81,9 @@ def test_numbers_are_torch_fidelitys(
 
 
 def test_features_do_not_depend_on_batch_layout_or_channels(inception: Inception) -> None:
-    grey = noise(3, 1, seed=3)
+    grey = noise(2, 1, seed=3)
     together = inception.features(three_channels(grey))
-    assert together.shape == (3, 2048)
+    assert together.shape == (2, 2048)
     assert together.dtype == torch.float32
     assert torch.equal(together, inception.features(grey.repeat(1, 3, 1, 1)))
     apart = torch.cat([inception.features(three_channels(one)) for one in grey.split(1)])  # type: ignore[no-untyped-call]

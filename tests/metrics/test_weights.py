@@ -131,7 +131,10 @@ def test_cached_file_is_checked_against_its_name(
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     path = tmp_path / "hub" / "checkpoints" / "weights-inception-2015-12-05-6726825d.pth"
     path.parent.mkdir(parents=True)
-    torch.save({"a": random_state["fc.bias"]}, path)
+    torch.save(random_state, path)  # of the right network, but not the published weights
+    with pytest.raises(MetricError, match="cut short or altered"):
+        Inception()
+    path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(MetricError, match="cut short or altered"):
         Inception()
 

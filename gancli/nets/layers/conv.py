@@ -74,7 +74,9 @@ class Conv(Weighted):
     def extra_repr(self) -> str:
         """What `print(net)` shows of this layer."""
         outputs, inputs = self.weight.shape[:2]
-        return f"{inputs}, {outputs}, {self.kernel}x{self.kernel}, resample={self.resample}, spectral={self.u is not None}"
+        return (
+            f"{inputs}, {outputs}, {self.kernel}x{self.kernel}, resample={self.resample}, spectral={self.u is not None}"
+        )
 
 
 def _box(resample: Literal["up", "down"]) -> Tensor:

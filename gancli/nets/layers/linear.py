@@ -14,7 +14,14 @@ class Linear(Weighted):
     """x Wᵀ + b: [B, inputs] -> [B, outputs]; the bias starts at 0."""
 
     def __init__(
-        self, inputs: int, outputs: int, *, bias: bool = True, init: Init | None = None, spectral: bool = False, eps: float = 1e-12
+        self,
+        inputs: int,
+        outputs: int,
+        *,
+        bias: bool = True,
+        init: Init | None = None,
+        spectral: bool = False,
+        eps: float = 1e-12,
     ):
         super().__init__((outputs, inputs), init=init or xavier(), spectral=spectral, eps=eps)
         self.bias = nn.Parameter(torch.zeros(outputs)) if bias else None
@@ -27,7 +34,9 @@ class Linear(Weighted):
 class Embedding(Weighted):
     """A row of W for each label: [B] int64 -> [B, width]."""
 
-    def __init__(self, classes: int, width: int, *, init: Init | None = None, spectral: bool = False, eps: float = 1e-12):
+    def __init__(
+        self, classes: int, width: int, *, init: Init | None = None, spectral: bool = False, eps: float = 1e-12
+    ):
         super().__init__((classes, width), init=init or xavier(), spectral=spectral, eps=eps)
 
     def forward(self, y: Tensor) -> Tensor:

@@ -48,7 +48,7 @@ class Weighted(nn.Module):
         with full_precision(self.weight):
             matrix = as_matrix(self.weight)
             v = F.normalize(matrix.t().mv(self.u), dim=0, eps=self.eps)
-            as_matrix(self.v, like=self.weight).copy_(v.unsqueeze(0))
+            self.v.copy_(as_weight(v, like=self.weight))
             self.u.copy_(F.normalize(matrix.mv(v), dim=0, eps=self.eps))
 
     def sigma(self) -> Tensor:
@@ -67,11 +67,21 @@ class Weighted(nn.Module):
 
 
 def as_matrix(weight: Tensor, like: Tensor | None = None) -> Tensor:
-    """A weight [O, ...] as a matrix [O, rest] that is a view, with columns in the order that `like` (or it) has in memory."""
-    like = weight if like is None else like
-    if like.dim() == 4 and not like.is_contiguous() and like.is_contiguous(memory_format=torch.channels_last):
+    """A weight [O, ...] as a matrix [O, rest], its columns in the order that `like` (or it) has in memory: no copy is made."""
+    if _channels_last(weight if like is None else like):
         weight = weight.permute(0, 2, 3, 1)
-    return weight.view(weight.shape[0], -1)
+    return weight.reshape(weight.shape[0], -1)
+
+
+def as_weight(row: Tensor, like: Tensor) -> Tensor:
+    """The inverse of `as_matrix` for one row: [rest] -> [1, ...]."""
+    if _channels_last(like):
+        return row.view(1, *like.shape[2:], like.shape[1]).permute(0, 3, 1, 2)
+    return row.view(1, *like.shape[1:])
+
+
+def _channels_last(weight: Tensor) -> bool:
+    return weight.dim() == 4 and not weight.is_contiguous() and weight.is_contiguous(memory_format=torch.channels_last)
 
 
 def full_precision(tensor: Tensor) -> AbstractContextManager[Any]:

@@ -1,0 +1,107 @@
+"""DCGAN: strided and transposed convolutions throughout, no dense hidden layers, no pooling (Radford et al. 2016, section 3).
+
+Each stage halves (rounding down) or doubles the image with a 4×4 kernel of stride 2, until the shorter side is below 8: from
+64×64 there are four stages between the image and a base of 4×4, from 28×28 two and a base of 7×7. Channels double towards the
+base. Any size from 8 up, not only squares.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Tensor, nn
+
+from gancli.errors import ConfigError
+from gancli.nets.layers.init import dcgan_
+from gancli.nets.layers.norms import norm as norms
+from gancli.nets.shapes import image, positive
+from gancli.nets.verdict import Verdict
+
+LEAK = 0.2
+SMALLEST = 8
+
+
+def ladder(height: int, width: int) -> list[tuple[int, int]]:
+    """Sizes from the image down to the base. Raises ConfigError for sides below 8.
+
+    >>> ladder(45, 64)
+    [(45, 64), (22, 32), (11, 16), (5, 8)]
+    """
+    if min(height, width) < SMALLEST:
+        raise ConfigError(
+            f"model=dcgan draws images of {SMALLEST} pixels and more, not {height}x{width}:"
+            f" set dataset.size=[C,{SMALLEST},{SMALLEST}] or larger, or use model=mlp"
+        )
+    sizes = [(height, width)]
+    while min(sizes[-1]) >= SMALLEST:
+        sizes.append((sizes[-1][0] // 2, sizes[-1][1] // 2))
+    return sizes
+
+
+class Generator(nn.Module):
+    """z [B, latent_dim] -> images [B, C, H, W] in (-1, 1).
+
+    ch: channels of the last stage before the image; the base has ch × 2^(stages - 1). Batch norm and ReLU everywhere but at
+    the output. 64×64×3, latent_dim 100, ch 64: 3,576,704 parameters. Raises ConfigError for points and sides below 8.
+    """
+
+    def __init__(self, shape: tuple[int, ...], latent_dim: int, classes: int = 0, *, ch: int = 64):
+        super().__init__()
+        positive(ch=ch)
+        channels, height, width = image(shape, "dcgan")
+        sizes = ladder(height, width)[::-1]
+        norm = norms("batch")
+        wide = ch * 2 ** (len(sizes) - 2)
+        layers: list[nn.Module] = [
+            nn.ConvTranspose2d(latent_dim, wide, sizes[0], bias=False),
+            norm(wide),
+            nn.ReLU(True),
+        ]
+        for k, (small, large) in enumerate(zip(sizes, sizes[1:], strict=False)):
+            last = k == len(sizes) - 2
+            narrow = channels if last else wide // 2
+            odd = (large[0] - 2 * small[0], large[1] - 2 * small[1])
+            layers.append(nn.ConvTranspose2d(wide, narrow, 4, 2, 1, output_padding=odd, bias=False))
+            layers += [nn.Tanh()] if last else [norm(narrow), nn.ReLU(True)]
+            wide = narrow
+        self.body = nn.Sequential(*layers)
+        dcgan_(self)
+
+    def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        """[B, latent_dim] -> [B, C, H, W]; the labels are ignored."""
+        out: Tensor = self.body(z[:, :, None, None])
+        return out
+
+
+class Discriminator(nn.Module):
+    """Images -> one logit each; G mirrored, with LeakyReLU 0.2.
+
+    ch: channels of the first stage. norm: of every stage but the first, whose input is the image; "layer" is WGAN-GP's.
+    64×64×3, ch 64: 2,765,568 parameters. Raises ConfigError for points and sides below 8.
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        classes: int = 0,
+        *,
+        ch: int = 64,
+        norm: Literal["batch", "layer", "none"] = "batch",
+    ):
+        super().__init__()
+        positive(ch=ch)
+        channels, height, width = image(shape, "dcgan")
+        sizes = ladder(height, width)
+        build = norms(norm)
+        layers: list[nn.Module] = [nn.Conv2d(channels, ch, 4, 2, 1, bias=False), nn.LeakyReLU(LEAK, True)]
+        for _ in sizes[2:]:
+            # A norm brings its own bias; without one the convolution needs it.
+            layers += [nn.Conv2d(ch, 2 * ch, 4, 2, 1, bias=norm == "none"), build(2 * ch), nn.LeakyReLU(LEAK, True)]
+            ch *= 2
+        layers.append(nn.Conv2d(ch, 1, sizes[-1], bias=False))
+        self.body = nn.Sequential(*layers)
+        dcgan_(self)
+
+    def forward(self, x: Tensor, y: Tensor | None = None) -> Verdict:
+        """[B, C, H, W] -> logits [B]; the labels are ignored."""
+        return Verdict(self.body(x).flatten())

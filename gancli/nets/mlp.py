@@ -1,0 +1,128 @@
+"""Multilayer perceptrons for points and small images: the GAN of 2014, and the toy networks of WGAN-GP and PacGAN."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from gancli.errors import ConfigError
+from gancli.nets.layers.init import RELU_GAIN, xavier
+from gancli.nets.layers.linear import Linear
+from gancli.nets.layers.norms import Kind, Norm, norm
+from gancli.nets.shapes import positive
+from gancli.nets.verdict import Verdict
+
+Activation = Literal["relu", "leaky_relu", "tanh", "maxout"]
+
+LEAK = 0.2
+GAINS = {"relu": RELU_GAIN, "leaky_relu": RELU_GAIN / (1 + LEAK**2) ** 0.5, "tanh": 5 / 3, "maxout": 1.0}
+
+
+class Maxout(nn.Module):
+    """The largest of `pieces` numbers: [B, width × pieces] -> [B, width] (Goodfellow et al. 2013)."""
+
+    def __init__(self, pieces: int):
+        super().__init__()
+        self.pieces = pieces
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, width × pieces] -> [B, width]."""
+        return x.unflatten(1, (-1, self.pieces)).amax(2)
+
+
+class Generator(nn.Module):
+    """z [B, latent_dim] -> images [B, C, H, W] in (-1, 1), or points [B, D] without bound.
+
+    hidden: widths of the hidden layers. norm: after each of them.
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        latent_dim: int,
+        classes: int = 0,
+        *,
+        hidden: tuple[int, ...] = (512, 512, 512),
+        activation: Literal["relu", "leaky_relu", "tanh"] = "relu",
+        norm: Literal["batch", "layer", "none"] = "none",
+    ):
+        super().__init__()
+        self.shape = tuple(shape)
+        self.body, width = _hidden(latent_dim, hidden, activation, [_norm(norm)] * len(hidden))
+        self.head = Linear(width, prod(self.shape))
+
+    def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        """[B, latent_dim] -> [B, *shape]; the labels are ignored."""
+        out = self.head(self.body(z))
+        return out if len(self.shape) == 1 else out.tanh().unflatten(1, self.shape)
+
+
+class Discriminator(nn.Module):
+    """Images or points, flattened -> one logit each.
+
+    norm: after each hidden layer but the first, whose input is the data. dropout: share of each hidden layer's outputs.
+    pieces: of a maxout unit.
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        classes: int = 0,
+        *,
+        hidden: tuple[int, ...] = (512, 512, 512),
+        activation: Activation = "leaky_relu",
+        norm: Literal["batch", "layer", "none"] = "none",
+        dropout: float = 0.0,
+        pieces: int = 5,
+    ):
+        super().__init__()
+        if not 0 <= dropout < 1:
+            raise ConfigError(f"dropout={dropout:g}: a share from 0 to below 1")
+        positive(pieces=pieces)
+        norms = [_norm("none"), *[_norm(norm)] * (len(hidden) - 1)][: len(hidden)]
+        self.body, width = _hidden(prod(shape), hidden, activation, norms, dropout, pieces)
+        self.head = Linear(width, 1)
+
+    def forward(self, x: Tensor, y: Tensor | None = None) -> Verdict:
+        """[B, *shape] -> logits [B]; the labels are ignored."""
+        return Verdict(self.head(self.body(x.flatten(1))).squeeze(1))
+
+
+def _norm(kind: Kind) -> Norm:
+    return norm(kind, flat=True)
+
+
+def _hidden(
+    inputs: int,
+    hidden: Sequence[int],
+    activation: Activation,
+    norms: Sequence[Norm],
+    dropout: float = 0.0,
+    pieces: int = 5,
+) -> tuple[nn.Sequential, int]:
+    """Dense layer, norm, activation, dropout for each width; and the last width."""
+    layers: list[nn.Module] = []
+    for width, build in zip(hidden, norms, strict=True):
+        positive(hidden=width)
+        outputs = width * pieces if activation == "maxout" else width
+        layers += [
+            Linear(inputs, outputs, init=xavier(GAINS[activation])),
+            build(outputs),
+            _activation(activation, pieces),
+        ]
+        if dropout:
+            layers.append(nn.Dropout(dropout))
+        inputs = width
+    return nn.Sequential(*layers), inputs
+
+
+def _activation(name: Activation, pieces: int) -> nn.Module:
+    if name == "maxout":
+        return Maxout(pieces)
+    if name == "tanh":
+        return nn.Tanh()
+    return nn.ReLU() if name == "relu" else nn.LeakyReLU(LEAK)

@@ -1,0 +1,27 @@
+"""What a network asks of the shape of its data, and how it says so."""
+
+from __future__ import annotations
+
+from gancli.errors import ConfigError
+
+
+def image(shape: tuple[int, ...], model: str) -> tuple[int, int, int]:
+    """(C, H, W), or a ConfigError where the data are points."""
+    if len(shape) != 3:
+        raise ConfigError(
+            f"model={model} draws images and this data set has points of {shape[0]} numbers: use model=mlp"
+        )
+    channels, height, width = shape
+    return channels, height, width
+
+
+def positive(**values: int) -> None:
+    """Raise a ConfigError for a count below 1, under the key it was given as.
+
+    >>> positive(ch=0)
+    Traceback (most recent call last):
+    gancli.errors.ConfigError: ch=0: a whole number from 1
+    """
+    for name, value in values.items():
+        if value < 1:
+            raise ConfigError(f"{name}={value}: a whole number from 1")

@@ -1,0 +1,79 @@
+"""Every command of the README, with steps and images cut, in the order it stands there."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.conftest import Gan
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text()
+CUTS = {
+    "train": ["steps=2", "batch_size=4", "observers.grid.n=4", "observers.progress=null"],
+    "sample": ["n=4"],
+    "interpolate": ["rows=2", "frames=3"],
+    "eval": ["n=16"],
+}
+
+
+def commands() -> Iterator[str]:
+    """The command lines of all shell blocks, continued lines joined, comments dropped."""
+    for block in re.findall(r"```bash\n(.*?)```", README, re.DOTALL):
+        for line in block.replace("\\\n", " ").splitlines():
+            command = line.split("  #")[0].strip()
+            if command and not command.startswith("#"):
+                yield command
+
+
+def test_the_readme_shows_every_verb() -> None:
+    shown = list(commands())
+    for start in ("make demo", "make test", "gan train", "gan sample", "gan eval", "gan interpolate"):
+        assert any(c.startswith(start) for c in shown), start
+
+
+def test_make_targets_and_pictures_exist() -> None:
+    for command in commands():
+        if command.startswith("make "):
+            done = subprocess.run(["make", "-n", *command.split()[1:]], cwd=ROOT, capture_output=True, text=True)
+            assert done.returncode == 0, command
+    for picture in re.findall(r"\]\((?!http)([^)#]+)\)", README):
+        assert (ROOT / picture).exists(), picture
+
+
+@pytest.fixture
+def corner(tmp_path: Path, weights: Path) -> Path:
+    """What the commands name: folders of images, and a weights file for the extractor."""
+    for name in ("photos", "mine", "theirs"):
+        (tmp_path / name).mkdir()
+        for k in range(16):
+            pixels = np.random.default_rng(k).integers(0, 256, (40, 36, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / name / f"{k}.png")
+    (tmp_path / "inception.pth").symlink_to(weights)
+    return tmp_path
+
+
+@pytest.mark.slow
+def test_every_command_runs(gan: Gan, corner: Path) -> None:
+    ran = 0
+    for command in commands():
+        words = shlex.split(command)
+        if words[0] != "gan":
+            continue
+        verb, rest = (words[1], words[2:]) if len(words) > 1 else ("", [])
+        given = {w.partition("=")[0] for w in rest}
+        cuts = [] if "--help" in rest or "resume" in given else CUTS.get(verb, [])
+        if "resume" in given:
+            rest = ["steps=4" if w.startswith("steps=") else w for w in rest]
+        rest = [w for w in rest if w.partition("=")[0] not in {c.partition("=")[0] for c in cuts}]
+        answer = gan(verb, *rest, *cuts)
+        assert answer.code == 0, (command, answer.err)
+        ran += 1
+    assert ran >= 10
