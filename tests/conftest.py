@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 TINY = [
     "model=dcgan", "model.ch=4", "dataset=random", "dataset.size=[1,8,8]", "dataset.n=24", "batch_size=4",
@@ -64,3 +67,40 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     finally:
         os.chdir(before)
     return top / "run"
+
+
+def _empty_file() -> io.BytesIO:
+    file = io.BytesIO()
+    torch.save({}, file)
+    file.seek(0)
+    return file
+
+
+@pytest.fixture(scope="session")
+def random_state() -> dict[str, Tensor]:
+    """An Inception's weights that keep the size of the activations, so that features differ between images."""
+    from torch_fidelity import FeatureExtractorInceptionV3
+
+    class Untrained(FeatureExtractorInceptionV3):
+        """torch-fidelity's network as constructed, whatever the file holds."""
+
+        def load_state_dict(self, *args: Any, **kwargs: Any) -> None:
+            return None
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        net = Untrained("untrained", ["2048"], feature_extractor_weights_path=_empty_file())
+        for name, weight in net.named_parameters():
+            if weight.dim() == 4:
+                torch.nn.init.kaiming_normal_(weight)
+            elif name == "fc.weight":
+                torch.nn.init.normal_(weight, std=0.1)
+    return dict(net.state_dict())
+
+
+@pytest.fixture(scope="session")
+def weights_file(random_state: dict[str, Tensor], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The random weights as a file."""
+    path = tmp_path_factory.mktemp("weights") / "inception.pth"
+    torch.save(random_state, path)
+    return path

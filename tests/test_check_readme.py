@@ -49,14 +49,14 @@ def test_make_targets_and_pictures_exist() -> None:
 
 
 @pytest.fixture
-def corner(tmp_path: Path, weights: Path) -> Path:
+def corner(tmp_path: Path, weights_file: Path) -> Path:
     """What the commands name: folders of images, and a weights file for the extractor."""
     for name in ("photos", "mine", "theirs"):
         (tmp_path / name).mkdir()
         for k in range(16):
             pixels = np.random.default_rng(k).integers(0, 256, (40, 36, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(tmp_path / name / f"{k}.png")
-    (tmp_path / "inception.pth").symlink_to(weights)
+    (tmp_path / "inception.pth").symlink_to(weights_file)
     return tmp_path
 
 

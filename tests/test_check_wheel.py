@@ -34,7 +34,9 @@ def test_the_wheel_works_without_the_checkout(tmp_path: Path) -> None:
 
     where = run(python, "-c", "import gancli; print(gancli.__file__)").strip()
     assert Path(where).is_relative_to(tmp_path / "env")
-    assert str(ROOT) not in run(python, "-c", "import sys; print(sys.path)").replace(sysconfig.get_paths()["purelib"], "")
+    assert str(ROOT) not in run(python, "-c", "import sys; print(sys.path)").replace(
+        sysconfig.get_paths()["purelib"], ""
+    )
     assert run(gan, "--version").startswith("gan ")
     assert "emoji" in run(gan, "train", "--help")
     run(gan, "train", *TINY, "steps=2")

@@ -27,7 +27,12 @@ SIZE, LATENT = 32, 128
 
 
 def our_cycle(
-    G: nn.Module, D: nn.Module, g_optimizer: torch.optim.Optimizer, d_optimizer: torch.optim.Optimizer, x: Tensor, z: Tensor
+    G: nn.Module,
+    D: nn.Module,
+    g_optimizer: torch.optim.Optimizer,
+    d_optimizer: torch.optim.Optimizer,
+    x: Tensor,
+    z: Tensor,
 ) -> None:
     """The same cycle: fakes without a graph, real and fake in one batch, D frozen while G moves."""
     d_optimizer.zero_grad()

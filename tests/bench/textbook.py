@@ -83,7 +83,12 @@ class TextbookBlock(nn.Module):
 class TextbookGenerator(nn.Module):
     def __init__(self, net: Generator):
         super().__init__()
-        self.dense, self.conv, self.norm, self.base = TextbookLinear(net.dense), TextbookConv(net.conv), net.norm, net.base
+        self.dense, self.conv, self.norm, self.base = (
+            TextbookLinear(net.dense),
+            TextbookConv(net.conv),
+            net.norm,
+            net.base,
+        )
         self.blocks = nn.ModuleList(map(TextbookBlock, net.blocks))
 
     def forward(self, z: Tensor) -> Tensor:
@@ -113,7 +118,12 @@ def hold(net: nn.Module, still: bool) -> None:
 
 
 def textbook_cycle(
-    G: nn.Module, D: nn.Module, g_optimizer: torch.optim.Optimizer, d_optimizer: torch.optim.Optimizer, x: Tensor, z: Tensor
+    G: nn.Module,
+    D: nn.Module,
+    g_optimizer: torch.optim.Optimizer,
+    d_optimizer: torch.optim.Optimizer,
+    x: Tensor,
+    z: Tensor,
 ) -> None:
     """One step of D and one of G under the hinge loss; z is [2, B, latent_dim]. D's parameters keep their gradients on."""
     d_optimizer.zero_grad()

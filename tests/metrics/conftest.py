@@ -1,8 +1,7 @@
-"""An Inception with random weights, made once, and a tiny extractor for everything that needs no real network."""
+"""The extractor on random weights, and a tiny one for everything that needs no real network."""
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,46 +9,9 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from torch_fidelity import FeatureExtractorInceptionV3
 
 from gancli.metrics.extractor import Inception
 from gancli.metrics.images import ImageSet
-
-
-class _Untrained(FeatureExtractorInceptionV3):
-    """torch-fidelity's network as constructed, whatever the file holds."""
-
-    def load_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        return None
-
-
-def _empty_file() -> io.BytesIO:
-    file = io.BytesIO()
-    torch.save({}, file)
-    file.seek(0)
-    return file
-
-
-@pytest.fixture(scope="session")
-def random_state() -> dict[str, Tensor]:
-    """Weights that keep the size of the activations, so that features differ between images."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        net = _Untrained("untrained", ["2048"], feature_extractor_weights_path=_empty_file())
-        for name, weight in net.named_parameters():
-            if weight.dim() == 4:
-                torch.nn.init.kaiming_normal_(weight)
-            elif name == "fc.weight":
-                torch.nn.init.normal_(weight, std=0.1)
-    return dict(net.state_dict())
-
-
-@pytest.fixture(scope="session")
-def weights_file(random_state: dict[str, Tensor], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The random weights as a file."""
-    path = tmp_path_factory.mktemp("weights") / "inception.pth"
-    torch.save(random_state, path)
-    return path
 
 
 @pytest.fixture(scope="session")

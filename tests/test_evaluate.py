@@ -1,0 +1,102 @@
+"""`gan eval`: results with their protocol, in their own directory and in the run."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from gancli.files import write_json
+from gancli.rundir import RunDir
+from tests.conftest import Gan
+
+
+@pytest.fixture
+def run(trained: Path, tmp_path: Path) -> Path:
+    """A copy of the trained run that may be written to."""
+    return Path(shutil.copytree(trained, tmp_path / "run"))
+
+
+def pictures(folder: Path, n: int, seed: int) -> Path:
+    folder.mkdir()
+    for k in range(n):
+        pixels = np.random.default_rng([seed, k]).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{k}.png")
+    return folder
+
+
+def test_a_run_against_its_data(gan: Gan, run: Path, weights_file: Path) -> None:
+    keys = [f"extractor.weights={weights_file}", "metrics=[fid,kid]", "n=12", "metrics.kid.subset_size=6"]
+    answer = gan("eval", f"run={run}", *keys, "run_dir=eval-last")
+    assert answer.code == 0, answer.err
+    results = json.loads(Path("eval-last/results.json").read_text())
+    assert results["fid"] > 0
+    assert isinstance(results["kid"], float)
+    assert results["step"] == 6
+    protocol = results["protocol"]
+    assert (protocol["n_fake"], protocol["n_real"]) == (12, 12)
+    assert protocol["kid"]["subset_size"] == 6
+    assert protocol["fake"]["ema"] is True
+    assert protocol["reference"]["name"] == "random"
+    assert len(protocol["weights_sha256"]) == 64
+    assert protocol["versions"]["torch_fidelity" if "torch_fidelity" in protocol["versions"] else "torch-fidelity"]
+    (kept,) = [json.loads(p.read_text()) for p in (run / "eval").glob("*.json")]
+    assert kept == results
+    assert "fid" in answer.out
+    assert "results with protocol" in answer.out
+    assert RunDir(run).checkpoint("best").stem == "00000006"
+    write_json(run / "eval" / "better.json", {"fid": results["fid"] / 2, "step": 2})
+    assert "at step 2" in gan("sample", f"run={run}", "checkpoint=best", "n=1").out
+
+
+def test_the_same_evaluation_gives_the_same_numbers(gan: Gan, run: Path, weights_file: Path) -> None:
+    for name in "ab":
+        done = gan("eval", f"run={run}", f"extractor.weights={weights_file}", "metrics=[prc]", "n=8", f"run_dir={name}")
+        assert done.code == 0
+    a, b = (json.loads(Path(f"{name}/results.json").read_text()) for name in "ab")
+    assert (a["precision"], a["recall"]) == (b["precision"], b["recall"])
+    assert len(list((run / "eval").glob("*.json"))) == 1
+
+
+def test_two_folders(gan: Gan, tmp_path: Path, weights_file: Path) -> None:
+    pictures(tmp_path / "mine", 10, 0), pictures(tmp_path / "theirs", 12, 1)
+    keys = [f"extractor.weights={weights_file}", "metrics=[kid,prc]", "metrics.kid.subset_size=5"]
+    assert gan("eval", "input=mine", "reference=theirs", *keys, "run_dir=r").code == 0
+    results = json.loads(Path("r/results.json").read_text())
+    assert 0 <= results["precision"] <= 1
+    assert results["protocol"]["n_fake"] == results["protocol"]["n_real"] == 10
+    assert gan("eval", "input=mine", "reference=mine", *keys, "run_dir=s").code == 0
+    same = json.loads(Path("s/results.json").read_text())
+    assert (same["precision"], same["recall"]) == (1, 1)
+    assert same["kid"] < results["kid"]
+
+
+def test_changed_data_are_not_compared_with(gan: Gan, run: Path, weights_file: Path) -> None:
+    import torch
+
+    file = run / "checkpoints" / "00000006.pt"
+    state = torch.load(file, weights_only=True)
+    state["data"]["fingerprint"] = "another"
+    torch.save(state, file)
+    file.with_suffix(".json").unlink()
+    answer = gan("eval", f"run={run}", f"extractor.weights={weights_file}", "metrics=[fid]", "n=8")
+    assert answer.code == 2
+    assert "has changed" in answer.err
+    assert "reference=FOLDER" in answer.err
+
+
+def test_a_run_of_points_is_not_judged_by_images(gan: Gan, weights_file: Path) -> None:
+    keys = ["model=mlp", "dataset=ring", "dataset.n=50", "batch_size=8", "steps=1", "run_dir=r"]
+    assert gan("train", *keys, "observers.progress=null").code == 0
+    with Image.open("r/samples/00000001.png") as picture:
+        assert picture.size == (512, 512)
+    answer = gan("eval", "run=r", f"extractor.weights={weights_file}", "n=8")
+    assert answer.code == 2
+    assert "points" in answer.err
+    assert gan("sample", "run=r", "run_dir=s").code == 0
+    assert Path("s/scatter.png").exists()
+    assert gan("interpolate", "run=r").code == 2
