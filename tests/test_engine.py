@@ -99,9 +99,16 @@ def test_average_follows_its_formula() -> None:
     torch.testing.assert_close(tiny.weights(engine.averages["G"]), expected)
 
 
+def test_a_young_average_forgets_quickly() -> None:
+    rule = Average(decay=0.999, start=5)
+    assert [rule.at(5), rule.at(6), rule.at(15)] == [0.0, 2 / 11, 11 / 20]
+    assert rule.at(10**6) == 0.999
+    assert Average(decay=0.999, warmup=False).at(1) == 0.999
+
+
 def test_average_is_a_copy_until_it_starts() -> None:
     engine = tiny.engine()
-    engine.average_rule = Average(decay=0.9, start=2)
+    engine.average_rule = Average(decay=0.9, start=2, warmup=False)
     run(engine, 2)
     assert torch.equal(tiny.weights(engine.averages["G"]), tiny.weights(engine.game.nets["G"]))
     run(engine, 1)

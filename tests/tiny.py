@@ -89,7 +89,7 @@ def engine(
         batch_size=batch_size,
         micro_batch=micro_batch,
         seed=seed,
-        average=Average(decay=decay),
+        average=Average(decay=decay, warmup=False),
         **options,  # type: ignore[arg-type]
     )
 

@@ -1,14 +1,16 @@
-"""DCGAN: strided and transposed convolutions throughout, no dense hidden layers, no pooling (Radford et al. 2016, section 3).
+"""DCGAN: strided and transposed convolutions throughout, no pooling, no dense hidden layers.
 
-Each stage halves (rounding down) or doubles the image with a 4×4 kernel of stride 2, until the shorter side is below 8: from
-64×64 there are four stages between the image and a base of 4×4, from 28×28 two and a base of 7×7. Channels double towards the
-base. Any size from 8 up, not only squares.
+Each stage halves (rounding down) or doubles the image with a 4×4 kernel of stride 2, until the shorter side is below 8:
+from 64×64 there are four stages between the image and a base of 4×4, from 28×28 two and a base of 7×7. Channels double
+towards the base. Any size from 8 up, not only squares (Radford et al. 2016, section 3).
 """
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Literal
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gancli.errors import ConfigError
@@ -38,11 +40,33 @@ def ladder(height: int, width: int) -> list[tuple[int, int]]:
     return sizes
 
 
+class Project(nn.ConvTranspose2d):
+    """z [B, inputs] -> [B, outputs, *base]: a transposed convolution of one pixel, run as the matrix product that it is."""
+
+    def __init__(self, inputs: int, outputs: int, base: tuple[int, int]):
+        super().__init__(inputs, outputs, base, bias=False)
+
+    def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
+        """[B, inputs] -> [B, outputs, *base]."""
+        return (input @ self.weight.flatten(1)).unflatten(1, self.weight.shape[1:])
+
+
+class Logit(nn.Conv2d):
+    """[B, inputs, *base] -> [B]: a convolution whose kernel covers the image, run as the matrix product that it is."""
+
+    def __init__(self, inputs: int, base: tuple[int, int]):
+        super().__init__(inputs, 1, base, bias=False)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """[B, inputs, *base] -> [B]."""
+        return F.linear(input.flatten(1), self.weight.flatten(1)).squeeze(1)
+
+
 class Generator(nn.Module):
     """z [B, latent_dim] -> images [B, C, H, W] in (-1, 1).
 
-    ch: channels of the last stage before the image; the base has ch × 2^(stages - 1). Batch norm and ReLU everywhere but at
-    the output. 64×64×3, latent_dim 100, ch 64: 3,576,704 parameters. Raises ConfigError for points and sides below 8.
+    ch: channels of the last stage before the image; the base has ch × 2^(stages - 1). Batch norm and ReLU everywhere but
+    at the output. 64×64×3, latent_dim 100, ch 64: 3,576,704 parameters. Raises ConfigError for points and sides below 8.
     """
 
     def __init__(self, shape: tuple[int, ...], latent_dim: int, classes: int = 0, *, ch: int = 64):
@@ -52,13 +76,9 @@ class Generator(nn.Module):
         sizes = ladder(height, width)[::-1]
         norm = norms("batch")
         wide = ch * 2 ** (len(sizes) - 2)
-        layers: list[nn.Module] = [
-            nn.ConvTranspose2d(latent_dim, wide, sizes[0], bias=False),
-            norm(wide),
-            nn.ReLU(True),
-        ]
-        for k, (small, large) in enumerate(zip(sizes, sizes[1:], strict=False)):
-            last = k == len(sizes) - 2
+        layers: list[nn.Module] = [Project(latent_dim, wide, sizes[0]), norm(wide), nn.ReLU(True)]
+        for small, large in pairwise(sizes):
+            last = large == sizes[-1]
             narrow = channels if last else wide // 2
             odd = (large[0] - 2 * small[0], large[1] - 2 * small[1])
             layers.append(nn.ConvTranspose2d(wide, narrow, 4, 2, 1, output_padding=odd, bias=False))
@@ -69,7 +89,7 @@ class Generator(nn.Module):
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """[B, latent_dim] -> [B, C, H, W]; the labels are ignored."""
-        out: Tensor = self.body(z[:, :, None, None])
+        out: Tensor = self.body(z)
         return out
 
 
@@ -98,10 +118,10 @@ class Discriminator(nn.Module):
             # A norm brings its own bias; without one the convolution needs it.
             layers += [nn.Conv2d(ch, 2 * ch, 4, 2, 1, bias=norm == "none"), build(2 * ch), nn.LeakyReLU(LEAK, True)]
             ch *= 2
-        layers.append(nn.Conv2d(ch, 1, sizes[-1], bias=False))
+        layers.append(Logit(ch, sizes[-1]))
         self.body = nn.Sequential(*layers)
         dcgan_(self)
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Verdict:
         """[B, C, H, W] -> logits [B]; the labels are ignored."""
-        return Verdict(self.body(x).flatten())
+        return Verdict(self.body(x))

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from math import prod
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
 
 from gancli.errors import ConfigError

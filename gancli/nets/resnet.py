@@ -1,7 +1,7 @@
-"""The SNGAN's residual networks, from 8 to 448 pixels (Miyato et al. 2018, appendix B.4; widths of the authors' released code).
+"""The SNGAN's residual networks, from 8 to 448 pixels (Miyato et al. 2018, appendix B.4; widths as they released).
 
 A family of forms, chosen by the size of the images:
-    up to 32    constant width; D halves twice, then two blocks at that size; a head without bias (the paper's CIFAR-10 form)
+    up to 32    constant width; D halves twice, then two blocks at that size; a head without bias (CIFAR-10)
     40 to 56    G 8-4-2-1 times ch, D 1-2-4-8 and a block of 16 without halving (STL-10)
     64 to 112   G 16-8-4-2-1, D 1-2-4-8-16, every block halves
     128 up      G 16-16-8-4-2-1, D 1-2-4-8-16 and a block of 16 without halving (ImageNet)
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -69,7 +70,7 @@ def form(height: int, width: int) -> tuple[Form, tuple[int, int]]:
     forms = SMALL if short <= SMALL_SIDE else LARGE
     if halvings not in forms or height % step or width % step:
         raise ConfigError(
-            f"model=sngan draws images whose sides halve exactly down to a shorter one of 4 to 7 and {height}x{width} does not:"
+            f"model=sngan draws images whose sides halve exactly down to a shorter one of 4 to 7, not {height}x{width}:"
             f" set dataset.size=[C,SIDE,SIDE] with SIDE one of {POSSIBLE}, or use model=dcgan"
         )
     return forms[halvings], (height // step, width // step)
@@ -78,9 +79,9 @@ def form(height: int, width: int) -> tuple[Form, tuple[int, int]]:
 class Block(nn.Module):
     """Two 3×3 convolutions beside a shortcut: x + conv(relu(norm(conv(relu(norm(x)))))).
 
-    hidden: channels between the convolutions. resample: "up" at the first, "down" after the second, and in the shortcut, which
-    is a 1×1 convolution where size or channels change. first: without the norm and ReLU in front, whose input is the image.
-    norm: channels -> module called as norm(x, y). The labels reach the norms only.
+    hidden: channels between the convolutions. resample: "up" at the first, "down" after the second, and in the shortcut,
+    which is a 1×1 convolution where size or channels change. first: without the norm and ReLU in front, whose input is
+    the image. norm: channels -> module, called as norm(x, y); the labels reach the norms only.
     """
 
     def __init__(
@@ -118,8 +119,8 @@ class Block(nn.Module):
 class Generator(nn.Module):
     """z [B, latent_dim] -> images [B, C, H, W] in (-1, 1).
 
-    ch: width of the last block; null: the paper's for the size (256 up to 32 pixels, 64 above). 32×32×3, latent_dim 128:
-    4,276,739 parameters. Raises ConfigError for points and sizes that do not halve exactly.
+    ch: width of the last block; null: the paper's for the size (256 up to 32 pixels, 64 above). 32×32×3, latent_dim
+    128: 4,276,739 parameters. Raises ConfigError for points and sizes that do not halve exactly.
     """
 
     def __init__(self, shape: tuple[int, ...], latent_dim: int, classes: int = 0, *, ch: int | None = None):
@@ -131,9 +132,7 @@ class Generator(nn.Module):
         norm = norms("batch", eps=BN_EPS, momentum=BN_MOMENTUM)
         widths = [m * ch for m in plan.up]
         self.dense = Linear(latent_dim, widths[0] * self.base[0] * self.base[1])
-        self.blocks = nn.ModuleList(
-            Block(a, b, hidden=b, norm=norm, resample="up") for a, b in zip(widths, widths[1:], strict=False)
-        )
+        self.blocks = nn.ModuleList(Block(a, b, hidden=b, norm=norm, resample="up") for a, b in pairwise(widths))
         self.norm = norm(widths[-1])
         self.conv = Conv(widths[-1], channels)
 
@@ -148,8 +147,8 @@ class Generator(nn.Module):
 class Discriminator(nn.Module):
     """Images -> one logit each: residual blocks, sum over pixels, a dense head.
 
-    ch: width of the first block; null: the paper's for the size (128 up to 32 pixels, 64 above). norm: in the blocks, none by
-    the paper. spectral: every weight divided by its largest singular value. 32×32×3: 1,053,824 parameters.
+    ch: width of the first block; null: the paper's for the size (128 up to 32 pixels, 64 above). norm: in the blocks,
+    none by the paper. spectral: every weight divided by its largest singular value. 32×32×3: 1,053,824 parameters.
     Raises ConfigError for points and sizes that do not halve exactly.
     """
 
@@ -171,7 +170,7 @@ class Discriminator(nn.Module):
         widths = [m * ch for m in plan.down + plan.flat]
         # The released code's hidden width: the output's in the first block, the input's in all others.
         blocks = [block(channels, widths[0], hidden=widths[0], resample="down", first=True)]
-        for k, (a, b) in enumerate(zip(widths, widths[1:], strict=False), start=1):
+        for k, (a, b) in enumerate(pairwise(widths), start=1):
             blocks.append(block(a, b, hidden=a, resample="down" if k < len(plan.down) else None))
         self.blocks = nn.ModuleList(blocks)
         self.head = Linear(widths[-1], 1, bias=plan.head_bias, spectral=spectral)

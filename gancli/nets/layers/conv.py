@@ -1,9 +1,10 @@
 """Convolutions that double or halve the image on the way, in exact fused form.
 
-Nearest-neighbour upsampling ×2 followed by a 3×3 convolution reads every input pixel through the sum of those taps that fall on
-it: one 4×4 transposed convolution of stride 2. A 3×3 convolution followed by 2×2 average pooling is one 4×4 convolution of stride
-2. Both kernels are the 3×3 kernel convolved with a 2×2 box (÷ 4 for the mean). Same parameters and function, with 2.25 times fewer
-multiplications. A 1×1 convolution commutes with both resamplings and runs on the smaller image, 4 times cheaper.
+Nearest-neighbour upsampling ×2 followed by a 3×3 convolution reads every input pixel through the sum of those taps that
+fall on it: one 4×4 transposed convolution of stride 2. A 3×3 convolution followed by 2×2 average pooling is one 4×4
+convolution of stride 2. Both kernels are the 3×3 kernel convolved with a 2×2 box (÷ 4 for the mean). Same parameters and
+function, with 2.25 times fewer multiplications. A 1×1 convolution commutes with both resamplings and runs on the smaller
+image, 4 times cheaper.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ def normal(std: float = 0.02, mean: float = 0.0) -> Init:
 
 
 def xavier(gain: float = 1.0) -> Init:
-    """U(±gain √(6 / (fan in + fan out))), the SNGAN's; fans count a kernel's taps (Glorot and Bengio 2010, equation 16)."""
+    """U(±gain √(6 / (fan in + fan out))), the SNGAN's; fans count a kernel's taps (Glorot and Bengio 2010, eq. 16)."""
     return lambda weight: nn.init.xavier_uniform_(weight, gain)
 
 
@@ -29,7 +29,7 @@ def orthogonal(gain: float = 1.0) -> Init:
 
 
 def dcgan_(net: nn.Module) -> None:
-    """Redraw a DCGAN: convolutions N(0, 0.02²), gains of norms N(1, 0.02²), biases 0 (Radford et al. 2016, section 4)."""
+    """Redraw a DCGAN: convolutions N(0, 0.02²) (Radford et al. 2016, section 4), gains of norms N(1, 0.02²), biases 0."""
     for module in net.modules():
         if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
             normal(0.02)(module.weight)

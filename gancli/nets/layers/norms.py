@@ -1,4 +1,4 @@
-"""Normalisation layers behind one signature, forward(x, y), so that a class-conditional one can take any one's place."""
+"""Normalisation layers behind one signature, forward(x, y), so that a class-conditional one can take their place."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class BatchNorm1d(nn.BatchNorm1d):
 
 
 class LayerNorm(nn.GroupNorm):
-    """Normalisation of each sample over all its numbers, with a gain and bias a channel (as in Gulrajani et al. 2017, section 4)."""
+    """Normalisation of each sample over all its numbers, gain and bias by channel (Gulrajani et al. 2017, section 4)."""
 
     def __init__(self, channels: int):
         super().__init__(1, channels)
@@ -47,7 +47,10 @@ class NoNorm(nn.Module):
 
 
 def norm(kind: Kind, *, flat: bool = False, eps: float = 1e-5, momentum: float = 0.1) -> Norm:
-    """A factory of norms, channels -> module; `flat` for vectors. eps and momentum (the new batch's share) are batch norm's."""
+    """A factory of norms, channels -> module; `flat` for vectors.
+
+    eps and momentum (the new batch's share in the running statistics) are batch norm's.
+    """
 
     def build(channels: int) -> nn.Module:
         if kind == "none":

@@ -1,8 +1,8 @@
-"""Spectral normalisation: a weight divided by its largest singular value (Miyato et al. 2018, section 2.1 and algorithm 1).
+"""Spectral normalisation: a weight divided by its largest singular value (Miyato et al. 2018, algorithm 1).
 
 The singular vectors are buffers. They are valid from construction on, move by one power iteration when the engine says
-`advance` (once per move of the layer's own player), and hold still otherwise: a forward pass never changes them, in training
-or evaluation, so that the same weights give the same output however a batch is split.
+`advance` (once per move of the layer's own player), and hold still otherwise: a forward pass never changes them, in
+training or evaluation, so that the same weights give the same output however a batch is split.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from gancli.nets.layers.init import Init
 
 
 class Weighted(nn.Module):
-    """A layer with one weight, [outputs, ...], that may be divided by its largest singular value as a matrix of `outputs` rows.
+    """A layer with one weight, [outputs, ...], that may be divided by its largest singular value as a matrix.
 
     u: [outputs] left, v: [1, ...] right singular vector (kept in the weight's shape so that both change memory format
     together); None without spectral norm. eps keeps their normalisation finite.
@@ -59,7 +59,7 @@ class Weighted(nn.Module):
         return torch.dot(self.u, as_matrix(self.weight).mv(right))
 
     def normalised(self) -> Tensor:
-        """W / uᵀWv with spectral norm, else W itself. Not to be cast by autocast: σ in half precision would be off by 1 %."""
+        """W / uᵀWv with spectral norm, else W itself. Never in half precision, where σ would be off by up to 1 %."""
         if self.u is None:
             return self.weight
         with full_precision(self.weight):
@@ -67,7 +67,7 @@ class Weighted(nn.Module):
 
 
 def as_matrix(weight: Tensor, like: Tensor | None = None) -> Tensor:
-    """A weight [O, ...] as a matrix [O, rest], its columns in the order that `like` (or it) has in memory: no copy is made."""
+    """A weight [O, ...] as a matrix [O, rest], columns in the order that `like` (or it) has in memory: without a copy."""
     if _channels_last(weight if like is None else like):
         weight = weight.permute(0, 2, 3, 1)
     return weight.reshape(weight.shape[0], -1)
