@@ -15,7 +15,6 @@ from gancli.build import check, find, make, make_as
 from gancli.data.loader import Stream
 from gancli.data.source import Source
 from gancli.device import Compute
-from gancli.dist import World
 from gancli.engine import Average, Engine, Schedule
 from gancli.errors import ConfigError
 from gancli.games.game import Game
@@ -130,9 +129,7 @@ def game(config: Mapping[str, Any], facts: DataFacts) -> Game:
     return built
 
 
-def engine(
-    settings: TrainSettings, source: Source, built: Game, compute: Compute, world: World | None = None
-) -> Engine:
+def engine(settings: TrainSettings, source: Source, built: Game, compute: Compute) -> Engine:
     """The engine that plays this game on this device, at step 0."""
     compute.place(built)
     optimizers = {
@@ -152,7 +149,6 @@ def engine(
         average=make_as(Average, settings.model.get("ema"), "model.ema"),
         schedule=schedule,
         clip=clip,
-        world=world,
     )
 
 

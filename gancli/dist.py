@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -19,13 +18,9 @@ class World:
     size: int = 1
 
     @staticmethod
-    def join(device: torch.device) -> World:
-        """The world that `torchrun` made (nccl on GPUs, gloo elsewhere), or a world of one."""
-        if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-            return World()
-        if not dist.is_initialized():
-            dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-        return World(dist.get_rank(), dist.get_world_size())
+    def of_group() -> World:
+        """The world of torch's process group, or a world of one where there is none."""
+        return World(dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else World()
 
     def rows(self, total: int) -> tuple[int, int]:
         """This rank's rows [start, stop) of a global batch; uneven shares differ by one row.

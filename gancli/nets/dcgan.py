@@ -41,18 +41,18 @@ def ladder(height: int, width: int) -> list[tuple[int, int]]:
 
 
 class Project(nn.ConvTranspose2d):
-    """z [B, inputs] -> [B, outputs, *base]: a transposed convolution of one pixel, run as the matrix product that it is."""
+    """z [B, inputs] -> [B, outputs, *base]: a transposed convolution of one pixel, run as a matrix product."""
 
     def __init__(self, inputs: int, outputs: int, base: tuple[int, int]):
         super().__init__(inputs, outputs, base, bias=False)
 
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
         """[B, inputs] -> [B, outputs, *base]."""
-        return (input @ self.weight.flatten(1)).unflatten(1, self.weight.shape[1:])
+        return (input @ self.weight.flatten(1)).view(len(input), *self.weight.shape[1:])
 
 
 class Logit(nn.Conv2d):
-    """[B, inputs, *base] -> [B]: a convolution whose kernel covers the image, run as the matrix product that it is."""
+    """[B, inputs, *base] -> [B]: a convolution whose kernel covers its input, run as a matrix product."""
 
     def __init__(self, inputs: int, base: tuple[int, int]):
         super().__init__(inputs, 1, base, bias=False)
@@ -65,8 +65,9 @@ class Logit(nn.Conv2d):
 class Generator(nn.Module):
     """z [B, latent_dim] -> images [B, C, H, W] in (-1, 1).
 
-    ch: channels of the last stage before the image; the base has ch × 2^(stages - 1). Batch norm and ReLU everywhere but
-    at the output. 64×64×3, latent_dim 100, ch 64: 3,576,704 parameters. Raises ConfigError for points and sides below 8.
+    ch: channels of the last stage before the image; the base has ch × 2^(stages - 1). Batch norm and ReLU everywhere
+    but at the output. 64×64×3, latent_dim 100, ch 64: 3,576,704 parameters. Raises ConfigError for points and sides
+    below 8.
     """
 
     def __init__(self, shape: tuple[int, ...], latent_dim: int, classes: int = 0, *, ch: int = 64):

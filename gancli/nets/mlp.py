@@ -30,7 +30,7 @@ class Maxout(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, width × pieces] -> [B, width]."""
-        return x.unflatten(1, (-1, self.pieces)).amax(2)
+        return x.view(len(x), -1, self.pieces).amax(2)
 
 
 class Generator(nn.Module):
@@ -56,8 +56,8 @@ class Generator(nn.Module):
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """[B, latent_dim] -> [B, *shape]; the labels are ignored."""
-        out = self.head(self.body(z))
-        return out if len(self.shape) == 1 else out.tanh().unflatten(1, self.shape)
+        out: Tensor = self.head(self.body(z))
+        return out if len(self.shape) == 1 else out.tanh().view(len(z), *self.shape)
 
 
 class Discriminator(nn.Module):

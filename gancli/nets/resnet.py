@@ -79,9 +79,9 @@ def form(height: int, width: int) -> tuple[Form, tuple[int, int]]:
 class Block(nn.Module):
     """Two 3×3 convolutions beside a shortcut: x + conv(relu(norm(conv(relu(norm(x)))))).
 
-    hidden: channels between the convolutions. resample: "up" at the first, "down" after the second, and in the shortcut,
-    which is a 1×1 convolution where size or channels change. first: without the norm and ReLU in front, whose input is
-    the image. norm: channels -> module, called as norm(x, y); the labels reach the norms only.
+    hidden: channels between the convolutions. resample: "up" at the first, "down" after the second, and in the
+    shortcut, which is a 1×1 convolution where size or channels change. first: without the norm and ReLU in front, for
+    the block that sees the image. norm: channels -> module, called as norm(x, y); the labels reach the norms only.
     """
 
     def __init__(
@@ -113,7 +113,8 @@ class Block(nn.Module):
         h = self.conv1(h)
         h = F.relu(self.norm2(h, y), inplace=True)
         h = self.conv2(h)
-        return h.add_(x if self.shortcut is None else self.shortcut(x))
+        out: Tensor = h.add_(x if self.shortcut is None else self.shortcut(x))
+        return out
 
 
 class Generator(nn.Module):
@@ -138,7 +139,7 @@ class Generator(nn.Module):
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """[B, latent_dim] -> [B, C, H, W]; the labels are ignored."""
-        h = self.dense(z).unflatten(1, (-1, *self.base))
+        h = self.dense(z).view(len(z), -1, *self.base)
         for block in self.blocks:
             h = block(h, y)
         return torch.tanh(self.conv(F.relu(self.norm(h, y), inplace=True)))

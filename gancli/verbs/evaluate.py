@@ -71,7 +71,7 @@ def _sets(settings: EvalSettings, found: Sampler | None) -> tuple[ImageSet, Imag
         source = make(found.config["dataset"], "dataset")
         if source.fingerprint != found.facts.fingerprint:
             raise MetricError(
-                f"the data set {source.name} has changed since the run was trained on it: give a reference=FOLDER instead"
+                f"the data set {source.name} has changed since the run was trained on it: give reference=FOLDER instead"
             )
     real = from_source(source, n_real or min(settings.n, len(source)), seed, exact=n_real is not None)
     return from_sampler(found, settings.n, seed), real
@@ -87,7 +87,9 @@ def _into_run(found: Sampler, values: Mapping[str, Any]) -> None:
 def _show(values: Mapping[str, Any], name: str, found: Sampler | None) -> None:
     protocol = values["protocol"]
     where = f"{name} at step {found.step:,}" if found else name
-    print(f"{where}: {protocol['n_fake']:,} samples against {protocol['n_real']:,} real images, {protocol['extractor']}")
+    print(
+        f"{where}: {protocol['n_fake']:,} samples against {protocol['n_real']:,} real images, {protocol['extractor']}"
+    )
     for key, value in values.items():
         if isinstance(value, (int, float)) and key != "step":
             print(f"  {key:10} {value:.4f}")

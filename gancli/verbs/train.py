@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
@@ -17,9 +18,8 @@ from torch import nn
 from gancli import assemble, checkpoint, device, rundir
 from gancli.assemble import DataFacts
 from gancli.build import make, make_as
-from gancli.dist import World
 from gancli.engine import Engine
-from gancli.errors import GanError, RunError
+from gancli.errors import DeviceError, GanError, RunError
 from gancli.observers.observer import Event, Keep, Observer, Picture, Row, RunView, Stop
 from gancli.pictures import save_png
 from gancli.rundir import RunDir
@@ -47,6 +47,8 @@ def run(config: Mapping[str, Any], overrides: Sequence[str]) -> Path:
     """Train as configured; returns the run directory. Raises GanError, and then nothing was written but by the run."""
     settings = make_as(TrainSettings, config, "")
     assemble.check_sections(settings)
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise DeviceError("gan train runs in one process so far and was started in several: start it without torchrun")
     compute = device.resolve(
         make_as(device.DeviceChoice, settings.device, "device"),
         make_as(device.PrecisionChoice, settings.precision, "precision"),
@@ -54,7 +56,7 @@ def run(config: Mapping[str, Any], overrides: Sequence[str]) -> Path:
     source = assemble.data(settings)
     facts = DataFacts.of(source)
     game = assemble.game(config, facts)
-    engine = assemble.engine(settings, source, game, compute, World.join(compute.device))
+    engine = assemble.engine(settings, source, game, compute)
     observers = [make(node, f"observers.{name}") for name, node in settings.observers.items() if node is not None]
     about = {"parameters": {name: parameters(nets) for name, nets in game.players().items()}}
 

@@ -1,6 +1,7 @@
 """Times one SNGAN-32 training cycle against its textbook form: `python tests/bench/cycle.py`.
 
-Both run alternately in this process, on the same weights, spectral-norm vectors, images and latents, with the same optimizers.
+Both run alternately in this process, from the same weights, spectral-norm vectors, images and latents, with the same
+optimizers. Ours is in channels_last; the textbook form is in torch's own default order.
 """
 
 from __future__ import annotations
@@ -54,31 +55,42 @@ def adam(net: nn.Module) -> torch.optim.Optimizer:
     return torch.optim.Adam(net.parameters(), lr=2e-4, betas=(0.0, 0.9), fused=True)
 
 
-def difference(G: nn.Module, D: nn.Module, x: Tensor, z: Tensor) -> float:
-    """Largest relative difference between ours and textbook in images, logits and every gradient, iterations held."""
+def compare(nets: tuple[nn.Module, nn.Module], x: Tensor, z: Tensor) -> tuple[float, float, float]:
+    """How far ours and textbook are apart with their iterations held: the largest of images, logits and gradients.
+
+    The relative difference in float64, and the error of each in float32. In float32 a ReLU whose input is all but 0 may
+    open in one form and stay shut in the other, so both are held against float64 there. A player's gradient is one vector.
+    """
+    ours, plain = gradients(nets, x, z, torch.float64)
+    ours32, plain32 = gradients(nets, x, z, torch.float32)
+    return apart(ours, plain), apart(ours32, plain), apart(plain32, plain)
+
+
+def gradients(nets: tuple[nn.Module, nn.Module], x: Tensor, z: Tensor, dtype: torch.dtype) -> list[list[Tensor]]:
+    """Fakes, logits, G's gradient and D's, of our form and of the textbook's."""
+    G, D = (copy.deepcopy(net).to(dtype) for net in nets)
     plain = TextbookGenerator(G), TextbookDiscriminator(D)
     hold(plain[1], True)
-    D.requires_grad_(True)
     found = []
     for g, d in ((G, D), plain):
-        g.zero_grad()
-        d.zero_grad()
-        fake = g(z[0])
-        verdict = d(fake)
-        logits = verdict if isinstance(verdict, Tensor) else verdict.logits
+        G.zero_grad()
+        D.zero_grad()
+        fake = g(z[0].to(dtype))
+        verdicts = [d(images) for images in (fake, x.to(dtype))]
+        logits = torch.cat([v if isinstance(v, Tensor) else v.logits for v in verdicts])
         F.softplus(-logits).sum().backward()
-        grads = [p.grad.clone() for net in (G, D) for p in net.parameters()]
+        grads = [torch.cat([p.grad.flatten() for p in net.parameters()]) for net in (G, D)]
         found.append([fake.detach(), logits.detach(), *grads])
-    G.zero_grad()
-    D.zero_grad()
-    # Biases in front of a batch norm have a gradient of exactly 0; what rounding leaves there is compared with all of the net's.
-    scale = max(float(b.abs().max()) for b in found[1][2:])
-    errors = [float((a - b).abs().max()) / max(float(b.abs().max()), 1e-3 * scale) for a, b in zip(*found, strict=True)]
-    return max(errors)
+    return found
+
+
+def apart(a: list[Tensor], b: list[Tensor]) -> float:
+    """The largest relative distance of two lists of tensors."""
+    return max(float((p - q).norm() / q.norm()) for p, q in zip(a, b, strict=True))
 
 
 def measure(repeats: int, batch: int, channels_last: bool = True) -> dict[str, float]:
-    """Median seconds of both cycles, their ratio, and the largest relative difference of outputs and gradients."""
+    """Median seconds of both cycles, the median ratio, and the difference of outputs and gradients."""
     torch.manual_seed(0)
     shape = (3, SIZE, SIZE)
     ours = resnet.Generator(shape, LATENT), resnet.Discriminator(shape)
@@ -87,7 +99,7 @@ def measure(repeats: int, batch: int, channels_last: bool = True) -> dict[str, f
     if channels_last:
         ours = tuple(net.to(memory_format=torch.channels_last) for net in ours)
     x, z = torch.rand(batch, *shape) * 2 - 1, torch.randn(2, batch, LATENT)
-    error = difference(*ours, x, z)
+    exact, ours32, textbook32 = compare(ours, x, z)
 
     def trainer(cycle: Callable[..., None], nets: tuple[nn.Module, nn.Module]) -> Callable[[], float]:
         optimizers = [adam(net) for net in nets]
@@ -105,7 +117,7 @@ def measure(repeats: int, batch: int, channels_last: bool = True) -> dict[str, f
     pairs = [(run_ours(), run_usual()) for _ in range(repeats)]
     fast, slow = (statistics.median(column) for column in zip(*pairs, strict=True))
     ratio = statistics.median(b / a for a, b in pairs)
-    return {"ours": fast, "textbook": slow, "ratio": ratio, "difference": error}
+    return {"ours": fast, "textbook": slow, "ratio": ratio, "exact": exact, "ours32": ours32, "textbook32": textbook32}
 
 
 def main() -> None:
@@ -118,8 +130,9 @@ def main() -> None:
     found = measure(args.repeats, args.batch, not args.contiguous)
     print(f"SNGAN-32, batch {args.batch}, one D and one G step: ours {found['ours'] * 1e3:.0f} ms, ", end="")
     print(f"textbook {found['textbook'] * 1e3:.0f} ms, {found['ratio']:.2f} times faster (median of {args.repeats})")
-    print(f"largest relative difference of images, logits and gradients: {found['difference']:.1e}")
-    if found["difference"] > 1e-4:
+    print(f"images, logits and gradients, iterations held: {found['exact']:.0e} apart in float64; ", end="")
+    print(f"error of float32: ours {found['ours32']:.0e}, textbook {found['textbook32']:.0e}")
+    if found["exact"] > 1e-4 or found["ours32"] > 3 * found["textbook32"]:
         raise SystemExit("ours and textbook are not the same function")
 
 

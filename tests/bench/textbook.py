@@ -1,7 +1,7 @@
 """The SNGAN's networks and training cycle written the usual way: what the project's own are compared with.
 
-Same weights and singular vectors as the networks given (shared, not copied), plain upsampling and pooling around 3x3 convolutions,
-a power iteration at every forward pass unless held.
+Same weights and singular vectors as the networks given (shared, not copied), plain upsampling and pooling around 3x3
+convolutions, a power iteration at every forward pass unless held.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gancli.nets.layers.conv import Conv
-from gancli.nets.layers.linear import Linear
 from gancli.nets.layers.spectral import Weighted, as_matrix, as_weight
 from gancli.nets.resnet import Block, Discriminator, Generator
 
@@ -125,7 +124,7 @@ def textbook_cycle(
     x: Tensor,
     z: Tensor,
 ) -> None:
-    """One step of D and one of G under the hinge loss; z is [2, B, latent_dim]. D's parameters keep their gradients on."""
+    """One step of D and one of G under the hinge loss; z is [2, B, latent_dim]. D keeps its gradients in G's step."""
     d_optimizer.zero_grad()
     fake = G(z[0]).detach()
     loss = F.relu(1 - D(x)).mean() + F.relu(1 + D(fake)).mean()

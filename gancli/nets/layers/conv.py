@@ -1,10 +1,10 @@
 """Convolutions that double or halve the image on the way, in exact fused form.
 
-Nearest-neighbour upsampling ×2 followed by a 3×3 convolution reads every input pixel through the sum of those taps that
-fall on it: one 4×4 transposed convolution of stride 2. A 3×3 convolution followed by 2×2 average pooling is one 4×4
-convolution of stride 2. Both kernels are the 3×3 kernel convolved with a 2×2 box (÷ 4 for the mean). Same parameters and
-function, with 2.25 times fewer multiplications. A 1×1 convolution commutes with both resamplings and runs on the smaller
-image, 4 times cheaper.
+Nearest-neighbour upsampling ×2 followed by a 3×3 convolution reads every input pixel through the sum of those taps
+that fall on it: one 4×4 transposed convolution of stride 2. A 3×3 convolution followed by 2×2 average pooling is one
+4×4 convolution of stride 2. Both kernels are the 3×3 kernel convolved with a 2×2 box (÷ 4 for the mean). Same
+parameters and function, with 2.25 times fewer multiplications. A 1×1 convolution commutes with both resamplings and
+runs on the smaller image, 4 times cheaper.
 """
 
 from __future__ import annotations
@@ -62,9 +62,9 @@ class Conv(Weighted):
     def fused(self) -> Tensor:
         """The 4×4 kernel: [outputs, inputs, 4, 4] for "down", [inputs, outputs, 4, 4] for "up"."""
         with full_precision(self.weight):
-            weight = self.normalised().flatten(2)
-            pairs = torch.einsum("kt,oit->iok" if self.resample == "up" else "kt,oit->oik", self.box, weight)
-            return pairs.unflatten(2, (4, 4))
+            order = "kt,oit->iok" if self.resample == "up" else "kt,oit->oik"
+            sums = torch.einsum(order, self.box, self.normalised().flatten(2))
+            return sums.view(*sums.shape[:2], 4, 4)
 
     def _pointwise(self, x: Tensor) -> Tensor:
         if self.resample == "down":

@@ -29,7 +29,7 @@ def orthogonal(gain: float = 1.0) -> Init:
 
 
 def dcgan_(net: nn.Module) -> None:
-    """Redraw a DCGAN: convolutions N(0, 0.02²) (Radford et al. 2016, section 4), gains of norms N(1, 0.02²), biases 0."""
+    """Redraw a DCGAN: convolutions N(0, 0.02²), norms' gains N(1, 0.02²), biases 0 (Radford et al. 2016, section 4)."""
     for module in net.modules():
         if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
             normal(0.02)(module.weight)

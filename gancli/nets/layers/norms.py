@@ -28,7 +28,7 @@ class BatchNorm1d(nn.BatchNorm1d):
 
 
 class LayerNorm(nn.GroupNorm):
-    """Normalisation of each sample over all its numbers, gain and bias by channel (Gulrajani et al. 2017, section 4)."""
+    """Normalisation of each sample over all its numbers, gain and bias by channel (Gulrajani et al. 2017)."""
 
     def __init__(self, channels: int):
         super().__init__(1, channels)

@@ -67,7 +67,7 @@ class Weighted(nn.Module):
 
 
 def as_matrix(weight: Tensor, like: Tensor | None = None) -> Tensor:
-    """A weight [O, ...] as a matrix [O, rest], columns in the order that `like` (or it) has in memory: without a copy."""
+    """A weight [O, ...] as a matrix [O, rest], columns in the order that `like` (or it) has in memory: no copy."""
     if _channels_last(weight if like is None else like):
         weight = weight.permute(0, 2, 3, 1)
     return weight.reshape(weight.shape[0], -1)

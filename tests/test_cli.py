@@ -1,0 +1,72 @@
+"""Help, version and completion: for people, complete, and fast."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from gancli.config import groups
+from gancli.help import EXAMPLES, VERBS, complete, keys
+from tests.conftest import Gan
+
+
+def test_general_help_names_every_verb(gan: Gan) -> None:
+    for words in ([], ["--help"], ["-h"]):
+        answer = gan(*words)
+        assert answer.code == 0
+        assert all(f"gan {verb}" in answer.out for verb in VERBS)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_verb_help_has_keys_choices_and_three_examples(gan: Gan, verb: str) -> None:
+    answer = gan(verb, "--help")
+    assert answer.code == 0
+    for key, default, words in keys(verb):
+        assert f"{key}={default}" in answer.out
+        assert words in answer.out
+    for group, choices in groups(verb).items():
+        assert f"\n  {group} " in answer.out
+        assert all(choice in answer.out for choice in choices)
+    assert len(EXAMPLES[verb]) == 3
+    assert all(command in answer.out for command, _ in EXAMPLES[verb])
+    assert max(map(len, answer.out.splitlines())) <= 140
+
+
+def test_version(gan: Gan) -> None:
+    import gancli
+
+    assert gan("--version").out == f"gan {gancli.__version__}\n"
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; from gancli.cli import main; main(['train', '--help']);"
+        "print([m for m in ('torch', 'hydra') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_completion() -> None:
+    assert complete("gan ") == [*VERBS, "--help", "--version"]
+    assert complete("gan tr") == ["train"]
+    assert complete("gan train mod") == ["model="]
+    assert complete("gan train model=dc") == ["model=dcgan"]
+    assert "steps=" in complete("gan train ")
+    assert "steps=" in complete("gan train model=dcgan st")
+    assert "dataset.size=" in complete("gan train dataset.s")
+    assert complete("gan sample form") == ["format="]
+    assert complete("gan dance x") == []
+
+
+def test_completion_scripts(gan: Gan) -> None:
+    for shell in ("bash", "zsh", "fish"):
+        assert "gan --complete" in gan("--completion", shell).out
+    assert gan("--complete", "gan eva").out == "eval\n"
+    assert gan("--completion", "tcsh").code == 2
+    script = gan("--completion", "bash").out
+    check = script + '\ngan() { echo "$2"; }\nCOMP_LINE="gan train lo"; COMP_POINT=12; _gan; echo "${COMPREPLY[@]}"'
+    done = subprocess.run(["bash", "-c", check], capture_output=True, text=True, check=True)
+    assert done.stdout == "gan train lo\n"
