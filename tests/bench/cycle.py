@@ -58,8 +58,8 @@ def adam(net: nn.Module) -> torch.optim.Optimizer:
 def compare(nets: tuple[nn.Module, nn.Module], x: Tensor, z: Tensor) -> tuple[float, float, float]:
     """How far ours and textbook are apart with their iterations held: the largest of images, logits and gradients.
 
-    The relative difference in float64, and the error of each in float32. In float32 a ReLU whose input is all but 0 may
-    open in one form and stay shut in the other, so both are held against float64 there. A player's gradient is one vector.
+    The relative difference in float64, and the error of each in float32. There a ReLU whose input is all but 0 may open
+    in one form and stay shut in the other, so both are held against float64. A player's gradient is one vector.
     """
     ours, plain = gradients(nets, x, z, torch.float64)
     ours32, plain32 = gradients(nets, x, z, torch.float32)
