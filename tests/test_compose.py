@@ -6,6 +6,8 @@ from itertools import product
 from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
 
 from gancli import assemble
 from gancli.assemble import DataFacts, check_sections
@@ -64,6 +66,26 @@ def test_every_combination_trains_or_says_why(model: str, loss: str, penalty: st
     assert all(value.isfinite() for value in logs.values())
     assert (f"penalty_{penalty}" in logs) == (penalty in ("wgan_gp", "r1"))
     assert all(not before[name].equal(weights(net)) for name, net in engine.game.nets.items())
+
+
+@pytest.mark.parametrize("keys", [["penalty=none"], ["penalty=[r1,wgan_gp]", "penalty.r1.every=2"]])
+def test_real_networks_do_not_depend_on_the_split(keys: list[str]) -> None:
+    moved = []
+    for micro in ("null", "1"):
+        config = compose(
+            "train", [*SMALL["sngan"], *keys, "optimizer=sgd", "dataset.n=8", "batch_size=4", f"micro_batch={micro}"]
+        )
+        settings = make_as(TrainSettings, config, "")
+        source = assemble.data(settings)
+        game = assemble.game(config, DataFacts.of(source)).double()
+        for norm in [m for m in game.nets["G"].modules() if isinstance(m, nn.BatchNorm2d)]:
+            norm.eval()  # batch norm's statistics are those of the micro-batch, by its nature
+        engine = assemble.engine(settings, source, game, Compute())
+        before = weights(game)
+        engine.step()
+        moved.append(weights(game) - before)
+    assert moved[0].abs().max() > 1e-4
+    torch.testing.assert_close(moved[1], moved[0], rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("data", ["ring", "grid", "swissroll"])

@@ -124,6 +124,13 @@ def test_signals_save_and_leave_cleanly(gan: Gan, number: signal.Signals) -> Non
     assert signal.getsignal(number) is before
 
 
+def test_splitting_batch_norm_is_said_once(gan: Gan) -> None:
+    answer = gan("train", *TINY, "micro_batch=2", "steps=2", "run_dir=r")
+    assert answer.code == 0
+    assert answer.err.count("micro_batch=2: batch norm") == 1
+    assert "micro_batch" not in gan("train", *TINY, "steps=1", "run_dir=s").err
+
+
 def test_max_time_stops(gan: Gan) -> None:
     assert gan("train", *TINY, "steps=1000000", "max_time=0.005", "run_dir=r").code == 0
     about = json.loads(Path("r/run.json").read_text())

@@ -72,7 +72,7 @@ class Generator(nn.Module):
 
     def __init__(self, shape: tuple[int, ...], latent_dim: int, classes: int = 0, *, ch: int = 64):
         super().__init__()
-        positive(ch=ch)
+        positive("model.ch", ch)
         channels, height, width = image(shape, "dcgan")
         sizes = ladder(height, width)[::-1]
         norm = norms("batch")
@@ -110,7 +110,7 @@ class Discriminator(nn.Module):
         norm: Literal["batch", "layer", "none"] = "batch",
     ):
         super().__init__()
-        positive(ch=ch)
+        positive("model.ch", ch)
         channels, height, width = image(shape, "dcgan")
         sizes = ladder(height, width)
         build = norms(norm)

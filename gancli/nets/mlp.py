@@ -80,8 +80,8 @@ class Discriminator(nn.Module):
     ):
         super().__init__()
         if not 0 <= dropout < 1:
-            raise ConfigError(f"dropout={dropout:g}: a share from 0 to below 1")
-        positive(pieces=pieces)
+            raise ConfigError(f"model.D.dropout={dropout:g}: a share from 0 to below 1")
+        positive("model.D.pieces", pieces)
         norms = [_norm("none"), *[_norm(norm)] * (len(hidden) - 1)][: len(hidden)]
         self.body, width = _hidden(prod(shape), hidden, activation, norms, dropout, pieces)
         self.head = Linear(width, 1)
@@ -106,7 +106,7 @@ def _hidden(
     """Dense layer, norm, activation, dropout for each width; and the last width."""
     layers: list[nn.Module] = []
     for width, build in zip(hidden, norms, strict=True):
-        positive(hidden=width)
+        positive("model.hidden", width)
         outputs = width * pieces if activation == "maxout" else width
         layers += [
             Linear(inputs, outputs, init=xavier(GAINS[activation])),

@@ -129,7 +129,7 @@ class Generator(nn.Module):
         channels, height, width = image(shape, "sngan")
         plan, self.base = form(height, width)
         ch = plan.g_ch if ch is None else ch
-        positive(ch=ch)
+        positive("model.ch", ch)
         norm = norms("batch", eps=BN_EPS, momentum=BN_MOMENTUM)
         widths = [m * ch for m in plan.up]
         self.dense = Linear(latent_dim, widths[0] * self.base[0] * self.base[1])
@@ -166,7 +166,7 @@ class Discriminator(nn.Module):
         channels, height, width = image(shape, "sngan")
         plan, _ = form(height, width)
         ch = plan.d_ch if ch is None else ch
-        positive(ch=ch)
+        positive("model.ch", ch)
         block = partial(Block, norm=norms(norm, eps=BN_EPS, momentum=BN_MOMENTUM), spectral=spectral)
         widths = [m * ch for m in plan.down + plan.flat]
         # The released code's hidden width: the output's in the first block, the input's in all others.

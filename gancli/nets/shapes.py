@@ -15,13 +15,12 @@ def image(shape: tuple[int, ...], model: str) -> tuple[int, int, int]:
     return channels, height, width
 
 
-def positive(**values: int) -> None:
-    """Raise a ConfigError for a count below 1, under the key it was given as.
+def positive(key: str, value: int) -> None:
+    """Raise a ConfigError for a count below 1.
 
-    >>> positive(ch=0)
+    >>> positive("model.ch", 0)
     Traceback (most recent call last):
-    gancli.errors.ConfigError: ch=0: a whole number from 1
+    gancli.errors.ConfigError: model.ch=0: a whole number from 1
     """
-    for name, value in values.items():
-        if value < 1:
-            raise ConfigError(f"{name}={value}: a whole number from 1")
+    if value < 1:
+        raise ConfigError(f"{key}={value}: a whole number from 1")

@@ -14,6 +14,7 @@ from types import FrameType
 from typing import Any
 
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from gancli import assemble, checkpoint, device, rundir
 from gancli.assemble import DataFacts
@@ -71,7 +72,7 @@ def run(config: Mapping[str, Any], overrides: Sequence[str]) -> Path:
     session = Session(settings, config, engine, facts, observers, reopened or RunDir(folder), about)
     session.run.lock()
     try:
-        _open(session, overrides, list(compute.notes), resumed=reopened is not None)
+        _open(session, overrides, [*compute.notes, *split_notes(engine)], resumed=reopened is not None)
         _train(session)
     except BaseException as error:
         reason = str(error) if isinstance(error, GanError) else f"{type(error).__name__}: {error}"
@@ -80,6 +81,14 @@ def run(config: Mapping[str, Any], overrides: Sequence[str]) -> Path:
     finally:
         session.run.unlock()
     return session.run.path
+
+
+def split_notes(engine: Engine) -> list[str]:
+    """What splitting a batch changes: batch norm sees the micro-batch only; everything else stays the same."""
+    split = engine.micro_batch is not None and engine.micro_batch < engine.batch_size
+    if split and any(isinstance(m, _BatchNorm) for m in engine.game.modules()):
+        return [f"micro_batch={engine.micro_batch}: batch norm takes its statistics over so many images"]
+    return []
 
 
 def parameters(nets: Iterable[nn.Module]) -> int:

@@ -37,7 +37,9 @@ def test_the_fused_form_is_the_textbook_form(resample, kernel, size, spectral, d
     direction = torch.randn_like(plain)
     wanted = [x, layer.weight, layer.bias]
     pairs = [(ours, plain)]
-    pairs += zip(torch.autograd.grad(ours, wanted, direction), torch.autograd.grad(plain, wanted, direction), strict=True)
+    pairs += zip(
+        torch.autograd.grad(ours, wanted, direction), torch.autograd.grad(plain, wanted, direction), strict=True
+    )
     for a, b in pairs:
         assert (a - b).abs().max() <= close * b.abs().max()
 
