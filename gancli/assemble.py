@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -65,7 +66,7 @@ class SharedOptimizer:
     schedule: Schedule | None = None
 
     def __post_init__(self) -> None:
-        if self.clip is not None and self.clip <= 0:
+        if self.clip is not None and not self.clip > 0:
             raise ConfigError(f"optimizer.clip={self.clip:g}: a largest gradient norm above 0, or null for none")
 
 
@@ -79,6 +80,9 @@ def check_sections(settings: TrainSettings) -> None:
     for name, node in settings.observers.items():
         if node is not None:
             check(node, f"observers.{name}")
+    called = settings.model.get("name")
+    if not isinstance(called, str) or not re.fullmatch(r"[\w.-]+", called) or called.startswith("."):
+        raise ConfigError(f"model.name={called}: letters, digits, - and _, since run directories are named after it")
     players = player_nodes(settings.model, {})
     for name, node in players.items():
         check(node, f"model.{name}", FROM_THE_DATA)
@@ -164,7 +168,7 @@ def optimizer(node: Node, path: str, params: list[nn.Parameter]) -> Optimizer:
         supplied["fused"] = True
     try:
         made: Optimizer = make(node, path, **supplied)
-    except ValueError as error:  # torch's own words for a rate or beta out of range
+    except (ValueError, RuntimeError, TypeError) as error:  # torch's own words for a rate or beta out of range
         raise ConfigError(f"{path}: {error}") from None
     return made
 

@@ -15,28 +15,51 @@ from gancli.errors import ConfigError, suggestion
 
 T = TypeVar("T")
 
-# The rooms whose classes a configuration, or a stranger's checkpoint, may name.
-ROOMS = ("gancli.nets.", "gancli.games.", "gancli.losses.", "gancli.data.", "gancli.metrics.", "gancli.observers.")
+# What each section of the configuration, or of a stranger's checkpoint, may build: the room, and the kind of part.
+SECTIONS = {
+    "model": ("gancli.nets.", "torch.nn.Module"),
+    "game": ("gancli.games.", "gancli.games.game.Game"),
+    "loss": ("gancli.losses.", "gancli.losses.adversarial.AdversarialLoss"),
+    "penalty": ("gancli.losses.", "gancli.losses.penalties.Penalty"),
+    "dataset": ("gancli.data.", "gancli.data.source.Source"),
+    "observers": ("gancli.observers.", "gancli.observers.observer.Observer"),
+    "metrics": ("gancli.metrics.", "gancli.metrics.fid.Metric"),
+    "extractor": ("gancli.metrics.", "gancli.metrics.extractor.Inception"),
+    "optimizer": ("torch.optim.", "torch.optim.Optimizer"),
+}
 OPTIMIZERS = ("Adam", "AdamW", "NAdam", "RAdam", "RMSprop", "SGD", "Adagrad", "Adamax")
 
 
-def find(target: object, path: str = "") -> Callable[..., Any]:
-    """The class or function that a `_target_` names. Raises ConfigError for anything outside the allow-list."""
-    where = f"{path}._target_" if path else "_target_"
+def find(target: object, path: str) -> Callable[..., Any]:
+    """The class or function that a section's `_target_` names.
+
+    path: where the section stands; its first word says what may stand there. Raises ConfigError for anything else.
+    """
+    where = f"{path}._target_={target}"
+    room, kind = SECTIONS[path.split(".")[0]]
     module, _, name = str(target).rpartition(".")
-    if module == "torch.optim":
-        if name not in OPTIMIZERS:
-            raise ConfigError(f"{where}={target}: no such optimizer; {suggestion(name, OPTIMIZERS)}")
-    elif not f"{module}.".startswith(ROOMS) or not all(part.isidentifier() for part in module.split(".")):
-        raise ConfigError(f"{where}={target}: only parts of gancli and torch.optim's optimizers can be built")
+    if room == "torch.optim.":
+        if module != "torch.optim" or name not in OPTIMIZERS:
+            raise ConfigError(f"{where}: no such optimizer; {suggestion(name, OPTIMIZERS)}, each as torch.optim.NAME")
+    elif not module.startswith(room) or not all(part.isidentifier() for part in module.split(".")):
+        raise ConfigError(f"{where}: only parts of {room.rstrip('.')} can be built here")
     try:
         thing = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError):
-        raise ConfigError(f"{where}={target}: there is no such part") from None
-    own = module == "torch.optim" or getattr(thing, "__module__", None) == module
-    if name.startswith("_") or not own or not (inspect.isclass(thing) or inspect.isfunction(thing)):
-        raise ConfigError(f"{where}={target}: not a part that a configuration can build")
+        raise ConfigError(f"{where}: there is no such part") from None
+    if name.startswith("_") or not _is_a(thing, module, kind):
+        raise ConfigError(f"{where}: not a part that {path.split('.')[0]} can build")
     return typing.cast(Callable[..., Any], thing)
+
+
+def _is_a(thing: object, module: str, kind: str) -> bool:
+    """Whether this is a class of that kind, or a function that says it returns one, defined where it was looked for."""
+    home, _, name = kind.rpartition(".")
+    wanted = getattr(importlib.import_module(home), name)
+    if inspect.isfunction(thing):
+        return thing.__module__ == module and typing.get_type_hints(thing).get("return") is wanted
+    own = module == "torch.optim" or getattr(thing, "__module__", None) == module
+    return own and inspect.isclass(thing) and issubclass(thing, wanted) and not inspect.isabstract(thing)
 
 
 def check(node: Mapping[str, Any], path: str, supplied: Sequence[str] = ()) -> None:
@@ -78,16 +101,22 @@ def _bind(target: Callable[..., Any], node: Mapping[str, Any], path: str, suppli
             raise ConfigError(f"unknown key {prefix}{name}: {suggestion(str(name), parameters)}")
         default = parameters[name].default
         if isinstance(default, tuple) and isinstance(value, list):
-            value = (
-                tuple(type(like)(v) for like, v in zip(default, value, strict=False))
-                if len(default) == len(value)
-                else value
-            )
+            value = _like(default, value, f"{prefix}{name}")
         values[name] = convert(value, hints.get(name, Any), f"{prefix}{name}")
     for name, parameter in parameters.items():
         if parameter.default is parameter.empty and name not in values:
             raise ConfigError(f"missing key {prefix}{name}")
     return values
+
+
+def _like(default: tuple[Any, ...], value: list[Any], path: str) -> Any:
+    """A list as a tuple of the default's types: torch's Adam wants both betas to be floats."""
+    numbers = all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in value)
+    if all(isinstance(d, float) for d in default):
+        if not numbers or len(value) != len(default):
+            raise ConfigError(f"{path}={value}: expected {len(default)} numbers, such as {list(default)}")
+        return tuple(float(v) for v in value)
+    return tuple(value)
 
 
 def convert(value: Any, hint: Any, path: str) -> Any:

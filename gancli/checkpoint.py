@@ -25,7 +25,10 @@ def save(folder: Path, state: Mapping[str, Any], about: Mapping[str, Any]) -> Pa
     """Write `folder/STEP.pt` and its JSON, both whole or not at all; `state` has "step" at its top."""
     path = folder / f"{state['step']:08d}.pt"
     with whole_file(path) as file:
-        torch.save({"format": FORMAT, **state}, file)
+        try:
+            torch.save({"format": FORMAT, **state}, file)
+        except RuntimeError as error:  # torch's word for a write that failed
+            raise OSError(f"the write failed, the disk may be full ({' '.join(str(error).split())[:80]})") from error
     write_json(path.with_suffix(".json"), {"step": state["step"], "sha256": sha256(path), **about})
     return path
 
@@ -35,7 +38,8 @@ def read(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
     if not path.is_file():
         raise RunError(f"{path}: no such checkpoint file")
     beside = path.with_suffix(".json")
-    if beside.is_file() and read_json(beside).get("sha256") != sha256(path):
+    about = read_json(beside) if beside.is_file() and path != beside else None
+    if about is not None and (not isinstance(about, dict) or about.get("sha256") != sha256(path)):
         raise RunError(f"{path} is damaged: its SHA-256 is not the one in {beside.name}; take another checkpoint=STEP")
     if not zipfile.is_zipfile(path):
         raise RunError(f"{path} is cut short or damaged, or no checkpoint; take another checkpoint=STEP")

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from gancli.errors import ConfigError, GanError, suggestion
+from gancli.errors import ConfigError, GanError, Interrupted, suggestion
 from gancli.help import VERBS, complete, completion_script, general_help, verb_help, version_line
 
 
@@ -21,6 +21,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     try:
         return _dispatch(words)
+    except Interrupted:
+        return 0  # saved, and said so
+    except BrokenPipeError:  # `gan --help | head`: nobody reads on
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except GanError as error:
         print(f"gan: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
@@ -65,21 +70,40 @@ def _run(verb: str, words: list[str]) -> int:
 
     flags, overrides, folders = split(words)
     sweep = "-m" in flags or "--multirun" in flags
+    shown = any(flag in ("--cfg", "-c", "--info", "-i") for flag in flags)
+    if sweep and shown:
+        raise ConfigError("-m runs jobs and --cfg shows one: leave one of them out")
     overrides = quote(overrides, sweep)
     if verb == "train":
-        overrides = _with_recorded(overrides)
+        overrides, folders = _with_recorded(overrides, folders)
     jobs = expand(overrides) if sweep else [overrides]
     configs = [compose(verb, job, folders) for job in jobs]
-    shown = any(flag.startswith(("--cfg", "-c", "--info", "-i")) for flag in flags)
-    run = _verb(verb)
-    task = _Task(run, overrides)
+    if len(jobs) > 1 and verb == "train" and any(o.startswith("run_dir=") for o in overrides):
+        raise ConfigError("run_dir= would be shared by all jobs of the sweep: leave it out")
     if not shown:
         for config in configs:
-            task.check(verb, config)
+            check(verb, config)
+    task = _Task(_verb(verb), folders)
     _hydra(verb, flags, overrides, folders, task)
-    if task.error is not None:
-        raise task.error
+    task.report()
     return 0
+
+
+def check(verb: str, config: dict[str, Any]) -> None:
+    """Check a composed job's keys and types. Raises ConfigError."""
+    from gancli import build, settings
+
+    kinds = {"train": settings.TrainSettings, "sample": settings.SampleSettings, "eval": settings.EvalSettings}
+    checked = build.make_as(kinds.get(verb, settings.InterpolateSettings), config, "")
+    if isinstance(checked, settings.TrainSettings):
+        from gancli.assemble import check_sections
+
+        check_sections(checked)
+    if isinstance(checked, settings.EvalSettings):
+        build.check(checked.extractor, "extractor")
+        for name, node in checked.metrics.items():
+            if node is not None:
+                build.check(node, f"metrics.{name}")
 
 
 def split(words: Sequence[str]) -> tuple[list[str], list[str], list[Path]]:
@@ -104,6 +128,8 @@ def split(words: Sequence[str]) -> tuple[list[str], list[str], list[Path]]:
             if not equals:
                 value = queue.pop(0) if queue and not queue[0].startswith("-") and "=" not in queue[0] else ""
             if with_value[name] == "dir":
+                if not value:
+                    raise ConfigError(f"{name}: name a folder of group files, as in {name} my_conf")
                 folders.append(Path(value).expanduser())
             elif with_value[name] == "cfg" and value not in ("job", "hydra", "all"):
                 raise ConfigError(f"{name} {value}: write --cfg job, --cfg hydra or --cfg all")
@@ -118,15 +144,19 @@ def split(words: Sequence[str]) -> tuple[list[str], list[str], list[Path]]:
     return flags, overrides, folders
 
 
-def _with_recorded(overrides: list[str]) -> list[str]:
+def _with_recorded(overrides: list[str], folders: list[Path]) -> tuple[list[str], list[Path]]:
     """A resumed run starts from the command line it was started with; what is given now comes after."""
-    resumed = [o.partition("=")[2].strip("'\"") for o in overrides if o.startswith("resume=")]
-    if not resumed or resumed[-1] in ("", "null"):
-        return overrides
+    from gancli.config import value_of
+
+    resumed = value_of("resume", overrides)
+    if not resumed:
+        return overrides, folders
     from gancli.verbs.resume import recorded_overrides
 
     given = {o.partition("=")[0].lstrip("+") for o in overrides}
-    return [*(o for o in recorded_overrides(resumed[-1]) if o.partition("=")[0].lstrip("+") not in given), *overrides]
+    _, recorded, places = split(recorded_overrides(resumed))
+    kept = [o for o in recorded if o.partition("=")[0].lstrip("+") not in given]
+    return [*kept, *overrides], [*places, *folders]
 
 
 def _verb(verb: str) -> Callable[[dict[str, Any], Sequence[str]], Path]:
@@ -137,52 +167,67 @@ def _verb(verb: str) -> Callable[[dict[str, Any], Sequence[str]], Path]:
 
 
 class _Task:
-    """What Hydra calls for every job; it keeps an error for the end, since Hydra would print a traceback."""
+    """What Hydra calls for every job; it keeps errors for the end, since Hydra would print a traceback."""
 
-    def __init__(self, run: Callable[[dict[str, Any], Sequence[str]], Path], overrides: Sequence[str]):
-        self.run, self.overrides = run, overrides
-        self.error: BaseException | None = None
-
-    def check(self, verb: str, config: dict[str, Any]) -> None:
-        """Check a composed job's keys and types. Raises ConfigError."""
-        from gancli import settings
-        from gancli.build import make_as
-
-        kinds = {"train": settings.TrainSettings, "sample": settings.SampleSettings, "eval": settings.EvalSettings}
-        checked = make_as(kinds.get(verb, settings.InterpolateSettings), config, "")
-        if isinstance(checked, settings.TrainSettings):
-            from gancli.assemble import check_sections
-
-            check_sections(checked)
+    def __init__(self, run: Callable[[dict[str, Any], Sequence[str]], Path], folders: Sequence[Path]):
+        self.run = run
+        self.places = [f"--config-dir={folder.resolve()}" for folder in folders]
+        self.jobs = 0
+        self.failed: list[tuple[list[str], GanError]] = []
+        self.stop: BaseException | None = None
 
     def __call__(self, config: Any) -> None:
-        """One job: the composed configuration as plain values, and the overrides that made it."""
+        """One job: the composed configuration as plain values, and the overrides that made it, as they were typed."""
+        import torch
         from hydra.core.hydra_config import HydraConfig
         from omegaconf import OmegaConf
 
-        if self.error is not None:
+        self.jobs += 1
+        if self.stop is not None:
             return
         plain = OmegaConf.to_container(config, resolve=True)
+        typed = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
         assert isinstance(plain, dict)
+        assert isinstance(typed, list)
+        threads = torch.get_num_threads()
         try:
-            self.run({str(k): v for k, v in plain.items()}, list(HydraConfig.get().overrides.task))
-        except (Exception, KeyboardInterrupt) as error:
-            self.error = error
+            self.run({str(k): v for k, v in plain.items()}, [*self.places, *map(str, typed)])
+        except (Interrupted, KeyboardInterrupt) as stop:
+            self.stop = stop
+        except GanError as error:
+            self.failed.append(([str(o) for o in typed], error))
+        except Exception as error:
+            self.stop = error
+        finally:
+            torch.set_num_threads(threads)  # a job's device.threads is its own
+
+    def report(self) -> None:
+        """Raise what is to be said at the end: why it was stopped, the one job's error, or which jobs failed."""
+        if self.stop is not None:
+            raise self.stop
+        if self.failed and self.jobs == 1:
+            raise self.failed[0][1]
+        if self.failed:
+            each = "; ".join(f"[{' '.join(typed)}] {error}" for typed, error in self.failed)
+            raise GanError(f"{len(self.failed)} of {self.jobs} jobs failed: {each}")
 
 
 def _hydra(verb: str, flags: list[str], overrides: list[str], folders: list[Path], task: _Task) -> None:
     import hydra
 
-    from gancli.config import conf_dir, in_quotes
-
-    search = [f"hydra.searchpath=[{','.join(in_quotes(f'file://{f.resolve()}') for f in folders)}]"] if folders else []
+    from gancli.config import conf_dir, search_path
 
     def job(config: Any) -> None:  # Hydra asks for a function
         task(config)
 
     before = sys.argv
-    sys.argv = ["gan", *flags, *search, *overrides]
+    sys.argv = ["gan", *flags, *search_path(folders), *overrides]
     try:
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=verb)(job)()
+    except SystemExit as end:
+        if end.code:
+            raise ConfigError(
+                f"Hydra could not make sense of {' '.join(flags)}; gan {verb} --help lists the flags"
+            ) from None
     finally:
         sys.argv = before

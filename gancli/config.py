@@ -83,6 +83,7 @@ def compose(verb: str, overrides: Sequence[str], folders: Sequence[Path] = ()) -
     for folder in folders:
         if not folder.is_dir():
             raise ConfigError(f"--config-dir {folder}: no such folder")
+    _refuse_lists(verb, overrides, folders)
     try:
         config = _hydra_compose(verb, overrides, folders)
         plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
@@ -107,13 +108,45 @@ def expand(overrides: Sequence[str]) -> list[list[str]]:
     return [list(job) for job in jobs]
 
 
+def search_path(folders: Sequence[Path]) -> list[str]:
+    """The override that lets Hydra look for group files in further folders too."""
+    return [f"hydra.searchpath=[{','.join(in_quotes(f'file://{f.resolve()}') for f in folders)}]"] if folders else []
+
+
+def value_of(key: str, overrides: Sequence[str]) -> str | None:
+    """What the command line says of a key, unquoted; None when it says nothing. Raises ConfigError."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    problem = _diagnose_syntax(overrides)
+    if problem:
+        raise ConfigError(problem)
+    for parsed in reversed(OverridesParser.create().parse_overrides(list(overrides))):
+        if parsed.key_or_group == key and not parsed.is_sweep_override() and not parsed.is_delete():
+            value = parsed.value()
+            return None if value is None else str(value)
+    return None
+
+
+def _refuse_lists(verb: str, overrides: Sequence[str], folders: Sequence[Path]) -> None:
+    """Only penalties and metrics add up; of two models Hydra would make a mixture."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    if _diagnose_syntax(overrides):
+        return
+    single = set(groups(verb, folders)) - {"penalty", "metrics"}
+    for parsed in OverridesParser.create().parse_overrides(list(overrides)):
+        if parsed.key_or_group in single and not parsed.is_sweep_override() and isinstance(parsed.value(), list):
+            raise ConfigError(
+                f"{parsed.input_line}: one {parsed.key_or_group} at a time; -m runs several, one job each"
+            )
+
+
 def _hydra_compose(verb: str, overrides: Sequence[str], folders: Sequence[Path]) -> Any:
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
 
-    search = [f"hydra.searchpath=[{','.join(in_quotes(f'file://{f.resolve()}') for f in folders)}]"] if folders else []
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        return hydra_compose(verb, overrides=[*search, *overrides])
+        return hydra_compose(verb, overrides=[*search_path(folders), *overrides])
 
 
 def _diagnose(verb: str, overrides: Sequence[str], folders: Sequence[Path], error: Exception) -> str:
@@ -143,7 +176,10 @@ def _diagnose(verb: str, overrides: Sequence[str], folders: Sequence[Path], erro
                 word = "null" if choice is None else str(choice)
                 return f"{name}={word}: no such choice; {suggestion(word, known[name])}"
         choices.append(line)
-    base = _hydra_compose(verb, choices, folders)
+    try:
+        base = _hydra_compose(verb, choices, folders)
+    except Exception:
+        return first_line(error)
     for parsed in values:
         problem = _missing_key(verb, base, parsed.key_or_group, set(known))
         if problem:

@@ -6,7 +6,8 @@
     ├── DataError          a data set that is missing, empty or unreadable
     ├── RunError           a run directory or checkpoint that is missing, cut short or does not fit
     ├── MetricError        an evaluation that cannot be made as asked
-    └── DeviceError        a device, precision or compiler that this machine lacks
+    ├── DeviceError        a device, precision or compiler that this machine lacks
+    └── Interrupted        not an error: a person asked to stop, and what was done is saved
 
 A message says what was given, what is allowed and what to type instead.
 """
@@ -43,6 +44,10 @@ class MetricError(GanError):
 
 class DeviceError(GanError):
     """A device, precision or compiler that this machine lacks."""
+
+
+class Interrupted(GanError):  # noqa: N818
+    """Not an error: a person asked to stop, and what was done is saved. A sweep ends with it."""
 
 
 def nearest(word: str, choices: Iterable[str]) -> str | None:

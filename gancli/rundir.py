@@ -21,6 +21,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError  # type: ignore[import-untyped]
 
 from gancli.errors import RunError, suggestion
 from gancli.files import read_json, write_json, write_text
@@ -45,7 +46,7 @@ class RunDir:
         """The configuration that made this run. Raises RunError."""
         try:
             config = OmegaConf.to_container(OmegaConf.load(self.path / "config.yaml"))
-        except (OSError, ValueError, OmegaConfBaseException) as error:
+        except (OSError, ValueError, OmegaConfBaseException, YAMLError) as error:
             raise RunError(f"{self.path}: cannot read config.yaml ({' '.join(str(error).split())})") from None
         if not isinstance(config, dict):
             raise RunError(f"{self.path}: config.yaml holds no configuration")
@@ -53,7 +54,10 @@ class RunDir:
 
     def about(self) -> dict[str, Any]:
         """run.json's content. Raises RunError."""
-        return dict(read_json(self.path / "run.json"))
+        about = read_json(self.path / "run.json")
+        if not isinstance(about, dict):
+            raise RunError(f"{self.path / 'run.json'} is damaged: it holds no values by name")
+        return about
 
     def update(self, **values: Any) -> None:
         """Change values in run.json, all at once."""
@@ -71,7 +75,10 @@ class RunDir:
             file.write(json.dumps(row) + "\n")
 
     def forget_after(self, step: int) -> None:
-        """Drop the rows past `step`, and a last row that was cut short: the run goes on from there."""
+        """Drop rows, grids and checkpoints past `step`, and a row that was cut short: the run goes on from there."""
+        for path in [*self.checkpoints.glob("*.*"), *self.samples.glob("*.png")]:
+            if path.stem.isdigit() and int(path.stem) > step:
+                path.unlink()
         if not self.metrics.exists():
             return
         kept = []
@@ -89,28 +96,43 @@ class RunDir:
             import fcntl
         except ImportError:  # no such thing on this system
             return
-        self._lock = (self.path / ".lock").open("w")
+        if self._lock is not None:
+            return
+        try:
+            self._lock = (self.path / ".lock").open("w")
+        except OSError as error:
+            raise RunError(
+                f"cannot write to {self.path}: {error.strerror}; choose another place with run_dir=PATH"
+            ) from None
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             self._lock.close()
+            self._lock = None
             raise RunError(f"{self.path}: another process is training here; wait for it or stop it") from None
+        for left in [*self.path.glob(".*.*"), *self.checkpoints.glob(".*"), *self.samples.glob(".*")]:
+            left.unlink()  # temporary files of a process that was killed
 
     def unlock(self) -> None:
         """Let others in again."""
         if self._lock is not None:
-            self._lock.close()
             (self.path / ".lock").unlink(missing_ok=True)
+            self._lock.close()
             self._lock = None
 
     def best(self) -> int:
-        """The step whose checkpoint has the lowest FID among this run's results. Raises RunError if there are none."""
-        scores = [(r["fid"], r["step"]) for r in map(read_json, self.results.glob("*.json")) if "fid" in r]
+        """The step with the lowest FID among the results of one protocol, the newest. Raises RunError if none."""
+        scores: dict[str, list[tuple[float, int]]] = {}
+        for path in sorted(self.results.glob("*.json"), key=lambda p: p.stat().st_mtime_ns):
+            try:
+                found = read_json(path)
+                protocol, score = str(found["protocol_id"]), (float(found["fid"]), int(found["step"]))
+            except (RunError, KeyError, TypeError, ValueError):
+                continue  # another metric's result, or a damaged one
+            scores[protocol] = [*scores.pop(protocol, []), score]  # the newest protocol comes last
         if not scores:
-            raise RunError(
-                f"{self.path}: no checkpoint has an FID yet; run gan eval run={self.path} checkpoint=STEP first"
-            )
-        return int(min(scores)[1])
+            raise RunError(f"{self.path}: no checkpoint has an FID yet; run gan eval run={self.path} checkpoint=STEP")
+        return min(scores[list(scores)[-1]])[1]
 
     def listing(self) -> dict[int, Path]:
         """The checkpoint files by step, in order."""
@@ -131,16 +153,28 @@ class RunDir:
         return found[step]
 
 
+def refuse_taken(chosen: str | None) -> None:
+    """Raise RunError where `run_dir` cannot be used, before any work is done for it."""
+    if chosen is None:
+        return
+    if not chosen.strip():
+        raise RunError("run_dir= is empty: give a path, or leave it out")
+    path = Path(chosen).expanduser()
+    if (path / "run.json").exists():
+        raise RunError(f"run_dir={chosen} holds a run already: resume={chosen} goes on with it; or choose another")
+    if path.exists() and not path.is_dir():
+        raise RunError(f"run_dir={chosen} is a file: choose another place")
+
+
 def new_directory(verb: str, name: str, chosen: str | None) -> Path:
     """Make the directory a verb writes to: `run_dir`, or outputs/VERB/DATE_TIME-NAME. Raises RunError."""
+    refuse_taken(chosen)
     try:
         if chosen is not None:
             path = Path(chosen).expanduser()
-            if (path / "run.json").exists():
-                raise RunError(
-                    f"run_dir={chosen} holds a run already: go on with it by resume={chosen}, or choose another"
-                )
             path.mkdir(parents=True, exist_ok=True)
+            if not os.access(path, os.W_OK | os.X_OK):
+                raise PermissionError(13, "Permission denied")
             return path
         stem = f"{datetime.now():%Y-%m-%d_%H-%M-%S}-{name}"
         for suffix in ["", *(f"-{k}" for k in range(2, 1000))]:
@@ -158,7 +192,7 @@ def new_directory(verb: str, name: str, chosen: str | None) -> Path:
 def find(which: str, key: str = "run") -> tuple[RunDir, Path | None]:
     """A run by its directory, a checkpoint file in it, or `last`; the file too when one was named. Raises RunError."""
     if which == "last":
-        runs = [p.parent for p in [*OUTPUTS.glob("train/*/run.json"), *OUTPUTS.glob("train/sweeps/*/*/run.json")]]
+        runs = [p.parent for p in OUTPUTS.glob("train/*/run.json")]
         if not runs:
             raise RunError(
                 f"{key}=last: no run under {OUTPUTS / 'train'} yet; start one with gan train, or give its path"
@@ -171,7 +205,10 @@ def find(which: str, key: str = "run") -> tuple[RunDir, Path | None]:
         ), None
     path = Path(which).expanduser()
     if path.is_file():
-        return RunDir(path.parent.parent), path
+        if path.suffix == ".json":
+            raise RunError(f"{key}={which} is no checkpoint: give a run directory, or a file of its checkpoints/")
+        inside = (path.parent.parent / "run.json").is_file()
+        return RunDir(path.parent.parent if inside else path), path
     if not path.is_dir():
         there = [p.name for p in OUTPUTS.glob("train/*") if p.is_dir() and p.name != "sweeps"]
         hint = suggestion(path.name, there) if there else "start one with gan train"

@@ -151,28 +151,36 @@ def load(
     """
     compute = compute or Compute()
     found, file = rundir.find(run)
+    if file is not None and which != "last":
+        raise RunError(f"run={run} is a checkpoint already: leave checkpoint={which} out, or give the run's directory")
     file = file or found.checkpoint(which)
     state = checkpoint.read(file, compute.device)
     try:
-        facts = DataFacts.read(state["data"])
-        game = assemble.game(state["config"], facts)
-        game.load_state_dict(state["game"])
-        averages = state["ema"]
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise RunError(f"{file} does not fit its own configuration: {' '.join(str(error).split())[:200]}") from None
+        sampler = _restore(state, ema, truncation, standing_stats, compute)
+    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+        words = " ".join(str(error).split())[:200]
+        raise RunError(f"{file} does not fit its own configuration: {type(error).__name__} {words}") from None
+    sampler.run = found.path
+    return sampler
+
+
+def _restore(
+    state: Mapping[str, Any], ema: bool, truncation: float | None, standing_stats: int, compute: Compute
+) -> Sampler:
+    """The sampler that a checkpoint's state describes."""
+    facts = DataFacts.read(state["data"])
+    game = assemble.game(state["config"], facts)
+    game.load_state_dict(state["game"])
     compute.place(game)
     nets: dict[str, nn.Module] = dict(game.nets.items())
-    if ema and averages:
-        for name, weights in averages.items():
+    averaged = bool(ema and state["ema"])
+    if averaged:
+        for name, weights in state["ema"].items():
             nets[name].load_state_dict(weights)
             nets[name] = settle(nets[name], game, compute, standing_stats) if standing_stats else nets[name].eval()
-    sampler = Sampler(
-        game, {name: net.eval().requires_grad_(False) for name, net in nets.items()}, facts, compute, truncation
-    )
-    sampler.run, sampler.step, sampler.config = found.path, int(state["step"]), state["config"]
-    sampler.about = {
-        "ema": bool(ema and averages),
-        "standing_stats": standing_stats if ema and averages else 0,
-        "seen": int(state["seen"]),
-    }
+    for net in nets.values():
+        net.eval().requires_grad_(False)
+    sampler = Sampler(game, nets, facts, compute, truncation)
+    sampler.step, sampler.config = int(state["step"]), dict(state["config"])
+    sampler.about = {"ema": averaged, "standing_stats": standing_stats if averaged else 0, "seen": int(state["seen"])}
     return sampler

@@ -13,7 +13,7 @@ Node = dict[str, Any]  # a group's part of the configuration, checked against wh
 def at_least(least: int, **values: float | None) -> None:
     """Raise ConfigError for the first value below `least`; None passes."""
     for name, value in values.items():
-        if value is not None and value < least:
+        if value is not None and not least <= value < float("inf"):
             raise ConfigError(f"{name}={value:g}: must be at least {least}")
 
 
@@ -61,7 +61,7 @@ class DrawSettings:
 
     def __post_init__(self) -> None:
         at_least(0, seed=self.seed, standing_stats=self.standing_stats)
-        if self.truncation is not None and self.truncation <= 0:
+        if self.truncation is not None and not 0 < self.truncation < float("inf"):
             raise ConfigError(f"truncation={self.truncation:g}: a threshold above 0, such as 0.5, or null for none")
 
 

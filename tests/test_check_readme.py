@@ -77,3 +77,23 @@ def test_every_command_runs(gan: Gan, corner: Path) -> None:
         assert answer.code == 0, (command, answer.err)
         ran += 1
     assert ran >= 10
+
+
+def test_python_of_the_readme(gan: Gan, trained: Path) -> None:
+    """The snippets run as they stand: loading a run, a loss of one's own, a data set of one's own."""
+    import torch
+    from torch import Tensor
+
+    from gancli.data.source import Source, finish
+    from gancli.losses.adversarial import AdversarialLoss
+
+    blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    names = {"np": np, "Tensor": Tensor, "Source": Source, "finish": finish, "AdversarialLoss": AdversarialLoss}
+    for block in blocks:
+        exec("from __future__ import annotations\n" + block.replace('load("last")', f"load({str(trained)!r})"), names)
+    assert names["images"].shape == (16, 1, 8, 8)  # type: ignore[attr-defined]
+    loss = names["Exponential"]()  # type: ignore[operator]
+    assert loss.discriminator(torch.zeros(2), torch.zeros(2)) == 2
+    source = names["stripes"](size=16, limit=5)  # type: ignore[operator]
+    assert len(source) == 5
+    assert source.shape == (1, 16, 16)

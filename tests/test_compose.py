@@ -11,7 +11,7 @@ from torch import nn
 
 from gancli import assemble
 from gancli.assemble import DataFacts, check_sections
-from gancli.build import check, convert, find, make_as
+from gancli.build import SECTIONS, check, convert, find, make_as
 from gancli.config import compose, conf_dir, expand, groups, quote
 from gancli.device import Compute
 from gancli.errors import CombinationError, ConfigError
@@ -133,8 +133,28 @@ def test_several_penalties_add_up() -> None:
      "gancli.nets.dcgan.nn", "gancli.nets.dcgan.LEAK", "gancli.nets..os.system", "gancli.nets.dcgan.Generator.forward"],
 )  # fmt: skip
 def test_only_parts_of_gan_can_be_built(target: str | None) -> None:
-    with pytest.raises(ConfigError):
-        find(target)
+    for section in SECTIONS:
+        with pytest.raises(ConfigError):
+            find(target, section)
+
+
+@pytest.mark.parametrize(
+    ("section", "target"),
+    [
+        ("model.G", "gancli.metrics.weights.fetched"),
+        ("model.G", "gancli.nets.layers.norms.norm"),
+        ("loss", "gancli.losses.penalties.R1"),
+        ("loss", "gancli.losses.adversarial.AdversarialLoss"),
+        ("loss", "gancli.data.noise.noise"),
+        ("dataset", "gancli.data.cache.store"),
+        ("observers.x", "gancli.observers.observer.Stop"),
+        ("game", "gancli.games.noise.Latent"),
+        ("extractor", "gancli.metrics.weights.read"),
+    ],
+)
+def test_each_section_builds_its_own_kind_of_part(section: str, target: str) -> None:
+    with pytest.raises(ConfigError, match="_target_"):
+        find(target, section)
 
 
 def test_values_are_converted_or_refused() -> None:

@@ -105,10 +105,11 @@ def test_resume_goes_back_past_a_damaged_checkpoint(gan: Gan, trained: Path) -> 
 def test_signals_save_and_leave_cleanly(gan: Gan, number: signal.Signals) -> None:
     before = signal.getsignal(number)
 
-    def soon() -> None:
-        while not Path("r/metrics.jsonl").exists():
+    def soon() -> None:  # at most 20 s
+        for _ in range(4000):
+            if Path("r/metrics.jsonl").exists():
+                return os.kill(os.getpid(), number)
             time.sleep(0.005)
-        os.kill(os.getpid(), number)
 
     sender = threading.Thread(target=soon)
     sender.start()

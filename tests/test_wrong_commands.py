@@ -57,6 +57,37 @@ WRONG = [
     ("train -m steps=1,x", "expected a whole number"),
     ("train loss._target_=os.system", "can be built"),
     ("train dataset._target_=gancli.data.folder.os", "not a part that a configuration can build"),
+    ("train loss._target_=gancli.losses.penalties.R1", "not a part that loss can build"),
+    ("train model.G._target_=gancli.metrics.weights.fetched", "only parts of gancli.nets"),
+    ("train model=[dcgan,sngan]", "one model at a time"),
+    ("train model=mlp ~model.G", "missing key model.G"),
+    ("train model.G=null", "model.G"),
+    ("train ~model.name", "model.name"),
+    ("train model.name=../x", "model.name"),
+    ("train model@foo=dcgan", "model@foo"),
+    ("train optimizer.G.betas=[a,b]", "expected 2 numbers"),
+    ("train +optimizer.G.fused=true +optimizer.G.foreach=true", "optimizer.G"),
+    ("train max_time=nan", "max_time"),
+    ("train optimizer.clip=nan", "optimizer.clip"),
+    ("train penalty=r1 penalty.r1.weight=nan", "weight >= 0"),
+    ("train penalty=clip +penalty.clip.every=0", "every >= 1"),
+    ("train penalty=wgan_gp penalty.wgan_gp.weight=0 loss=wasserstein", "penalty="),
+    ("train run_dir=", "run_dir="),
+    ("train -m steps=1,2 run_dir=both", "shared by all jobs"),
+    ("train -m --cfg job seed=1,2", "--cfg"),
+    ("train --cfg job --package nope", "gan train --help"),
+    ("train --config-dir", "name a folder"),
+    ("train resume={run} run_dir=elsewhere", "leave run_dir out"),
+    ("train resume={odd} steps=9", "run.json"),
+    ("sample run={odd} seed=1", "damaged"),
+    ("sample run={run}/run.json", "no checkpoint"),
+    ("sample run={run}/checkpoints/00000004.pt checkpoint=2", "leave checkpoint=2 out"),
+    ("sample run={run} run_dir=empty/file", "is a file"),
+    ("sample run={run} seeds=0-99999999999", "a million"),
+    ("sample run={run} seeds=²", "0-15"),
+    ("eval run=nowhere", "no such run"),
+    ("eval run={run} run_dir={run}", "holds a run already"),
+    ("eval run={run} reference=nope", "reference=nope"),
     ("train model=dcgan loss=wasserstein", "penalty=wgan_gp"),
     ("train penalty=wgan_gp model.D.norm=batch", "model.D.norm=auto"),
     ("train model=sngan penalty=clip", "spectral norm"),
@@ -112,7 +143,11 @@ def corner(tmp_path: Path, trained: Path, monkeypatch: pytest.MonkeyPatch) -> di
     shutil.copytree(trained, tmp_path / "hurt")
     last = tmp_path / "hurt" / "checkpoints" / "00000006.pt"
     last.write_bytes(last.read_bytes()[:-200])
-    return {"run": str(trained), "hurt": str(tmp_path / "hurt")}
+    shutil.copytree(trained, tmp_path / "odd")
+    (tmp_path / "odd" / "run.json").write_text("3")
+    for path in (tmp_path / "odd" / "checkpoints").glob("*.json"):
+        path.write_text("[1]")
+    return {"run": str(trained), "hurt": str(tmp_path / "hurt"), "odd": str(tmp_path / "odd")}
 
 
 def snapshot(*folders: Path) -> dict[Path, int]:

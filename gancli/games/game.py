@@ -54,6 +54,7 @@ class Game(nn.Module):
     couples: Couples = 1
     labelled: bool = False  # whether latents come with labels
     classes: int = 0
+    twice: set[str] = set()  # noqa: RUF012  # networks that are differentiated twice: not to be compiled
 
     def players(self) -> dict[str, list[nn.Module]]:
         """Who plays, each with the networks its optimizer moves."""

@@ -67,11 +67,15 @@ class NoiseGame(Game):
         super().__init__()
         if d_steps < 1 or g_size < 1:
             raise ConfigError(f"game.d_steps and game.g_size are at least 1, not {d_steps} and {g_size}")
+        missing = {"G", "D"} - set(nets)
+        if missing:
+            raise ConfigError(f"missing key model.{min(missing)}: this game is played by G and D")
         self.nets = nn.ModuleDict(nets)
         self.loss, self.penalties, self.latent, self.classes = loss, dict(penalties), latent, classes
         self.labelled = any(getattr(net, "conditional", False) for net in nets.values())
         self.d_has_batch_norm = any(isinstance(m, _BatchNorm) for m in nets["D"].modules())
         self._refuse_nonsense()
+        self.twice = {"D"} if any(p.per_sample for p in self.penalties.values()) else set()
 
         eager = {name: p for name, p in self.penalties.items() if p.every == 1}
         lazy = {name: p for name, p in self.penalties.items() if p.every > 1}
@@ -138,7 +142,8 @@ class NoiseGame(Game):
         penalty = self.penalties[name]
 
         def loss(batch: Batch, rng: Rng) -> Outcome:
-            (x, y), (fake, y_fake) = self._real(batch), self._fakes(rng)
+            x, y = self._real(batch)
+            fake, y_fake = self._fakes(rng) if penalty.needs_fake else (None, None)
             cost = penalty(self._context(x, fake, y, y_fake, rng))
             return Outcome({} if cost is None else {f"penalty_{name}": penalty.weight * cost})
 
@@ -155,7 +160,7 @@ class NoiseGame(Game):
         y = self._labels(rng)
         return self.nets["G"](self.latents(rng), y), y
 
-    def _context(self, x: Tensor, fake: Tensor, y: Tensor | None, y_fake: Tensor | None, rng: Rng) -> Context:
+    def _context(self, x: Tensor, fake: Tensor | None, y: Tensor | None, y_fake: Tensor | None, rng: Rng) -> Context:
         dtype = next(self.nets["D"].parameters()).dtype
 
         def judge(images: Tensor, labels: Tensor | None) -> Tensor:
@@ -164,11 +169,13 @@ class NoiseGame(Game):
                 scales = self.nets["D"](images, labels).scales()
                 return sum_of([s.flatten(1).mean(1) for s in scales]) if scales[0].dim() > 1 else sum_of(scales)
 
-        return Context(dict(self.nets.items()), judge, x.to(dtype), fake.to(dtype), y, y_fake, rng)
+        return Context(
+            dict(self.nets.items()), judge, x.to(dtype), None if fake is None else fake.to(dtype), y, y_fake, rng
+        )
 
     def _refuse_nonsense(self) -> None:
         spectral = any(is_spectral(m) for m in self.nets["D"].modules())
-        if self.loss.lipschitz and not spectral and not any(p.lipschitz for p in self.penalties.values()):
+        if self.loss.lipschitz and not spectral and not any(p.lipschitz and p.weight for p in self.penalties.values()):
             raise CombinationError(
                 "the wasserstein loss needs a critic of bounded slope and nothing bounds this one:"
                 " add penalty=wgan_gp, penalty=r1 or penalty=clip, or take a D with spectral norm (model=sngan)"
@@ -179,9 +186,9 @@ class NoiseGame(Game):
                     f"penalty={name} looks at each image's own gradient and D's batch norm mixes the images of a batch:"
                     " set model.D.norm=auto (layer norm here), layer or none"
                 )
-            if name == "clip" and spectral:
+            if penalty.undone_by_spectral and spectral:
                 raise CombinationError(
-                    "penalty=clip bounds weights that spectral norm divides by their size again, so it does nothing:"
+                    f"penalty={name} bounds weights that spectral norm divides by their size again, so it does nothing:"
                     " use penalty=none, or a D without spectral norm (model=dcgan)"
                 )
 

@@ -18,13 +18,13 @@ class Context:
     """What a penalty may look at, in the parameters' dtype and outside autocast.
 
     nets: the game's networks by player. judge: (images, labels) -> D's logits [B]. real, fake: [B, ...], without a
-    graph. y, y_fake: int64 [B] or None. rng: numbers for this micro-batch.
+    graph (fake: None where it is not needed). y, y_fake: int64 [B] or None. rng: numbers for this micro-batch.
     """
 
     nets: Mapping[str, nn.Module]
     judge: Callable[[Tensor, Tensor | None], Tensor]
     real: Tensor
-    fake: Tensor
+    fake: Tensor | None
     y: Tensor | None
     y_fake: Tensor | None
     rng: Rng
@@ -36,7 +36,8 @@ class Penalty:
 
     weight: λ. every: pay each `every` steps only, `every` times as much (lazy regularisation, Karras et al. 2020,
     section 3.1). player: who pays. per_sample: built on each sample's own gradient, which batch statistics in D would
-    falsify. lipschitz: bounds D's slope. Raises ConfigError for a weight below 0 or `every` below 1.
+    falsify. lipschitz: bounds D's slope. needs_fake: looks at fakes. undone_by_spectral: bounds a
+    size that spectral norm divides away. Raises ConfigError for a weight below 0 or `every` below 1.
     """
 
     weight: float = 1.0
@@ -45,9 +46,11 @@ class Penalty:
     player: ClassVar[str] = "D"
     per_sample: ClassVar[bool] = False
     lipschitz: ClassVar[bool] = False
+    needs_fake: ClassVar[bool] = False
+    undone_by_spectral: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        if self.weight < 0 or self.every < 1:
+        if not 0 <= self.weight < float("inf") or self.every < 1:
             raise ConfigError(
                 f"a penalty has weight >= 0 and every >= 1, not weight={self.weight:g} every={self.every}"
             )
@@ -81,11 +84,13 @@ class WganGp(Penalty):
     weight: float = 10.0
     per_sample = True
     lipschitz = True
+    needs_fake = True
 
     def __call__(self, context: Context) -> Tensor:
         """(‖∇‖₂ - 1)² over all non-batch dimensions, mean over the batch."""
         rows = (len(context.real),) + (1,) * (context.real.dim() - 1)
         share = context.rng.uniform("wgan_gp").to(context.real.dtype).view(rows)
+        assert context.fake is not None  # needs_fake
         between = torch.lerp(context.fake.to(context.real.dtype), context.real, share)
         slopes: Tensor = torch.linalg.vector_norm(input_gradient(context.judge, between, context.y), dim=1)
         return (slopes - 1).square().mean()
@@ -120,9 +125,11 @@ class Clip(Penalty):
 
     value: float = 0.01
     lipschitz = True
+    undone_by_spectral = True
 
     def __post_init__(self) -> None:
-        if self.value <= 0:
+        super().__post_init__()
+        if not self.value > 0:
             raise ConfigError(
                 f"penalty.clip.value={self.value:g}: weights are clipped to a range above 0, such as 0.01"
             )

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 
 from gancli.errors import ConfigError
-from gancli.observers.observer import Event, Observer, Row, RunView, Stop
+from gancli.observers.observer import Event, Observer, Row, RunView, diverged
 
 
 class Metrics(Observer):
@@ -37,8 +37,4 @@ class Metrics(Observer):
             {"step": view.step, "seen": view.seen, **times} | {k: None if k in broken else v for k, v in values.items()}
         )
         if broken:
-            yield Stop(
-                f"{broken[0]} is no longer a finite number at step {view.step}: the run diverged;"
-                " lower optimizer.G.lr and optimizer.D.lr, add a penalty, or set optimizer.clip",
-                failed=True,
-            )
+            yield diverged(broken[0], view.step)

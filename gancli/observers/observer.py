@@ -43,6 +43,15 @@ class Stop:
     failed: bool = False
 
 
+def diverged(what: str, step: int) -> Stop:
+    """The end of a run whose numbers are numbers no more, with the remedies."""
+    return Stop(
+        f"{what} is no longer a finite number at step {step}: the run diverged;"
+        " lower optimizer.G.lr and optimizer.D.lr, add a penalty, or set optimizer.clip",
+        failed=True,
+    )
+
+
 Event = Row | Picture | Keep | Stop
 
 

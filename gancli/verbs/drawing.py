@@ -21,6 +21,7 @@ def compute(settings: DrawSettings) -> device.Compute:
 
 def sampler(settings: DrawSettings) -> Sampler:
     """The trained generator that the settings ask for. Raises RunError."""
+    rundir.refuse_taken(settings.run_dir)
     options: dict[str, Any] = {
         "ema": settings.ema,
         "truncation": settings.truncation,

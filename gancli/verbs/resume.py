@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gancli import rundir
@@ -23,13 +24,19 @@ FREE = frozenset(
 def recorded_overrides(which: str) -> list[str]:
     """The command line a run was started with, so that resuming composes the same configuration. Raises RunError."""
     run, _ = rundir.find(which, key="resume")
-    return [str(o) for o in run.about().get("overrides", []) if not str(o).startswith(("resume=", "run_dir=", "init="))]
+    recorded = run.about().get("overrides") or []
+    if not isinstance(recorded, list):
+        raise RunError(f"{run.path / 'run.json'} is damaged: its overrides are no list")
+    return [str(o) for o in recorded if str(o).lstrip("+").partition("=")[0] not in ("resume", "run_dir", "init")]
 
 
-def reopen(settings: TrainSettings, config: Mapping[str, Any], facts: DataFacts, engine: Engine) -> RunDir:
-    """Take up a run where its newest whole checkpoint stands. Raises RunError where it is not the same run any more."""
-    from gancli import checkpoint
+def reopen(
+    settings: TrainSettings, config: Mapping[str, Any], facts: DataFacts, engine: Engine
+) -> tuple[RunDir, float]:
+    """Take up a run, locked, where its newest whole checkpoint stands; its seconds of training so far, too.
 
+    Raises RunError where it is not the same run any more.
+    """
     which = f"resume={settings.resume}"
     run, file = rundir.find(str(settings.resume), key="resume")
     changed = differences(run.config(), config)
@@ -37,6 +44,17 @@ def reopen(settings: TrainSettings, config: Mapping[str, Any], facts: DataFacts,
         raise RunError(
             f"{which}: the run was configured otherwise ({'; '.join(changed[:5])}); init= starts a new one from it"
         )
+    run.lock()
+    try:
+        return run, _take(run, file, which, settings.steps, facts, engine)
+    except BaseException:
+        run.unlock()
+        raise
+
+
+def _take(run: RunDir, file: Path | None, which: str, steps: int, facts: DataFacts, engine: Engine) -> float:
+    from gancli import checkpoint
+
     if file is not None:
         state = checkpoint.read(file, engine.compute.device)
     else:
@@ -45,13 +63,13 @@ def reopen(settings: TrainSettings, config: Mapping[str, Any], facts: DataFacts,
             run.say(f"passed over: {problem}")
     if state["data"]["fingerprint"] != facts.fingerprint:
         raise RunError(f"{which}: the data set {facts.name} has changed since the run was trained on it")
-    if state["step"] >= settings.steps:
-        raise RunError(f"{which}: the run is at step {state['step']} of {settings.steps}; give it more with steps=N")
+    if state["step"] >= steps:
+        raise RunError(f"{which}: the run is at step {state['step']} of {steps}; give it more with steps=N")
     try:
         engine.load(state)
-    except (KeyError, RuntimeError, ValueError) as error:
+    except (KeyError, RuntimeError, ValueError, TypeError, AttributeError) as error:
         raise RunError(f"{which}: the checkpoint does not fit: {' '.join(str(error).split())[:200]}") from None
-    return run
+    return float(state.get("seconds", 0.0))
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:

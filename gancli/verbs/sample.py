@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ def run(config: Mapping[str, Any], overrides: Sequence[str]) -> Path:
     about = found.protocol() | {
         "n": len(pairs),
         "seeds": [s if seeds else [s, k] for s, k in pairs],
-        "classes": labels and labels.tolist(),
+        "classes": None if labels is None else labels.tolist(),
     }
     folder = directory("sample", settings, found.run.name, about)
     if settings.format == "npz":
@@ -42,8 +43,14 @@ def run(config: Mapping[str, Any], overrides: Sequence[str]) -> Path:
         pictures.save_png(target, pictures.scatter(samples))
     elif settings.format == "png":
         target = folder
-        for (seed, k), image in zip(pairs, to_uint8(samples), strict=True):
-            pictures.save_png(folder / (f"seed{seed}.png" if seeds else f"{k:06d}.png"), pictures.to_pixels(image))
+        marks = (
+            [f"-class{c}" for c in labels.tolist()]
+            if settings.classes is not None and labels is not None
+            else [""] * len(pairs)
+        )
+        for (seed, k), mark, image in zip(pairs, marks, to_uint8(samples), strict=True):
+            name = f"seed{seed}{mark}.png" if seeds else f"{k:06d}{mark}.png"
+            pictures.save_png(folder / name, pictures.to_pixels(image))
     else:
         target = folder / "grid.png"
         pictures.save_png(target, pictures.sheet(to_uint8(samples), pictures.columns_for(len(pairs))))
@@ -62,11 +69,12 @@ def seed_list(seeds: str | list[int] | None) -> list[int]:
     found: list[int] = []
     for part in str(seeds).strip("[]").split(","):
         first, dash, last = part.strip().partition("-")
-        if not first.isdigit() or (dash and not (last.isdigit() and int(last) >= int(first))):
+        ends = re.fullmatch(r"[0-9]{1,18}", first) and (not dash or re.fullmatch(r"[0-9]{1,18}", last))
+        if not ends or int(last or first) < int(first):
             raise ConfigError(f"seeds={seeds}: write a range such as 0-15, or a list such as 3,7,11")
+        if len(found) + int(last or first) - int(first) >= 1_000_000:
+            raise ConfigError(f"seeds={seeds}: at most a million seeds at a time")
         found += range(int(first), int(last or first) + 1)
-    if len(found) > 1_000_000:
-        raise ConfigError(f"seeds={seeds}: {len(found):,} seeds; at most a million at a time")
     return found
 
 

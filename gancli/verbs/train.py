@@ -13,6 +13,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -20,8 +21,8 @@ from gancli import assemble, checkpoint, device, rundir
 from gancli.assemble import DataFacts
 from gancli.build import make, make_as
 from gancli.engine import Engine
-from gancli.errors import DeviceError, GanError, RunError
-from gancli.observers.observer import Event, Keep, Observer, Picture, Row, RunView, Stop
+from gancli.errors import ConfigError, DeviceError, GanError, Interrupted, RunError
+from gancli.observers.observer import Event, Keep, Observer, Picture, Row, RunView, Stop, diverged
 from gancli.pictures import save_png
 from gancli.rundir import RunDir
 from gancli.settings import TrainSettings
@@ -39,48 +40,88 @@ class Session:
     observers: list[Observer]
     run: RunDir
     about: dict[str, Any]
-    spent: float = 0.0
+    spent: float = 0.0  # seconds of training, over all resumes
+    estimate: float = 0.0  # seconds a step
+    resumed: bool = False
     stop: Stop | None = None
     wanted: list[str] = field(default_factory=list)  # signals that came in
 
 
 def run(config: Mapping[str, Any], overrides: Sequence[str]) -> Path:
-    """Train as configured; returns the run directory. Raises GanError, and then nothing was written but by the run."""
+    """Train as configured; returns the run directory. Nothing is written before all parts stand and a step was tried.
+
+    Raises GanError; Interrupted where a signal ended the run, which is then saved.
+    """
     settings = make_as(TrainSettings, config, "")
-    assemble.check_sections(settings)
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise DeviceError("gan train runs in one process so far and was started in several: start it without torchrun")
+    _refuse(settings)
     compute = device.resolve(
         make_as(device.DeviceChoice, settings.device, "device"),
         make_as(device.PrecisionChoice, settings.precision, "precision"),
     )
     source = assemble.data(settings)
     facts = DataFacts.of(source)
-    game = assemble.game(config, facts)
-    engine = assemble.engine(settings, source, game, compute)
+    engine = assemble.engine(settings, source, assemble.game(config, facts), compute)
     observers = [make(node, f"observers.{name}") for name, node in settings.observers.items() if node is not None]
-    about = {"parameters": {name: parameters(nets) for name, nets in game.players().items()}}
+    notes = [*compute.notes, *split_notes(engine)]
+    if settings.compile and settings.steps:
+        notes += device.compile_networks(dict(engine.game.nets.items()), twice=engine.game.twice, device=compute.device)
 
-    reopened = reopen(settings, config, facts, engine) if settings.resume else None
-    if settings.init and not reopened:
-        start_from(settings.init, engine)
-    folder = (
-        reopened.path
-        if reopened
-        else rundir.new_directory("train", f"{settings.model['name']}-{facts.name}", settings.run_dir)
-    )
-    session = Session(settings, config, engine, facts, observers, reopened or RunDir(folder), about)
-    session.run.lock()
-    try:
-        _open(session, overrides, [*compute.notes, *split_notes(engine)], resumed=reopened is not None)
-        _train(session)
-    except BaseException as error:
-        reason = str(error) if isinstance(error, GanError) else f"{type(error).__name__}: {error}"
-        session.run.update(status="failed", reason=" ".join(reason.split()), step=engine.step_number)
-        raise
-    finally:
-        session.run.unlock()
+    wanted: list[str] = []
+    with _Signals(wanted):
+        session = _session(settings, config, engine, facts, observers, wanted)
+        try:
+            _open(session, overrides, notes)
+            _train(session)
+        except BaseException as error:
+            reason = str(error) if isinstance(error, GanError) else f"{type(error).__name__}: {error}"
+            session.run.update(status="failed", reason=" ".join(reason.split()), step=engine.step_number)
+            raise
+        finally:
+            session.run.unlock()
+    if wanted:
+        raise Interrupted(f"stopped by {wanted[0]}")
     return session.run.path
+
+
+def _refuse(settings: TrainSettings) -> None:
+    """Raise for what can be told from the settings alone."""
+    assemble.check_sections(settings)
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise DeviceError("gan train runs in one process so far and was started in several: start it without torchrun")
+    if settings.resume and settings.run_dir:
+        raise ConfigError("resume= goes on in the run's own directory: leave run_dir out")
+    rundir.refuse_taken(settings.run_dir)
+
+
+def _session(
+    settings: TrainSettings,
+    config: Mapping[str, Any],
+    engine: Engine,
+    facts: DataFacts,
+    observers: list[Observer],
+    wanted: list[str],
+) -> Session:
+    """Reopen a run, or make a new one after a step was tried: what cannot step leaves nothing behind."""
+    about = {"parameters": {name: parameters(nets) for name, nets in engine.game.players().items()}}
+    parts = (settings, config, engine, facts, observers)
+    if settings.resume:
+        reopened, spent = reopen(settings, config, facts, engine)
+        return Session(*parts, reopened, about, spent, _rehearse(engine), resumed=True, wanted=wanted)
+    if settings.init:
+        start_from(settings.init, engine)
+    estimate = _rehearse(engine) if settings.steps else 0.0
+    new = RunDir(rundir.new_directory("train", f"{settings.model['name']}-{facts.name}", settings.run_dir))
+    new.lock()
+    return Session(*parts, new, about, 0.0, estimate, wanted=wanted)
+
+
+def _rehearse(engine: Engine) -> float:
+    """Seconds a step will take. Raises DeviceError where the device's memory is too small for it."""
+    try:
+        return engine.rehearse()
+    except torch.OutOfMemoryError:
+        half = max(1, (engine.micro_batch or engine.batch_size) // 2)
+        raise DeviceError(f"a step does not fit into the device's memory: try micro_batch={half}, or less") from None
 
 
 def split_notes(engine: Engine) -> list[str]:
@@ -96,10 +137,10 @@ def parameters(nets: Iterable[nn.Module]) -> int:
     return sum(p.numel() for net in nets for p in net.parameters())
 
 
-def _open(session: Session, overrides: Sequence[str], notes: list[str], resumed: bool) -> None:
+def _open(session: Session, overrides: Sequence[str], notes: list[str]) -> None:
     """Write down what this run is before its first step."""
     run, engine, settings = session.run, session.engine, session.settings
-    if resumed:
+    if session.resumed:
         run.forget_after(engine.step_number)
     state = {
         "status": "running",
@@ -119,39 +160,43 @@ def _open(session: Session, overrides: Sequence[str], notes: list[str], resumed:
         counts,
         *notes,
     ]
-    for line in [*lines, *([f"resumed at step {engine.step_number}"] if resumed else [])]:
+    for line in [*lines, *([f"resumed at step {engine.step_number}"] if session.resumed else [])]:
         _say(run, line)
 
 
 def _train(session: Session) -> None:
     """The loop: a step, then whoever looks at it. Ctrl-C and SIGTERM end it after the current step."""
-    engine, settings, run = session.engine, session.settings, session.run
-    todo = engine.step_number < settings.steps
-    if settings.compile and todo:
-        twice = {"D"} if getattr(engine.game, "penalties", None) else set[str]()
-        for note in device.compile_networks(dict(engine.game.nets.items()), twice=twice, device=engine.compute.device):
-            _say(run, note)
-    view = RunView(engine, settings.steps, estimate=engine.rehearse() if todo else 0.0, began_at=engine.step_number)
-    view.final = not todo
+    engine, settings = session.engine, session.settings
+    view = RunView(engine, settings.steps, estimate=session.estimate, began_at=engine.step_number)
+    view.final = engine.step_number >= settings.steps
     began, spent = time.perf_counter(), session.spent
-    with _Signals(session.wanted):
-        try:
-            for observer in session.observers:
-                observer.open(view)
-            if not run.listing():
-                _look(session, view)  # a checkpoint and a grid stand before the first step
-            while not view.final and session.stop is None:
-                view.logs = engine.step()
-                view.seconds = session.spent = spent + time.perf_counter() - began
-                late = settings.max_time is not None and time.perf_counter() - began >= settings.max_time * 60
-                view.final = engine.step_number >= settings.steps or bool(session.wanted) or late
-                _look(session, view)
-                if late and engine.step_number < settings.steps:
-                    session.stop = session.stop or Stop(f"max_time={settings.max_time:g} minutes are over")
-        finally:
-            for observer in session.observers:
-                observer.close()
+    try:
+        for observer in session.observers:
+            observer.open(view)
+        if not session.resumed:
+            _look(session, view)
+            _keep_now(session)  # a checkpoint stands before the first step, whoever looks on
+        while not view.final and session.stop is None:
+            view.logs = engine.step()
+            now = time.perf_counter()
+            view.seconds = session.spent = spent + now - began
+            late = settings.max_time is not None and now - began >= settings.max_time * 60
+            view.final = engine.step_number >= settings.steps or bool(session.wanted) or late
+            _look(session, view)
+            if late and engine.step_number < settings.steps:
+                session.stop = session.stop or Stop(f"max_time={settings.max_time:g} minutes are over")
+        _keep_now(session)
+    finally:
+        for observer in session.observers:
+            observer.close()
     _close(session)
+
+
+def _keep_now(session: Session) -> None:
+    """Save this moment, unless it is saved already or the run has failed."""
+    failed = session.stop is not None and session.stop.failed
+    if not failed and session.engine.step_number not in session.run.listing():
+        _save_if_finite(session)
 
 
 def _look(session: Session, view: RunView) -> None:
@@ -170,10 +215,20 @@ def _answer(session: Session, view: RunView, event: Event) -> None:
     elif isinstance(event, Picture):
         save_png(run.samples / f"{event.name}.png", event.image)
     elif isinstance(event, Keep):
-        save(session)
-        _prune(run, event.keep)
+        if _save_if_finite(session):
+            _prune(run, event.keep)
     elif isinstance(event, Stop):
         session.stop = event
+
+
+def _save_if_finite(session: Session) -> bool:
+    """Write a checkpoint; where a weight is no longer a number, end the run instead: the last good one stays."""
+    engine = session.engine
+    if not all(bool(p.isfinite().all()) for p in engine.game.parameters()):
+        session.stop = diverged("a weight", engine.step_number)
+        return False
+    save(session)
+    return True
 
 
 def save(session: Session) -> Path:

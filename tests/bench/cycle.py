@@ -126,7 +126,10 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--contiguous", action="store_true", help="ours in the contiguous format, too")
+    parser.add_argument("--threads", type=int, help="fewer threads than cores where other programs are busy, too")
     args = parser.parse_args()
+    if args.threads:
+        torch.set_num_threads(args.threads)
     found = measure(args.repeats, args.batch, not args.contiguous)
     print(f"SNGAN-32, batch {args.batch}, one D and one G step: ours {found['ours'] * 1e3:.0f} ms, ", end="")
     print(f"textbook {found['textbook'] * 1e3:.0f} ms, {found['ratio']:.2f} times faster (median of {args.repeats})")
