@@ -80,6 +80,9 @@ def _run(verb: str, words: list[str]) -> int:
     configs = [compose(verb, job, folders) for job in jobs]
     if len(jobs) > 1 and verb == "train" and any(o.startswith("run_dir=") for o in overrides):
         raise ConfigError("run_dir= would be shared by all jobs of the sweep: leave it out")
+    package = flags[flags.index("--package") + 1] if "--package" in flags[:-1] else "_global_"
+    if package != "_global_" and package.split(".")[0] not in configs[0]:
+        raise ConfigError(f"--package {package}: {suggestion(package, configs[0])}")
     if not shown:
         for config in configs:
             check(verb, config)

@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 import shutil
 import textwrap
+from typing import Any
+
+import yaml  # type: ignore[import-untyped]
 
 from gancli import __version__
 from gancli.config import conf_dir, defaults_lines, groups
@@ -134,10 +137,45 @@ def complete(line: str) -> list[str]:
     known = groups(verb)
     group, equals, start = last.partition("=")
     if equals:
-        return [f"{group}={choice}" for choice in known.get(group, []) if choice.startswith(start)]
-    inner = [f"{g}.{k}=" for g in known for c in known[g] for k, _, _ in _group_keys(g, c)]
-    names = [f"{n}=" for n in [*(k for k, _, _ in keys(verb)), *known]] + (inner if "." in last else [])
+        before = start[: max(start.rfind("["), start.rfind(",")) + 1]  # of a list, complete its last entry
+        fits = [choice for choice in known.get(group, []) if choice.startswith(start[len(before) :])]
+        return [f"{group}={before}{choice}" for choice in fits]
+    names = [f"{n}=" for n in [*(k for k, _, _ in keys(verb)), *known]]
+    if "." in last:
+        chosen = {g: c for g, e, c in (w.partition("=") for w in words[2:]) if e and g in known}
+        names += [f"{leaf}=" for leaf in leaves(verb, last.split(".")[0], chosen)]
     return sorted({n for n in [*names, "--help", "--cfg"] if n.startswith(last)})
+
+
+def leaves(verb: str, group: str, chosen: dict[str, str]) -> list[str]:
+    """The dotted keys inside a group, of the choice on the command line or the default one.
+
+    >>> "optimizer.G.lr" in leaves("train", "optimizer", {})
+    True
+    """
+    defaults = dict(line.strip()[2:].split(": ", 1) for line in defaults_lines(verb))
+    if group not in defaults:
+        return []
+    choices = re.split(r",\s*", chosen.get(group, defaults[group]).strip("[]"))
+    found: list[str] = []
+    while choices:
+        path = conf_dir() / group / f"{choices.pop(0)}.yaml"
+        if not path.is_file():
+            continue
+        text = path.read_text()
+        package = re.search(r"^# @package (\S+)", text, re.MULTILINE)
+        content = yaml.safe_load(text) or {}
+        choices += [d for d in content.pop("defaults", []) if isinstance(d, str) and d != "_self_"]
+        found += _dotted(content, {"_global_": ""}.get(package[1], package[1]) if package else group)
+    return [leaf for leaf in found if leaf.startswith(f"{group}.")]
+
+
+def _dotted(content: dict[str, Any], prefix: str) -> list[str]:
+    names = []
+    for name, value in content.items():
+        path = f"{prefix}.{name}" if prefix else str(name)
+        names += _dotted(value, path) if isinstance(value, dict) else [path] if name != "_target_" else []
+    return names
 
 
 def completion_script(shell: str) -> str:

@@ -19,9 +19,9 @@ PENALTIES = {"wgan_gp": WganGp(), "r1": R1(every=2)}
 
 def rank(number: int, folder: str) -> None:
     """One of two ranks: three steps, then its weights into a file."""
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29577", "GLOO_SOCKET_IFNAME": "lo"}
+    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", rank=number, world_size=2)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=number, world_size=2)
     engine = tiny.engine(
         tiny.game(penalties=PENALTIES), dtype=torch.float64, sgd=True, micro_batch=3, world=World.of_group()
     )

@@ -39,6 +39,10 @@ def test_the_readme_shows_every_verb() -> None:
         assert any(c.startswith(start) for c in shown), start
 
 
+def test_nothing_is_left_to_fill_in() -> None:
+    assert not re.search(r"@[A-Z]+@", README)
+
+
 def test_make_targets_and_pictures_exist() -> None:
     for command in commands():
         if command.startswith("make "):

@@ -57,6 +57,13 @@ def test_completion() -> None:
     assert "steps=" in complete("gan train ")
     assert "steps=" in complete("gan train model=dcgan st")
     assert "dataset.size=" in complete("gan train dataset.s")
+    assert complete("gan train optimizer.G.l") == ["optimizer.G.lr="]
+    assert complete("gan train observers.grid.e") == ["observers.grid.every="]
+    assert complete("gan train model=sngan model.e") == [f"model.ema.{k}=" for k in ("decay", "start", "warmup")]
+    assert complete("gan train penalty=r1 penalty.") == ["penalty.r1.every=", "penalty.r1.weight="]
+    assert complete("gan eval metrics=[fid,k") == ["metrics=[fid,kid"]
+    assert "dataset.root=" in complete("gan train dataset=folder dataset.")
+    assert "dataset.root=" not in complete("gan train dataset.")
     assert complete("gan sample form") == ["format="]
     assert complete("gan dance x") == []
 

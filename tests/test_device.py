@@ -84,6 +84,7 @@ def test_bf16_on_the_cpu_trains_close_to_fp32() -> None:
 def test_compile_leaves_penalised_networks_and_machines_without_a_compiler(monkeypatch: Patch) -> None:
     game = tiny.game()
     nets = dict(game.nets.items())
+    monkeypatch.setattr(device.shutil, "which", lambda name: name)
     notes = compile_networks(nets, twice={"D"}, device=torch.device("cpu"))
     assert "D stays uncompiled" in " ".join(notes)
     assert nets["G"]._compiled_call_impl is not None

@@ -49,7 +49,7 @@ def test_a_run_against_its_data(gan: Gan, run: Path, weights_file: Path) -> None
     assert "fid" in answer.out
     assert "results with protocol" in answer.out
     assert RunDir(run).checkpoint("best").stem == "00000006"
-    write_json(run / "eval" / "better.json", {"fid": results["fid"] / 2, "step": 2})
+    write_json(run / "eval" / "better.json", {**results, "fid": results["fid"] / 2, "step": 2})
     assert "at step 2" in gan("sample", f"run={run}", "checkpoint=best", "n=1").out
 
 

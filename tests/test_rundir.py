@@ -84,7 +84,11 @@ def test_checkpoints_by_name(here: Path) -> None:
     with pytest.raises(RunError, match="gan eval"):
         run.checkpoint("best")
     for step, fid in ((0, 300.0), (500, 12.0), (1000, 40.0)):
-        write_json(run.results / f"{step}.json", {"fid": fid, "step": step})
+        write_json(run.results / f"{step}.json", {"fid": fid, "step": step, "protocol_id": "a"})
+    write_json(run.results / "damaged.json", {"fid": 3})
+    old = run.results / "other.json"
+    write_json(old, {"fid": 1.0, "step": 0, "protocol_id": "another protocol"})
+    os.utime(old, (1e9, 1e9))
     assert run.checkpoint("best").name == "00000500.pt"
 
 

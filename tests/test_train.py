@@ -108,7 +108,8 @@ def test_signals_save_and_leave_cleanly(gan: Gan, number: signal.Signals) -> Non
     def soon() -> None:  # at most 20 s
         for _ in range(4000):
             if Path("r/metrics.jsonl").exists():
-                return os.kill(os.getpid(), number)
+                os.kill(os.getpid(), number)
+                break
             time.sleep(0.005)
 
     sender = threading.Thread(target=soon)
@@ -149,6 +150,53 @@ def test_a_diverged_run_fails_in_words_and_keeps_its_last_good_checkpoint(gan: G
     assert about["status"] == "failed"
     assert "diverged" in about["reason"]
     assert all(torch.isfinite(v).all() for v in checkpoint.read(Path("r/checkpoints/00000000.pt"))["game"].values())
+
+
+def test_weights_that_are_no_numbers_are_never_saved(gan: Gan) -> None:
+    answer = gan("train", *TINY, "optimizer=sgd", "optimizer.D.lr=1e30", "optimizer.G.lr=1e30", "loss=lsgan", "steps=9",
+                 "observers.metrics=null", "observers.checkpoints.every=1", "run_dir=r")  # fmt: skip
+    assert answer.code == 2
+    assert "the run diverged" in answer.err
+    for path in RunDir(Path("r")).listing().values():
+        assert all(torch.isfinite(v).all() for v in checkpoint.read(path)["game"].values())
+
+
+def test_first_and_last_checkpoint_stand_without_an_observer(gan: Gan) -> None:
+    assert gan("train", *TINY, "observers.checkpoints=null", "steps=3", "run_dir=r").code == 0
+    assert list(RunDir(Path("r")).listing()) == [0, 3]
+
+
+def test_going_back_to_an_older_checkpoint_forgets_what_came_after(gan: Gan, trained: Path) -> None:
+    keys = ["observers.checkpoints.every=2", "observers.grid.every=2", "observers.metrics.every=1"]
+    assert gan("train", *TINY, *keys, "steps=6", "run_dir=r").code == 0
+    assert gan("train", "resume=r/checkpoints/00000002.pt", "steps=4").code == 0
+    assert list(RunDir(Path("r")).listing()) == [0, 2, 4]
+    assert sorted(p.stem for p in Path("r/samples").iterdir()) == ["00000000", "00000002", "00000004"]
+    assert gan("train", "resume=r", "steps=6").code == 0
+    same_run(trained, Path("r"), 6)
+
+
+def test_seconds_add_up_over_resumes(gan: Gan) -> None:
+    assert gan("train", *TINY, "observers.metrics.every=1", "steps=3", "run_dir=r").code == 0
+    assert gan("train", "resume=r", "steps=6").code == 0
+    seconds = [json.loads(line)["seconds"] for line in Path("r/metrics.jsonl").read_text().splitlines()]
+    assert seconds == sorted(seconds)
+    assert seconds[3] >= seconds[2]
+
+
+def test_texts_survive_being_recorded(gan: Gan) -> None:
+    assert gan("train", *TINY, "steps=1", "note=it's ${seed} & more", "run_dir=it's").code == 0
+    assert json.loads(Path("it's/run.json").read_text())["note"] == "it's 0 & more"
+    assert gan("train", "resume=it's", "steps=2").code == 0
+
+
+def test_a_failed_job_does_not_end_a_sweep(gan: Gan) -> None:
+    answer = gan("train", "-m", *TINY, "loss=lsgan", "optimizer=sgd", "optimizer.D.lr=1e30,0.01", "steps=4",
+                 "observers.metrics.every=1")  # fmt: skip
+    assert answer.code == 2
+    assert "1 of 2 jobs failed: [" in answer.err.splitlines()[-1]
+    states = sorted(json.loads(p.read_text())["status"] for p in Path("outputs/train").glob("*/run.json"))
+    assert states == ["failed", "finished"]
 
 
 def test_init_takes_weights_and_nothing_else(gan: Gan, trained: Path) -> None:
