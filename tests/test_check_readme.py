@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import shlex
 import subprocess
@@ -93,9 +94,11 @@ def test_python_of_the_readme(gan: Gan, trained: Path) -> None:
 
     blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     names = {"np": np, "Tensor": Tensor, "Source": Source, "finish": finish, "AdversarialLoss": AdversarialLoss}
+    names |= {"nn": torch.nn, "math": math}
     for block in blocks:
         exec("from __future__ import annotations\n" + block.replace('load("last")', f"load({str(trained)!r})"), names)
     assert names["images"].shape == (16, 1, 8, 8)  # type: ignore[attr-defined]
+    assert names["Generator"]((1, 8, 8), 4)(torch.zeros(3, 4)).shape == (3, 1, 8, 8)  # type: ignore[operator]
     loss = names["Exponential"]()  # type: ignore[operator]
     assert loss.discriminator(torch.zeros(2), torch.zeros(2)) == 2
     source = names["stripes"](size=16, limit=5)  # type: ignore[operator]
