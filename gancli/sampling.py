@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -92,6 +93,13 @@ class Sampler:
     def classes(self) -> tuple[str, ...]:
         """Names of the data's classes."""
         return self.facts.classes
+
+    @property
+    def name(self) -> str:
+        """The run's name without its date, for what is made from it."""
+        return re.sub(
+            r"^\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d-", "", self.run.stem if self.run.suffix == ".pt" else self.run.name
+        )
 
     def latents(self, seeds: Sequence[tuple[int, int]]) -> Tensor:
         """One latent for each (seed, number), [n, latent_dim]: a function of these two alone."""

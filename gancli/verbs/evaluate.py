@@ -42,7 +42,7 @@ def run(config: Mapping[str, Any], overrides: Sequence[str]) -> Path:
     began = time.perf_counter()
     result = evaluate(metrics, fake, real, extractor, progress=reporter())
     name = Path(settings.input or "").name if found is None else found.run.name
-    folder = rundir.new_directory("eval", name, settings.run_dir)
+    folder = rundir.new_directory("eval", found.name if found else name, settings.run_dir)
     about = rundir.environment() | {"seconds": round(time.perf_counter() - began, 1)}
     values = result.as_json()
     values |= {"protocol_id": protocol_id(values["protocol"])} | ({"step": found.step} if found else {})

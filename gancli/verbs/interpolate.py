@@ -28,7 +28,7 @@ def run(config: Mapping[str, Any], overrides: Sequence[str]) -> Path:
     folder = directory(
         "interpolate",
         settings,
-        found.run.name,
+        found.name,
         found.protocol() | {k: getattr(settings, k) for k in ("rows", "frames", "mode", "seed")},
     )
     if settings.format == "gif":

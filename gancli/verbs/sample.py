@@ -35,7 +35,7 @@ def run(config: Mapping[str, Any], overrides: Sequence[str]) -> Path:
         "seeds": [s if seeds else [s, k] for s, k in pairs],
         "classes": None if labels is None else labels.tolist(),
     }
-    folder = directory("sample", settings, found.run.name, about)
+    folder = directory("sample", settings, found.name, about)
     if settings.format == "npz":
         target = _write_npz(folder, samples if points else to_uint8(samples).permute(0, 2, 3, 1), pairs, labels)
     elif points:
