@@ -70,15 +70,12 @@ def verb_help(verb: str) -> str:
     for group, choices in groups(verb).items():
         text = f"{' '.join(choices)}  (default {chosen[group]})"
         lists += textwrap.wrap(text, width - 16, initial_indent=f"  {group:12} ", subsequent_indent=" " * 15)
-        lists += [
-            f"{'':15}{group}.{key}={default}{'  ' + words if words else ''}"
-            for key, default, words in _group_keys(group, chosen[group])
-        ]
+        lists += [f"{'':15}{key}={default}  {words}" for key, default, words in _explained(group, chosen[group])]
     examples = [f"  {command}\n      {words}" for command, words in EXAMPLES[verb]]
     flags = [
-        "-m several values a key, one job each: gan VERB -m seed=1,2,3",
-        "--cfg job show the whole configuration",
-        "--config-dir PATH more group files of your own",
+        ("-m", "several values a key, one job each: gan VERB -m seed=1,2,3"),
+        ("--cfg job", "show the whole configuration"),
+        ("--config-dir PATH", "more group files of your own"),
     ]
     return "\n".join(
         [
@@ -93,7 +90,7 @@ def verb_help(verb: str) -> str:
             *lists,
             "",
             "flags",
-            *(f"  {flag.split(' ', 1)[0]:14} {flag.split(' ', 1)[1]}" for flag in flags),
+            *(f"  {flag:20} {words}" for flag, words in flags),
             "",
             "examples",
             *examples,
@@ -106,12 +103,22 @@ def keys(verb: str) -> list[tuple[str, str, str]]:
     return _commented((conf_dir() / f"{verb}.yaml").read_text())
 
 
-def _group_keys(group: str, choice: str) -> list[tuple[str, str, str]]:
-    """The keys of a group's default choice that have a comment; of models and lists, --cfg job shows them."""
-    path = conf_dir() / group / f"{choice}.yaml"
-    if group in ("model", "penalty", "observers", "metrics", "experiment") or not path.exists():
-        return []
-    return _commented(path.read_text())
+def _explained(group: str, choice: str) -> list[tuple[str, str, str]]:
+    """(dotted key, default, meaning) of the keys in a group's choices that have a comment."""
+    found: list[tuple[str, str, str]] = []
+    for name in re.split(r",\s*", choice.strip("[]")):
+        text = (conf_dir() / group / f"{name}.yaml").read_text()
+        package = re.search(r"^# @package (\S+)", text, re.MULTILINE)
+        prefix = "" if package and package[1] == "_global_" else f"{package[1] if package else group}."
+        above: list[tuple[int, str]] = []
+        for line in re.finditer(r"^( *)([A-Za-z_]+):[ ]*([^#\n]*?) *(?:# (.*))?$", text, re.MULTILINE):
+            indent, key, default, words = len(line[1]), line[2], line[3], line[4]
+            above = [(i, k) for i, k in above if i < indent]
+            path = ".".join([k for _, k in above] + [key])
+            if default and words and (prefix or path.startswith(f"{group}.")):
+                found.append((f"{prefix}{path}", default, words))
+            above.append((indent, key))
+    return found
 
 
 def _commented(text: str) -> list[tuple[str, str, str]]:

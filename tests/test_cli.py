@@ -34,6 +34,19 @@ def test_verb_help_has_keys_choices_and_three_examples(gan: Gan, verb: str) -> N
     assert max(map(len, answer.out.splitlines())) <= 140
 
 
+def test_help_explains_what_is_inside_groups(gan: Gan) -> None:
+    train = gan("train", "--help").out
+    for shown in (
+        "model.ch=64 ",
+        "model.D.norm=auto ",
+        "observers.grid.every=500 ",
+        "game.d_steps=1 ",
+        "dataset.flip=",
+    ):
+        assert shown in train
+    assert "metrics.kid.subset_size=1000 " in gan("eval", "--help").out
+
+
 def test_version(gan: Gan) -> None:
     import gancli
 
