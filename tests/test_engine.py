@@ -60,6 +60,8 @@ def test_stop_and_resume_is_bit_exact(options: dict) -> None:  # type: ignore[ty
     second = tiny.engine(tiny.game(**options))
     second.load(state)
     run(second, 6)
+    assert straight.step_number == second.step_number == 10
+    assert torch.equal(tiny.weights(straight.game), tiny.weights(second.game))
     same(straight.state(), second.state())
 
 

@@ -1,4 +1,4 @@
-"""Times one SNGAN-32 training cycle against its textbook form: `python tests/bench/cycle.py`.
+"""Times one SNGAN-32 training cycle against its textbook form: `python -m tests.bench.cycle`.
 
 Both run alternately in this process, from the same weights, spectral-norm vectors, images and latents, with the same
 optimizers. Ours is in channels_last; the textbook form is in torch's own default order.
@@ -9,16 +9,12 @@ from __future__ import annotations
 import argparse
 import copy
 import statistics
-import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from gancli.nets import resnet
 from gancli.nets.layers.spectral import advance_spectral
