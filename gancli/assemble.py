@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -86,7 +86,7 @@ def check_sections(settings: TrainSettings) -> None:
     players = player_nodes(settings.model, {})
     for name, node in players.items():
         check(node, f"model.{name}", FROM_THE_DATA)
-    make_as(Latent, settings.model.get("latent"), "model.latent")
+    make_as(Latent, _chosen(settings.model.get("latent")), "model.latent")
     make_as(Average, settings.model.get("ema"), "model.ema")
     for name in players:
         if name not in settings.optimizer:
@@ -118,7 +118,7 @@ def game(config: Mapping[str, Any], facts: DataFacts) -> Game:
         name: make(node, f"penalty.{name}") for name, node in (config.get("penalty") or {}).items()
     }
     model, seed = config["model"], config["seed"]
-    latent = make_as(Latent, model.get("latent"), "model.latent")
+    latent = _latent(model, facts)
     supplied: dict[str, Any] = {"shape": facts.shape, "latent_dim": latent.dim, "classes": len(facts.classes)}
     nets: dict[str, nn.Module] = {}
     for name, node in player_nodes(model, penalties).items():
@@ -131,6 +131,25 @@ def game(config: Mapping[str, Any], facts: DataFacts) -> Game:
     wanted = inspect.signature(find(config["game"]["_target_"], "game")).parameters
     built: Game = make(config["game"], "game", **{k: v for k, v in parts.items() if k in wanted})
     return built
+
+
+def _latent(model: Node, facts: DataFacts) -> Latent:
+    """The latent's distribution; `dim: null` is what the generator's paper has for images of this size."""
+    node = model.get("latent") or {}
+    latent = make_as(Latent, _chosen(node), "model.latent")
+    if node.get("dim", 0) is not None:
+        return latent
+    target = find(model["G"]["_target_"], "model.G")
+    natural = getattr(target, "natural_latent", None)
+    if natural is None:
+        raise ConfigError("model.latent.dim=null: this generator has no size of its own; set a number, such as 128")
+    family = {"family": model["G"]["family"]} if "family" in model["G"] else {}
+    return replace(latent, dim=natural(facts.shape, **family))
+
+
+def _chosen(node: Node | None) -> Node:
+    """A latent section without `dim: null`."""
+    return {k: v for k, v in (node or {}).items() if (k, v) != ("dim", None)}
 
 
 def engine(settings: TrainSettings, source: Source, built: Game, compute: Compute) -> Engine:

@@ -69,6 +69,19 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return top / "run"
 
 
+@pytest.fixture(scope="session")
+def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of four steps of a conditional generator with attention: 16×16 colour noise in three classes."""
+    from gancli.cli import main
+
+    run = tmp_path_factory.mktemp("labelled") / "run"
+    keys = ["model=sngan", "model.ch=4", "model.conditioning=projection", "model.attention=[8]", "model.latent.dim=8"]
+    keys += ["dataset=random", "dataset.size=[3,16,16]", "dataset.classes=3", "dataset.n=24", "game.d_steps=1"]
+    keys += ["batch_size=4", "observers.progress=null", "observers.grid.n=4", "device=cpu", "model.ema.decay=0.5"]
+    assert main(["train", *keys, "steps=4", f"run_dir={run}"]) == 0
+    return run
+
+
 def _empty_file() -> io.BytesIO:
     file = io.BytesIO()
     torch.save({}, file)

@@ -42,8 +42,11 @@ SMALL = {
     "mlp": ["model=mlp", "dataset=random", "dataset.size=[1,8,8]"],
     "dcgan": ["model=dcgan", "model.ch=4", "dataset=random", "dataset.size=[1,8,8]"],
     "sngan": ["model=sngan", "model.ch=4", "dataset=random", "dataset.size=[1,32,32]"],
+    "sagan": ["model=sagan", "model.ch=8", "dataset=random", "dataset.size=[1,16,16]"],
+    "biggan": ["model=biggan", "model.ch=2", "dataset=random", "dataset.size=[1,16,16]"],
+    "biggan_deep": ["model=biggan_deep", "model.ch=4", "dataset=random", "dataset.size=[1,16,16]"],
 }
-SPECTRAL = {"sngan"}
+SPECTRAL = {"sngan", "sagan", "biggan", "biggan_deep"}
 
 
 @pytest.mark.parametrize(
@@ -64,7 +67,7 @@ def test_every_combination_trains_or_says_why(model: str, loss: str, penalty: st
     for _ in range(2):
         logs = engine.step()
     assert all(value.isfinite() for value in logs.values())
-    assert (f"penalty_{penalty}" in logs) == (penalty in ("wgan_gp", "r1"))
+    assert (f"penalty_{penalty}" in logs) == (penalty in ("wgan_gp", "r1", "ortho"))
     assert all(not before[name].equal(weights(net)) for name, net in engine.game.nets.items())
 
 

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from gancli.errors import CombinationError, ConfigError
@@ -18,6 +19,7 @@ from gancli.losses.penalties import Context, Penalty
 from gancli.nets.layers.spectral import is_spectral
 from gancli.nets.verdict import Verdict
 from gancli.rng import Rng
+from gancli.settings import at_least
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +52,8 @@ class Latent:
 class NoiseGame(Game):
     """D takes `d_steps` moves, then G one on `g_size` times as many images (Goodfellow et al. 2014, algorithm 1).
 
+    Where D names classes too (AC-GAN), both players pay `class_weight` times its cross entropy; D on its real images
+    and, with `class_fakes`, on fakes by the class they were asked for (Odena et al. 2017, eq. 3).
     Raises CombinationError where the parts make no sense together.
     """
 
@@ -63,10 +67,14 @@ class NoiseGame(Game):
         *,
         d_steps: int = 1,
         g_size: int = 1,
+        class_weight: float = 1.0,
+        class_fakes: bool = True,
     ):
         super().__init__()
         if d_steps < 1 or g_size < 1:
             raise ConfigError(f"game.d_steps and game.g_size are at least 1, not {d_steps} and {g_size}")
+        at_least(0, **{"game.class_weight": class_weight})
+        self.class_weight, self.class_fakes = class_weight, class_fakes
         missing = {"G", "D"} - set(nets)
         if missing:
             raise ConfigError(f"missing key model.{min(missing)}: this game is played by G and D")
@@ -77,12 +85,13 @@ class NoiseGame(Game):
         self._refuse_nonsense()
         self.twice = {"D"} if any(p.per_sample for p in self.penalties.values()) else set()
 
-        eager = {name: p for name, p in self.penalties.items() if p.every == 1}
         lazy = {name: p for name, p in self.penalties.items() if p.every > 1}
-        self._eager = eager
         self._moves = (
             Move("D", self.discriminator_loss, repeat=d_steps),
-            *(Move("D", self._penalty_loss(name), every=p.every, name=name) for name, p in lazy.items()),
+            *(
+                Move(p.player, self._penalty_loss(name), ("real",) if p.player == "D" else (), every=p.every, name=name)
+                for name, p in lazy.items()
+            ),
             Move("G", self.generator_loss, feeds=("real",) if loss.needs_real else (), size=g_size),
         )
 
@@ -115,10 +124,9 @@ class NoiseGame(Game):
         real_scales, fake_scales = verdicts["real"].scales(), verdicts["fake"].scales()
         pairs = zip(real_scales, fake_scales, strict=True)
         losses = {"loss_D": sum_of([self.loss.discriminator(r, f) for r, f in pairs]) / len(real_scales)}
-        for name, penalty in self._eager.items():
-            cost = penalty(self._context(x, fake, y, y_fake, rng))
-            if cost is not None:
-                losses[f"penalty_{name}"] = penalty.weight * cost
+        told = [(verdicts["real"], y), (verdicts["fake"], y_fake)][: 2 if self.class_fakes else 1]
+        losses |= self._class_loss("class_D", told)
+        losses |= self._penalties("D", self._context(x, fake, y, y_fake, rng))
         return Outcome(losses, {"D_real": mean_of(real_scales), "D_fake": mean_of(fake_scales)})
 
     def generator_loss(self, batch: Batch, rng: Rng) -> Outcome:
@@ -127,10 +135,12 @@ class NoiseGame(Game):
         sources = {"fake": (self.nets["G"](self.latents(rng), y_fake), y_fake)}
         if self.loss.needs_real:
             sources["real"] = self._real(batch)
-        verdicts = {name: verdict.scales() for name, verdict in self.judge(rng, **sources).items()}
+        judged = self.judge(rng, **sources)
+        verdicts = {name: verdict.scales() for name, verdict in judged.items()}
         reals = verdicts.get("real", [None] * len(verdicts["fake"]))
         terms = [self.loss.generator(f, r) for f, r in zip(verdicts["fake"], reals, strict=True)]
-        return Outcome({"loss_G": sum_of(terms) / len(terms)})
+        losses = {"loss_G": sum_of(terms) / len(terms)} | self._class_loss("class_G", [(judged["fake"], y_fake)])
+        return Outcome(losses | self._penalties("G", self._context(None, None, None, y_fake, rng)))
 
     def after(self, move: Move, stats: Mapping[str, Tensor], carry: Mapping[str, Tensor], rng: Rng, seen: int) -> None:
         """Let D's penalties move its weights back into their allowed set."""
@@ -138,11 +148,22 @@ class NoiseGame(Game):
             if penalty.player == move.player:
                 penalty.project(self.nets[move.player])
 
+    def _class_loss(self, name: str, told: Sequence[tuple[Verdict, Tensor | None]]) -> dict[str, Tensor]:
+        """The auxiliary classifier's cross entropy over some sources, where D has one."""
+        terms = [cross_entropy(v.classes.float(), y) for v, y in told if v.classes is not None and y is not None]
+        return {name: self.class_weight * sum_of(terms)} if terms and self.class_weight else {}
+
+    def _penalties(self, player: str, context: Context) -> dict[str, Tensor]:
+        """What a player pays at every step beside its objective."""
+        due = {name: p for name, p in self.penalties.items() if p.player == player and p.every == 1}
+        costs = {name: penalty(context) for name, penalty in due.items()}
+        return {f"penalty_{name}": due[name].weight * cost for name, cost in costs.items() if cost is not None}
+
     def _penalty_loss(self, name: str) -> Any:
         penalty = self.penalties[name]
 
         def loss(batch: Batch, rng: Rng) -> Outcome:
-            x, y = self._real(batch)
+            x, y = self._real(batch) if penalty.player == "D" else (None, None)
             fake, y_fake = self._fakes(rng) if penalty.needs_fake else (None, None)
             cost = penalty(self._context(x, fake, y, y_fake, rng))
             return Outcome({} if cost is None else {f"penalty_{name}": penalty.weight * cost})
@@ -160,7 +181,10 @@ class NoiseGame(Game):
         y = self._labels(rng)
         return self.nets["G"](self.latents(rng), y), y
 
-    def _context(self, x: Tensor, fake: Tensor | None, y: Tensor | None, y_fake: Tensor | None, rng: Rng) -> Context:
+    def _context(
+        self, x: Tensor | None, fake: Tensor | None, y: Tensor | None, y_fake: Tensor | None, rng: Rng
+    ) -> Context:
+        """What penalties may look at; images for D's only."""
         dtype = next(self.nets["D"].parameters()).dtype
 
         def judge(images: Tensor, labels: Tensor | None) -> Tensor:
@@ -169,9 +193,8 @@ class NoiseGame(Game):
                 scales = self.nets["D"](images, labels).scales()
                 return sum_of([s.flatten(1).mean(1) for s in scales]) if scales[0].dim() > 1 else sum_of(scales)
 
-        return Context(
-            dict(self.nets.items()), judge, x.to(dtype), None if fake is None else fake.to(dtype), y, y_fake, rng
-        )
+        real, fake = (None if images is None else images.to(dtype) for images in (x, fake))
+        return Context(dict(self.nets.items()), judge, real, fake, y, y_fake, rng)
 
     def _refuse_nonsense(self) -> None:
         spectral = any(is_spectral(m) for m in self.nets["D"].modules())

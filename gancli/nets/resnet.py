@@ -1,16 +1,12 @@
-"""The SNGAN's residual networks, from 8 to 448 pixels (Miyato et al. 2018, appendix B.4; widths as they released).
+"""The residual networks of SNGAN, the projection GAN, SAGAN and BigGAN: one body, whose parts their papers choose.
 
-A family of forms, chosen by the size of the images:
-    up to 32    constant width; D halves twice, then two blocks at that size; a head without bias (CIFAR-10)
-    40 to 56    G 8-4-2-1 times ch, D 1-2-4-8 and a block of 16 without halving (STL-10)
-    64 to 112   G 16-8-4-2-1, D 1-2-4-8-16, every block halves
-    128 up      G 16-16-8-4-2-1, D 1-2-4-8-16 and a block of 16 without halving (ImageNet)
-G starts from a base whose shorter side is 4 to 7, so both sides must halve exactly down to it.
+Miyato et al. 2018 (appendix B.4), Miyato and Koyama 2018, Zhang et al. 2019, Brock et al. 2019 (appendix B); widths
+by the size of the images stand in `gancli.nets.forms`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import partial
 from itertools import pairwise
 from typing import Literal
@@ -19,61 +15,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gancli.errors import ConfigError
-from gancli.nets.layers.conv import Conv, Resample
-from gancli.nets.layers.init import RELU_GAIN, xavier
-from gancli.nets.layers.linear import Linear
+from gancli.nets.forms import Family, attention_sides, form
+from gancli.nets.layers.condition import HIDDEN_WIDTH, Condition, Conditioning, Judge, Labels, need_classes, shares
+from gancli.nets.layers.conv import Resample
 from gancli.nets.layers.norms import NoNorm, Norm
 from gancli.nets.layers.norms import norm as norms
+from gancli.nets.layers.recipe import InitKind, Recipe
 from gancli.nets.shapes import image, positive
 from gancli.nets.verdict import Verdict
 
-BN_EPS, BN_MOMENTUM = 2e-5, 0.1  # of the authors' framework; its decay of 0.9 is torch's momentum of 0.1
-
-
-@dataclass(frozen=True)
-class Form:
-    """One size's architecture: widths in multiples of ch.
-
-    up: G's base, then each doubling block. down, flat: D's halving blocks, then those that keep the size.
-    """
-
-    up: tuple[int, ...]
-    down: tuple[int, ...]
-    flat: tuple[int, ...]
-    g_ch: int = 64
-    d_ch: int = 64
-    head_bias: bool = True
-
-
-SMALL = {n: Form((1,) * (n + 1), (1, 1), (1, 1), 256, 128, head_bias=False) for n in (1, 2, 3)}
-LARGE = {
-    3: Form((8, 4, 2, 1), (1, 2, 4, 8), (16,)),
-    4: Form((16, 8, 4, 2, 1), (1, 2, 4, 8, 16), ()),
-    5: Form((16, 16, 8, 4, 2, 1), (1, 2, 4, 8, 16), (16,)),
-    6: Form((16, 16, 8, 8, 4, 2, 1), (1, 2, 4, 8, 8, 16), (16,)),
-}
-SMALL_SIDE = 32
-POSSIBLE = "8 10 12 14 16 20 24 28 32 40 48 56 64 80 96 112 128 160 192 224 256 320 384 448"
-
-
-def form(height: int, width: int) -> tuple[Form, tuple[int, int]]:
-    """The architecture for a size, and G's base. Raises ConfigError where the sides do not halve exactly to 4..7.
-
-    >>> form(28, 28)[1], form(48, 64)[1]
-    ((7, 7), (6, 8))
-    """
-    short, halvings = min(height, width), 0
-    while short >> halvings > 7:
-        halvings += 1
-    step = 1 << halvings
-    forms = SMALL if short <= SMALL_SIDE else LARGE
-    if halvings not in forms or height % step or width % step:
-        raise ConfigError(
-            f"model=sngan draws images whose sides halve exactly down to a shorter one of 4 to 7, not {height}x{width}:"
-            f" set dataset.size=[C,SIDE,SIDE] with SIDE one of {POSSIBLE}, or use model=dcgan"
-        )
-    return forms[halvings], (height // step, width // step)
+BN_EPS, BN_MOMENTUM = 2e-5, 0.1  # of the SNGAN authors' framework; its decay of 0.9 is torch's momentum of 0.1
+CHUNK_Z = 20  # BigGAN's numbers of z for each part of G: 120 in all at 128 pixels, 140 at 256, 160 at 512
 
 
 class Block(nn.Module):
@@ -81,7 +33,7 @@ class Block(nn.Module):
 
     hidden: channels between the convolutions. resample: "up" at the first, "down" after the second, and in the
     shortcut, which is a 1×1 convolution where size or channels change. first: without the norm and ReLU in front, for
-    the block that sees the image. norm: channels -> module, called as norm(x, y); the labels reach the norms only.
+    the block that sees the image. norm: channels -> module, called as norm(x, y); the condition reaches norms only.
     """
 
     def __init__(
@@ -93,16 +45,16 @@ class Block(nn.Module):
         norm: Norm,
         resample: Resample = None,
         first: bool = False,
-        spectral: bool = False,
+        recipe: Recipe | None = None,
     ):
         super().__init__()
-        conv = partial(Conv, spectral=spectral)
+        recipe = recipe or Recipe()
         self.norm1 = None if first else norm(inputs)
-        self.conv1 = conv(inputs, hidden, resample="up" if resample == "up" else None, init=xavier(RELU_GAIN))
+        self.conv1 = recipe.conv(inputs, hidden, resample="up" if resample == "up" else None, hidden=True)
         self.norm2 = norm(hidden)
-        self.conv2 = conv(hidden, outputs, resample="down" if resample == "down" else None, init=xavier(RELU_GAIN))
+        self.conv2 = recipe.conv(hidden, outputs, resample="down" if resample == "down" else None, hidden=True)
         learned = inputs != outputs or resample is not None
-        self.shortcut = conv(inputs, outputs, 1, resample=resample, init=xavier()) if learned else None
+        self.shortcut = recipe.conv(inputs, outputs, 1, resample=resample) if learned else None
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """[B, inputs, H, W] -> [B, outputs, H, W], doubled or halved."""
@@ -120,37 +72,88 @@ class Block(nn.Module):
 class Generator(nn.Module):
     """z [B, latent_dim] -> images [B, C, H, W] in (-1, 1).
 
-    ch: width of the last block; null: the paper's for the size (256 up to 32 pixels, 64 above). 32×32×3, latent_dim
-    128: 4,276,739 parameters. Raises ConfigError for points and sizes that do not halve exactly.
+    ch: width in the family's unit; null: the paper's for the size (SNGAN 256 up to 32 pixels, 64 above; BigGAN 96 from
+    128 pixels up, and 16, which a CPU can bear, below). family: whose widths. conditioning: "none", or labels, which
+    come in by the norms or (labels="input") beside z. shared: width of one class embedding for all norms, 0: a lookup
+    in each. skip_z: an equal chunk of z for the first layer and each block. attention: sides of the feature maps that
+    have it; null: half of the image's, as SAGAN and BigGAN have it (64 at 512 pixels).
+    32×32×3, latent_dim 128, SNGAN: 4,276,739 parameters. Raises ConfigError for points and sizes that do not halve.
     """
 
-    def __init__(self, shape: tuple[int, ...], latent_dim: int, classes: int = 0, *, ch: int | None = None):
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        latent_dim: int,
+        classes: int = 0,
+        *,
+        ch: int | None = None,
+        family: Family = "sngan",
+        conditioning: Conditioning = "none",
+        labels: Labels = "norm",
+        shared: int = 0,
+        skip_z: bool = False,
+        attention: Sequence[int] | None = (),
+        spectral: bool = False,
+        init: InitKind = "sngan",
+        bn_eps: float = BN_EPS,
+        sn_eps: float = 1e-12,
+    ):
         super().__init__()
-        channels, height, width = image(shape, "sngan")
-        plan, self.base = form(height, width)
-        ch = plan.g_ch if ch is None else ch
-        positive("model.ch", ch)
-        norm = norms("batch", eps=BN_EPS, momentum=BN_MOMENTUM)
-        widths = [m * ch for m in plan.up]
-        self.dense = Linear(latent_dim, widths[0] * self.base[0] * self.base[1])
-        self.blocks = nn.ModuleList(Block(a, b, hidden=b, norm=norm, resample="up") for a, b in pairwise(widths))
-        self.norm = norm(widths[-1])
-        self.conv = Conv(widths[-1], channels)
+        channels, height, width = image(shape, family)
+        plan, self.base = form(height, width, family)
+        self.ch = plan.g_ch if ch is None else ch
+        positive("model.ch", self.ch)
+        self.conditional = need_classes(conditioning, classes)
+        recipe = Recipe(spectral, sn_eps, init)
+        widths = [m * self.ch for m in plan.up]
+        self.condition = Condition(
+            latent_dim,
+            classes,
+            len(widths) - 1,
+            labels=labels if self.conditional else "none",
+            shared=shared,
+            skip_z="split" if skip_z else "none",
+            recipe=recipe,
+        )
+        self.dense = recipe.linear(self.condition.first, widths[0] * self.base[0] * self.base[1])
+        block = partial(Block, norm=self.condition.norm(bn_eps, BN_MOMENTUM), resample="up", recipe=recipe)
+        self.blocks = nn.ModuleList(block(a, b, hidden=b) for a, b in pairwise(widths))
+        side = min(height, width)
+        sides = [min(self.base) << k for k in range(1, len(widths))]
+        wanted = attention_sides(attention, side, min(side // 2, 64 if side >= 512 else side), sides)
+        self.attention = nn.ModuleDict(
+            {str(k): recipe.attention(widths[k + 1]) for k, s in enumerate(sides) if s in wanted}
+        )
+        self.norm = norms("batch", eps=bn_eps, momentum=BN_MOMENTUM)(widths[-1])
+        self.conv = recipe.conv(widths[-1], channels)
+
+    @staticmethod
+    def natural_latent(shape: tuple[int, ...], family: Family = "sngan") -> int:
+        """The papers' size of z for images of this shape."""
+        if family == "sngan":
+            return 128
+        _, height, width = image(shape, family)
+        return CHUNK_Z * len(form(height, width, family)[0].up)
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        """[B, latent_dim] -> [B, C, H, W]; the labels are ignored."""
-        h = self.dense(z).view(len(z), -1, *self.base)
-        for block in self.blocks:
-            h = block(h, y)
-        return torch.tanh(self.conv(F.relu(self.norm(h, y), inplace=True)))
+        """[B, latent_dim], labels [B] or a mixture of classes [B, classes] -> [B, C, H, W]."""
+        first, heard = self.condition(z, y)
+        h = self.dense(first).view(len(z), -1, *self.base)
+        for k, block in enumerate(self.blocks):
+            h = block(h, heard[k])
+            if str(k) in self.attention:
+                h = self.attention[str(k)](h)
+        return torch.tanh(self.conv(F.relu(self.norm(h), inplace=True)))
 
 
 class Discriminator(nn.Module):
     """Images -> one logit each: residual blocks, sum over pixels, a dense head.
 
-    ch: width of the first block; null: the paper's for the size (128 up to 32 pixels, 64 above). norm: in the blocks,
-    none by the paper. spectral: every weight divided by its largest singular value. 32×32×3: 1,053,824 parameters.
-    Raises ConfigError for points and sizes that do not halve exactly.
+    ch, family, attention: as for the generator (null attention: half of the image's side, 64 at most). conditioning:
+    what D does with labels: nothing; "input" joins one-hot maps to the image; "hidden" joins an embedding to the
+    features half way; "ac" names the class; "projection". wide: a block's hidden width is its output's (SAGAN,
+    BigGAN), not its input's. norm: in the blocks, none by the papers. spectral: every weight divided by its largest
+    singular value. 32×32×3, SNGAN: 1,053,824 parameters. Raises ConfigError for points and sizes that do not halve.
     """
 
     def __init__(
@@ -159,26 +162,56 @@ class Discriminator(nn.Module):
         classes: int = 0,
         *,
         ch: int | None = None,
+        family: Family = "sngan",
+        conditioning: Conditioning = "none",
+        attention: Sequence[int] | None = (),
+        wide: bool = False,
         norm: Literal["batch", "layer", "none"] = "none",
         spectral: bool = True,
+        init: InitKind = "sngan",
+        sn_eps: float = 1e-12,
     ):
         super().__init__()
-        channels, height, width = image(shape, "sngan")
-        plan, _ = form(height, width)
+        channels, height, width = image(shape, family)
+        plan, _ = form(height, width, family)
         ch = plan.d_ch if ch is None else ch
         positive("model.ch", ch)
-        block = partial(Block, norm=norms(norm, eps=BN_EPS, momentum=BN_MOMENTUM), spectral=spectral)
+        self.conditioning, self.classes = conditioning, classes
+        self.conditional = need_classes(conditioning, classes)
+        recipe = Recipe(spectral, sn_eps, init)
+        block = partial(Block, norm=norms(norm, eps=BN_EPS, momentum=BN_MOMENTUM), recipe=recipe)
         widths = [m * ch for m in plan.down + plan.flat]
-        # The released code's hidden width: the output's in the first block, the input's in all others.
+        halvings = len(plan.down)
+        self.middle = len(widths) // 2 if conditioning == "hidden" else -1
+        self.join = recipe.embedding(classes, HIDDEN_WIDTH) if conditioning == "hidden" else None
+        channels += classes if conditioning == "input" else 0
+        # The released SNGAN's hidden width: the output's in the first block, the input's in all others.
         blocks = [block(channels, widths[0], hidden=widths[0], resample="down", first=True)]
         for k, (a, b) in enumerate(pairwise(widths), start=1):
-            blocks.append(block(a, b, hidden=a, resample="down" if k < len(plan.down) else None))
+            inputs = a + (HIDDEN_WIDTH if k == self.middle else 0)
+            blocks.append(block(inputs, b, hidden=b if wide else inputs, resample="down" if k < halvings else None))
         self.blocks = nn.ModuleList(blocks)
-        self.head = Linear(widths[-1], 1, bias=plan.head_bias, spectral=spectral)
+        sides = [min(height, width) >> min(k + 1, halvings) for k in range(len(widths))]
+        wanted = attention_sides(attention, min(height, width), min(sides[0], 64), sides)
+        # Several blocks may share a size; attention follows the first of them, where the size is new.
+        self.attention = nn.ModuleDict({str(sides.index(s)): recipe.attention(widths[sides.index(s)]) for s in wanted})
+        self.head = Judge(widths[-1], classes, conditioning, recipe, bias=plan.head_bias)
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Verdict:
-        """[B, C, H, W] -> logits [B]; the labels are ignored."""
+        """[B, C, H, W], labels [B] where D hears of them -> logits [B], and classes [B, classes] of "ac"."""
         h = x
-        for block in self.blocks:
-            h = block(h, y)
-        return Verdict(self.head(F.relu(h, inplace=True).sum((2, 3))).squeeze(1))
+        if self.conditioning == "input" and y is not None:
+            h = torch.cat([x, _everywhere(shares(y, self.classes, x), x)], 1)
+        for k, block in enumerate(self.blocks):
+            if k == self.middle and self.join is not None and y is not None:
+                h = torch.cat([h, _everywhere(self.join(y).to(h.dtype), h)], 1)
+            h = block(h)
+            if str(k) in self.attention:
+                h = self.attention[str(k)](h)
+        verdict: Verdict = self.head(F.relu(h, inplace=True), y)
+        return verdict
+
+
+def _everywhere(rows: Tensor, like: Tensor) -> Tensor:
+    """[B, width] -> [B, width, H, W], the same at every pixel."""
+    return rows[:, :, None, None].expand(-1, -1, *like.shape[2:])

@@ -8,10 +8,11 @@ import torch.nn.functional as F
 from torch import nn
 
 from gancli.errors import ConfigError
+from gancli.nets.forms import form, possible
 from gancli.nets.layers.conv import Conv
 from gancli.nets.layers.norms import BatchNorm2d, LayerNorm, NoNorm
 from gancli.nets.layers.spectral import Weighted
-from gancli.nets.resnet import POSSIBLE, Block, Discriminator, Generator, form
+from gancli.nets.resnet import Block, Discriminator, Generator
 from tests.bench.textbook import TextbookDiscriminator, TextbookGenerator, hold
 
 
@@ -51,7 +52,7 @@ def test_widths_by_size(side, base, g, d, halvings, bias):
     assert [b.conv1.weight.shape[1] for b in G.blocks] + [G.conv.weight.shape[1]] == g
     assert [b.conv2.weight.shape[0] for b in D.blocks] == d
     assert [b.conv2.resample for b in D.blocks] == ["down"] * halvings + [None] * (len(d) - halvings)
-    assert (D.head.bias is not None) is bias
+    assert (D.head.logit.bias is not None) is bias
 
 
 def test_hidden_widths_are_those_of_the_released_code():
@@ -103,7 +104,7 @@ def test_the_head_sums_over_pixels():
     for block in D.blocks:
         h = block(h)
     assert h.shape == (2, 4, 4, 4)
-    plain = F.relu(h).sum((2, 3)) @ D.head.normalised().t()
+    plain = F.relu(h).sum((2, 3)) @ D.head.logit.normalised().t()
     torch.testing.assert_close(D(x).logits, plain.squeeze(1), rtol=1e-12, atol=1e-13)
 
 
@@ -122,7 +123,7 @@ def test_weights_start_as_in_the_released_code():
     # The maximum of few draws stays below the bound; that of many comes close.
     for layer in (G.blocks[0].shortcut, D.blocks[1].shortcut, G.dense, G.conv):
         assert 0.97 < gain(layer) <= 1
-    assert gain(D.head) <= 1
+    assert gain(D.head.logit) <= 1
     assert not any(p.any() for net in (G, D) for name, p in net.named_parameters() if name.endswith("bias"))
 
 
@@ -147,7 +148,7 @@ def test_both_networks_are_the_textbook_ones_to_the_last_digits(shape, norm):
         assert (a - b).abs().max() <= 1e-12 * max(b.abs().max(), scale)
 
 
-@pytest.mark.parametrize("side", [int(s) for s in POSSIBLE.split() if int(s) <= 64])
+@pytest.mark.parametrize("side", [s for s in possible() if s <= 64])
 def test_the_possible_sizes_come_out_as_asked(side):
     images = Generator((3, side, side), 4, ch=1)(torch.randn(2, 4))
     assert images.shape == (2, 3, side, side)
@@ -156,14 +157,14 @@ def test_the_possible_sizes_come_out_as_asked(side):
 
 
 def test_the_list_of_possible_sizes_is_complete():
-    def possible(side: int) -> bool:
+    def fits(side: int) -> bool:
         try:
             form(side, side)
         except ConfigError:
             return False
         return True
 
-    assert [s for s in range(1, 513) if possible(s)] == [int(s) for s in POSSIBLE.split()]
+    assert [s for s in range(1, 513) if fits(s)] == possible()
 
 
 @pytest.mark.parametrize("size", [(32, 64), (64, 32), (28, 44)])

@@ -32,7 +32,7 @@ class Linear(Weighted):
 
 
 class Embedding(Weighted):
-    """A row of W for each label: [B] int64 -> [B, width]."""
+    """A row of W for each label, or the mean of rows for a mixture of classes."""
 
     def __init__(
         self, classes: int, width: int, *, init: Init | None = None, spectral: bool = False, eps: float = 1e-12
@@ -40,5 +40,6 @@ class Embedding(Weighted):
         super().__init__((classes, width), init=init or xavier(), spectral=spectral, eps=eps)
 
     def forward(self, y: Tensor) -> Tensor:
-        """[B] int64 -> [B, width]."""
-        return F.embedding(y, self.normalised())
+        """[B] int64 labels, or [B, classes] shares that add up to 1 -> [B, width]."""
+        weight = self.normalised()
+        return y.to(weight.dtype) @ weight if y.is_floating_point() else F.embedding(y, weight)

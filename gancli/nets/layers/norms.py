@@ -1,11 +1,15 @@
-"""Normalisation layers behind one signature, forward(x, y), so that a class-conditional one can take their place."""
+"""Normalisation layers behind one signature, forward(x, y), so that a conditional one can take another's place."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
+
+from gancli.nets.layers.linear import Embedding
+from gancli.nets.layers.recipe import Recipe
 
 Kind = Literal["batch", "layer", "none"]
 Norm = Callable[[int], nn.Module]
@@ -27,6 +31,42 @@ class BatchNorm1d(nn.BatchNorm1d):
         return super().forward(input)
 
 
+class LabelBatchNorm2d(nn.BatchNorm2d):
+    """Batch norm with a gain and a bias of each class, looked up by label (Dumoulin et al. 2017; Miyato and Koyama).
+
+    2 · classes · channels parameters; gains start at 1, biases at 0.
+    """
+
+    def __init__(self, channels: int, classes: int, *, eps: float = 1e-5, momentum: float | None = 0.1):
+        super().__init__(channels, eps=eps, momentum=momentum, affine=False)
+        self.gain = Embedding(classes, channels, init=nn.init.ones_)
+        self.shift = Embedding(classes, channels, init=nn.init.zeros_)
+
+    def forward(self, input: Tensor, y: Tensor | None = None) -> Tensor:
+        """[B, C, H, W] and labels [B] (or a mixture of classes [B, classes])."""
+        assert y is not None, "a class-conditional norm without labels"
+        return modulate(super().forward(input), self.gain(y), self.shift(y))
+
+
+class LinearBatchNorm2d(nn.BatchNorm2d):
+    """Batch norm whose gain, 1 + Ac, and bias, Bc, are linear in a condition c, [B, condition] (Brock et al. 2019).
+
+    2 · condition · channels parameters.
+    """
+
+    def __init__(
+        self, channels: int, condition: int, recipe: Recipe, *, eps: float = 1e-5, momentum: float | None = 0.1
+    ):
+        super().__init__(channels, eps=eps, momentum=momentum, affine=False)
+        self.gain = recipe.linear(condition, channels, bias=False)
+        self.shift = recipe.linear(condition, channels, bias=False)
+
+    def forward(self, input: Tensor, y: Tensor | None = None) -> Tensor:
+        """[B, C, H, W] and conditions [B, condition]."""
+        assert y is not None, "a conditional norm without a condition"
+        return modulate(super().forward(input), 1 + self.gain(y), self.shift(y))
+
+
 class LayerNorm(nn.GroupNorm):
     """Normalisation of each sample over all its numbers, gain and bias by channel (Gulrajani et al. 2017)."""
 
@@ -44,6 +84,11 @@ class NoNorm(nn.Module):
     def forward(self, input: Tensor, y: Tensor | None = None) -> Tensor:
         """Return the input."""
         return input
+
+
+def modulate(x: Tensor, gain: Tensor, shift: Tensor) -> Tensor:
+    """gain · x + shift with numbers of each sample and channel: x [B, C, H, W], gain and shift [B, C]."""
+    return torch.addcmul(shift[:, :, None, None], x, gain[:, :, None, None])
 
 
 def norm(kind: Kind, *, flat: bool = False, eps: float = 1e-5, momentum: float = 0.1) -> Norm:
