@@ -112,7 +112,7 @@ def _bind(target: Callable[..., Any], node: Mapping[str, Any], path: str, suppli
 def _like(default: tuple[Any, ...], value: list[Any], path: str) -> Any:
     """A list as a tuple of the default's types: torch's Adam wants both betas to be floats."""
     numbers = all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in value)
-    if all(isinstance(d, float) for d in default):
+    if default and all(isinstance(d, float) for d in default):
         if not numbers or len(value) != len(default):
             raise ConfigError(f"{path}={value}: expected {len(default)} numbers, such as {list(default)}")
         return tuple(float(v) for v in value)

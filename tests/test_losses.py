@@ -6,11 +6,12 @@ import math
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gancli.errors import ConfigError
 from gancli.losses.adversarial import AdversarialLoss, Hinge, LeastSquares, Minimax, NonSaturating, Wasserstein
-from gancli.losses.penalties import R1, Clip, Context, WganGp
+from gancli.losses.penalties import R1, Clip, Context, Orthogonal, WganGp
+from gancli.nets.resnet import Generator
 from gancli.rng import Rng
 
 LOG2 = math.log(2)
@@ -112,3 +113,37 @@ def test_bad_weights_are_refused() -> None:
         R1(every=0)
     with pytest.raises(ConfigError, match=r"0\.01"):
         Clip(value=0)
+
+
+def weight_context(net: nn.Module) -> Context:
+    return Context({"G": net}, lambda x, y: x, None, None, None, None, Rng(0, total=1))
+
+
+@pytest.mark.parametrize("diagonal", [False, True])
+def test_orthogonal_regularisation_is_its_formula_without_class_tables(diagonal: bool) -> None:
+    net = Generator((3, 8, 8), 40, 5, ch=2, family="biggan", conditioning="projection", shared=6, skip_z=True).double()
+    total, wanted = 0.0, {}
+    for name, weight in net.named_parameters():
+        if weight.dim() > 1 and name != "condition.embed.weight":
+            matrix = weight.detach().flatten(1)
+            eye = torch.eye(len(matrix), dtype=torch.float64)
+            gram = matrix @ matrix.t()
+            off = gram - eye if diagonal else gram * (1 - eye)
+            total += off.square().sum().item()
+            wanted[name] = 4 * (off @ matrix).view_as(weight)
+    cost = Orthogonal(diagonal=diagonal)(weight_context(net))
+    assert cost.item() == pytest.approx(total, rel=1e-12)
+    cost.backward()
+    for name, weight in net.named_parameters():
+        if name in wanted:
+            torch.testing.assert_close(weight.grad, wanted[name], rtol=1e-9, atol=1e-11)
+        else:
+            assert weight.grad is None, name
+    assert len(wanted) > 8
+
+
+def test_orthogonal_weights_pay_nothing() -> None:
+    net = nn.Linear(6, 4).double()
+    nn.init.orthogonal_(net.weight)
+    assert Orthogonal()(weight_context(net)).item() == pytest.approx(0, abs=1e-12)
+    assert Orthogonal(diagonal=True)(weight_context(net)).item() == pytest.approx(0, abs=1e-12)

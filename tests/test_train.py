@@ -67,7 +67,7 @@ def test_zero_steps_build_count_and_stop(gan: Gan) -> None:
     about = json.loads(Path("r/run.json").read_text())
     assert (about["status"], about["step"]) == ("finished", 0)
     assert about["parameters"]["G"] > 0
-    assert [p.name for p in Path("r/samples").iterdir()] == ["00000000.png"]
+    assert not list(Path("r").glob("samples/*"))  # a network that is only counted may be too large to draw
     assert Path("r/checkpoints/00000000.pt").exists()
 
 

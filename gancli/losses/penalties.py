@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from gancli.errors import ConfigError
+from gancli.nets.layers.linear import Embedding
+from gancli.nets.layers.spectral import full_precision
 from gancli.rng import Rng
 
 
@@ -18,12 +20,13 @@ class Context:
     """What a penalty may look at, in the parameters' dtype and outside autocast.
 
     nets: the game's networks by player. judge: (images, labels) -> D's logits [B]. real, fake: [B, ...], without a
-    graph (fake: None where it is not needed). y, y_fake: int64 [B] or None. rng: numbers for this micro-batch.
+    graph (None for G's penalties; fake also where it is not needed). y, y_fake: int64 [B] or None. rng: numbers for
+    this micro-batch.
     """
 
     nets: Mapping[str, nn.Module]
     judge: Callable[[Tensor, Tensor | None], Tensor]
-    real: Tensor
+    real: Tensor | None
     fake: Tensor | None
     y: Tensor | None
     y_fake: Tensor | None
@@ -88,9 +91,10 @@ class WganGp(Penalty):
 
     def __call__(self, context: Context) -> Tensor:
         """(‖∇‖₂ - 1)² over all non-batch dimensions, mean over the batch."""
+        assert context.real is not None
+        assert context.fake is not None  # needs_fake
         rows = (len(context.real),) + (1,) * (context.real.dim() - 1)
         share = context.rng.uniform("wgan_gp").to(context.real.dtype).view(rows)
-        assert context.fake is not None  # needs_fake
         between = torch.lerp(context.fake.to(context.real.dtype), context.real, share)
         slopes: Tensor = torch.linalg.vector_norm(input_gradient(context.judge, between, context.y), dim=1)
         return (slopes - 1).square().mean()
@@ -111,7 +115,45 @@ class R1(Penalty):
 
     def __call__(self, context: Context) -> Tensor:
         """Half of the squared gradient norm, mean over the batch."""
+        assert context.real is not None
         return input_gradient(context.judge, context.real, context.y).square().sum(1).mean() / 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Orthogonal(Penalty):
+    """β Σ ‖WWᵀ ⊙ (1 - I)‖² over G's weights as matrices [outputs, rest] (Brock et al. 2019, eq. 3; β = 1e-4).
+
+    diagonal: ‖WWᵀ - I‖² instead (eq. 2), which holds every filter's length at 1, too. Weights are taken raw, not divided
+    by their singular value; tables of classes are left out, as in the released code.
+
+    >>> net = nn.Linear(2, 2); _ = net.weight.data.copy_(torch.tensor([[2.0, 0.0], [3.0, 1.0]]))
+    >>> context = Context({"G": net}, lambda x, y: x, None, None, None, None, Rng(0, total=1))
+    >>> Orthogonal()(context).item()  # 6^2, twice
+    72.0
+    >>> Orthogonal(diagonal=True)(context).item()  # and (4 - 1)^2 + (10 - 1)^2
+    162.0
+    """
+
+    weight: float = 1e-4
+    diagonal: bool = False
+    player = "G"
+
+    def __call__(self, context: Context) -> Tensor:
+        """The sum over all weights; the same for every micro-batch."""
+        net = context.nets[self.player]
+        tables = {id(m.weight) for m in net.modules() if isinstance(m, Embedding)}
+        weights = [w for w in net.parameters() if w.dim() > 1 and id(w) not in tables]
+        with full_precision(weights[0]):
+            return torch.stack([self._cost(w.flatten(1)) for w in weights]).sum()
+
+    def _cost(self, matrix: Tensor) -> Tensor:
+        # WWᵀ and WᵀW have the same norm; the smaller is cheaper.
+        wide = matrix.shape[0] <= matrix.shape[1]
+        gram = matrix @ matrix.t() if wide else matrix.t() @ matrix
+        lengths = matrix.square().sum(1)
+        if self.diagonal:
+            return gram.square().sum() - 2 * lengths.sum() + len(matrix)
+        return gram.square().sum() - lengths.square().sum()
 
 
 @dataclass(frozen=True, kw_only=True)

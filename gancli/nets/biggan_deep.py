@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gancli.nets.forms import attention_sides, form
+from gancli.nets.forms import SLIM, SLIM_NOTE, attention_sides, form
 from gancli.nets.layers.condition import Condition, Judge, need_classes
 from gancli.nets.layers.norms import Norm
 from gancli.nets.layers.norms import norm as norms
@@ -103,6 +103,7 @@ class Generator(nn.Module):
         channels, height, width = image(shape, "biggan_deep")
         plan, self.base = form(height, width, "biggan_deep")
         self.ch = plan.g_ch if ch is None else ch
+        self.notes = (SLIM_NOTE,) if ch is None and plan.g_ch == SLIM else ()
         positive("model.ch", self.ch)
         positive("model.shared", shared)
         self.conditional = need_classes(conditioning, classes)

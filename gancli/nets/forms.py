@@ -70,6 +70,10 @@ BIGGAN_DEEP = (
         7: Form((16, 16, 8, 8, 4, 2, 1, 1), (1, 2, 4, 8, 8, 16, 16), (), 128, 128),
     },
 )
+SLIM_NOTE = (
+    f"width ch={SLIM}, which a CPU can bear: below 128 pixels the papers' 64 to 128 are work for a GPU (model.ch=64);"
+    " their own runs are experiment=biggan128 and its kin"
+)
 FORMS = {"sngan": SNGAN, "biggan": BIGGAN, "biggan_paper": BIGGAN_PAPER, "biggan_deep": BIGGAN_DEEP}
 
 

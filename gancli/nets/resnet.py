@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gancli.nets.forms import Family, attention_sides, form
+from gancli.nets.forms import SLIM, SLIM_NOTE, Family, attention_sides, form
 from gancli.nets.layers.condition import HIDDEN_WIDTH, Condition, Conditioning, Judge, Labels, need_classes, shares
 from gancli.nets.layers.conv import Resample
 from gancli.nets.layers.norms import NoNorm, Norm
@@ -102,6 +102,7 @@ class Generator(nn.Module):
         channels, height, width = image(shape, family)
         plan, self.base = form(height, width, family)
         self.ch = plan.g_ch if ch is None else ch
+        self.notes = (SLIM_NOTE,) if ch is None and plan.g_ch == SLIM else ()
         positive("model.ch", self.ch)
         self.conditional = need_classes(conditioning, classes)
         recipe = Recipe(spectral, sn_eps, init)

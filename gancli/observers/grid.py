@@ -33,7 +33,8 @@ class Grid(Observer):
 
     def on_step(self, view: RunView) -> Iterator[Event]:
         """A picture, when it is due."""
-        if view.due(self.every):
+        # Of a run without steps only the networks are wanted, which may be too large for a sheet on this machine.
+        if view.due(self.every) and view.steps > 0:
             yield Picture(f"{view.step:08d}", self.draw(view))
 
     @torch.no_grad()

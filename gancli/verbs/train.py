@@ -157,7 +157,8 @@ def _open(session: Session, overrides: Sequence[str], notes: list[str]) -> None:
     lines = [
         f"run {run.path}",
         f"data {data['name']}: {data['images']:,} items of {'×'.join(map(str, data['shape']))}",
-        counts,
+        f"{counts} · batches of {engine.batch_size}",
+        *(note for net in engine.game.nets.values() for note in getattr(net, "notes", ())),
         *notes,
     ]
     for line in [*lines, *([f"resumed at step {engine.step_number}"] if session.resumed else [])]:
