@@ -123,7 +123,7 @@ class R1(Penalty):
 class Orthogonal(Penalty):
     """β Σ ‖WWᵀ ⊙ (1 - I)‖² over G's weights as matrices [outputs, rest] (Brock et al. 2019, eq. 3; β = 1e-4).
 
-    diagonal: ‖WWᵀ - I‖² instead (eq. 2), which holds every filter's length at 1, too. Weights are taken raw, not divided
+    diagonal: ‖WWᵀ - I‖² instead (eq. 2), which holds every filter's length at 1, too. Weights are raw, not divided
     by their singular value; tables of classes are left out, as in the released code.
 
     >>> net = nn.Linear(2, 2); _ = net.weight.data.copy_(torch.tensor([[2.0, 0.0], [3.0, 1.0]]))
