@@ -23,7 +23,7 @@ SECTIONS = {
     "penalty": ("gancli.losses.", "gancli.losses.penalties.Penalty"),
     "dataset": ("gancli.data.", "gancli.data.source.Source"),
     "observers": ("gancli.observers.", "gancli.observers.observer.Observer"),
-    "metrics": ("gancli.metrics.", "gancli.metrics.fid.Metric"),
+    "metrics": ("gancli.metrics.", "gancli.metrics.metric.Metric"),
     "extractor": ("gancli.metrics.", "gancli.metrics.extractor.Inception"),
     "optimizer": ("torch.optim.", "torch.optim.Optimizer"),
 }

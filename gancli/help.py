@@ -34,6 +34,8 @@ EXAMPLES = {
     "eval": [
         ("gan eval run=last", "FID, KID, precision and recall against the run's data set"),
         ("gan eval run=last checkpoint=0 n=5000 metrics=[fid,is]", "before training, chosen metrics"),
+        ("gan eval run=last truncation=[0.5,0.7,1.0,1.5,null]", "a table and a chart over thresholds"),
+        ("gan eval run=last metrics=[class_accuracy]", "do samples show the class they were asked for?"),
         ("gan eval input=my_images reference=real_images", "two folders"),
     ],
     "interpolate": [

@@ -15,7 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from gancli import assemble, checkpoint, rundir
 from gancli.assemble import DataFacts
 from gancli.device import Compute
-from gancli.errors import RunError
+from gancli.errors import ConfigError, RunError, suggestion
 from gancli.games.game import Game
 from gancli.rng import Rng
 
@@ -117,11 +117,44 @@ class Sampler:
             outputs.append(self.game.render(self.nets, _fill(z).to(self.compute.device), labels)[:rows].float().cpu())
         return torch.cat(outputs)
 
-    def images(self, n: int, seed: int = 0) -> Iterator[Tensor]:
-        """n images as uint8 chunks [b, C, H, W]; image k of a seed is the same whatever n is."""
+    def images(self, n: int, seed: int = 0, classes: str | int | None = None) -> Iterator[Tensor]:
+        """n images as uint8 chunks [b, C, H, W]; image k of a seed is the same whatever n is.
+
+        classes: a class's name or number, for a conditional generator; None: drawn evenly. Raises ConfigError.
+        """
+        for images, _ in self.labelled_images(n, seed, classes):
+            yield images
+
+    def labelled_images(
+        self, n: int, seed: int = 0, classes: str | int | None = None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """As `images`, each chunk with the classes asked for, int64 [b] (zeros where the generator knows none)."""
+        one = None if classes is None else self.class_number(classes)
         for start in range(0, n, CHUNK):
             seeds = [(seed, k) for k in range(start, min(start + CHUNK, n))]
-            yield to_uint8(self.render(self.latents(seeds), self.labels(seeds)))
+            y = self.labels(seeds) if one is None else torch.full((len(seeds),), one)
+            images = to_uint8(self.render(self.latents(seeds), y))
+            yield images, torch.zeros(len(seeds), dtype=torch.int64) if y is None else y
+
+    def class_number(self, word: str | int) -> int:
+        """The number of a class by name or number. Raises ConfigError with the names there are."""
+        if not self.game.labelled:
+            raise ConfigError(
+                f"classes={word}: this generator knows no classes; leave classes out, or train one that does"
+                " (model.conditioning=projection)"
+            )
+        text = str(word).strip()
+        if text in self.classes:
+            return list(self.classes).index(text)
+        if text.isdigit() and int(text) < len(self.classes):
+            return int(text)
+        raise ConfigError(f"classes={word}: no such class; {suggestion(text, self.classes)}")
+
+    def truncated(self, threshold: float | None) -> Sampler:
+        """The same generator with latents cut off at another threshold."""
+        other = copy.copy(self)
+        other.truncation = threshold
+        return other
 
     def labels(self, seeds: Sequence[tuple[int, int]]) -> Tensor | None:
         """A class for each (seed, number), drawn evenly, for a conditional generator; None otherwise."""

@@ -54,21 +54,25 @@ class DrawSettings:
     checkpoint: int | str
     seed: int
     ema: bool
-    truncation: float | None
     standing_stats: int
     run_dir: str | None
     device: Node
 
     def __post_init__(self) -> None:
         at_least(0, seed=self.seed, standing_stats=self.standing_stats)
-        if self.truncation is not None and not 0 < self.truncation < float("inf"):
-            raise ConfigError(f"truncation={self.truncation:g}: a threshold above 0, such as 0.5, or null for none")
+
+
+def check_truncation(threshold: float | None) -> None:
+    """Raise ConfigError for a threshold that leaves no latents."""
+    if threshold is not None and not 0 < threshold < float("inf"):
+        raise ConfigError(f"truncation={threshold:g}: a threshold above 0, such as 0.5, or null for none")
 
 
 @dataclass(frozen=True, kw_only=True)
 class SampleSettings(DrawSettings):
     """`gan sample`."""
 
+    truncation: float | None
     n: int
     seeds: str | list[int] | None
     classes: str | list[int | str] | None
@@ -76,6 +80,7 @@ class SampleSettings(DrawSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_truncation(self.truncation)
         at_least(1, n=self.n)
 
 
@@ -83,6 +88,7 @@ class SampleSettings(DrawSettings):
 class InterpolateSettings(DrawSettings):
     """`gan interpolate`."""
 
+    truncation: float | None
     rows: int
     frames: int
     mode: Literal["slerp", "lerp"]
@@ -90,6 +96,7 @@ class InterpolateSettings(DrawSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_truncation(self.truncation)
         at_least(1, rows=self.rows)
         at_least(2, frames=self.frames)
 
@@ -98,6 +105,7 @@ class InterpolateSettings(DrawSettings):
 class EvalSettings(DrawSettings):
     """`gan eval`."""
 
+    truncation: float | list[float | None] | None
     input: str | None
     reference: str | None
     n: int
@@ -107,4 +115,12 @@ class EvalSettings(DrawSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        for threshold in self.thresholds():
+            check_truncation(threshold)
         at_least(2, n=self.n, n_real=self.n_real)
+
+    def thresholds(self) -> list[float | None]:
+        """The truncations to judge, one after the other. Raises ConfigError for an empty list."""
+        if self.truncation == []:
+            raise ConfigError("truncation=[]: at least one threshold, such as truncation=[0.5,1.0,null]")
+        return self.truncation if isinstance(self.truncation, list) else [self.truncation]

@@ -100,3 +100,41 @@ def test_a_run_of_points_is_not_judged_by_images(gan: Gan, weights_file: Path) -
     assert gan("sample", "run=r", "run_dir=s").code == 0
     assert Path("s/scatter.png").exists()
     assert gan("interpolate", "run=r").code == 2
+
+
+def test_a_table_and_a_chart_over_thresholds(gan: Gan, run: Path, weights_file: Path) -> None:
+    keys = [f"extractor.weights={weights_file}", "metrics=[fid,prc]", "n=8"]
+    answer = gan("eval", f"run={run}", *keys, "truncation=[0.5,null]", "run_dir=curve")
+    assert answer.code == 0, answer.err
+    found = json.loads(Path("curve/results.json").read_text())
+    assert found["truncation"] == [0.5, None]
+    cut, whole = found["results"]
+    assert cut["protocol"]["fake"]["truncation"] == 0.5
+    assert whole["protocol"]["fake"]["truncation"] is None
+    assert cut["protocol_id"] != whole["protocol_id"]
+    assert len(list((run / "eval").glob("*.json"))) == 2
+    with Image.open("curve/truncation.png") as picture:
+        assert picture.size == (2 * 380, 280)
+        assert len(picture.getcolors(1 << 20)) > 10
+    header, first, second = answer.out.splitlines()[1:4]
+    assert header.split() == ["truncation", "fid", "precision", "recall"]
+    assert first.split()[:2] == ["0.5", f"{cut['fid']:.4f}"]
+    assert second.split()[0] == "none"
+    assert gan("eval", f"run={run}", *keys, "run_dir=alone").code == 0
+    alone = json.loads(Path("alone/results.json").read_text())
+    assert (alone["fid"], alone["protocol_id"]) == (whole["fid"], whole["protocol_id"])
+
+
+def test_class_accuracy_needs_no_extractor(
+    gan: Gan, labelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    copied = shutil.copytree(labelled, tmp_path / "labelled")
+    keys = ["metrics=[class_accuracy]", "metrics.class_accuracy.images=128", "n=40", "extractor.weights=nowhere"]
+    answer = gan("eval", f"run={copied}", *keys, "run_dir=r")
+    assert answer.code == 0, answer.err
+    results = json.loads(Path("r/results.json").read_text())
+    assert 0 <= results["class_accuracy"] <= 1
+    assert set(results["class_accuracy_by_class"]) == {"0", "1", "2"}
+    assert results["protocol"]["reference"] is None
+    assert "class_accuracy" in answer.out

@@ -130,6 +130,22 @@ WRONG = [
     ("eval input=corrupt", "reference=FOLDER"),
     ("eval run={run} extractor.weights=nowhere.pth", "nowhere.pth"),
     ("eval run={run} n=1", "at least 2"),
+    ("eval run={run} truncation=[0.5,0]", "a threshold above 0"),
+    ("eval run={run} truncation=[]", "at least one threshold"),
+    ("eval run={run} truncation=[a]", "truncation"),
+    ("eval input=corrupt reference=corrupt truncation=[1,2]", "run="),
+    ("eval run={run} metrics=[class_accuracy]", "model.conditioning=projection"),
+    ("eval input=corrupt reference=corrupt metrics=[class_accuracy]", "run="),
+    ("eval run={run} metrics=[class_accuracy] metrics.class_accuracy.images=0", "at least 1"),
+    ("train model=biggan dataset=random dataset.classes=0", "model.conditioning=none"),
+    ("train model=biggan dataset.size=30", "28 32"),
+    ("train model=biggan model.attention=[7]", "feature maps of 8, 16, 32"),
+    ("train model=biggan model.latent.dim=81", "multiple of 4"),
+    ("train model=biggan model.shared=0", "model.shared=128"),
+    ("train model=biggan model.conditioning=acgan", "expected one of none, input, hidden, ac, projection"),
+    ("train model=biggan_deep model.conditioning=hidden", "expected one of none, ac, projection"),
+    ("train model=dcgan model.latent.dim=null", "set a number"),
+    ("train model=biggan game.class_weight=-1", "game.class_weight"),
 ]  # fmt: skip
 
 

@@ -1,52 +1,140 @@
-"""Runs metrics: each set of images goes through the extractor once, and every number comes with its protocol."""
+"""Runs metrics: each set of images is looked at once, and every number comes with its protocol."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from gancli.data.source import Source
 from gancli.errors import MetricError
 from gancli.metrics.extractor import Extractor
-from gancli.metrics.fid import Metric
 from gancli.metrics.images import ImageSet, Progress, extract
+from gancli.metrics.metric import LabelMetric, Metric
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Results by name, how they were made (plain JSON values), and what to bear in mind when reading them."""
+    """Results by name, how they were made (plain JSON values), and what to bear in mind when reading them.
+
+    details: what goes with the results and is no single number, as plain JSON values.
+    """
 
     values: dict[str, float]
     protocol: dict[str, Any]
     warnings: tuple[str, ...]
+    details: dict[str, Any] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
         """What is written: each result under its name, beside `protocol` and `warnings`."""
-        return {**self.values, "protocol": self.protocol, "warnings": list(self.warnings)}
+        return {**self.values, **self.details, "protocol": self.protocol, "warnings": list(self.warnings)}
+
+
+class Evaluator:
+    """Judges any number of sets of samples against one set of real images, which is looked at once.
+
+    extractor: None where no metric reads features. source: the real data, for metrics that look at classes.
+    progress: called as (what, done, total), for each batch of images and each metric. The random state stays as it is.
+    """
+
+    def __init__(
+        self,
+        metrics: Sequence[Metric],
+        real: ImageSet | None,
+        extractor: Extractor | None,
+        source: Source | None = None,
+        progress: Progress | None = None,
+    ):
+        self.metrics, self.extractor, self.source, self.progress = list(metrics), extractor, source, progress
+        self.real = real
+        self.by_features = [m for m in metrics if not isinstance(m, LabelMetric)]
+        self.by_label = [m for m in metrics if isinstance(m, LabelMetric)]
+        self._features: Tensor | None = None
+
+    def judge(self, fake: ImageSet) -> Evaluation:
+        """All metrics of one set of samples.
+
+        Raises MetricError, before any image is made, for an evaluation that cannot be made as asked.
+        """
+        warnings = self._check(fake)
+        self._begin()
+        values, details = self._watch(fake) if self.extractor is None else self._score(fake, self.extractor)
+        needed = self.real if any(m.compares for m in self.metrics) else None
+        told = protocol(self.metrics, fake, needed, self.extractor)
+        return Evaluation(values, told, tuple(warnings), details)
+
+    def _check(self, fake: ImageSet) -> list[str]:
+        if self.by_label and (fake.labelled is None or self.source is None):
+            raise MetricError(
+                f"metrics={self.by_label[0].name} asks whether samples show the class they were asked for, and these"
+                " were asked for none: train a conditional model (model.conditioning=projection)"
+            )
+        if self.by_features and self.extractor is not None:
+            return check(self.by_features, fake, self.real, self.extractor)
+        if not self.metrics:
+            raise MetricError("metrics=[] computes nothing: type at least one, such as metrics=[fid,kid]")
+        return []
+
+    def _begin(self) -> None:
+        """Look at the real images, once."""
+        if self._features is not None:
+            return
+        self._features = torch.empty(0, 0 if self.extractor is None else self.extractor.dim)
+        if self.extractor is not None and self.real is not None and any(m.compares for m in self.metrics):
+            self._features = extract(self.real, self.extractor, self.progress, "real images")
+        for metric in self.by_label:
+            assert self.source is not None
+            metric.begin(self.source, self.progress)
+
+    def _score(self, fake: ImageSet, extractor: Extractor) -> tuple[dict[str, float], dict[str, Any]]:
+        """Features of the samples, which the metrics by label see on their way, then every metric."""
+        assert self._features is not None
+        watched = replace(fake, chunks=lambda: self._seen(fake)) if self.by_label else fake
+        features = extract(watched, extractor, self.progress, "samples")
+        values = score(self.by_features, features, self._features, extractor, self.progress)
+        more, details = self._finish()
+        return values | more, details
+
+    def _watch(self, fake: ImageSet) -> tuple[dict[str, float], dict[str, Any]]:
+        """Samples that only the metrics by label look at."""
+        done = 0
+        for images in self._seen(fake):
+            done += len(images)
+            if self.progress is not None:
+                self.progress("samples", done, fake.n)
+        return self._finish()
+
+    def _seen(self, fake: ImageSet) -> Iterator[Tensor]:
+        assert fake.labelled is not None
+        for images, labels in fake.labelled():
+            for metric in self.by_label:
+                metric.see(images, labels)
+            yield images
+
+    def _finish(self) -> tuple[dict[str, float], dict[str, Any]]:
+        values: dict[str, float] = {}
+        details: dict[str, Any] = {}
+        for metric in self.by_label:
+            scores, more = metric.finish()
+            values |= scores
+            details |= more
+        return values, details
 
 
 def evaluate(
     metrics: Sequence[Metric],
     fake: ImageSet,
     real: ImageSet | None,
-    extractor: Extractor,
+    extractor: Extractor | None,
     progress: Progress | None = None,
 ) -> Evaluation:
-    """Judge `fake` by every metric, against `real` where a metric compares.
-
-    progress: called as (what, done, total), for each batch of images and each metric. The random state stays as it is.
-    Raises MetricError, before any image is made, for an evaluation that cannot be made as asked.
-    """
-    warnings = check(metrics, fake, real, extractor)
-    needed = real if any(m.compares for m in metrics) else None
-    features = extract(needed, extractor, progress, "real images") if needed else torch.empty(0, extractor.dim)
-    values = score(metrics, extract(fake, extractor, progress, "samples"), features, extractor, progress)
-    return Evaluation(values, protocol(metrics, fake, needed, extractor), tuple(warnings))
+    """Judge `fake` by every metric, against `real` where a metric compares. Raises MetricError as `Evaluator.judge`."""
+    return Evaluator(metrics, real, extractor, progress=progress).judge(fake)
 
 
 def check(metrics: Sequence[Metric], fake: ImageSet, real: ImageSet | None, extractor: Extractor) -> list[str]:
@@ -77,11 +165,13 @@ def score(
     return values
 
 
-def protocol(metrics: Sequence[Metric], fake: ImageSet, real: ImageSet | None, extractor: Extractor) -> dict[str, Any]:
+def protocol(
+    metrics: Sequence[Metric], fake: ImageSet, real: ImageSet | None, extractor: Extractor | None
+) -> dict[str, Any]:
     """All that another person needs to get the same numbers, as plain JSON values."""
     n_real = real.n if real is not None else 0
     told: dict[str, Any] = {
-        **extractor.protocol(),
+        **(extractor.protocol() if extractor is not None else {}),
         "n_fake": fake.n,
         "n_real": n_real,
         "fake": dict(fake.protocol),

@@ -7,7 +7,6 @@ look at each image.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from gancli.errors import MetricError
 from gancli.metrics.extractor import Extractor
+from gancli.metrics.metric import Metric
 from gancli.settings import at_least
 
 # torch-fidelity's default for all that it draws (KID's subsets, the Inception Score's splits): with another, the
@@ -23,25 +23,6 @@ FIDELITY_SEED = 2020
 
 # Above so many images, precision and recall go block by block: the whole matrix of distances would take over 1.6 GB.
 _WHOLE = 20_000
-
-
-class Metric(ABC):
-    """One or two numbers about a set of generated images, most of them by comparison with real ones."""
-
-    name: ClassVar[str]
-    compares: ClassVar[bool] = True  # whether it needs real images
-
-    def check(self, extractor: Extractor, n_fake: int, n_real: int) -> list[str]:
-        """Warnings about these counts, before any work. Raises MetricError for an evaluation that cannot be made."""
-        return []
-
-    @abstractmethod
-    def settings(self, n_fake: int, n_real: int) -> dict[str, Any]:
-        """What the protocol says of this metric, as plain JSON values."""
-
-    @abstractmethod
-    def score(self, fake: Tensor, real: Tensor, extractor: Extractor) -> dict[str, float]:
-        """Results by name, from features float32 [N, dim] on the CPU; `real` is empty where nothing is compared."""
 
 
 @dataclass(frozen=True)

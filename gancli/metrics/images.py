@@ -24,8 +24,8 @@ class Sampler(Protocol):
     @property
     def shape(self) -> tuple[int, ...]: ...
 
-    def images(self, n: int, seed: int) -> Iterator[Tensor]:
-        """uint8 [B, C, H, W], n in all."""
+    def labelled_images(self, n: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """uint8 [B, C, H, W] and the classes asked for, int64 [B]; n in all."""
 
     def protocol(self) -> dict[str, Any]:
         """Where the samples come from, as plain JSON values."""
@@ -36,13 +36,15 @@ class ImageSet:
     """n images of one shape (C, H, W), C being 1 or 3.
 
     chunks: begins anew at each call; uint8 [B, C, H, W] of any B, n in all. protocol: where they come from, as plain
-    JSON values. Raises MetricError for a shape that no image has.
+    JSON values. labelled: the same images with their classes, int64 [B], where they were asked for by class.
+    Raises MetricError for a shape that no image has.
     """
 
     n: int
     shape: tuple[int, ...]
     chunks: Callable[[], Iterator[Tensor]]
     protocol: Mapping[str, Any] = field(default_factory=dict)
+    labelled: Callable[[], Iterator[tuple[Tensor, Tensor]]] | None = None
 
     def __post_init__(self) -> None:
         if len(self.shape) != 3:
@@ -76,10 +78,14 @@ def from_source(source: Source, n: int | None, seed: int, *, exact: bool = False
     return ImageSet(count, source.shape, chunks, {**told, "seed": seed, **facts})
 
 
-def from_sampler(sampler: Sampler, n: int, seed: int) -> ImageSet:
-    """n samples of a trained generator, drawn as they are looked at."""
+def from_sampler(sampler: Sampler, n: int, seed: int, labelled: bool = False) -> ImageSet:
+    """n samples of a trained generator, drawn as they are looked at; labelled: by class."""
+
+    def pairs() -> Iterator[tuple[Tensor, Tensor]]:
+        return sampler.labelled_images(n, seed)
+
     told = {"shape": list(sampler.shape), "seed": seed, **sampler.protocol()}
-    return ImageSet(n, sampler.shape, lambda: sampler.images(n, seed), told)
+    return ImageSet(n, sampler.shape, lambda: (x for x, _ in pairs()), told, pairs if labelled else None)
 
 
 def extract(images: ImageSet, extractor: Extractor, progress: Progress | None = None, what: str = "images") -> Tensor:

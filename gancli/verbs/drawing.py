@@ -19,15 +19,11 @@ def compute(settings: DrawSettings) -> device.Compute:
     return device.resolve(make_as(device.DeviceChoice, settings.device, "device"), device.PrecisionChoice(kind="fp32"))
 
 
-def sampler(settings: DrawSettings) -> Sampler:
+def sampler(settings: DrawSettings, truncation: float | None = None) -> Sampler:
     """The trained generator that the settings ask for. Raises RunError."""
     rundir.refuse_taken(settings.run_dir)
-    options: dict[str, Any] = {
-        "ema": settings.ema,
-        "truncation": settings.truncation,
-        "standing_stats": settings.standing_stats,
-    }
-    return load(settings.run, settings.checkpoint, compute=compute(settings), **options)
+    options: dict[str, Any] = {"ema": settings.ema, "standing_stats": settings.standing_stats}
+    return load(settings.run, settings.checkpoint, truncation=truncation, compute=compute(settings), **options)
 
 
 def images_only(found: Sampler, verb: str) -> None:

@@ -12,14 +12,16 @@ from typing import Any
 
 from gancli import rundir
 from gancli.build import make, make_as
+from gancli.charts import Panel, chart
 from gancli.data.folder import folder as folder_source
 from gancli.data.source import Source
 from gancli.errors import ConfigError, DataError, MetricError
 from gancli.files import write_json
-from gancli.metrics.evaluation import evaluate
+from gancli.metrics.evaluation import Evaluator
 from gancli.metrics.extractor import Extractor
-from gancli.metrics.fid import Metric
 from gancli.metrics.images import ImageSet, from_sampler, from_source
+from gancli.metrics.metric import LabelMetric, Metric
+from gancli.pictures import save_png
 from gancli.sampling import Sampler
 from gancli.settings import EvalSettings
 from gancli.verbs.drawing import compute, images_only, sampler
@@ -30,40 +32,65 @@ def run(config: Mapping[str, Any], overrides: Sequence[str]) -> Path:
     settings = make_as(EvalSettings, config, "")
     if settings.input is not None and settings.reference is None:
         raise ConfigError(f"input={settings.input}: with what shall it be compared? Type reference=FOLDER")
+    if settings.input is not None and isinstance(settings.truncation, list):
+        raise ConfigError(f"truncation={settings.truncation}: a folder of images has none; give run= instead of input=")
     metrics: list[Metric] = [make(node, f"metrics.{name}") for name, node in settings.metrics.items() if node]
     if not metrics:
         raise MetricError("metrics=[] computes nothing: type at least one, such as metrics=[fid,kid]")
     # What costs nothing to find out comes first, the extractor's download last.
     rundir.refuse_taken(settings.run_dir)
     found = None if settings.input is not None else sampler(settings)
-    fake, real = _sets(settings, found)
-    extractor: Extractor = make(settings.extractor, "extractor")
-    extractor.to(compute(settings).device)
-    began = time.perf_counter()
-    result = evaluate(metrics, fake, real, extractor, progress=reporter())
+    _refuse_labels(metrics, found)
+    judged, real, source = _sets(settings, found, any(isinstance(m, LabelMetric) for m in metrics))
+    extractor: Extractor | None = None
+    if not all(isinstance(m, LabelMetric) for m in metrics):
+        extractor = make(settings.extractor, "extractor")
+        extractor.to(compute(settings).device)
+    evaluator = Evaluator(metrics, real, extractor, source, progress=reporter())
+    results = []
+    for fake in judged:
+        began = time.perf_counter()
+        values = evaluator.judge(fake).as_json()
+        values |= {"protocol_id": protocol_id(values["protocol"])} | ({"step": found.step} if found else {})
+        values["protocol"] |= rundir.environment() | {"seconds": round(time.perf_counter() - began, 1)}
+        if found is not None:
+            _into_run(found, values)
+        results.append(values)
     name = Path(settings.input or "").name if found is None else found.run.name
     folder = rundir.new_directory("eval", found.name if found else name, settings.run_dir)
-    about = rundir.environment() | {"seconds": round(time.perf_counter() - began, 1)}
-    values = result.as_json()
-    values |= {"protocol_id": protocol_id(values["protocol"])} | ({"step": found.step} if found else {})
-    values["protocol"] = values["protocol"] | about
-    write_json(folder / "results.json", values)
-    if found is not None:
-        _into_run(found, values)
-    _show(values, name, found)
+    if isinstance(settings.truncation, list):
+        _write_curve(folder, settings.thresholds(), results)
+    else:
+        write_json(folder / "results.json", results[0])
+    _show(results, settings.thresholds(), name, found)
     print(f"results with protocol: {folder / 'results.json'}")
     return folder
 
 
-def _sets(settings: EvalSettings, found: Sampler | None) -> tuple[ImageSet, ImageSet]:
-    """What is judged, and what it is compared with. Raises DataError or ConfigError."""
+def _refuse_labels(metrics: Sequence[Metric], found: Sampler | None) -> None:
+    """Raise MetricError where samples were asked for no class and a metric asks which."""
+    wanting = [m.name for m in metrics if isinstance(m, LabelMetric)]
+    if wanting and found is None:
+        raise MetricError(f"metrics={wanting[0]} judges a conditional run's samples: give run= instead of input=")
+    if wanting and found is not None and not found.game.labelled:
+        raise MetricError(
+            f"metrics={wanting[0]} asks whether samples show the class they were asked for, and {found.run.name} knows"
+            " no classes: train a conditional model (model.conditioning=projection)"
+        )
+
+
+def _sets(settings: EvalSettings, found: Sampler | None, labelled: bool) -> tuple[list[ImageSet], ImageSet, Source]:
+    """What is judged (a set for each threshold), what it is compared with, and the data behind that.
+
+    Raises DataError or ConfigError.
+    """
     n_real, seed = settings.n_real, settings.seed
     if found is None:
         judged = _folder("input", settings.input)
         reference = _folder("reference", settings.reference)
         count = min(settings.n, len(judged))
         real = from_source(reference, n_real or min(count, len(reference)), seed, exact=n_real is not None)
-        return from_source(judged, count, seed, folder=str(settings.input)), real
+        return [from_source(judged, count, seed, folder=str(settings.input))], real, reference
     images_only(found, "eval")
     source: Source
     if settings.reference is not None:
@@ -75,7 +102,8 @@ def _sets(settings: EvalSettings, found: Sampler | None) -> tuple[ImageSet, Imag
                 f"the data set {source.name} has changed since the run was trained on it: give reference=FOLDER instead"
             )
     real = from_source(source, n_real or min(settings.n, len(source)), seed, exact=n_real is not None)
-    return from_sampler(found, settings.n, seed), real
+    cut = [found.truncated(threshold) for threshold in settings.thresholds()]
+    return [from_sampler(each, settings.n, seed, labelled) for each in cut], real, source
 
 
 def _folder(key: str, path: str | None, **choice: Any) -> Source:
@@ -99,16 +127,44 @@ def _into_run(found: Sampler, values: Mapping[str, Any]) -> None:
     write_json(found.run / "eval" / f"{found.step:08d}-{values['protocol_id']}.json", dict(values))
 
 
-def _show(values: Mapping[str, Any], name: str, found: Sampler | None) -> None:
-    protocol = values["protocol"]
+def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
+    return {key: value for key, value in values.items() if isinstance(value, float)}
+
+
+def _write_curve(folder: Path, thresholds: Sequence[float | None], results: Sequence[Mapping[str, Any]]) -> None:
+    """All thresholds' results in one file, and truncation.png: every metric over the threshold."""
+    write_json(folder / "results.json", {"truncation": list(thresholds), "results": [dict(r) for r in results]})
+    names = {float(k): "none" if t is None else f"{t:g}" for k, t in enumerate(thresholds)}
+
+    def curve(key: str) -> list[tuple[float, float]]:
+        return [(float(k), values[key]) for k, values in enumerate(results)]
+
+    keys = [key for key in _numbers(results[0]) if not key.endswith("_std") and key != "classifier_accuracy"]
+    together = [key for key in ("precision", "recall") if key in keys]
+    panels = [Panel(key, {key: curve(key)}, "truncation", names) for key in keys if key not in together]
+    if together:
+        panels.append(Panel(" and ".join(together), {key: curve(key) for key in together}, "truncation", names))
+    save_png(folder / "truncation.png", chart(panels))
+
+
+def _show(
+    results: Sequence[Mapping[str, Any]], thresholds: Sequence[float | None], name: str, found: Sampler | None
+) -> None:
+    """One result as lines, several as a table."""
+    protocol = results[0]["protocol"]
     where = f"{name} at step {found.step:,}" if found else name
-    print(
-        f"{where}: {protocol['n_fake']:,} samples against {protocol['n_real']:,} real images, {protocol['extractor']}"
-    )
-    for key, value in values.items():
-        if isinstance(value, float):
+    real = f" against {protocol['n_real']:,} real images" if protocol["reference"] else ""
+    print(f"{where}: {protocol['n_fake']:,} samples{real}, {protocol.get('extractor', 'no extractor')}")
+    if len(results) == 1:
+        for key, value in _numbers(results[0]).items():
             print(f"  {key:10} {value:.4f}")
-    for warning in values["warnings"]:
+    else:
+        keys = list(_numbers(results[0]))
+        print("  truncation" + "".join(f"{key:>{max(12, len(key) + 2)}}" for key in keys))
+        for threshold, values in zip(thresholds, results, strict=True):
+            cells = "".join(f"{values[key]:>{max(12, len(key) + 2)}.4f}" for key in keys)
+            print(f"  {'none' if threshold is None else f'{threshold:g}':>10}{cells}")
+    for warning in results[0]["warnings"]:
         print(f"  note: {warning}")
 
 

@@ -18,7 +18,7 @@ from gancli.verbs.drawing import directory, images_only, sampler
 def run(config: Mapping[str, Any], overrides: Sequence[str]) -> Path:
     """Draw paths as configured; returns the directory that holds the picture. Raises GanError."""
     settings = make_as(InterpolateSettings, config, "")
-    found = sampler(settings)
+    found = sampler(settings, settings.truncation)
     images_only(found, "interpolate")
     rows, frames = settings.rows, settings.frames
     ends = found.latents([(settings.seed, k) for k in range(2 * rows)])

@@ -24,7 +24,7 @@ def run(config: Mapping[str, Any], overrides: Sequence[str]) -> Path:
     """Draw as configured; returns the directory that holds the images. Raises GanError."""
     settings = make_as(SampleSettings, config, "")
     seeds = seed_list(settings.seeds)
-    found = sampler(settings)
+    found = sampler(settings, settings.truncation)
     pairs, labels = _plan(settings, found, seeds)
     points = len(found.shape) != 3
     if points and settings.format == "png":

@@ -16,8 +16,9 @@ from gancli.data.source import Source
 from gancli.errors import MetricError
 from gancli.metrics.evaluation import check, evaluate, score
 from gancli.metrics.extractor import Extractor
-from gancli.metrics.fid import Fid, Is, Kid, Metric, Prc
+from gancli.metrics.fid import Fid, Is, Kid, Prc
 from gancli.metrics.images import ImageSet, batches, extract, from_sampler, from_source
+from gancli.metrics.metric import Metric
 
 
 def numbered(n: int, channels: int = 1) -> Source:
@@ -36,12 +37,13 @@ class Draws:
 
     shape = (3, 2, 2)
 
-    def images(self, n: int, seed: int) -> Iterator[Tensor]:
+    def labelled_images(self, n: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
         """In chunks of 5."""
         for start in range(0, n, 5):
-            yield torch.stack(
+            rows = torch.stack(
                 [torch.full(self.shape, seed + i, dtype=torch.uint8) for i in range(start, min(n, start + 5))]
             )
+            yield rows, torch.zeros(len(rows), dtype=torch.int64)
 
     def protocol(self) -> dict[str, Any]:
         """Where they come from."""

@@ -15,7 +15,8 @@ from gancli.build import check, make
 from gancli.config import conf_dir
 from gancli.errors import ConfigError, MetricError
 from gancli.metrics.extractor import Extractor
-from gancli.metrics.fid import Fid, Is, Kid, Metric, Prc
+from gancli.metrics.fid import Fid, Is, Kid, Prc
+from gancli.metrics.metric import Metric
 
 
 def gaussian(n: int, dim: int, seed: int) -> Tensor:

@@ -1,0 +1,70 @@
+"""Do samples show the class they were asked for? A classifier trained on the run's real data says so."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from gancli.data.source import Source
+from gancli.errors import MetricError
+from gancli.metrics.classifier import VERSION, Classifier, obtain
+from gancli.metrics.metric import LabelMetric, Report
+from gancli.settings import at_least
+
+
+@dataclass
+class ClassAccuracy(LabelMetric):
+    """The share of samples that a classifier of real images takes for the class they were asked for.
+
+    images: what the classifier is trained on, counted with repeats. Its own accuracy on real images it has not seen is
+    reported, too: the first number means little where the second is low.
+    """
+
+    name: ClassVar[str] = "class_accuracy"
+    images: int = 60_000
+    _classifier: Classifier | None = field(default=None, init=False, repr=False)
+    _names: tuple[str, ...] = field(default=(), init=False, repr=False)
+    _right: Tensor | None = field(default=None, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        at_least(1, **{"metrics.class_accuracy.images": self.images})
+
+    def settings(self, n_fake: int, n_real: int) -> dict[str, Any]:
+        """The classifier's kind and how it was trained."""
+        assert self._classifier is not None
+        return {
+            "classifier": f"five convolutions, version {VERSION}",
+            "images": self.images,
+            "trained_on": self._classifier.trained_on,
+            "held_out": self._classifier.held_out,
+        }
+
+    def begin(self, source: Source, progress: Report | None = None) -> None:
+        """Train the classifier, or take it from the cache. Raises MetricError for data without two classes."""
+        if len(source.classes) < 2 or len(source) < 10:
+            raise MetricError(
+                f"metrics=class_accuracy needs a data set of two classes at least and {source.name} has"
+                f" {len(source.classes)}: leave it out of metrics"
+            )
+        self._classifier, self._names = obtain(source, self.images, progress), source.classes
+        self._right = torch.zeros(2, len(self._names), dtype=torch.int64)
+
+    def see(self, images: Tensor, labels: Tensor) -> None:
+        """Count right answers, and all, by class."""
+        assert self._classifier is not None
+        assert self._right is not None
+        good = labels[self._classifier.predict(images) == labels]
+        self._right += torch.stack([part.bincount(minlength=len(self._names)) for part in (good, labels)])
+
+    def finish(self) -> tuple[dict[str, float], dict[str, Any]]:
+        """class_accuracy and classifier_accuracy; class_accuracy_by_class in the details."""
+        assert self._classifier is not None
+        assert self._right is not None
+        right, asked = self._right.tolist()
+        by_class = {n: r / a for n, r, a in zip(self._names, right, asked, strict=True) if a}
+        scores = {"class_accuracy": sum(right) / sum(asked), "classifier_accuracy": self._classifier.accuracy}
+        self._right.zero_()
+        return scores, {"class_accuracy_by_class": by_class}

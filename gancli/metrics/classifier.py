@@ -1,0 +1,125 @@
+"""A small classifier of a data set's own classes, trained here on real images and kept in the user's cache."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gancli.data.cache import cache_dir
+from gancli.data.source import Source, order
+from gancli.errors import MetricError, RunError
+from gancli.files import whole_file
+from gancli.metrics import weights as files
+from gancli.metrics.metric import Report
+from gancli.rng import Rng, key
+
+VERSION = 1  # of all below that changes what is learned: part of the cache's key and of the protocol
+BATCH, RATE, LARGEST, SHIFT = 64, 2e-3, 32, 2
+HELD_OUT = 5  # every so many-th image of a fixed shuffle is held out
+
+
+@dataclass
+class Classifier:
+    """A trained network, and its share of right answers on real images that it has not seen."""
+
+    net: nn.Module
+    accuracy: float
+    trained_on: int
+    held_out: int
+
+    @torch.no_grad()
+    def predict(self, images: Tensor) -> Tensor:
+        """uint8 [B, C, H, W] -> the most likely class of each, int64 [B]."""
+        self.net.eval()
+        return torch.cat([self.net(prepared(part)).argmax(1) for part in torch.split(images, 256)])
+
+
+def network(channels: int, classes: int) -> nn.Module:
+    """Five 3×3 convolutions with batch norm, two of stride 2, a mean over pixels and a dense layer."""
+    layers: list[nn.Module] = []
+    for inputs, outputs, stride in ((channels, 32, 1), (32, 64, 2), (64, 64, 1), (64, 128, 2), (128, 128, 1)):
+        layers += [nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)]
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(128, classes))
+
+
+def prepared(images: Tensor) -> Tensor:
+    """uint8 images in [-1, 1], averaged down where the shorter side has more than 32 pixels."""
+    x = images.float() / 127.5 - 1
+    shrink = min(x.shape[2:]) / LARGEST
+    if shrink > 1:
+        x = F.interpolate(x, size=[round(side / shrink) for side in x.shape[2:]], mode="area")
+    return x
+
+
+def obtain(source: Source, seen: int, progress: Report | None = None) -> Classifier:
+    """The classifier of this data set: from the cache, or trained on `seen` images counted with their repeats.
+
+    The same data give the same classifier; the default random state is left alone.
+    """
+    trained, held_out = split(source)
+    place = cache_dir() / "classifiers" / f"{_name(source, seen)}.pt"
+    net = _fresh(source)
+    with contextlib.suppress(MetricError, RuntimeError, KeyError):
+        state, _ = files.read(place)
+        accuracy = float(state.pop("accuracy"))
+        net.load_state_dict(state)
+        return Classifier(net, accuracy, len(trained), len(held_out))
+    net = _fresh(source)
+    _train(net, source, trained, seen, progress)
+    made = Classifier(net, 0.0, len(trained), len(held_out))
+    images, labels = source.rows(held_out.numpy())
+    made.accuracy = float((made.predict(images) == labels).double().mean())
+    # A cache that cannot be written is only slower.
+    with contextlib.suppress(RunError), whole_file(place) as file:
+        torch.save({**net.state_dict(), "accuracy": torch.tensor(made.accuracy, dtype=torch.float64)}, file)
+    return made
+
+
+def _fresh(source: Source) -> nn.Module:
+    """An untrained network, the same for the same data."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(key("classifier", source.fingerprint))
+        return network(source.shape[0], len(source.classes)).to(memory_format=torch.channels_last)
+
+
+def split(source: Source) -> tuple[Tensor, Tensor]:
+    """Numbers of the images to train on and of those held out: a fifth of a shuffle that the data themselves fix."""
+    shuffled = torch.from_numpy(order(len(source), "classifier", source.fingerprint))
+    held = torch.arange(len(source)) % HELD_OUT == 0
+    return shuffled[~held], shuffled[held]
+
+
+def _train(net: nn.Module, source: Source, rows: Tensor, seen: int, progress: Report | None) -> None:
+    """Adam with a rate that rises and falls once, on images shifted by up to two pixels."""
+    images, labels = source.rows(rows.numpy())
+    x = prepared(images)
+    steps = -(-seen // BATCH)
+    optimizer = torch.optim.Adam(net.parameters(), lr=RATE)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=steps + 1)
+    net.train()
+    for step in range(steps):
+        rng = Rng("classifier", source.fingerprint, step, total=BATCH)
+        at = rng.integers("row", len(x))
+        down, right = (rng.integers("shift", 2 * SHIFT + 1, 2)[0] - SHIFT).tolist()
+        batch = F.pad(x[at], [SHIFT] * 4, mode="replicate")
+        height, width = x.shape[2:]
+        batch = batch[:, :, SHIFT + down : SHIFT + down + height, SHIFT + right : SHIFT + right + width]
+        if source.flip and step % 2:
+            batch = batch.flip(3)
+        loss = F.cross_entropy(net(batch.contiguous(memory_format=torch.channels_last)), labels[at])
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        schedule.step()
+        if progress is not None:
+            progress("classifier: batches", step + 1, steps)
+
+
+def _name(source: Source, seen: int) -> str:
+    parts = (VERSION, source.fingerprint, source.shape, seen)
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]

@@ -1,0 +1,58 @@
+"""What a metric is: a number or two about generated images, from their features or from the images and their labels."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar, Protocol
+
+from torch import Tensor
+
+from gancli.data.source import Source
+from gancli.metrics.extractor import Extractor
+
+
+class Report(Protocol):
+    """A progress callback: what is going on, how much is done, of how much."""
+
+    def __call__(self, what: str, done: int, total: int, /) -> None: ...
+
+
+class Metric(ABC):
+    """One or two numbers about a set of generated images, most of them by comparison with real ones."""
+
+    name: ClassVar[str]
+    compares: ClassVar[bool] = True  # whether it needs features of real images
+
+    def check(self, extractor: Extractor, n_fake: int, n_real: int) -> list[str]:
+        """Warnings about these counts, before any work. Raises MetricError for an evaluation that cannot be made."""
+        return []
+
+    @abstractmethod
+    def settings(self, n_fake: int, n_real: int) -> dict[str, Any]:
+        """What the protocol says of this metric, as plain JSON values."""
+
+    @abstractmethod
+    def score(self, fake: Tensor, real: Tensor, extractor: Extractor) -> dict[str, float]:
+        """Results by name, from features float32 [N, dim] on the CPU; `real` is empty where nothing is compared."""
+
+
+class LabelMetric(Metric):
+    """A metric that looks at the samples themselves and at the classes they were asked for; it needs no extractor."""
+
+    compares: ClassVar[bool] = False
+
+    @abstractmethod
+    def begin(self, source: Source, progress: Report | None = None) -> None:
+        """Learn what is needed of the real data, once for any number of evaluations."""
+
+    @abstractmethod
+    def see(self, images: Tensor, labels: Tensor) -> None:
+        """Look at samples, uint8 [B, C, H, W], and at the classes asked for, int64 [B]."""
+
+    @abstractmethod
+    def finish(self) -> tuple[dict[str, float], dict[str, Any]]:
+        """Results by name and details (plain JSON values) of all samples seen since the last call."""
+
+    def score(self, fake: Tensor, real: Tensor, extractor: Extractor) -> dict[str, float]:
+        """Nothing can be told from features."""
+        return {}
