@@ -23,12 +23,16 @@ VERBS = {
 EXAMPLES = {
     "train": [
         ("gan train model=dcgan loss=hinge dataset=fashion steps=3000", "clothes in some minutes of CPU"),
+        ("gan train model=biggan loss=hinge", "emoji by class, at a width that a CPU bears"),
         ("gan train model=sngan dataset=folder dataset.root=~/photos dataset.size=64", "your own images"),
         ("gan train resume=last steps=6000", "go on with the last run, and longer"),
     ],
     "sample": [
         ("gan sample", "64 images of the last run as one grid"),
         ("gan sample run=last seeds=0-15 truncation=0.7", "sixteen seeds, less variety, more quality"),
+        ("gan sample run=last classes=all", "a row of each class from the same latents"),
+        ("gan sample run=last attention=true", "what points of the images look at"),
+        ('gan sample run=last arithmetic="3,7,11 - 1,2,5 + 8,9,10"', "sums of means of latents"),
         ("gan sample run=outputs/train/RUN checkpoint=2000 n=500 format=png", "a file an image, of an earlier step"),
     ],
     "eval": [
@@ -41,6 +45,7 @@ EXAMPLES = {
     "interpolate": [
         ("gan interpolate", "eight paths of the last run as one sheet"),
         ("gan interpolate run=last rows=16 frames=30 format=gif", "an animation"),
+        ("gan interpolate axis=class classes=0,3,5", "from class to class with the same latent"),
         ("gan interpolate mode=lerp seed=7", "straight lines between other latents"),
     ],
 }

@@ -36,6 +36,21 @@ def sheet(images: Tensor, columns: int, gap: int = 2, scale: int | None = None) 
     return page
 
 
+def with_names(page: Pixels, names: Sequence[str], size: int = 14) -> Pixels:
+    """A sheet with a name at the left of each of its equally high rows."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    font = ImageFont.load_default(size)
+    margin = round(max(font.getlength(name) for name in names)) + 14
+    wide = np.full((page.shape[0], page.shape[1] + margin, 3), 255, np.uint8)
+    wide[:, margin:] = page
+    image = Image.fromarray(wide)
+    for row, name in enumerate(names):
+        middle = (row + 0.5) * page.shape[0] / len(names)
+        ImageDraw.Draw(image).text((margin - 8, middle), name, font=font, fill=(40, 44, 52), anchor="rm")
+    return np.asarray(image)
+
+
 def scatter(points: Tensor, reference: Tensor | None = None, size: int = 512) -> Pixels:
     """Points [n, 2] in red over reference points in grey, on one scale, as [size, size, 3]."""
     page = np.full((size, size, 3), PAPER, np.uint8)

@@ -73,9 +73,12 @@ class SampleSettings(DrawSettings):
     """`gan sample`."""
 
     truncation: float | None
-    n: int
+    n: int | None
     seeds: str | list[int] | None
     classes: str | list[int | str] | None
+    arithmetic: str | None
+    attention: bool
+    points: list[list[float]] | None
     format: Literal["grid", "png", "npz"]
 
     def __post_init__(self) -> None:
@@ -89,6 +92,8 @@ class InterpolateSettings(DrawSettings):
     """`gan interpolate`."""
 
     truncation: float | None
+    axis: Literal["z", "class", "both"]
+    classes: str | list[int | str] | None
     rows: int
     frames: int
     mode: Literal["slerp", "lerp"]

@@ -20,7 +20,7 @@ def test_general_help_names_every_verb(gan: Gan) -> None:
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_verb_help_has_keys_choices_and_three_examples(gan: Gan, verb: str) -> None:
+def test_verb_help_has_keys_choices_and_examples(gan: Gan, verb: str) -> None:
     answer = gan(verb, "--help")
     assert answer.code == 0
     for key, default, words in keys(verb):
@@ -29,7 +29,7 @@ def test_verb_help_has_keys_choices_and_three_examples(gan: Gan, verb: str) -> N
     for group, choices in groups(verb).items():
         assert f"\n  {group} " in answer.out
         assert all(choice in answer.out for choice in choices)
-    assert len(EXAMPLES[verb]) == 3
+    assert len(EXAMPLES[verb]) >= 3
     assert all(command in answer.out for command, _ in EXAMPLES[verb])
     assert max(map(len, answer.out.splitlines())) <= 140
 

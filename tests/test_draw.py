@@ -13,10 +13,12 @@ from PIL import Image
 
 import gancli
 from gancli import pictures
+from gancli.assemble import DataFacts
+from gancli.device import Compute
 from gancli.errors import ConfigError
 from gancli.games.noise import Latent
 from gancli.rng import Rng
-from gancli.sampling import path, settle, slerp, to_uint8
+from gancli.sampling import Sampler, path, settle, slerp, to_uint8
 from gancli.verbs.sample import class_list, seed_list
 from tests import tiny
 from tests.conftest import Gan
@@ -133,10 +135,16 @@ def test_lists_of_seeds_and_classes() -> None:
     assert seed_list([4, 2]) == [4, 2]
     with pytest.raises(ConfigError, match="million"):
         seed_list("0-9999999")
-    names = ("Food & Drink", "Flags", "a, b")
+    facts = DataFacts("x", (1, 8, 8), ("Food & Drink", "Flags", "a, b"), "")
+    game = tiny.game()
+    game.labelled = True
+    names = Sampler(game, {}, facts, Compute())
     assert class_list("Food & Drink", names) == [0]
     assert class_list("a, b", names) == [2]
     assert class_list("Flags,0", names) == [1, 0]
+    assert class_list("a, b,Flags", names) == [2, 1]
+    assert class_list("all", names) == [0, 1, 2]
+    assert class_list(None, names) == []
     with pytest.raises(ConfigError, match="did you mean Flags"):
         class_list("Flag", names)
 

@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from gancli import pictures
 from gancli.build import make_as
-from gancli.sampling import path, to_uint8
+from gancli.errors import ConfigError
+from gancli.sampling import Sampler, path, to_uint8
 from gancli.settings import InterpolateSettings
 from gancli.verbs.drawing import directory, images_only, sampler
+from gancli.verbs.lists import class_list
 
 
 def run(config: Mapping[str, Any], overrides: Sequence[str]) -> Path:
@@ -21,15 +24,16 @@ def run(config: Mapping[str, Any], overrides: Sequence[str]) -> Path:
     found = sampler(settings, settings.truncation)
     images_only(found, "interpolate")
     rows, frames = settings.rows, settings.frames
+    labels = _labels(settings, found)
     ends = found.latents([(settings.seed, k) for k in range(2 * rows)])
-    latents = torch.cat([path(ends[2 * row], ends[2 * row + 1], frames, settings.mode) for row in range(rows)])
-    labels = found.labels([(settings.seed, row) for row in range(rows) for _ in range(frames)])
+    second = 0 if settings.axis == "class" else 1  # where only the class moves, a path ends at the latent it began with
+    latents = torch.cat([path(ends[2 * row], ends[2 * row + second], frames, settings.mode) for row in range(rows)])
     images = to_uint8(found.render(latents, labels))
     folder = directory(
         "interpolate",
         settings,
         found.name,
-        found.protocol() | {k: getattr(settings, k) for k in ("rows", "frames", "mode", "seed")},
+        found.protocol() | {k: getattr(settings, k) for k in ("axis", "classes", "rows", "frames", "mode", "seed")},
     )
     if settings.format == "gif":
         target = folder / "paths.gif"
@@ -41,3 +45,28 @@ def run(config: Mapping[str, Any], overrides: Sequence[str]) -> Path:
         pictures.save_png(target, pictures.sheet(images, frames))
     print(f"{rows} paths of {found.run.name} at step {found.step:,}: {target}")
     return folder
+
+
+def _labels(settings: InterpolateSettings, found: Sampler) -> Tensor | None:
+    """The class of every image, int64 [rows · frames], or its mixture of two classes, [rows · frames, classes].
+
+    Raises ConfigError where classes are asked of a generator that knows none.
+    """
+    rows, frames = settings.rows, settings.frames
+    chosen = class_list(settings.classes, found)
+    if settings.axis == "z":
+        if chosen:
+            return torch.tensor([chosen[row % len(chosen)] for row in range(rows)]).repeat_interleave(frames)
+        return found.labels([(settings.seed, row) for row in range(rows) for _ in range(frames)])
+    if not found.game.labelled:
+        raise ConfigError(
+            f"axis={settings.axis}: this generator knows no classes; use axis=z, or train one that does"
+            " (model.conditioning=projection)"
+        )
+    chosen = chosen or [*range(len(found.classes)), 0]
+    if len(chosen) < 2:
+        raise ConfigError(f"classes={settings.classes}: a path between classes needs two, such as classes=0,1")
+    one_hot = torch.eye(len(found.classes))
+    steps = [(chosen[k], chosen[k + 1]) for k in range(len(chosen) - 1)]
+    walks = [steps[row % len(steps)] for row in range(rows)]
+    return torch.cat([path(one_hot[a], one_hot[b], frames, "lerp") for a, b in walks])

@@ -1,8 +1,7 @@
-"""`gan sample`: images of a trained generator as a grid, as files, or as one array."""
+"""`gan sample`: images of a trained generator as a grid, as files, or as one array; and figures of its latents."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,102 +12,137 @@ from torch import Tensor
 
 from gancli import pictures
 from gancli.build import make_as
-from gancli.errors import ConfigError, suggestion
+from gancli.errors import ConfigError
 from gancli.files import whole_file
 from gancli.sampling import Sampler, to_uint8
 from gancli.settings import SampleSettings
+from gancli.verbs import figures
 from gancli.verbs.drawing import directory, images_only, sampler
+from gancli.verbs.lists import class_list, seed_list
+
+MANY, ROW, FEW = 64, 8, 6  # images where n is not given: in all, a class, and of an attention sheet
 
 
 def run(config: Mapping[str, Any], overrides: Sequence[str]) -> Path:
     """Draw as configured; returns the directory that holds the images. Raises GanError."""
     settings = make_as(SampleSettings, config, "")
     seeds = seed_list(settings.seeds)
+    _refuse(settings)
     found = sampler(settings, settings.truncation)
+    if settings.arithmetic is not None:
+        return _arithmetic(settings, found)
     pairs, labels = _plan(settings, found, seeds)
+    if settings.attention:
+        return _attention(settings, found, pairs, labels)
     points = len(found.shape) != 3
     if points and settings.format == "png":
         images_only(found, "sample format=png")
     samples = found.render(found.latents(pairs), labels)
-    about = found.protocol() | {
-        "n": len(pairs),
-        "seeds": [s if seeds else [s, k] for s, k in pairs],
-        "classes": None if labels is None else labels.tolist(),
-    }
-    folder = directory("sample", settings, found.name, about)
+    folder = directory("sample", settings, found.name, _about(found, pairs, labels, bool(seeds)))
     if settings.format == "npz":
         target = _write_npz(folder, samples if points else to_uint8(samples).permute(0, 2, 3, 1), pairs, labels)
     elif points:
         target = folder / "scatter.png"
         pictures.save_png(target, pictures.scatter(samples))
     elif settings.format == "png":
-        target = folder
-        marks = (
-            [f"-class{c}" for c in labels.tolist()]
-            if settings.classes is not None and labels is not None
-            else [""] * len(pairs)
-        )
-        for (seed, k), mark, image in zip(pairs, marks, to_uint8(samples), strict=True):
-            name = f"seed{seed}{mark}.png" if seeds else f"{k:06d}{mark}.png"
-            pictures.save_png(folder / name, pictures.to_pixels(image))
+        target = _write_files(folder, settings, to_uint8(samples), pairs, labels, bool(seeds))
     else:
         target = folder / "grid.png"
-        pictures.save_png(target, pictures.sheet(to_uint8(samples), pictures.columns_for(len(pairs))))
+        pictures.save_png(target, _grid(settings, found, to_uint8(samples), labels))
     print(f"{len(pairs)} samples of {found.run.name} at step {found.step:,}: {target}")
     return folder
 
 
-def seed_list(seeds: str | list[int] | None) -> list[int]:
-    """The seeds that a range or list names, empty for none. Raises ConfigError.
-
-    >>> seed_list("0-3,7")
-    [0, 1, 2, 3, 7]
-    """
-    if seeds is None:
-        return []
-    found: list[int] = []
-    for part in str(seeds).strip("[]").split(","):
-        first, dash, last = part.strip().partition("-")
-        ends = re.fullmatch(r"[0-9]{1,18}", first) and (not dash or re.fullmatch(r"[0-9]{1,18}", last))
-        if not ends or int(last or first) < int(first):
-            raise ConfigError(f"seeds={seeds}: write a range such as 0-15, or a list such as 3,7,11")
-        if len(found) + int(last or first) - int(first) >= 1_000_000:
-            raise ConfigError(f"seeds={seeds}: at most a million seeds at a time")
-        found += range(int(first), int(last or first) + 1)
-    return found
-
-
-def class_list(classes: str | list[int | str] | None, names: Sequence[str]) -> list[int]:
-    """The class numbers that names or numbers mean, empty for none. Raises ConfigError with the names there are."""
-    if classes is None:
-        return []
-    wanted = [str(c).strip() for c in (classes if isinstance(classes, list) else [classes])]
-    if isinstance(classes, str) and classes not in names:
-        wanted = [c.strip() for c in classes.strip("[]").split(",")]
-    found = []
-    for word in wanted:
-        if word in names:
-            found.append(list(names).index(word))
-        elif word.isdigit() and int(word) < len(names):
-            found.append(int(word))
-        else:
-            raise ConfigError(f"classes={word}: no such class; {suggestion(word, names)}")
-    return found
+def _refuse(settings: SampleSettings) -> None:
+    """Raise ConfigError for keys that exclude each other."""
+    if settings.attention and settings.arithmetic is not None:
+        raise ConfigError("attention=true and arithmetic= are two figures: draw one at a time")
+    if settings.points is not None and not settings.attention:
+        raise ConfigError("points= are looked from in attention=true: add that, or leave points out")
+    if settings.format != "grid" and (settings.attention or settings.arithmetic is not None):
+        raise ConfigError(f"format={settings.format}: a figure is one picture; leave format out")
+    if settings.arithmetic is not None:
+        figures.terms(settings.arithmetic)
+    if settings.attention:
+        figures.checked_points(figures.POINTS if settings.points is None else settings.points)
 
 
 def _plan(
     settings: SampleSettings, found: Sampler, seeds: Sequence[int]
 ) -> tuple[list[tuple[int, int]], Tensor | None]:
-    """(seed, number) of every image, and its class where there are classes: one row a class."""
-    pairs = [(s, 0) for s in seeds] or [(settings.seed, k) for k in range(settings.n)]
-    if settings.classes is None:
+    """(seed, number) of every image, and its class where there are classes: the same latents for every class."""
+    wanted = class_list(settings.classes, found)
+    n = settings.n or (FEW if settings.attention else ROW if wanted else MANY)
+    pairs = [(s, 0) for s in seeds] or [(settings.seed, k) for k in range(n)]
+    if not wanted:
         return pairs, found.labels(pairs)
-    if not found.game.labelled:
-        raise ConfigError(
-            f"classes={settings.classes}: this generator knows no classes; leave classes out, or train one that does"
-        )
-    wanted = class_list(settings.classes, found.classes)
     return pairs * len(wanted), torch.tensor(wanted).repeat_interleave(len(pairs))
+
+
+def _about(
+    found: Sampler, pairs: Sequence[tuple[int, int]], labels: Tensor | None, seeds: bool = False
+) -> dict[str, Any]:
+    """What sample.json says."""
+    return found.protocol() | {
+        "n": len(pairs),
+        "seeds": [s if seeds else [s, k] for s, k in pairs],
+        "classes": None if labels is None else labels.tolist(),
+    }
+
+
+def _grid(settings: SampleSettings, found: Sampler, images: Tensor, labels: Tensor | None) -> pictures.Pixels:
+    """A near-square sheet; with classes= a row each, its name beside it."""
+    if settings.classes is None or labels is None:
+        return pictures.sheet(images, pictures.columns_for(len(images)))
+    rows = list(dict.fromkeys(labels.tolist()))
+    page = pictures.sheet(images, len(images) // len(rows))
+    return pictures.with_names(page, [found.classes[row] for row in rows])
+
+
+def _write_files(
+    folder: Path,
+    settings: SampleSettings,
+    images: Tensor,
+    pairs: Sequence[tuple[int, int]],
+    labels: Tensor | None,
+    seeds: bool,
+) -> Path:
+    """A PNG an image, named by its seed or number, and by its class where classes were asked for."""
+    by_class = settings.classes is not None and labels is not None
+    marks = [f"-class{c}" for c in labels.tolist()] if by_class and labels is not None else [""] * len(pairs)
+    for (seed, k), mark, image in zip(pairs, marks, images, strict=True):
+        name = f"seed{seed}{mark}.png" if seeds else f"{k:06d}{mark}.png"
+        pictures.save_png(folder / name, pictures.to_pixels(image))
+    return folder
+
+
+def _arithmetic(settings: SampleSettings, found: Sampler) -> Path:
+    images_only(found, "sample arithmetic")
+    assert settings.arithmetic is not None
+    wanted = class_list(settings.classes, found)
+    if len(wanted) > 1:
+        raise ConfigError(f"classes={settings.classes}: arithmetic= is drawn for one class at a time")
+    page, chosen = figures.arithmetic(found, settings.arithmetic, wanted[0] if wanted else None, settings.seed)
+    about = found.protocol() | {"arithmetic": settings.arithmetic, "class": chosen, "noise": figures.NEAR}
+    folder = directory("sample", settings, found.name, about)
+    pictures.save_png(folder / "arithmetic.png", page)
+    print(f"{settings.arithmetic} of {found.run.name} at step {found.step:,}: {folder / 'arithmetic.png'}")
+    return folder
+
+
+def _attention(
+    settings: SampleSettings, found: Sampler, pairs: Sequence[tuple[int, int]], labels: Tensor | None
+) -> Path:
+    images_only(found, "sample attention=true")
+    points = figures.POINTS if settings.points is None else settings.points
+    sheets = figures.attention(found, pairs, labels, points)
+    about = _about(found, pairs, labels) | {"points": [list(p) for p in points], "layers": list(sheets)}
+    folder = directory("sample", settings, found.name, about)
+    for side, page in sheets.items():
+        target = folder / ("attention.png" if len(sheets) == 1 else f"attention-{side}.png")
+        pictures.save_png(target, page)
+        print(f"attention of {found.run.name} at step {found.step:,}, features of {side} pixels: {target}")
+    return folder
 
 
 def _write_npz(folder: Path, samples: Tensor, pairs: Sequence[tuple[int, int]], labels: Tensor | None) -> Path:

@@ -1,0 +1,171 @@
+"""Figures of a generator that are more than its samples: sums of latents, and what its attention looks at."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gancli import pictures
+from gancli.errors import ConfigError, RunError
+from gancli.nets.layers.attention import Attention
+from gancli.rng import Rng
+from gancli.sampling import CHUNK, Sampler, to_uint8
+from gancli.verbs.lists import seed_list
+
+NEAR = 0.25  # half the width of the noise around a sum of latents (Radford et al. 2016, figure 7)
+POINTS = ((0.5, 0.5), (0.25, 0.25), (0.25, 0.75), (0.75, 0.25), (0.75, 0.75))  # down, right: shares of the image
+COLOURS = ((230, 40, 60), (40, 120, 230), (20, 160, 90), (230, 150, 20), (150, 70, 200), (20, 170, 190))
+SIDE = 96  # pixels that an image of an attention sheet has at least
+
+
+@dataclass(frozen=True)
+class Term:
+    """A summand of latent arithmetic: the mean of some seeds' latents, added or taken away."""
+
+    sign: int
+    seeds: tuple[int, ...]
+
+
+def terms(text: str) -> list[Term]:
+    """The sum that a text such as "3,7,11 - 1,2,5 + 8-10" means. Raises ConfigError.
+
+    >>> terms("3,7 - 0-2")
+    [Term(sign=1, seeds=(3, 7)), Term(sign=-1, seeds=(0, 1, 2))]
+    """
+    parts = re.split(r"\s+([+-])\s+", text.strip())
+    found = [Term(1, tuple(seed_list(parts[0], "arithmetic")))]
+    for sign, seeds in zip(parts[1::2], parts[2::2], strict=True):
+        found.append(Term(1 if sign == "+" else -1, tuple(seed_list(seeds, "arithmetic"))))
+    if len(found) < 2:
+        raise ConfigError(
+            f"arithmetic={text}: write a sum of means of seeds with spaces around + and -, such as"
+            ' arithmetic="3,7,11 - 1,2,5 + 8,9,10"'
+        )
+    return found
+
+
+def arithmetic(sampler: Sampler, text: str, chosen: int | None, seed: int) -> tuple[pictures.Pixels, int | None]:
+    """A row for each term (its seeds, then their mean), then the sum amid eight neighbours; and the class of them all.
+
+    Means are plain, as in the paper: they lie nearer to the centre than latents do, which makes images more typical.
+    chosen: the class for a conditional generator; None: the first seed's own.
+    """
+    parts = terms(text)
+    latents = [sampler.latents([(s, 0) for s in term.seeds]) for term in parts]
+    means = [z.mean(0, keepdim=True) for z in latents]
+    total = torch.stack([term.sign * mean for term, mean in zip(parts, means, strict=True)]).sum(0)
+    noise = (Rng(seed, "arithmetic", total=9).uniform("near", total.shape[1]) * 2 - 1) * NEAR
+    noise[4] = 0  # the sum itself stands in the middle
+    around = total + noise.to(total.device)
+    if sampler.game.labelled and chosen is None:
+        own = sampler.labels([(parts[0].seeds[0], 0)])
+        chosen = None if own is None else int(own[0])
+    columns = max(3, *(len(z) + 1 for z in latents))
+
+    def drawn(z: Tensor) -> Tensor:
+        return to_uint8(sampler.render(z, None if chosen is None else torch.full((len(z),), chosen)))
+
+    rows = []
+    for z, mean in zip(latents, means, strict=True):
+        images = drawn(torch.cat([z, mean]))
+        rows += [images[:-1], _paper(images, columns - len(images)), images[-1:]]
+    images = drawn(around)
+    for k in range(3):
+        rows += [images[3 * k : 3 * k + 3], _paper(images, columns - 3)]
+    return pictures.sheet(torch.cat(rows), columns), chosen
+
+
+def _paper(like: Tensor, count: int) -> Tensor:
+    return like.new_full((count, *like.shape[1:]), 255)
+
+
+def attention(
+    sampler: Sampler, seeds: Sequence[tuple[int, int]], y: Tensor | None, points: Sequence[Sequence[float]]
+) -> dict[int, pictures.Pixels]:
+    """For each attention layer, by its side in pixels, a sheet: a row an image, what each query point looks at.
+
+    The image comes first, with the points marked; then one picture a point, bright where its weights are large (Zhang
+    et al. 2019, figure 5). Raises RunError for a generator without attention, ConfigError for bad points.
+    """
+    where = checked_points(points)
+    if len(seeds) > CHUNK:
+        raise ConfigError(f"n={len(seeds)}: attention is drawn for {CHUNK} images at most")
+    with _watched(sampler.nets["G"]) as kept:
+        if not kept:
+            raise RunError(
+                f"{sampler.run.name} has no attention in its generator: train one that has, such as model=sagan,"
+                " or model.attention=[16]"
+            )
+        images = to_uint8(sampler.render(sampler.latents(seeds), y))
+    sheets = {}
+    for layer, inputs in kept.items():
+        x = inputs[0][: len(images)]
+        with torch.no_grad():
+            maps = layer.maps(x)
+        height, width = x.shape[2:]
+        sheets[height] = _attention_sheet(images, maps.cpu(), (height, width), where)
+    return sheets
+
+
+@contextmanager
+def _watched(net: nn.Module) -> Iterator[dict[Attention, list[Tensor]]]:
+    """While inside, each attention layer's inputs are kept."""
+    kept: dict[Attention, list[Tensor]] = {m: [] for m in net.modules() if isinstance(m, Attention)}
+    hooks = [layer.register_forward_hook(lambda m, args, out: kept[m].append(args[0])) for layer in kept]
+    try:
+        yield kept
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def checked_points(points: Sequence[Sequence[float]]) -> list[tuple[float, float]]:
+    """Query points as (down, right) shares of the image. Raises ConfigError."""
+    for point in points:
+        if len(point) != 2 or not all(0 <= share <= 1 for share in point):
+            given = [list(p) for p in points]
+            raise ConfigError(f"points={given}: pairs of shares of height and width, such as points=[[0.5,0.5]]")
+    if not points:
+        raise ConfigError("points=[]: at least one point, such as points=[[0.5,0.5]], or null for five")
+    return [(float(down), float(right)) for down, right in points]
+
+
+def _attention_sheet(
+    images: Tensor, maps: Tensor, size: tuple[int, int], points: Sequence[tuple[float, float]]
+) -> pictures.Pixels:
+    """maps: [n, H·W, (H/2)·(W/2)] of a layer of `size` (H, W)."""
+    height, width = size
+    scale = max(1, SIDE // min(images.shape[2:]))
+    pages: list[pictures.Pixels] = []
+    for image, weights in zip(images, maps, strict=True):
+        large = pictures.to_pixels(image).repeat(scale, 0).repeat(scale, 1)
+        marked = large.copy()
+        for k, point in enumerate(points):
+            _mark(marked, point, COLOURS[k % len(COLOURS)])
+        pages.append(marked)
+        grey = large.mean(2, keepdims=True)
+        for k, (down, right) in enumerate(points):
+            query = min(int(down * height), height - 1) * width + min(int(right * width), width - 1)
+            seen = weights[query].view(1, 1, height // 2, width // 2).float()
+            heat = F.interpolate(seen / seen.max(), size=large.shape[:2], mode="bilinear")[0, 0].numpy()[..., None]
+            colour = np.array(COLOURS[k % len(COLOURS)], np.float32)
+            page = np.clip(grey * 0.35 * (1 - heat) + (0.25 * grey + 0.75 * colour) * heat, 0, 255).astype(np.uint8)
+            _mark(page, (down, right), COLOURS[k % len(COLOURS)])
+            pages.append(page)
+    stacked = torch.from_numpy(np.stack(pages)).permute(0, 3, 1, 2)
+    return pictures.sheet(stacked, len(points) + 1, scale=1)
+
+
+def _mark(page: pictures.Pixels, point: tuple[float, float], colour: tuple[int, int, int]) -> None:
+    """A square with a white border at a point."""
+    height, width = page.shape[:2]
+    y, x = min(int(point[0] * height), height - 1), min(int(point[1] * width), width - 1)
+    for radius, ink in ((5, (255, 255, 255)), (3, colour)):
+        page[max(0, y - radius) : y + radius + 1, max(0, x - radius) : x + radius + 1] = ink

@@ -1,0 +1,52 @@
+"""Lists of seeds and classes as a person types them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from gancli.errors import ConfigError
+from gancli.sampling import Sampler
+
+
+def seed_list(seeds: str | list[int] | None, key: str = "seeds") -> list[int]:
+    """The seeds that a range or list names, empty for none. Raises ConfigError.
+
+    >>> seed_list("0-3,7")
+    [0, 1, 2, 3, 7]
+    """
+    if seeds is None:
+        return []
+    found: list[int] = []
+    for part in str(seeds).strip("[]").split(","):
+        first, dash, last = part.strip().partition("-")
+        ends = re.fullmatch(r"[0-9]{1,18}", first) and (not dash or re.fullmatch(r"[0-9]{1,18}", last))
+        if not ends or int(last or first) < int(first):
+            raise ConfigError(f"{key}={seeds}: write a range such as 0-15, or a list such as 3,7,11")
+        if len(found) + int(last or first) - int(first) >= 1_000_000:
+            raise ConfigError(f"{key}={seeds}: at most a million seeds at a time")
+        found += range(int(first), int(last or first) + 1)
+    return found
+
+
+def class_list(classes: str | list[int | str] | None, sampler: Sampler) -> list[int]:
+    """The class numbers that names or numbers mean, or `all`; empty for none.
+
+    Raises ConfigError with the names there are, or where the generator knows no classes.
+    """
+    if classes is None:
+        return []
+    names = sampler.classes
+    if classes == "all" and "all" not in names and sampler.game.labelled:
+        return list(range(len(names)))
+    wanted = [str(c).strip() for c in (classes if isinstance(classes, list) else [classes])]
+    if isinstance(classes, str) and classes not in names:
+        wanted = [c.strip() for c in _commas(classes.strip("[]"), names)]
+    return [sampler.class_number(word) for word in wanted]
+
+
+def _commas(text: str, names: Sequence[str]) -> list[str]:
+    """A text cut at its commas, but not inside a name that has some itself."""
+    for name in sorted((n for n in names if "," in n), key=len, reverse=True):
+        text = text.replace(name, name.replace(",", "\0"))
+    return [part.replace("\0", ",") for part in text.split(",")]
