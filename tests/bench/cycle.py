@@ -1,7 +1,8 @@
-"""Times one SNGAN-32 training cycle against its textbook form: `python -m tests.bench.cycle`.
+"""Times a training cycle of SNGAN-32, SAGAN-64 and BigGAN-64 against its textbook form: `python -m tests.bench.cycle`.
 
 Both run alternately in this process, from the same weights, spectral-norm vectors, images and latents, with the same
-optimizers. Ours is in channels_last; the textbook form is in torch's own default order.
+optimizers. Ours is in channels_last; the textbook form is in torch's own default order. Work is the textbook's
+multiplications and additions, so that ours, which needs fewer, may pass the machine's measured peak.
 """
 
 from __future__ import annotations
@@ -9,70 +10,47 @@ from __future__ import annotations
 import argparse
 import copy
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
-from gancli.nets import resnet
-from gancli.nets.layers.spectral import advance_spectral
+from tests.bench.systems import SYSTEMS, System, adam, our_cycle
 from tests.bench.textbook import TextbookDiscriminator, TextbookGenerator, hold, textbook_cycle
 
-SIZE, LATENT = 32, 128
+Nets = tuple[nn.Module, nn.Module]
+BAR = 1.5
 
 
-def our_cycle(
-    G: nn.Module,
-    D: nn.Module,
-    g_optimizer: torch.optim.Optimizer,
-    d_optimizer: torch.optim.Optimizer,
-    x: Tensor,
-    z: Tensor,
-) -> None:
-    """The same cycle: fakes without a graph, real and fake in one batch, D frozen while G moves."""
-    d_optimizer.zero_grad()
-    D.requires_grad_(True)
-    advance_spectral(D)
-    with torch.no_grad():
-        fake = G(z[0])
-    real_logits, fake_logits = D(torch.cat([x, fake])).logits.chunk(2)
-    (F.relu(1 - real_logits).mean() + F.relu(1 + fake_logits).mean()).backward()
-    d_optimizer.step()
-    g_optimizer.zero_grad()
-    D.requires_grad_(False)
-    (-D(G(z[1])).logits.mean()).backward()
-    g_optimizer.step()
-
-
-def adam(net: nn.Module) -> torch.optim.Optimizer:
-    """The SNGAN's optimizer, the fused kernel in both trainers."""
-    return torch.optim.Adam(net.parameters(), lr=2e-4, betas=(0.0, 0.9), fused=True)
-
-
-def compare(nets: tuple[nn.Module, nn.Module], x: Tensor, z: Tensor) -> tuple[float, float, float]:
+def compare(nets: Nets, x: Tensor, z: Tensor, y: Tensor | None) -> tuple[float, float, float]:
     """How far ours and textbook are apart with their iterations held: the largest of images, logits and gradients.
 
     The relative difference in float64, and the error of each in float32. There a ReLU whose input is all but 0 may open
     in one form and stay shut in the other, so both are held against float64. A player's gradient is one vector.
     """
-    ours, plain = gradients(nets, x, z, torch.float64)
-    ours32, plain32 = gradients(nets, x, z, torch.float32)
+    ours, plain = gradients(nets, x, z, y, torch.float64)
+    ours32, plain32 = gradients(nets, x, z, y, torch.float32)
     return apart(ours, plain), apart(ours32, plain), apart(plain32, plain)
 
 
-def gradients(nets: tuple[nn.Module, nn.Module], x: Tensor, z: Tensor, dtype: torch.dtype) -> list[list[Tensor]]:
+def gradients(nets: Nets, x: Tensor, z: Tensor, y: Tensor | None, dtype: torch.dtype) -> list[list[Tensor]]:
     """Fakes, logits, G's gradient and D's, of our form and of the textbook's."""
     G, D = (copy.deepcopy(net).to(dtype) for net in nets)
     plain = TextbookGenerator(G), TextbookDiscriminator(D)
-    hold(plain[1], True)
+    for net in plain:
+        hold(net, True)
     found = []
     for g, d in ((G, D), plain):
         G.zero_grad()
         D.zero_grad()
-        fake = g(z[0].to(dtype))
-        verdicts = [d(images) for images in (fake, x.to(dtype))]
+        fake = g(z[0].to(dtype), y)
+        verdicts = [d(images, y) for images in (fake, x.to(dtype))]
         logits = torch.cat([v if isinstance(v, Tensor) else v.logits for v in verdicts])
         F.softplus(-logits).sum().backward()
         grads = [torch.cat([p.grad.flatten() for p in net.parameters()]) for net in (G, D)]
@@ -85,35 +63,94 @@ def apart(a: list[Tensor], b: list[Tensor]) -> float:
     return max(float((p - q).norm() / q.norm()) for p, q in zip(a, b, strict=True))
 
 
-def measure(repeats: int, batch: int, channels_last: bool = True) -> dict[str, float]:
-    """Median seconds of both cycles, the median ratio, and the difference of outputs and gradients."""
-    torch.manual_seed(0)
-    shape = (3, SIZE, SIZE)
-    ours = resnet.Generator(shape, LATENT), resnet.Discriminator(shape)
-    bases = copy.deepcopy(ours[0]), copy.deepcopy(ours[1])
-    usual = TextbookGenerator(bases[0]), TextbookDiscriminator(bases[1])
-    if channels_last:
-        ours = tuple(net.to(memory_format=torch.channels_last) for net in ours)
-    x, z = torch.rand(batch, *shape) * 2 - 1, torch.randn(2, batch, LATENT)
-    exact, ours32, textbook32 = compare(ours, x, z)
+def trainer(system: System, rows: int, form: str, channels_last: bool = True) -> Callable[[], float]:
+    """A function that runs one cycle of one form and returns its seconds."""
+    nets: Nets = system.build()
+    if form == "textbook":
+        nets, cycle = (TextbookGenerator(nets[0]), TextbookDiscriminator(nets[1])), textbook_cycle
+    else:
+        cycle = our_cycle
+        if channels_last:
+            nets = tuple(net.to(memory_format=torch.channels_last) for net in nets)
+    batch, optimizers = system.batch(rows), [adam(net) for net in nets]
 
-    def trainer(cycle: Callable[..., None], nets: tuple[nn.Module, nn.Module]) -> Callable[[], float]:
-        optimizers = [adam(net) for net in nets]
+    def run() -> float:
+        began = time.perf_counter()
+        cycle(*nets, *optimizers, *batch)
+        return time.perf_counter() - began
 
-        def run() -> float:
-            began = time.perf_counter()
-            cycle(*nets, *optimizers, x, z)
-            return time.perf_counter() - began
+    return run
 
-        return run
 
-    run_ours, run_usual = trainer(our_cycle, ours), trainer(textbook_cycle, usual)
+def measure(system: System, repeats: int, rows: int, channels_last: bool = True) -> dict[str, float]:
+    """Median seconds of both cycles, the median ratio, the textbook's work, and the difference of what they compute."""
+    exact, ours32, textbook32 = compare(system.build(), *system.batch(min(rows, 2)))
+    run_ours = trainer(system, rows, "ours", channels_last)
+    run_usual = trainer(system, rows, "textbook")
+    with FlopCounterMode(display=False) as counter:
+        run_usual()
     for _ in range(2):
         run_ours(), run_usual()
     pairs = [(run_ours(), run_usual()) for _ in range(repeats)]
     fast, slow = (statistics.median(column) for column in zip(*pairs, strict=True))
-    ratio = statistics.median(b / a for a, b in pairs)
-    return {"ours": fast, "textbook": slow, "ratio": ratio, "exact": exact, "ours32": ours32, "textbook32": textbook32}
+    found = {"ours": fast, "textbook": slow, "ratio": statistics.median(b / a for a, b in pairs)}
+    return found | {
+        "work": counter.get_total_flops(), "exact": exact, "ours32": ours32, "textbook32": textbook32
+    }  # fmt: skip
+
+
+def convolution_peak() -> float:
+    """The most operations a second that plain 3x3 convolutions reach here, forward and backward, in either format."""
+    best = 0.0
+    for channels, side in ((64, 32), (128, 32), (256, 16)):
+        for layout in (torch.contiguous_format, torch.channels_last):
+            x = torch.randn(16, channels, side, side).to(memory_format=layout).requires_grad_(True)
+            w = torch.randn(channels, channels, 3, 3).to(memory_format=layout).requires_grad_(True)
+            out = F.conv2d(x, w, padding=1)
+            for run in (lambda x=x, w=w: F.conv2d(x, w, padding=1), lambda o=out: o.backward(o, retain_graph=True)):
+                times = []
+                for _ in range(5):
+                    began = time.perf_counter()
+                    run()
+                    times.append(time.perf_counter() - began)
+                passes = 1 if run.__defaults__ and len(run.__defaults__) == 2 else 2
+                best = max(best, passes * 2 * 9 * out.numel() * channels / min(times))
+    return best
+
+
+def peak_memory(name: str, rows: int, form: str, threads: int) -> float:
+    """MiB at the peak of two cycles in a process of its own, weights and optimizers included; 0 where unknown."""
+    words = [sys.executable, "-m", "tests.bench.cycle", "--memory", form, "--system", name, "--batch", str(rows)]
+    done = subprocess.run([*words, "--threads", str(threads)], capture_output=True, text=True, check=True)
+    return float(done.stdout)
+
+
+def own_peak(system: System, rows: int, form: str) -> float:
+    """MiB that this process had at its peak during two cycles: what the kernel counts since a reset."""
+    run = trainer(system, rows, form)
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return 0.0
+    Path("/proc/self/clear_refs").write_text("5")
+    run(), run()
+    return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM")) / 1024
+
+
+def report(name: str, args: argparse.Namespace, peak: float) -> bool:
+    """Measure one system and print it; whether both forms are the same function."""
+    found = measure(SYSTEMS[name], args.repeats, args.batch, not args.contiguous)
+    rates = {form: found["work"] / found[form] for form in ("ours", "textbook")}
+    memory = {f: peak_memory(name, args.batch, f, torch.get_num_threads()) for f in rates} if args.with_memory else {}
+    print(f"{name}, batch {args.batch}, one D and one G step: ours {found['ours'] * 1e3:.0f} ms, ", end="")
+    print(f"textbook {found['textbook'] * 1e3:.0f} ms, {found['ratio']:.2f} times faster ", end="")
+    print(f"(median of {args.repeats}; the bar is {BAR})")
+    print(f"  of the convolution peak, {peak / 1e9:.0f} G/s: ", end="")
+    print(", ".join(f"{form} {rate / peak:.0%}" for form, rate in rates.items()) + " in the textbook's operations")
+    if memory:
+        print("  peak memory: " + ", ".join(f"{form} {mib:,.0f} MiB" for form, mib in memory.items()))
+    print(f"  images, logits and gradients, iterations held: {found['exact']:.0e} apart in float64; ", end="")
+    print(f"error of float32: ours {found['ours32']:.0e}, textbook {found['textbook32']:.0e}", flush=True)
+    return found["exact"] <= 1e-4 and found["ours32"] <= 3 * found["textbook32"]
 
 
 def main() -> None:
@@ -121,17 +158,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--system", choices=[*SYSTEMS], help="one of them; all otherwise")
     parser.add_argument("--contiguous", action="store_true", help="ours in the contiguous format, too")
     parser.add_argument("--threads", type=int, help="fewer threads than cores where other programs are busy, too")
+    parser.add_argument("--no-memory", dest="with_memory", action="store_false", help="leave peak memory out")
+    parser.add_argument("--memory", choices=["ours", "textbook"], help="print one form's peak memory and stop")
     args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
-    found = measure(args.repeats, args.batch, not args.contiguous)
-    print(f"SNGAN-32, batch {args.batch}, one D and one G step: ours {found['ours'] * 1e3:.0f} ms, ", end="")
-    print(f"textbook {found['textbook'] * 1e3:.0f} ms, {found['ratio']:.2f} times faster (median of {args.repeats})")
-    print(f"images, logits and gradients, iterations held: {found['exact']:.0e} apart in float64; ", end="")
-    print(f"error of float32: ours {found['ours32']:.0e}, textbook {found['textbook32']:.0e}")
-    if found["exact"] > 1e-4 or found["ours32"] > 3 * found["textbook32"]:
+    if args.memory:
+        print(own_peak(SYSTEMS[args.system], args.batch, args.memory))
+        return
+    peak = convolution_peak()
+    same = [report(name, args, peak) for name in ([args.system] if args.system else SYSTEMS)]
+    if not all(same):
         raise SystemExit("ours and textbook are not the same function")
 
 
