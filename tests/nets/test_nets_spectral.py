@@ -98,7 +98,7 @@ def test_the_state_holds_the_vectors():
     assert not torch.equal(a(x).logits, b(x).logits)
     b.load_state_dict(a.state_dict())
     assert torch.equal(a(x).logits, b(x).logits)
-    assert {"blocks.0.conv1.u", "blocks.0.conv1.v", "head.u", "head.v"} <= set(a.state_dict())
+    assert {"blocks.0.conv1.u", "blocks.0.conv1.v", "head.logit.u", "head.logit.v"} <= set(a.state_dict())
 
 
 def test_eps_is_what_the_vectors_are_divided_by_when_the_weight_is_zero():

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gancli.nets.layers import products
 from gancli.nets.layers.init import Init, xavier
 from gancli.nets.layers.spectral import Weighted, full_precision
 
@@ -54,22 +55,22 @@ class Conv(Weighted):
         if self.kernel == 1:
             return self._pointwise(x)
         if self.resample is None:
-            return F.conv2d(x, self.normalised(), self.bias, padding=1)
+            return products.convolve(x, self.normalised(), self.bias)
         if self.resample == "up":
-            return F.conv_transpose2d(x, self.fused(), self.bias, stride=2, padding=1)
-        return F.conv2d(x, self.fused(), self.bias, stride=2, padding=1)
+            return products.convolve_up(x, self.fused(), self.bias)
+        return products.convolve(x, self.fused(), self.bias, stride=2)
 
     def fused(self) -> Tensor:
-        """The 4×4 kernel: [outputs, inputs, 4, 4] for "down", [inputs, outputs, 4, 4] for "up"."""
+        """The 4×4 kernel, [outputs, inputs, 4, 4] in channels-last order."""
         with full_precision(self.weight):
-            order = "kt,oit->iok" if self.resample == "up" else "kt,oit->oik"
-            sums = torch.einsum(order, self.box, self.normalised().flatten(2))
-            return sums.view(*sums.shape[:2], 4, 4)
+            weight = self.normalised().permute(0, 2, 3, 1).flatten(1, 2)
+            kernel: Tensor = torch.matmul(self.box, weight)
+            return kernel.view(len(kernel), 4, 4, -1).permute(0, 3, 1, 2)
 
     def _pointwise(self, x: Tensor) -> Tensor:
         if self.resample == "down":
             x = F.avg_pool2d(x, 2)
-        x = F.conv2d(x, self.normalised(), self.bias)
+        x = products.pointwise(x, self.normalised(), self.bias)
         return F.interpolate(x, scale_factor=2.0) if self.resample == "up" else x
 
     def extra_repr(self) -> str:

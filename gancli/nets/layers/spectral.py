@@ -60,10 +60,35 @@ class Weighted(nn.Module):
 
     def normalised(self) -> Tensor:
         """W / uᵀWv with spectral norm, else W itself. Never in half precision, where σ would be off by up to 1 %."""
-        if self.u is None:
+        if self.u is None or self.v is None:
             return self.weight
         with full_precision(self.weight):
-            return self.weight / self.sigma()
+            weight: Tensor = _Divided.apply(self.weight, self.u, self.v)
+            return weight
+
+
+class _Divided(torch.autograd.Function):
+    """W / uᵀWv. With c = <G, W> / σ², W's gradient is G / σ - c uvᵀ: two passes over W instead of five.
+
+    Differentiable any number of times.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, u: Tensor, v: Tensor) -> Tensor:
+        right = as_matrix(v, like=weight).squeeze(0)
+        sigma = torch.dot(u, as_matrix(weight).mv(right))
+        # The vectors move before the next backward of another move, never before this one.
+        ctx.save_for_backward(weight, u.clone(), right.clone(), sigma)
+        return weight / sigma
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        weight, u, right, sigma = ctx.saved_tensors
+        matrix, slope = as_matrix(weight), as_matrix(grad, like=weight)
+        if torch.is_grad_enabled():  # of a second derivative: σ moves with the weight
+            sigma = torch.dot(u, matrix.mv(right))
+        share = (slope * matrix).sum() / sigma.square()
+        return as_weights(torch.addr(slope / sigma, u * -share, right), like=weight), None, None
 
 
 def as_matrix(weight: Tensor, like: Tensor | None = None) -> Tensor:
@@ -71,6 +96,13 @@ def as_matrix(weight: Tensor, like: Tensor | None = None) -> Tensor:
     if _channels_last(weight if like is None else like):
         weight = weight.permute(0, 2, 3, 1)
     return weight.reshape(weight.shape[0], -1)
+
+
+def as_weights(matrix: Tensor, like: Tensor) -> Tensor:
+    """The inverse of `as_matrix`: [O, rest] -> [O, ...] in the order of `like`."""
+    if _channels_last(like):
+        return matrix.view(-1, *like.shape[2:], like.shape[1]).permute(0, 3, 1, 2)
+    return matrix.view(-1, *like.shape[1:])
 
 
 def as_weight(row: Tensor, like: Tensor) -> Tensor:
