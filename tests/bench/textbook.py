@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from gancli.nets.layers.attention import Attention
 from gancli.nets.layers.condition import Judge
 from gancli.nets.layers.conv import Conv
-from gancli.nets.layers.norms import LabelBatchNorm2d, LinearBatchNorm2d, NoNorm
+from gancli.nets.layers.norms import BatchNorm2d, LabelBatchNorm2d, LinearBatchNorm2d, NoNorm
 from gancli.nets.layers.spectral import Weighted, as_matrix, as_weight
 from gancli.nets.resnet import Block, Discriminator, Generator
 
@@ -74,7 +74,7 @@ class TextbookNorm(nn.Module):
         if self.gain is None:
             return self.norm(x)
         gain, shift = (self.offset + self.gain(y))[:, :, None, None], self.shift(y)[:, :, None, None]
-        return nn.BatchNorm2d.forward(self.norm, x) * gain + shift
+        return BatchNorm2d.forward(self.norm, x) * gain + shift
 
 
 class TextbookAttention(nn.Module):

@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from gancli.nets.layers import replicas
 from gancli.nets.layers.linear import Embedding
 from gancli.nets.layers.recipe import Recipe
 
@@ -16,11 +17,39 @@ Norm = Callable[[int], nn.Module]
 
 
 class BatchNorm2d(nn.BatchNorm2d):
-    """Batch normalisation of images, [B, C, H, W]; the labels are ignored."""
+    """Batch normalisation of images, [B, C, H, W]; the labels are ignored.
+
+    across: statistics over the batches of all ranks (`share_statistics` switches it on in a whole network).
+    """
+
+    across = False
 
     def forward(self, input: Tensor, y: Tensor | None = None) -> Tensor:
         """Normalise each channel over batch and pixels."""
-        return super().forward(input)
+        if not (self.across and self.training and replicas.ranks() > 1):
+            return super().forward(input)
+        out, mean, var, count = replicas.normalise(input, self.eps)
+        self._track(mean, var * count / (count - 1))
+        if self.weight is None:
+            return out
+        return torch.addcmul(self.bias[:, None, None], out, self.weight[:, None, None])
+
+    @torch.no_grad()
+    def _track(self, mean: Tensor, var: Tensor) -> None:
+        """Move the running statistics as torch does: by the momentum, or as a plain mean where it is None."""
+        if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
+            return
+        self.num_batches_tracked += 1
+        share = 1 / self.num_batches_tracked.to(mean) if self.momentum is None else mean.new_tensor(self.momentum)
+        self.running_mean.lerp_(mean, share)
+        self.running_var.lerp_(var, share)
+
+
+def share_statistics(net: nn.Module, across: bool = True) -> None:
+    """Let every batch norm of a network take its statistics over all ranks, or over its own again."""
+    for module in net.modules():
+        if isinstance(module, BatchNorm2d):
+            module.across = across
 
 
 class BatchNorm1d(nn.BatchNorm1d):
@@ -31,7 +60,7 @@ class BatchNorm1d(nn.BatchNorm1d):
         return super().forward(input)
 
 
-class LabelBatchNorm2d(nn.BatchNorm2d):
+class LabelBatchNorm2d(BatchNorm2d):
     """Batch norm with a gain and a bias of each class, looked up by label (Dumoulin et al. 2017; Miyato and Koyama).
 
     2 · classes · channels parameters; gains start at 1, biases at 0.
@@ -48,7 +77,7 @@ class LabelBatchNorm2d(nn.BatchNorm2d):
         return modulate(super().forward(input), self.gain(y), self.shift(y))
 
 
-class LinearBatchNorm2d(nn.BatchNorm2d):
+class LinearBatchNorm2d(BatchNorm2d):
     """Batch norm whose gain, 1 + Ac, and bias, Bc, are linear in a condition c, [B, condition] (Brock et al. 2019).
 
     2 · condition · channels parameters.

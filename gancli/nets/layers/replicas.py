@@ -1,0 +1,64 @@
+"""Batch norm whose statistics are those of the whole batch over all ranks; torch's own refuses to do that on a CPU."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+def ranks() -> int:
+    """How many ranks share a batch."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def normalise(x: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """(x - mean) / sqrt(var + eps) by channel over all ranks' batches, [B, C, ...]; ranks may hold unequal shares.
+
+    Also the mean and variance (biased), [C], and how many numbers they are of, a scalar; these without a gradient.
+    """
+    normed, mean, var, count = _Normalise.apply(x, eps)
+    return normed, mean, var, count
+
+
+class _Normalise(torch.autograd.Function):
+    """Two small all-reduces forward (means, then squares around the joint mean) and one backward."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        axes = _all_but_channels(x)
+        own = x.new_tensor(float(x.numel() // x.shape[1]))
+        mean = x.mean(axes) if x.numel() else x.new_zeros(x.shape[1])
+        # Sums of squares around a rank's own mean, joined by Chan's formula: no difference of large numbers.
+        spread = (x - _to(mean, x)).square().sum(axes)
+        packed = torch.cat([own.view(1), own * mean])
+        dist.all_reduce(packed)
+        count, joint = packed[0], packed[1:] / packed[0]
+        spread = spread + own * (mean - joint).square()
+        dist.all_reduce(spread)
+        var = spread / count
+        scale = (var + eps).rsqrt()
+        normed = (x - _to(joint, x)) * _to(scale, x)
+        ctx.save_for_backward(normed, scale, count)
+        ctx.mark_non_differentiable(joint, var, count)
+        return normed, joint, var, count
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor, None]:
+        normed, scale, count = ctx.saved_tensors
+        axes = _all_but_channels(grad)
+        sums = torch.cat([grad.sum(axes), (grad * normed).sum(axes)])
+        dist.all_reduce(sums)
+        along, across = (sums / count).chunk(2)
+        return _to(scale, grad) * (grad - _to(along, grad) - normed * _to(across, grad)), None
+
+
+def _all_but_channels(x: Tensor) -> list[int]:
+    return [0, *range(2, x.dim())]
+
+
+def _to(channels: Tensor, like: Tensor) -> Tensor:
+    """[C] so that it spreads over [B, C, ...]."""
+    return channels.view(1, -1, *[1] * (like.dim() - 2))

@@ -1,0 +1,59 @@
+"""The largest singular values of every weight over a run: how BigGAN's authors watched for collapse."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from gancli.charts import Panel, chart
+from gancli.errors import ConfigError
+from gancli.observers.observer import Event, Observer, Picture, Row, RunView
+
+
+class Spectra(Observer):
+    """Every `every` steps, the first `count` singular values of every weight as a matrix [outputs, rest].
+
+    Raw weights, not divided by their spectral norm (Brock et al. 2019, section 4 and figure 3). They stand in
+    metrics.jsonl under `spectra`; samples/spectra.png shows the first of every layer at the end of the process.
+    """
+
+    def __init__(self, every: int = 100, count: int = 3):
+        if every < 1 or count < 1:
+            raise ConfigError(f"observers.spectra: every and count are at least 1, not every={every} count={count}")
+        self.every, self.count = every, count
+        self._curves: dict[str, dict[str, list[tuple[float, float]]]] = {}
+
+    def on_step(self, view: RunView) -> Iterator[Event]:
+        """A row when it is due; a chart at the end."""
+        if not view.due(self.every) or view.steps == 0:
+            return
+        found = {name: spectra(net, self.count) for name, net in view.engine.game.nets.items()}
+        for name, layers in found.items():
+            curves = self._curves.setdefault(name, {})
+            for layer, values in layers.items():
+                curves.setdefault(layer, []).append((float(view.step), values[0]))
+        yield Row({"step": view.step, "seen": view.seen, "spectra": found})
+        if view.final and len(next(iter(next(iter(self._curves.values())).values()))) > 1:
+            panels = [Panel(f"first singular values of {name}", curves, "step", log=True, legend=False)
+                      for name, curves in self._curves.items()]  # fmt: skip
+            yield Picture("spectra", chart(panels))
+
+
+@torch.no_grad()
+def spectra(net: nn.Module, count: int) -> dict[str, list[float]]:
+    """The first `count` singular values of each weight of two dimensions or more, largest first, by layer."""
+    found = {}
+    for name, weight in net.named_parameters():
+        if weight.dim() > 1:
+            found[name.removesuffix(".weight")] = singular_values(weight.flatten(1))[:count].tolist()
+    return found
+
+
+def singular_values(matrix: Tensor) -> Tensor:
+    """All singular values, largest first: roots of the smaller Gram matrix's eigenvalues, in float64 on the CPU."""
+    wide = matrix.detach().double().cpu()
+    wide = wide if wide.shape[0] <= wide.shape[1] else wide.t()
+    values: Tensor = torch.linalg.eigvalsh(wide @ wide.t())
+    return values.clamp_min(0).sqrt().flip(0)
