@@ -29,7 +29,7 @@ def convolve(x: Tensor, kernel: Tensor, bias: Tensor | None, stride: int = 1) ->
 def convolve_up(x: Tensor, kernel: Tensor, bias: Tensor | None) -> Tensor:
     """F.conv_transpose2d with stride 2 and padding 1, of a kernel [O, I, 4, 4]: outputs first, unlike torch's."""
     if not _pays(x, kernel):
-        return F.conv_transpose2d(x, kernel.transpose(0, 1), bias, 2, 1)
+        return F.conv_transpose2d(x, _inputs_first(kernel), bias, 2, 1)
     out: Tensor = _Upward.apply(x, kernel, bias)
     return out
 
