@@ -10,8 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from gancli.errors import ConfigError
-from gancli.nets.layers.linear import Embedding
-from gancli.nets.layers.spectral import full_precision
 from gancli.rng import Rng
 
 
@@ -141,9 +139,9 @@ class Orthogonal(Penalty):
     def __call__(self, context: Context) -> Tensor:
         """The sum over all weights; the same for every micro-batch."""
         net = context.nets[self.player]
-        tables = {id(m.weight) for m in net.modules() if isinstance(m, Embedding)}
+        tables = {id(p) for m in net.modules() if getattr(m, "lookup", False) for p in m.parameters()}
         weights = [w for w in net.parameters() if w.dim() > 1 and id(w) not in tables]
-        with full_precision(weights[0]):
+        with torch.autocast(weights[0].device.type, enabled=False):
             return torch.stack([self._cost(w.flatten(1)) for w in weights]).sum()
 
     def _cost(self, matrix: Tensor) -> Tensor:

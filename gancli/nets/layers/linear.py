@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -32,7 +34,12 @@ class Linear(Weighted):
 
 
 class Embedding(Weighted):
-    """A row of W for each label, or the mean of rows for a mixture of classes."""
+    """A row of W for each label, or the mean of rows for a mixture of classes.
+
+    lookup: these rows are no filters, so that regularisers of weights pass them by.
+    """
+
+    lookup: ClassVar[bool] = True
 
     def __init__(
         self, classes: int, width: int, *, init: Init | None = None, spectral: bool = False, eps: float = 1e-12
