@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 
 import torch
 import torch.nn.functional as F
@@ -28,15 +29,16 @@ Nets = tuple[nn.Module, nn.Module]
 BAR = 1.5
 
 
-def compare(nets: Nets, x: Tensor, z: Tensor, y: Tensor | None) -> tuple[float, float, float]:
+def compare(nets: Nets, x: Tensor, z: Tensor, y: Tensor | None) -> tuple[float, float]:
     """How far ours and textbook are apart with their iterations held: the largest of images, logits and gradients.
 
-    The relative difference in float64, and the error of each in float32. There a ReLU whose input is all but 0 may open
-    in one form and stay shut in the other, so both are held against float64. A player's gradient is one vector.
+    Relative, in float64 and in float32. A ReLU whose input is all but 0 may open in one form and stay shut in the
+    other, which alone makes some 1e-3 of a gradient, so float32 is compared with a smooth function in the ReLUs' place.
+    A player's gradient is one vector.
     """
-    ours, plain = gradients(nets, x, z, y, torch.float64)
-    ours32, plain32 = gradients(nets, x, z, y, torch.float32)
-    return apart(ours, plain), apart(ours32, plain), apart(plain32, plain)
+    exact = apart(*gradients(nets, x, z, y, torch.float64))
+    with mock.patch.object(F, "relu", lambda input, inplace=False: F.softplus(input)):
+        return exact, apart(*gradients(nets, x, z, y, torch.float32))
 
 
 def gradients(nets: Nets, x: Tensor, z: Tensor, y: Tensor | None, dtype: torch.dtype) -> list[list[Tensor]]:
@@ -84,7 +86,7 @@ def trainer(system: System, rows: int, form: str, channels_last: bool = True) ->
 
 def measure(system: System, repeats: int, rows: int, channels_last: bool = True) -> dict[str, float]:
     """Median seconds of both cycles, the median ratio, the textbook's work, and the difference of what they compute."""
-    exact, ours32, textbook32 = compare(system.build(), *system.batch(min(rows, 2)))
+    exact, single = compare(system.build(), *system.batch(min(rows, 2)))
     run_ours = trainer(system, rows, "ours", channels_last)
     run_usual = trainer(system, rows, "textbook")
     with FlopCounterMode(display=False) as counter:
@@ -94,9 +96,7 @@ def measure(system: System, repeats: int, rows: int, channels_last: bool = True)
     pairs = [(run_ours(), run_usual()) for _ in range(repeats)]
     fast, slow = (statistics.median(column) for column in zip(*pairs, strict=True))
     found = {"ours": fast, "textbook": slow, "ratio": statistics.median(b / a for a, b in pairs)}
-    return found | {
-        "work": counter.get_total_flops(), "exact": exact, "ours32": ours32, "textbook32": textbook32
-    }  # fmt: skip
+    return found | {"work": counter.get_total_flops(), "exact": exact, "single": single}
 
 
 def convolution_peak() -> float:
@@ -148,9 +148,9 @@ def report(name: str, args: argparse.Namespace, peak: float) -> bool:
     print(", ".join(f"{form} {rate / peak:.0%}" for form, rate in rates.items()) + " in the textbook's operations")
     if memory:
         print("  peak memory: " + ", ".join(f"{form} {mib:,.0f} MiB" for form, mib in memory.items()))
-    print(f"  images, logits and gradients, iterations held: {found['exact']:.0e} apart in float64; ", end="")
-    print(f"error of float32: ours {found['ours32']:.0e}, textbook {found['textbook32']:.0e}", flush=True)
-    return found["exact"] <= 1e-4 and found["ours32"] <= 3 * found["textbook32"]
+    print(f"  images, logits and gradients, iterations held: {found['exact']:.0e} apart in float64, ", end="")
+    print(f"{found['single']:.0e} in float32", flush=True)
+    return max(found["exact"], found["single"]) <= 1e-4
 
 
 def main() -> None:
