@@ -31,7 +31,7 @@ def parts(k: int, inputs: int = 3, outputs: int = 4, size: tuple[int, int] = (6,
     return x.requires_grad_(True), kernel.requires_grad_(True), bias.requires_grad_(True)
 
 
-def same(ours: Tensor, plain: Tensor, wanted: tuple[Tensor, ...]) -> None:
+def assert_same(ours: Tensor, plain: Tensor, wanted: tuple[Tensor, ...]) -> None:
     torch.testing.assert_close(ours, plain, rtol=1e-12, atol=1e-12)
     assert ours.is_contiguous(memory_format=LAST)
     slope = torch.randn(plain.shape, generator=torch.Generator().manual_seed(1), dtype=plain.dtype)
@@ -43,20 +43,20 @@ def same(ours: Tensor, plain: Tensor, wanted: tuple[Tensor, ...]) -> None:
 def test_convolutions(way: str, k: int, stride: int) -> None:
     x, kernel, bias = parts(k)
     plain = F.conv2d(x, kernel, bias, stride, 1)
-    same(products.convolve(x, kernel, bias, stride), plain, (x, kernel, bias))
-    same(products.convolve(x, kernel, None, stride), F.conv2d(x, kernel, None, stride, 1), (x, kernel))
+    assert_same(products.convolve(x, kernel, bias, stride), plain, (x, kernel, bias))
+    assert_same(products.convolve(x, kernel, None, stride), F.conv2d(x, kernel, None, stride, 1), (x, kernel))
 
 
 def test_transposed_convolutions(way: str) -> None:
     x, kernel, bias = parts(4)
     first = kernel.transpose(0, 1)
-    same(products.convolve_up(x, kernel, bias), F.conv_transpose2d(x, first, bias, 2, 1), (x, kernel, bias))
-    same(products.convolve_up(x, kernel, None), F.conv_transpose2d(x, first, None, 2, 1), (x, kernel))
+    assert_same(products.convolve_up(x, kernel, bias), F.conv_transpose2d(x, first, bias, 2, 1), (x, kernel, bias))
+    assert_same(products.convolve_up(x, kernel, None), F.conv_transpose2d(x, first, None, 2, 1), (x, kernel))
 
 
 def test_pointwise_convolutions() -> None:
     x, kernel, bias = parts(1)
-    same(products.pointwise(x, kernel, bias), F.conv2d(x, kernel, bias), (x, kernel, bias))
+    assert_same(products.pointwise(x, kernel, bias), F.conv2d(x, kernel, bias), (x, kernel, bias))
     loose = x.detach().contiguous()
     torch.testing.assert_close(products.pointwise(loose, kernel, bias), F.conv2d(loose, kernel, bias))
 
