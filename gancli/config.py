@@ -22,10 +22,11 @@ def conf_dir() -> Path:
 
 
 def groups(verb: str, folders: Iterable[Path] = ()) -> dict[str, list[str]]:
-    """The config groups that a verb chooses from, each with its choices."""
+    """The config groups that a verb chooses from, each with its choices; files named _… are parts of others."""
     wanted = [line.strip()[2:].split(":")[0] for line in defaults_lines(verb)]
     places = [conf_dir(), *folders]
-    return {group: sorted({f.stem for place in places for f in (place / group).glob("*.yaml")}) for group in wanted}
+    files = {group: [f.stem for place in places for f in (place / group).glob("*.yaml")] for group in wanted}
+    return {group: sorted({name for name in names if name[0] != "_"}) for group, names in files.items()}
 
 
 def defaults_lines(verb: str) -> list[str]:

@@ -6,21 +6,51 @@ In every formula l is a logit, so that D(x) = sigmoid(l(x)), and both players mi
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from dataclasses import dataclass
+from typing import ClassVar, Literal
 
 from torch import Tensor
 from torch.nn.functional import relu, softplus
 
+from gancli.errors import ConfigError
 
+Couples = int | Literal["all"]  # samples that a value depends on together
+
+
+@dataclass(frozen=True, kw_only=True)
 class AdversarialLoss(ABC):
     """An objective: what D minimises and what G minimises, from logits [B, ...] to a scalar mean.
 
-    needs_real: G's side uses D's logits of real images (relativistic objectives).
-    lipschitz: means nothing unless D's slope is bounded (by a penalty, clipping or spectral norm).
+    noise: σ of Gaussian noise on all that D is shown, the same for real and fake (Sønderby et al. 2017, section 2.5);
+    noise_until: real images after which it has fallen to 0 in a straight line (None: it stays). flip: share of D's
+    pairs of a real and a fake image that it is shown with each other's label. top: share of its images that G learns
+    from, those with the largest logits (Sinha et al. 2020); top_until: real images over which it falls there from all,
+    by the same factor at each (0: at once). Raises ConfigError for shares that are none.
+
+    needs_real: G's side uses D's logits of real images. lipschitz: means nothing unless D's slope is bounded (by a
+    penalty, clipping or spectral norm). couples: how many samples the value of one depends on.
     """
+
+    noise: float = 0.0
+    noise_until: int | None = None
+    flip: float = 0.0
+    top: float = 1.0
+    top_until: int = 0
 
     needs_real: ClassVar[bool] = False
     lipschitz: ClassVar[bool] = False
+    sure: ClassVar[float | None] = 9.2  # a gap of mean logits that says that D is sure: 0.99 against 0.01
+    couples: ClassVar[Couples] = 1
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.noise < float("inf") or (self.noise_until is not None and self.noise_until < 1):
+            raise ConfigError(
+                "loss.noise is a standard deviation from 0, and loss.noise_until a number of images or null"
+            )
+        if not 0 <= self.flip <= 0.5:
+            raise ConfigError(f"loss.flip={self.flip:g}: a share from 0 to 0.5, such as 0.05")
+        if not 0 < self.top <= 1 or self.top_until < 0:
+            raise ConfigError("loss.top is a share above 0 and at most 1, such as 0.5, and loss.top_until at least 0")
 
     @abstractmethod
     def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
@@ -30,8 +60,64 @@ class AdversarialLoss(ABC):
     def generator(self, fake: Tensor, real: Tensor | None = None) -> Tensor:
         """G's loss."""
 
+    def noise_at(self, seen: int) -> float:
+        """σ of the instance noise after `seen` real images.
 
-class NonSaturating(AdversarialLoss):
+        >>> Hinge(noise=0.2, noise_until=100).noise_at(75)
+        0.05
+        """
+        return self.noise if self.noise_until is None else self.noise * max(0.0, 1 - seen / self.noise_until)
+
+    def top_at(self, seen: int) -> float:
+        """The share of images that G learns from after `seen` real ones.
+
+        >>> Hinge(top=0.25, top_until=100).top_at(50)
+        0.5
+        """
+        return float(self.top ** (min(1.0, seen / self.top_until) if self.top_until else 1.0))
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelLoss(AdversarialLoss):
+    """An objective that judges each image by a label of its own, so that labels can be soft.
+
+    smooth: the label of real images is 1 - smooth (one-sided, Salimans et al. 2016, section 3.4). smooth_fake: that of
+    fakes, which makes D less sure of them, too. An image's loss is then the mixture of both labels' losses.
+
+    >>> import torch
+    >>> round(NonSaturating(smooth=0.1).discriminator(torch.tensor([2.1972]), torch.tensor([-99.0])).item(), 4)
+    0.3251
+    """
+
+    smooth: float = 0.0
+    smooth_fake: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("smooth", "smooth_fake"):
+            if not 0 <= getattr(self, name) < 0.5:
+                raise ConfigError(f"loss.{name}={getattr(self, name):g}: a share from 0 to below 0.5, such as 0.1")
+
+    @abstractmethod
+    def as_real(self, logits: Tensor) -> Tensor:
+        """D's loss of each logit under the label of real images."""
+
+    @abstractmethod
+    def as_fake(self, logits: Tensor) -> Tensor:
+        """D's loss of each logit under the label of fakes."""
+
+    def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
+        """E as_real(l(x)) + E as_fake(l(G(z))), each with its share of the other where labels are soft."""
+        loss = self.as_real(real).mean() * (1 - self.smooth) + self.as_fake(fake).mean() * (1 - self.smooth_fake)
+        if self.smooth:
+            loss = loss + self.as_fake(real).mean() * self.smooth
+        if self.smooth_fake:
+            loss = loss + self.as_real(fake).mean() * self.smooth_fake
+        return loss
+
+
+@dataclass(frozen=True, kw_only=True)
+class NonSaturating(LabelLoss):
     """G maximises log D(G(z)): strong gradients where D is sure (Goodfellow et al. 2014, section 3).
 
     >>> import torch
@@ -39,15 +125,20 @@ class NonSaturating(AdversarialLoss):
     0.6931
     """
 
-    def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
-        """-E log D(x) - E log(1 - D(G(z)))."""
-        return softplus(-real).mean() + softplus(fake).mean()
+    def as_real(self, logits: Tensor) -> Tensor:
+        """-log D."""
+        return softplus(-logits)
+
+    def as_fake(self, logits: Tensor) -> Tensor:
+        """-log(1 - D)."""
+        return softplus(logits)
 
     def generator(self, fake: Tensor, real: Tensor | None = None) -> Tensor:
         """-E log D(G(z))."""
         return softplus(-fake).mean()
 
 
+@dataclass(frozen=True, kw_only=True)
 class Minimax(NonSaturating):
     """Both players share one value function, so G's gradient vanishes where D is sure (Goodfellow et al. 2014, eq. 1).
 
@@ -61,7 +152,8 @@ class Minimax(NonSaturating):
         return -softplus(fake).mean()
 
 
-class Hinge(AdversarialLoss):
+@dataclass(frozen=True, kw_only=True)
+class Hinge(LabelLoss):
     """D asks for a margin of 1 on both sides and no more (Lim and Ye 2017; Miyato et al. 2018, eq. 16 and 17).
 
     >>> import torch
@@ -69,15 +161,20 @@ class Hinge(AdversarialLoss):
     1.25
     """
 
-    def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
-        """E max(0, 1 - l(x)) + E max(0, 1 + l(G(z)))."""
-        return relu(1 - real).mean() + relu(1 + fake).mean()
+    def as_real(self, logits: Tensor) -> Tensor:
+        """max(0, 1 - l)."""
+        return relu(1 - logits)
+
+    def as_fake(self, logits: Tensor) -> Tensor:
+        """max(0, 1 + l)."""
+        return relu(1 + logits)
 
     def generator(self, fake: Tensor, real: Tensor | None = None) -> Tensor:
         """-E l(G(z))."""
         return -fake.mean()
 
 
+@dataclass(frozen=True, kw_only=True)
 class Wasserstein(AdversarialLoss):
     """The dual of the Wasserstein-1 distance, for a critic of bounded slope (Arjovsky et al. 2017, eq. 2).
 
@@ -87,6 +184,7 @@ class Wasserstein(AdversarialLoss):
     """
 
     lipschitz = True
+    sure = None
 
     def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
         """E l(G(z)) - E l(x)."""
@@ -97,7 +195,8 @@ class Wasserstein(AdversarialLoss):
         return -fake.mean()
 
 
-class LeastSquares(AdversarialLoss):
+@dataclass(frozen=True, kw_only=True)
+class LeastSquares(LabelLoss):
     """Regression to labels 1 for real and 0 for fake (Mao et al. 2017, eq. 9: a = 0, b = c = 1).
 
     >>> import torch
@@ -105,10 +204,100 @@ class LeastSquares(AdversarialLoss):
     2.5
     """
 
-    def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
-        """E (l(x) - 1)^2 / 2 + E l(G(z))^2 / 2."""
-        return ((real - 1).square().mean() + fake.square().mean()) / 2
+    sure = 0.98
+
+    def as_real(self, logits: Tensor) -> Tensor:
+        """(l - 1)^2 / 2."""
+        return (logits - 1).square() / 2
+
+    def as_fake(self, logits: Tensor) -> Tensor:
+        """l^2 / 2."""
+        return logits.square() / 2
 
     def generator(self, fake: Tensor, real: Tensor | None = None) -> Tensor:
         """E (l(G(z)) - 1)^2 / 2."""
         return (fake - 1).square().mean() / 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Energy(AdversarialLoss):
+    """D gives real images little energy and fakes up to the margin m (Zhao et al. 2017, eq. 1 and 2).
+
+    plain: the energy of any D is softplus(-l); otherwise D says what it is, as l = -energy (model.D=autoencoder).
+
+    >>> import torch
+    >>> Energy(margin=2.0).discriminator(torch.tensor([-0.5]), torch.tensor([-1.25])).item()  # 0.5 + (2 - 1.25)
+    1.25
+    """
+
+    margin: float = 10.0
+    sure = None
+    plain: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.margin > 0:
+            raise ConfigError(f"loss.margin={self.margin:g}: the energy that fakes are pushed up to, above 0")
+
+    def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
+        """E C(x) + E max(0, m - C(G(z)))."""
+        return self._energy(real).mean() + relu(self.margin - self._energy(fake)).mean()
+
+    def generator(self, fake: Tensor, real: Tensor | None = None) -> Tensor:
+        """E C(G(z))."""
+        return self._energy(fake).mean()
+
+    def _energy(self, logits: Tensor) -> Tensor:
+        return softplus(-logits) if self.plain else -logits
+
+
+@dataclass(frozen=True, kw_only=True)
+class RelativisticPairing(AdversarialLoss):
+    """D tells which of a real and a fake is the real one (Jolicoeur-Martineau 2019, RSGAN; Huang et al. 2024, eq. 2).
+
+    >>> import torch
+    >>> round(RelativisticPairing().generator(torch.tensor([1.0]), torch.tensor([1.0])).item(), 4)  # log 2
+    0.6931
+    """
+
+    needs_real = True
+
+    def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
+        """-E log sigmoid(l(x) - l(G(z))), the k-th real with the k-th fake."""
+        return softplus(fake - real).mean()
+
+    def generator(self, fake: Tensor, real: Tensor | None = None) -> Tensor:
+        """-E log sigmoid(l(G(z)) - l(x))."""
+        assert real is not None  # needs_real
+        return softplus(real - fake).mean()
+
+
+@dataclass(frozen=True, kw_only=True)
+class RelativisticAverage(AdversarialLoss):
+    """Every image against the mean of the other kind (Jolicoeur-Martineau 2019, RaSGAN, RaLSGAN, RaHingeGAN).
+
+    kind: what is made of the differences: ns, lsgan (labels 1 and -1) or hinge.
+
+    >>> import torch
+    >>> loss = RelativisticAverage(kind="hinge")
+    >>> loss.discriminator(torch.tensor([1.0, 3.0]), torch.tensor([0.0, 1.0])).item()  # (.5 + 0)/2 + (0 + 0)/2
+    0.25
+    """
+
+    kind: Literal["ns", "lsgan", "hinge"] = "ns"
+    needs_real = True
+    couples = "all"
+
+    def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
+        """E f(l(x) - E l(G(z))) + E f(E l(x) - l(G(z)))."""
+        return self._better(real - fake.mean()) + self._better(real.mean() - fake)
+
+    def generator(self, fake: Tensor, real: Tensor | None = None) -> Tensor:
+        """The same with the kinds exchanged."""
+        assert real is not None  # needs_real
+        return self._better(fake - real.mean()) + self._better(fake.mean() - real)
+
+    def _better(self, difference: Tensor) -> Tensor:
+        if self.kind == "ns":
+            return softplus(-difference).mean()
+        return (difference - 1).square().mean() if self.kind == "lsgan" else relu(1 - difference).mean()

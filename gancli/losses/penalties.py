@@ -1,34 +1,52 @@
-"""Penalties: what a player pays beside its objective. A new one is a class of one method and a file in conf/."""
+"""Penalties on D's slope, and the base of all: a new one is a class of one method and a file in conf/penalty/."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from gancli.errors import ConfigError
+from gancli.losses.adversarial import Couples
+from gancli.nets.verdict import Verdict
 from gancli.rng import Rng
+
+Judge = Callable[..., Tensor]
 
 
 @dataclass(frozen=True)
 class Context:
     """What a penalty may look at, in the parameters' dtype and outside autocast.
 
-    nets: the game's networks by player. judge: (images, labels) -> D's logits [B]. real, fake: [B, ...], without a
-    graph (None for G's penalties; fake also where it is not needed). y, y_fake: int64 [B] or None. rng: numbers for
-    this micro-batch.
+    nets: the game's networks by player. judge: (images, labels[, source]) -> D's logits [B], of images as D is shown
+    those of that source (noisy, augmented, packed). real, fake: [B, ...], without a graph in D's moves, real None in
+    G's (and fake, where it is not needed). y, y_fake: int64 [B] or None. rng: numbers for this micro-batch. verdicts:
+    what D said of "real" and "fake" in this very move, if it did. z: the fakes' latents [B, dim]. generate: (latents,
+    labels) -> images. memory: what this penalty remembers.
     """
 
     nets: Mapping[str, nn.Module]
-    judge: Callable[[Tensor, Tensor | None], Tensor]
+    judge: Judge
     real: Tensor | None
     fake: Tensor | None
     y: Tensor | None
     y_fake: Tensor | None
     rng: Rng
+    verdicts: Mapping[str, Verdict] = field(default_factory=dict)
+    z: Tensor | None = None
+    generate: Callable[[Tensor, Tensor | None], Tensor] | None = None
+    memory: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def logits(self, source: Literal["real", "fake"]) -> Tensor:
+        """D's logits [B] of a source: those of this move, or asked for now."""
+        if source in self.verdicts:
+            return self.verdicts[source].scores()
+        images, labels = (self.real, self.y) if source == "real" else (self.fake, self.y_fake)
+        assert images is not None
+        return self.judge(images, labels, source)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,8 +55,10 @@ class Penalty:
 
     weight: λ. every: pay each `every` steps only, `every` times as much (lazy regularisation, Karras et al. 2020,
     section 3.1). player: who pays. per_sample: built on each sample's own gradient, which batch statistics in D would
-    falsify. lipschitz: bounds D's slope. needs_fake: looks at fakes. undone_by_spectral: bounds a
-    size that spectral norm divides away. Raises ConfigError for a weight below 0 or `every` below 1.
+    falsify. lipschitz: bounds D's slope. needs_fake: looks at fakes. needs_real: G's side looks at D's verdict on real
+    images. needs_images: makes no sense for points. needs_features:
+    of D, and in the move that draws the fakes. undone_by_spectral: bounds a size that spectral norm divides away.
+    couples: how many samples the value of one depends on. Raises ConfigError for a weight below 0 or `every` below 1.
     """
 
     weight: float = 1.0
@@ -48,7 +68,11 @@ class Penalty:
     per_sample: ClassVar[bool] = False
     lipschitz: ClassVar[bool] = False
     needs_fake: ClassVar[bool] = False
+    needs_real: ClassVar[bool] = False
+    needs_images: ClassVar[bool] = False
+    needs_features: ClassVar[bool] = False
     undone_by_spectral: ClassVar[bool] = False
+    couples: ClassVar[Couples] = 1
 
     def __post_init__(self) -> None:
         if not 0 <= self.weight < float("inf") or self.every < 1:
@@ -60,23 +84,48 @@ class Penalty:
         """The penalty of this micro-batch, unweighted, as a scalar mean; None where there is none to differentiate."""
         return None
 
+    def memory(self, net: nn.Module) -> dict[str, Tensor]:
+        """What the penalty remembers between steps, as it is at the start; checkpoints hold it. net: the player's."""
+        return {}
+
+    @torch.no_grad()
+    def remember(self, memory: Mapping[str, Tensor], net: nn.Module, stats: Mapping[str, Tensor]) -> None:
+        """Bring the memory up to date, in place, after the player's optimizer step. stats: the move's."""
+
     @torch.no_grad()
     def project(self, net: nn.Module) -> None:
         """Move the player's weights back into the allowed set, after its optimizer step."""
 
 
-def input_gradient(judge: Callable[[Tensor, Tensor | None], Tensor], x: Tensor, y: Tensor | None) -> Tensor:
-    """∂ judge(x) / ∂x for each sample, flattened to [B, -1], itself differentiable."""
+def input_gradient(judge: Judge, x: Tensor, y: Tensor | None, source: str = "penalty") -> Tensor:
+    """∂ judge(x) / ∂x for each logit, flattened to [B, -1], itself differentiable.
+
+    Where D judges several samples as one (packing), a row is the gradient with respect to all of them.
+    """
     x = x.detach().requires_grad_(True)
-    (gradient,) = torch.autograd.grad(judge(x, y).sum(), x, create_graph=True)
-    return gradient.flatten(1)
+    logits = judge(x, y, source)
+    (gradient,) = torch.autograd.grad(logits.sum(), x, create_graph=True)
+    return gradient.reshape(len(logits), -1)
+
+
+def as_factor(numbers: Tensor, images: Tensor) -> Tensor:
+    """Numbers [B, ...] in the images' dtype, with ones for the dimensions that images [B, ...] have beyond theirs."""
+    return numbers.to(images.dtype).view(*numbers.shape, *[1] * (images.dim() - numbers.dim()))
+
+
+def between(context: Context) -> Tensor:
+    """A point of each line from a fake to a real image, uniformly drawn, [B, ...]."""
+    assert context.real is not None
+    assert context.fake is not None  # needs_fake
+    share = as_factor(context.rng.uniform("wgan_gp"), context.real)
+    return torch.lerp(context.fake.to(context.real.dtype), context.real, share)
 
 
 @dataclass(frozen=True, kw_only=True)
 class WganGp(Penalty):
     """E (‖∇l(x̂)‖ - 1)^2 at points x̂ between real and fake (Gulrajani et al. 2017, eq. 3; λ = 10).
 
-    >>> judge, zeros = (lambda x, y: x @ torch.tensor([3.0, 4.0])), torch.zeros(2, 2)
+    >>> judge, zeros = (lambda x, *_: x @ torch.tensor([3.0, 4.0])), torch.zeros(2, 2)
     >>> context = Context({}, judge, zeros, zeros, None, None, Rng(0, total=2))
     >>> WganGp()(context).item()  # (5 - 1)^2: a linear critic's slope is the same everywhere
     16.0
@@ -89,20 +138,16 @@ class WganGp(Penalty):
 
     def __call__(self, context: Context) -> Tensor:
         """(‖∇‖₂ - 1)² over all non-batch dimensions, mean over the batch."""
-        assert context.real is not None
-        assert context.fake is not None  # needs_fake
-        rows = (len(context.real),) + (1,) * (context.real.dim() - 1)
-        share = context.rng.uniform("wgan_gp").to(context.real.dtype).view(rows)
-        between = torch.lerp(context.fake.to(context.real.dtype), context.real, share)
-        slopes: Tensor = torch.linalg.vector_norm(input_gradient(context.judge, between, context.y), dim=1)
-        return (slopes - 1).square().mean()
+        slopes = torch.linalg.vector_norm(input_gradient(context.judge, between(context), context.y), dim=1)
+        result: Tensor = (slopes - 1).square().mean()
+        return result
 
 
 @dataclass(frozen=True, kw_only=True)
 class R1(Penalty):
     """(γ/2) E ‖∇l(x)‖^2 at real images (Mescheder et al. 2018, eq. 9); `weight` is γ.
 
-    >>> judge, zeros = (lambda x, y: x @ torch.tensor([3.0, 4.0])), torch.zeros(2, 2)
+    >>> judge, zeros = (lambda x, *_: x @ torch.tensor([3.0, 4.0])), torch.zeros(2, 2)
     >>> R1()(Context({}, judge, zeros, zeros, None, None, Rng(0, total=2))).item()  # 25 / 2
     12.5
     """
@@ -114,68 +159,73 @@ class R1(Penalty):
     def __call__(self, context: Context) -> Tensor:
         """Half of the squared gradient norm, mean over the batch."""
         assert context.real is not None
-        return input_gradient(context.judge, context.real, context.y).square().sum(1).mean() / 2
+        return input_gradient(context.judge, context.real, context.y, "real").square().sum(1).mean() / 2
 
 
 @dataclass(frozen=True, kw_only=True)
-class Orthogonal(Penalty):
-    """β Σ ‖WWᵀ ⊙ (1 - I)‖² over G's weights as matrices [outputs, rest] (Brock et al. 2019, eq. 3; β = 1e-4).
+class R2(Penalty):
+    """(γ/2) E ‖∇l(G(z))‖^2 at fakes (Mescheder et al. 2018, eq. 10); `weight` is γ.
 
-    diagonal: ‖WWᵀ - I‖² instead (eq. 2), which holds every filter's length at 1, too. Weights are raw, not divided
-    by their singular value; tables of classes are left out, as in the released code.
-
-    >>> net = nn.Linear(2, 2); _ = net.weight.data.copy_(torch.tensor([[2.0, 0.0], [3.0, 1.0]]))
-    >>> context = Context({"G": net}, lambda x, y: x, None, None, None, None, Rng(0, total=1))
-    >>> Orthogonal()(context).item()  # 6^2, twice
-    72.0
-    >>> Orthogonal(diagonal=True)(context).item()  # and (4 - 1)^2 + (10 - 1)^2
-    162.0
+    >>> judge, zeros = (lambda x, *_: x @ torch.tensor([3.0, 4.0])), torch.zeros(2, 2)
+    >>> R2()(Context({}, judge, None, zeros, None, None, Rng(0, total=2))).item()  # 25 / 2
+    12.5
     """
 
-    weight: float = 1e-4
-    diagonal: bool = False
-    player = "G"
+    weight: float = 10.0
+    per_sample = True
+    lipschitz = True
+    needs_fake = True
 
     def __call__(self, context: Context) -> Tensor:
-        """The sum over all weights; the same for every micro-batch."""
-        net = context.nets[self.player]
-        tables = {id(p) for m in net.modules() if getattr(m, "lookup", False) for p in m.parameters()}
-        weights = [w for w in net.parameters() if w.dim() > 1 and id(w) not in tables]
-        with torch.autocast(weights[0].device.type, enabled=False):
-            return torch.stack([self._cost(w.flatten(1)) for w in weights]).sum()
-
-    def _cost(self, matrix: Tensor) -> Tensor:
-        # WWᵀ and WᵀW have the same norm; the smaller is cheaper.
-        wide = matrix.shape[0] <= matrix.shape[1]
-        gram = matrix @ matrix.t() if wide else matrix.t() @ matrix
-        lengths = matrix.square().sum(1)
-        if self.diagonal:
-            return gram.square().sum() - 2 * lengths.sum() + len(matrix)
-        return gram.square().sum() - lengths.square().sum()
+        """Half of the squared gradient norm, mean over the batch."""
+        assert context.fake is not None  # needs_fake
+        return input_gradient(context.judge, context.fake, context.y_fake, "fake").square().sum(1).mean() / 2
 
 
 @dataclass(frozen=True, kw_only=True)
-class Clip(Penalty):
-    """Every weight of D into [-value, value] after each of its steps (Arjovsky et al. 2017, algorithm 1; 0.01).
+class ZeroCentred(Penalty):
+    """E ‖∇l(x̂)‖^2 at points x̂ between real and fake (Thanh-Tung et al. 2019, eq. 8; λ = 100).
 
-    >>> net = nn.Linear(1, 1, bias=False); _ = nn.init.constant_(net.weight, 3.0)
-    >>> Clip(value=0.5).project(net); net.weight.item()
-    0.5
+    >>> judge, zeros = (lambda x, *_: x @ torch.tensor([3.0, 4.0])), torch.zeros(2, 2)
+    >>> ZeroCentred()(Context({}, judge, zeros, zeros, None, None, Rng(0, total=2))).item()
+    25.0
     """
 
-    value: float = 0.01
+    weight: float = 100.0
+    per_sample = True
     lipschitz = True
-    undone_by_spectral = True
+    needs_fake = True
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not self.value > 0:
-            raise ConfigError(
-                f"penalty.clip.value={self.value:g}: weights are clipped to a range above 0, such as 0.01"
-            )
+    def __call__(self, context: Context) -> Tensor:
+        """The squared gradient norm, mean over the batch."""
+        return input_gradient(context.judge, between(context), context.y).square().sum(1).mean()
 
-    @torch.no_grad()
-    def project(self, net: nn.Module) -> None:
-        """Clamp every parameter in place."""
-        torch._foreach_clamp_min_(list(net.parameters()), -self.value)
-        torch._foreach_clamp_max_(list(net.parameters()), self.value)
+
+@dataclass(frozen=True, kw_only=True)
+class Dragan(Penalty):
+    """E (‖∇l(x + δ)‖ - 1)^2 around real images (Kodali et al. 2017, algorithm 1; λ = 10).
+
+    δ is, as in the released code, a uniform share of uniform noise in [0, `reach` × the batch's standard deviation).
+
+    >>> judge, zeros = (lambda x, *_: x @ torch.tensor([3.0, 4.0])), torch.zeros(2, 2)
+    >>> Dragan()(Context({}, judge, zeros, None, None, None, Rng(0, total=2))).item()
+    16.0
+    """
+
+    weight: float = 10.0
+    reach: float = 0.5
+    per_sample = True
+    lipschitz = True
+    couples = "all"
+
+    def __call__(self, context: Context) -> Tensor:
+        """(‖∇‖₂ - 1)² over all non-batch dimensions, mean over the batch."""
+        real = context.real
+        assert real is not None
+        noise = as_factor(context.rng.uniform("dragan", *real.shape[1:]), real)
+        share = as_factor(context.rng.uniform("dragan share"), real)
+        slopes = torch.linalg.vector_norm(
+            input_gradient(context.judge, real + share * self.reach * real.std(correction=0) * noise, context.y), dim=1
+        )
+        result: Tensor = (slopes - 1).square().mean()
+        return result

@@ -43,3 +43,8 @@ class Verdict:
         """The logits as a list, one entry a scale, in float32 at least: losses are not averaged in half precision."""
         scales = self.logits if isinstance(self.logits, list) else [self.logits]
         return [s.float() if s.dtype in (torch.float16, torch.bfloat16) else s for s in scales]
+
+    def scores(self) -> Tensor:
+        """One number an image, [B]: the mean over patches, the sum over scales."""
+        scales = [s.flatten(1).mean(1) if s.dim() > 1 else s for s in self.scales()]
+        return scales[0] if len(scales) == 1 else torch.stack(scales).sum(0)

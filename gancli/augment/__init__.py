@@ -1,0 +1,1 @@
+"""What D is shown instead of bare images."""

@@ -1,0 +1,65 @@
+"""Differentiable changes of images, each sample its own, from numbers keyed by purpose."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from gancli.rng import Rng
+
+
+def shift(images: Tensor, down: Tensor, right: Tensor, fill: float = 0.0) -> Tensor:
+    """Each image [B, C, H, W] moved by whole pixels, int64 [B] each; `fill` moves in.
+
+    >>> shift(torch.arange(1.0, 4.0).view(1, 1, 1, 3), torch.tensor([0]), torch.tensor([1])).flatten().tolist()
+    [0.0, 1.0, 2.0]
+    """
+    height, width = images.shape[2:]
+    rows = torch.arange(height, device=images.device) - down[:, None]
+    columns = torch.arange(width, device=images.device) - right[:, None]
+    inside = ((rows >= 0) & (rows < height))[:, :, None] & ((columns >= 0) & (columns < width))[:, None, :]
+    batch = torch.arange(len(images), device=images.device)[:, None, None]
+    # Indexed with pixels before channels, so that one gather moves all channels.
+    pixels = images.permute(0, 2, 3, 1)
+    moved = pixels[batch, rows.clamp(0, height - 1)[:, :, None], columns.clamp(0, width - 1)[:, None, :]]
+    return torch.where(inside[..., None], moved, fill).permute(0, 3, 1, 2)
+
+
+def flip(images: Tensor, chosen: Tensor) -> Tensor:
+    """The chosen images, bool [B], mirrored left to right."""
+    return torch.where(chosen.view(-1, 1, 1, 1), images.flip(3), images)
+
+
+def jitter(images: Tensor, rng: Rng, purpose: str, reach: float) -> Tensor:
+    """A random flip and a shift by up to `reach` of each side (Zhang et al. 2020, section 3.1)."""
+    chosen = rng.uniform(f"{purpose} flip") < 0.5
+    spans = [int(reach * side + 0.5) for side in images.shape[2:]]
+    moves = [rng.integers(f"{purpose} shift {k}", 2 * span + 1) - span for k, span in enumerate(spans)]
+    return shift(flip(images, chosen), moves[0], moves[1])
+
+
+def brightness(images: Tensor, amount: Tensor) -> Tensor:
+    """Each image plus its amount [B]."""
+    return images + amount.view(-1, 1, 1, 1)
+
+
+def saturation(images: Tensor, factor: Tensor) -> Tensor:
+    """Each pixel's distance to the mean of its channels times the image's factor [B]."""
+    grey = images.mean(1, keepdim=True)
+    return grey + (images - grey) * factor.view(-1, 1, 1, 1)
+
+
+def contrast(images: Tensor, factor: Tensor) -> Tensor:
+    """Each value's distance to the mean of its image times the image's factor [B]."""
+    level = images.mean((1, 2, 3), keepdim=True)
+    return level + (images - level) * factor.view(-1, 1, 1, 1)
+
+
+def cutout(images: Tensor, share: float, down: Tensor, right: Tensor) -> Tensor:
+    """A rectangle of `share` of each side set to 0, its centre at (down, right), int64 [B] each."""
+    height, width = images.shape[2:]
+    spans = (int(height * share + 0.5), int(width * share + 0.5))
+    rows = torch.arange(height, device=images.device) - (down[:, None] - spans[0] // 2)
+    columns = torch.arange(width, device=images.device) - (right[:, None] - spans[1] // 2)
+    hole = ((rows >= 0) & (rows < spans[0]))[:, :, None] & ((columns >= 0) & (columns < spans[1]))[:, None, :]
+    return images.masked_fill(hole[:, None], 0.0)
