@@ -12,20 +12,20 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from gancli.build import check, find, make, make_as
+from gancli.build import check, convert, find, make, make_as
 from gancli.data.loader import Stream
 from gancli.data.source import Source
 from gancli.device import Compute
 from gancli.engine import Average, Engine, Schedule
-from gancli.errors import ConfigError
+from gancli.errors import CombinationError, ConfigError
 from gancli.games.game import Game
 from gancli.games.noise import Latent
 from gancli.losses.penalties import Penalty
-from gancli.rng import key
+from gancli.rng import Rng, key
 from gancli.settings import Node, TrainSettings
 
 FROM_THE_DATA = ("shape", "latent_dim", "classes")
-FROM_THE_PARTS = ("nets", "loss", "penalties", "latent", "classes")
+FROM_THE_PARTS = ("nets", "loss", "penalties", "latent", "classes", "augment")
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,8 @@ def check_sections(settings: TrainSettings) -> None:
     check(settings.game, "game", FROM_THE_PARTS)
     for name, node in (settings.penalty or {}).items():
         check(node, f"penalty.{name}")
+    if settings.augment:
+        check(settings.augment, "augment")
     for name, node in settings.observers.items():
         if node is not None:
             check(node, f"observers.{name}")
@@ -120,17 +122,36 @@ def game(config: Mapping[str, Any], facts: DataFacts) -> Game:
     model, seed = config["model"], config["seed"]
     latent = _latent(model, facts)
     supplied: dict[str, Any] = {"shape": facts.shape, "latent_dim": latent.dim, "classes": len(facts.classes)}
+    packed = (facts.shape[0] * _pack(config["game"]), *facts.shape[1:])
     nets: dict[str, nn.Module] = {}
     for name, node in player_nodes(model, penalties).items():
         wanted = inspect.signature(find(node["_target_"], f"model.{name}")).parameters
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(key(seed, "init", name))
-            nets[name] = make(node, f"model.{name}", **{k: v for k, v in supplied.items() if k in wanted})
+            facing = supplied | ({"shape": packed} if name == "D" else {})
+            nets[name] = make(node, f"model.{name}", **{k: v for k, v in facing.items() if k in wanted})
+    if len(facts.shape) == 1:
+        _refuse_points(config, penalties)
     loss = make(config["loss"], "loss")
     parts = {"nets": nets, "loss": loss, "penalties": penalties, "latent": latent, "classes": len(facts.classes)}
+    if config.get("augment"):
+        parts["augment"] = make(config["augment"], "augment")
     wanted = inspect.signature(find(config["game"]["_target_"], "game")).parameters
     built: Game = make(config["game"], "game", **{k: v for k, v in parts.items() if k in wanted})
     return built
+
+
+def _refuse_points(config: Mapping[str, Any], penalties: Mapping[str, Penalty]) -> None:
+    """Raise CombinationError for parts that only images can be given to."""
+    for name in (name for name, penalty in penalties.items() if penalty.needs_images):
+        raise CombinationError(f"penalty={name} moves and mirrors images and this data set has points: leave it out")
+    if config.get("augment"):
+        raise CombinationError("augment changes images and this data set has points: set augment=none")
+
+
+def _pack(node: Node) -> int:
+    """How many samples D judges at once, so that it is built for as many times the channels."""
+    return convert(node.get("pack", 1), int, "game.pack") if node.get("pack", 1) else 1
 
 
 def _latent(model: Node, facts: DataFacts) -> Latent:
@@ -155,6 +176,10 @@ def _chosen(node: Node | None) -> Node:
 def engine(settings: TrainSettings, source: Source, built: Game, compute: Compute) -> Engine:
     """The engine that plays this game on this device, at step 0."""
     compute.place(built)
+    streams = {name: Stream(each, settings.seed, name, compute.device) for name, each in built.feeds(source).items()}
+    if rows := built.setup_rows():
+        rng = Rng(settings.seed, "setup", total=rows, device=compute.device)
+        built.setup(Stream(source, settings.seed, "setup", compute.device).batch(0, rows, 0, rows), rng)
     optimizers = {
         name: optimizer(settings.optimizer[name], f"optimizer.{name}", [p for net in nets for p in net.parameters()])
         for name, nets in built.players().items()
@@ -162,7 +187,7 @@ def engine(settings: TrainSettings, source: Source, built: Game, compute: Comput
     clip, schedule = _optimizer_rest(settings.optimizer)
     return Engine(
         built,
-        {"real": Stream(source, settings.seed, "real", compute.device)},
+        streams,
         optimizers,
         compute=compute,
         batch_size=settings.batch_size,

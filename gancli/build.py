@@ -21,6 +21,7 @@ SECTIONS = {
     "game": ("gancli.games.", "gancli.games.game.Game"),
     "loss": ("gancli.losses.", "gancli.losses.adversarial.AdversarialLoss"),
     "penalty": ("gancli.losses.", "gancli.losses.penalties.Penalty"),
+    "augment": ("gancli.augment.", "gancli.augment.augment.Augment"),
     "dataset": ("gancli.data.", "gancli.data.source.Source"),
     "observers": ("gancli.observers.", "gancli.observers.observer.Observer"),
     "metrics": ("gancli.metrics.", "gancli.metrics.metric.Metric"),

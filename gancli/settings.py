@@ -35,6 +35,7 @@ class TrainSettings:
     model: Node
     loss: Node
     penalty: Node | None = None
+    augment: Node | None = None
     dataset: Node
     optimizer: Node
     device: Node

@@ -127,6 +127,11 @@ class Source:
     def _hash_content(self) -> str:
         return hashlib.sha256(np.ascontiguousarray(self._content).data).hexdigest()
 
+    def only(self, index: Index) -> Source:
+        """The same data set with these rows alone."""
+        name, content, labels = self.name, self._content[index], self.labels[index]
+        return Source(name, content, labels, self.classes, flip=self.flip, modes=self.modes)
+
     def rows(self, index: Index) -> tuple[Tensor, Tensor]:
         """The rows of these numbers, on the CPU: uint8 [n, C, H, W] or float32 [n, D], and labels int64 [n]."""
         return torch.from_numpy(self._content[index]), torch.from_numpy(self.labels[index])

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
+from gancli.data.source import Source
 from gancli.nets.verdict import Verdict
 from gancli.rng import Rng
 
@@ -63,6 +64,17 @@ class Game(nn.Module):
     def averaged(self) -> tuple[str, ...]:
         """The networks that get an exponential moving average."""
         return ("G",)
+
+    def feeds(self, source: Source) -> dict[str, Source]:
+        """The streams that moves are dealt from, each with its data."""
+        return {"real": source}
+
+    def setup(self, real: Mapping[str, Tensor], rng: Rng) -> None:
+        """Called once, before a new run's first step, with a batch of data of `rng.total` rows."""
+
+    def setup_rows(self) -> int:
+        """How many real images `setup` wants; 0: it does nothing."""
+        return 0
 
     def moves(self, seen: int) -> Sequence[Move]:
         """The step's moves, in order, after `seen` real images."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -12,11 +12,13 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from gancli.augment.augment import Augment
 from gancli.errors import CombinationError, ConfigError
-from gancli.games.game import Batch, Game, Move, Outcome
-from gancli.losses.adversarial import AdversarialLoss
+from gancli.games.game import Batch, Couples, Game, Move, Outcome
+from gancli.losses.adversarial import AdversarialLoss, Energy
 from gancli.losses.penalties import Context, Penalty
 from gancli.nets.layers.spectral import is_spectral
+from gancli.nets.layers.together import REFERENCE, Referenced
 from gancli.nets.verdict import Verdict
 from gancli.rng import Rng
 from gancli.settings import at_least
@@ -53,8 +55,10 @@ class NoiseGame(Game):
     """D takes `d_steps` moves, then G one on `g_size` times as many images (Goodfellow et al. 2014, algorithm 1).
 
     Where D names classes too (AC-GAN), both players pay `class_weight` times its cross entropy; D on its real images
-    and, with `class_fakes`, on fakes by the class they were asked for (Odena et al. 2017, eq. 3).
-    Raises CombinationError where the parts make no sense together.
+    and, with `class_fakes`, on fakes by the class they were asked for (Odena et al. 2017, eq. 3). pack: how many
+    samples of one source D judges at once, joined in their channels (Lin et al. 2018, section 3). adversarial: weight
+    of the objective in G's loss. augment: what is done to all that D is shown. Raises CombinationError where the parts
+    make no sense together.
     """
 
     def __init__(
@@ -64,17 +68,19 @@ class NoiseGame(Game):
         penalties: Mapping[str, Penalty],
         latent: Latent,
         classes: int = 0,
+        augment: Augment | None = None,
         *,
         d_steps: int = 1,
         g_size: int = 1,
         class_weight: float = 1.0,
         class_fakes: bool = True,
+        pack: int = 1,
+        adversarial: float = 1.0,
     ):
         super().__init__()
-        if d_steps < 1 or g_size < 1:
-            raise ConfigError(f"game.d_steps and game.g_size are at least 1, not {d_steps} and {g_size}")
-        at_least(0, **{"game.class_weight": class_weight})
-        self.class_weight, self.class_fakes = class_weight, class_fakes
+        at_least(1, **{"game.d_steps": d_steps, "game.g_size": g_size, "game.pack": pack})
+        at_least(0, **{"game.class_weight": class_weight, "game.adversarial": adversarial})
+        self.class_weight, self.class_fakes, self.pack, self.adversarial = class_weight, class_fakes, pack, adversarial
         missing = {"G", "D"} - set(nets)
         if missing:
             raise ConfigError(f"missing key model.{min(missing)}: this game is played by G and D")
@@ -82,22 +88,46 @@ class NoiseGame(Game):
         self.loss, self.penalties, self.latent, self.classes = loss, dict(penalties), latent, classes
         self.labelled = any(getattr(net, "conditional", False) for net in nets.values())
         self.d_has_batch_norm = any(isinstance(m, _BatchNorm) for m in nets["D"].modules())
+        self.separate = self.d_has_batch_norm or any(getattr(m, "couples", 1) != 1 for m in nets["D"].modules())
+        self.augment = augment
+        self.couples = self._couples()
+        self._memories()
+        self._seen = 0
         self._refuse_nonsense()
         self.twice = {"D"} if any(p.per_sample for p in self.penalties.values()) else set()
 
         lazy = {name: p for name, p in self.penalties.items() if p.every > 1}
         self._moves = (
-            Move("D", self.discriminator_loss, repeat=d_steps),
+            Move("D", self.discriminator_loss, self.discriminator_feeds(), repeat=d_steps),
             *(
                 Move(p.player, self._penalty_loss(name), ("real",) if p.player == "D" else (), every=p.every, name=name)
                 for name, p in lazy.items()
             ),
-            Move("G", self.generator_loss, feeds=("real",) if loss.needs_real else (), size=g_size),
+            Move("G", self.generator_loss, feeds=("real",) if self._g_needs_real() else (), size=g_size),
         )
+
+    def setup_rows(self) -> int:
+        """A reference batch for each pack, where a network has virtual batch norm."""
+        return REFERENCE * self.pack if any(isinstance(m, Referenced) for m in self.nets.modules()) else 0
+
+    @torch.no_grad()
+    def setup(self, real: Mapping[str, Tensor], rng: Rng) -> None:
+        """Give networks with virtual batch norm their reference batches: latents for G, real images for D."""
+        for name, net in self.nets.items():
+            for module in net.modules():
+                if isinstance(module, Referenced):
+                    rows = self.latents(rng) if name == "G" else self._real(dict(real))[0]
+                    rows = rows if name == "G" else self.shown(rows, rng, "reference").flatten(1)
+                    module.refer(rows[:REFERENCE].reshape(module.reference.shape))
 
     def moves(self, seen: int) -> Sequence[Move]:
         """D, the lazy penalties that are due, G: the same at every step."""
+        self._seen = seen
         return self._moves
+
+    def discriminator_feeds(self) -> tuple[str, ...]:
+        """The streams that D's moves are dealt from."""
+        return ("real",)
 
     def latents(self, noise: Rng, **knobs: Any) -> Tensor:
         """z, [rows, latent.dim]; the knob `truncation` bounds its numbers."""
@@ -108,45 +138,82 @@ class NoiseGame(Game):
         return nets["G"](latents, y)  # type: ignore[no-any-return]
 
     def judge(self, rng: Rng, **sources: tuple[Tensor, Tensor | None]) -> dict[str, Verdict]:
-        """What D says of each source: one joint pass, or one pass each where batch statistics must not mix them."""
+        """What D says of each source: one joint pass, or one pass each where D must not mix them."""
         D = self.nets["D"]
-        if self.d_has_batch_norm or len(sources) == 1:
-            return {name: D(x, y) for name, (x, y) in sources.items()}
-        images, labels = zip(*sources.values(), strict=True)
+        shown = {name: (self.shown(x, rng, name), y) for name, (x, y) in sources.items()}
+        if self.separate or len(shown) == 1:
+            return {name: D(x, y) for name, (x, y) in shown.items()}
+        images, labels = zip(*shown.values(), strict=True)
         y = None if labels[0] is None else torch.cat(labels)
         verdicts = D(torch.cat([x.to(images[0].dtype) for x in images]), y).split([len(x) for x in images])
-        return dict(zip(sources, verdicts, strict=True))
+        return dict(zip(shown, verdicts, strict=True))
+
+    def shown(self, x: Tensor, rng: Rng, source: str) -> Tensor:
+        """Images as D is shown them: with instance noise, augmented, packed."""
+        sigma = self.loss.noise_at(self._seen)
+        if sigma:
+            x = x + sigma * rng.normal(f"noise {source}", *x.shape[1:]).to(x.dtype)
+        if self.augment is not None:
+            x = self.augment(x, rng, source)
+        return x.reshape(len(x) // self.pack, self.pack * x.shape[1], *x.shape[2:]) if self.pack > 1 else x
 
     def discriminator_loss(self, batch: Batch, rng: Rng) -> Outcome:
         """The objective's D side on real images and fresh fakes, and the penalties paid at every step."""
         (x, y), (fake, y_fake) = self._real(batch), self._fakes(rng)
         verdicts = self.judge(rng, real=(x, y), fake=(fake, y_fake))
         real_scales, fake_scales = verdicts["real"].scales(), verdicts["fake"].scales()
-        pairs = zip(real_scales, fake_scales, strict=True)
-        losses = {"loss_D": sum_of([self.loss.discriminator(r, f) for r, f in pairs]) / len(real_scales)}
+        pairs = [self._flipped(r, f, rng) for r, f in zip(real_scales, fake_scales, strict=True)]
+        losses = {"loss_D": sum_of([self.loss.discriminator(r, f) for r, f in pairs]) / len(pairs)}
         told = [(verdicts["real"], y), (verdicts["fake"], y_fake)][: 2 if self.class_fakes else 1]
         losses |= self._class_loss("class_D", told)
-        losses |= self._penalties("D", self._context(x, fake, y, y_fake, rng))
-        return Outcome(losses, {"D_real": mean_of(real_scales), "D_fake": mean_of(fake_scales)})
+        losses |= self._penalties("D", self._context(x, fake, y, y_fake, rng, verdicts))
+        stats = {"D_real": mean_of(real_scales), "D_fake": mean_of(fake_scales)}
+        if self.augment is not None:
+            stats["D_sign"] = mean_of([r.sign() for r in real_scales])
+        return Outcome(losses, stats)
 
     def generator_loss(self, batch: Batch, rng: Rng) -> Outcome:
         """The objective's G side on fresh fakes."""
         y_fake = self._labels(rng)
-        sources = {"fake": (self.nets["G"](self.latents(rng), y_fake), y_fake)}
-        if self.loss.needs_real:
+        z = self.latents(rng)
+        fake = self.nets["G"](z, y_fake)
+        sources = {"fake": (fake, y_fake)}
+        if self._g_needs_real():
             sources["real"] = self._real(batch)
-        judged = self.judge(rng, **sources)
-        verdicts = {name: verdict.scales() for name, verdict in judged.items()}
-        reals = verdicts.get("real", [None] * len(verdicts["fake"]))
-        terms = [self.loss.generator(f, r) for f, r in zip(verdicts["fake"], reals, strict=True)]
-        losses = {"loss_G": sum_of(terms) / len(terms)} | self._class_loss("class_G", [(judged["fake"], y_fake)])
-        return Outcome(losses | self._penalties("G", self._context(None, None, None, y_fake, rng)))
+        verdicts = self.judge(rng, **sources)
+        losses = {}
+        if self.adversarial:
+            fakes = [self._best(f) for f in verdicts["fake"].scales()]
+            reals = verdicts["real"].scales() if self.loss.needs_real else [None] * len(fakes)
+            terms = [self.loss.generator(f, r) for f, r in zip(fakes, reals, strict=True)]
+            losses["loss_G"] = self.adversarial * sum_of(terms) / len(terms)
+        losses |= self._class_loss("class_G", [(verdicts["fake"], y_fake)])
+        return Outcome(losses | self._penalties("G", self._context(None, fake, None, y_fake, rng, verdicts, z)))
 
     def after(self, move: Move, stats: Mapping[str, Tensor], carry: Mapping[str, Tensor], rng: Rng, seen: int) -> None:
-        """Let D's penalties move its weights back into their allowed set."""
-        for penalty in self.penalties.values():
+        """Let the player's penalties move its weights back and remember; tell the augmentation how D fares."""
+        net = self.nets[move.player]
+        for name, penalty in self.penalties.items():
             if penalty.player == move.player:
-                penalty.project(self.nets[move.player])
+                penalty.project(net)
+                penalty.remember(self._memory(name), net, stats)
+        if self.augment is not None and "D_sign" in stats:
+            self.augment.feedback(stats, rng.total)
+
+    def _flipped(self, real: Tensor, fake: Tensor, rng: Rng) -> tuple[Tensor, Tensor]:
+        """Some pairs of logits with each other's label."""
+        if not self.loss.flip:
+            return real, fake
+        chosen = (rng.uniform("flip")[:: self.pack] < self.loss.flip).view(-1, *[1] * (real.dim() - 1))
+        return torch.where(chosen, fake, real), torch.where(chosen, real, fake)
+
+    def _best(self, logits: Tensor) -> Tensor:
+        """The logits of the images that G learns from."""
+        share = self.loss.top_at(self._seen)
+        if share == 1:
+            return logits
+        scores = logits.detach().flatten(1).mean(1) if logits.dim() > 1 else logits.detach()
+        return logits[scores.topk(max(1, math.ceil(share * len(logits)))).indices]
 
     def _class_loss(self, name: str, told: Sequence[tuple[Verdict, Tensor | None]]) -> dict[str, Tensor]:
         """The auxiliary classifier's cross entropy over some sources, where D has one."""
@@ -156,7 +223,7 @@ class NoiseGame(Game):
     def _penalties(self, player: str, context: Context) -> dict[str, Tensor]:
         """What a player pays at every step beside its objective."""
         due = {name: p for name, p in self.penalties.items() if p.player == player and p.every == 1}
-        costs = {name: penalty(context) for name, penalty in due.items()}
+        costs = {name: penalty(replace(context, memory=self._memory(name))) for name, penalty in due.items()}
         return {f"penalty_{name}": due[name].weight * cost for name, cost in costs.items() if cost is not None}
 
     def _penalty_loss(self, name: str) -> Any:
@@ -164,8 +231,8 @@ class NoiseGame(Game):
 
         def loss(batch: Batch, rng: Rng) -> Outcome:
             x, y = self._real(batch) if penalty.player == "D" else (None, None)
-            fake, y_fake = self._fakes(rng) if penalty.needs_fake else (None, None)
-            cost = penalty(self._context(x, fake, y, y_fake, rng))
+            fake, y_fake = self._fakes(rng, penalty.player == "G") if penalty.needs_fake else (None, None)
+            cost = penalty(replace(self._context(x, fake, y, y_fake, rng, {}), memory=self._memory(name)))
             return Outcome({} if cost is None else {f"penalty_{name}": penalty.weight * cost})
 
         return loss
@@ -176,25 +243,56 @@ class NoiseGame(Game):
     def _labels(self, rng: Rng) -> Tensor | None:
         return rng.integers("y", self.classes) if self.labelled else None
 
-    @torch.no_grad()
-    def _fakes(self, rng: Rng) -> tuple[Tensor, Tensor | None]:
+    def _fakes(self, rng: Rng, graph: bool = False) -> tuple[Tensor, Tensor | None]:
         y = self._labels(rng)
-        return self.nets["G"](self.latents(rng), y), y
+        with torch.set_grad_enabled(graph):
+            return self.nets["G"](self.latents(rng), y), y
 
     def _context(
-        self, x: Tensor | None, fake: Tensor | None, y: Tensor | None, y_fake: Tensor | None, rng: Rng
+        self,
+        x: Tensor | None,
+        fake: Tensor | None,
+        y: Tensor | None,
+        y_fake: Tensor | None,
+        rng: Rng,
+        verdicts: Mapping[str, Verdict],
+        z: Tensor | None = None,
     ) -> Context:
-        """What penalties may look at; images for D's only."""
+        """What penalties may look at."""
         dtype = next(self.nets["D"].parameters()).dtype
 
-        def judge(images: Tensor, labels: Tensor | None) -> Tensor:
+        def judge(images: Tensor, labels: Tensor | None, source: str = "penalty") -> Tensor:
             # A gradient of a gradient in half precision over- or underflows; the penalty leaves autocast.
             with torch.autocast(images.device.type, enabled=False):
-                scales = self.nets["D"](images, labels).scales()
-                return sum_of([s.flatten(1).mean(1) for s in scales]) if scales[0].dim() > 1 else sum_of(scales)
+                said: Verdict = self.nets["D"](self.shown(images, rng, source), labels)
+                return said.scores()
+
+        def generate(latents: Tensor, labels: Tensor | None) -> Tensor:
+            return self.nets["G"](latents, labels)  # type: ignore[no-any-return]
 
         real, fake = (None if images is None else images.to(dtype) for images in (x, fake))
-        return Context(dict(self.nets.items()), judge, real, fake, y, y_fake, rng)
+        z = self.latents(rng) if z is None else z
+        return Context(dict(self.nets.items()), judge, real, fake, y, y_fake, rng, verdicts, z, generate)
+
+    def _g_needs_real(self) -> bool:
+        """Whether G's move looks at what D says of real images."""
+        wanted = any(p.needs_real and p.player == "G" and p.every == 1 for p in self.penalties.values())
+        return wanted or bool(self.loss.needs_real and self.adversarial)
+
+    def _couples(self) -> Couples:
+        """How many samples belong together, by all parts."""
+        parts = [self.loss.couples, *(p.couples for p in self.penalties.values() if p.weight)]
+        return "all" if "all" in parts or self.loss.top < 1 else self.pack
+
+    def _memories(self) -> None:
+        """What penalties remember, as buffers."""
+        for name, penalty in self.penalties.items():
+            for key, value in penalty.memory(self.nets[penalty.player]).items():
+                self.register_buffer(f"memory_{name}_{key}", value)
+
+    def _memory(self, name: str) -> dict[str, Tensor]:
+        prefix = f"memory_{name}_"
+        return {key.removeprefix(prefix): b for key, b in self.named_buffers(recurse=False) if key.startswith(prefix)}
 
     def _refuse_nonsense(self) -> None:
         spectral = any(is_spectral(m) for m in self.nets["D"].modules())
@@ -203,11 +301,30 @@ class NoiseGame(Game):
                 "the wasserstein loss needs a critic of bounded slope and nothing bounds this one:"
                 " add penalty=wgan_gp, penalty=r1 or penalty=clip, or take a D with spectral norm (model=sngan)"
             )
+        if not self.adversarial and not any(p.player == "G" and p.weight for p in self.penalties.values()):
+            raise CombinationError(
+                "game.adversarial=0 leaves G without anything to learn: set game.adversarial=1,"
+                " or add penalty=feature_matching"
+            )
+        if self.pack > 1 and self.labelled:
+            raise CombinationError(
+                f"game.pack={self.pack} joins samples of different classes and this model is told of classes:"
+                " set game.pack=1 or model.conditioning=none"
+            )
+        if isinstance(self.loss, Energy) and not self.loss.plain and not getattr(self.nets["D"], "energy", False):
+            raise CombinationError(
+                "loss=energy needs a D whose output is an energy, and this one's is any number: take model=ebgan,"
+                " or set loss.plain=true (softplus of it is the energy)"
+            )
         for name, penalty in self.penalties.items():
             if penalty.per_sample and self.d_has_batch_norm:
                 raise CombinationError(
                     f"penalty={name} looks at each image's own gradient and D's batch norm mixes the images of a batch:"
                     " set model.D.norm=auto (layer norm here), layer or none"
+                )
+            if penalty.needs_features and penalty.every > 1:
+                raise CombinationError(
+                    f"penalty={name} belongs to the objective of each step: leave penalty.{name}.every=1"
                 )
             if penalty.undone_by_spectral and spectral:
                 raise CombinationError(

@@ -1,0 +1,106 @@
+"""Semi-supervised learning with a GAN: D names the class of real images, or none of them (Salimans et al. 2016)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from gancli.augment.augment import Augment
+from gancli.data.source import Source, order
+from gancli.errors import CombinationError, ConfigError
+from gancli.games.game import Batch, Outcome
+from gancli.games.noise import Latent, NoiseGame, mean_of
+from gancli.losses.adversarial import AdversarialLoss
+from gancli.losses.penalties import Penalty
+from gancli.rng import Rng
+from gancli.settings import at_least
+
+FIT = 500  # images that set the scales of weight-normed layers
+
+
+class SemiSupervisedGame(NoiseGame):
+    """The noise game with a K-class D that learns the classes of `labels` images, as many of each class.
+
+    D minimises its cross entropy on them, `supervised` times, plus half of the objective on all images and on fakes
+    (Salimans et al. 2016, section 5). G's loss is the noise game's: game.adversarial=0 penalty=feature_matching is the
+    paper's. label_seed: which images have labels. Raises CombinationError where D names no classes.
+    """
+
+    def __init__(
+        self,
+        nets: Mapping[str, nn.Module],
+        loss: AdversarialLoss,
+        penalties: Mapping[str, Penalty],
+        latent: Latent,
+        classes: int = 0,
+        augment: Augment | None = None,
+        *,
+        d_steps: int = 1,
+        adversarial: float = 0.0,
+        labels: int = 100,
+        label_seed: int = 0,
+        supervised: float = 1.0,
+    ):
+        super().__init__(nets, loss, penalties, latent, classes, augment, d_steps=d_steps, adversarial=adversarial)
+        at_least(1, **{"game.labels": labels})
+        at_least(0, **{"game.supervised": supervised, "game.label_seed": label_seed})
+        self.labels, self.label_seed, self.supervised = labels, label_seed, supervised
+        if self.labelled or not getattr(nets["D"], "names_classes", False):
+            raise CombinationError(
+                "game=semisup needs a D that names classes without being told them: take model=improved"
+            )
+
+    def averaged(self) -> tuple[str, ...]:
+        """G, and D, whose average is what classifies."""
+        return ("G", "D")
+
+    def feeds(self, source: Source) -> dict[str, Source]:
+        """All images, and those with labels."""
+        return {"real": source, "labelled": source.only(self.labelled_rows(source))}
+
+    def labelled_rows(self, source: Source) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+        """Numbers of the images whose labels D is told: the first of each class in a shuffle. Raises ConfigError."""
+        shuffled = order(len(source), "labels", self.label_seed)
+        each, rest = divmod(self.labels, len(source.classes))
+        rows = [shuffled[source.labels[shuffled] == k][:each] for k in range(len(source.classes))]
+        if rest or any(len(found) < each for found in rows):
+            raise ConfigError(
+                f"game.labels={self.labels}: a multiple of the {len(source.classes)} classes, at most all images"
+            )
+        return np.concatenate(rows)
+
+    def setup_rows(self) -> int:
+        """Images for the scales of weight-normed layers."""
+        return max(super().setup_rows(), FIT if hasattr(self.nets["D"], "fit") else 0)
+
+    @torch.no_grad()
+    def setup(self, real: Mapping[str, Tensor], rng: Rng) -> None:
+        """Let D set its scales by a batch, besides what the noise game sets up."""
+        super().setup(real, rng)
+        fit = getattr(self.nets["D"], "fit", None)
+        if fit is not None:
+            with torch.random.fork_rng(devices=[]):
+                torch.default_generator.manual_seed(rng.seed("fit"))
+                fit(real["x"].to(next(self.nets["D"].parameters()).dtype))
+
+    def discriminator_feeds(self) -> tuple[str, ...]:
+        """D's moves are dealt labelled images, too."""
+        return ("real", "labelled")
+
+    def discriminator_loss(self, batch: Batch, rng: Rng) -> Outcome:
+        """Half of the objective on images and fakes, and the cross entropy on labelled images."""
+        (x, _), (fake, _) = self._real(batch), self._fakes(rng)
+        sources = {"real": (x, None), "fake": (fake, None), "labelled": (batch["labelled_x"], None)}
+        verdicts = self.judge(rng, **sources)
+        real, fakes = verdicts["real"].scales()[0], verdicts["fake"].scales()[0]
+        named = verdicts["labelled"].classes
+        assert named is not None
+        losses = {"loss_D": self.loss.discriminator(*self._flipped(real, fakes, rng)) / 2}
+        losses["class_D"] = self.supervised * cross_entropy(named.float(), batch["labelled_y"])
+        losses |= self._penalties("D", self._context(x, fake, None, None, rng, verdicts))
+        wrong = (named.argmax(1) != batch["labelled_y"]).float().mean()
+        return Outcome(losses, {"D_real": mean_of([real]), "D_fake": mean_of([fakes]), "errors": wrong.detach()})
