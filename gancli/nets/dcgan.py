@@ -15,7 +15,10 @@ from torch import Tensor, nn
 
 from gancli.errors import ConfigError
 from gancli.nets.layers.init import dcgan_
+from gancli.nets.layers.linear import Linear
+from gancli.nets.layers.norms import Kind
 from gancli.nets.layers.norms import norm as norms
+from gancli.nets.layers.together import MinibatchDiscrimination, Referenced
 from gancli.nets.shapes import image, positive
 from gancli.nets.verdict import Verdict
 
@@ -65,28 +68,38 @@ class Logit(nn.Conv2d):
 class Generator(nn.Module):
     """z [B, latent_dim] -> images [B, C, H, W] in (-1, 1).
 
-    ch: channels of the last stage before the image; the base has ch × 2^(stages - 1). Batch norm and ReLU everywhere
-    but at the output. 64×64×3, latent_dim 100, ch 64: 3,576,704 parameters. Raises ConfigError for points and sides
-    below 8.
+    ch: channels of the last stage before the image; the base has ch × 2^(stages - 1). norm: batch norm, the paper's, or
+    virtual batch norm, with ReLU everywhere but at the output. 64×64×3, latent_dim 100, ch 64: 3,576,704 parameters.
+    Raises ConfigError for points and sides below 8.
     """
 
-    def __init__(self, shape: tuple[int, ...], latent_dim: int, classes: int = 0, *, ch: int = 64):
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        latent_dim: int,
+        classes: int = 0,
+        *,
+        ch: int = 64,
+        norm: Literal["batch", "virtual"] = "batch",
+    ):
         super().__init__()
         positive("model.ch", ch)
         channels, height, width = image(shape, "dcgan")
         sizes = ladder(height, width)[::-1]
-        norm = norms("batch")
+        build = norms(norm)
         wide = ch * 2 ** (len(sizes) - 2)
-        layers: list[nn.Module] = [Project(latent_dim, wide, sizes[0]), norm(wide), nn.ReLU(True)]
+        layers: list[nn.Module] = [Project(latent_dim, wide, sizes[0]), build(wide), nn.ReLU(True)]
         for small, large in pairwise(sizes):
             last = large == sizes[-1]
             narrow = channels if last else wide // 2
             odd = (large[0] - 2 * small[0], large[1] - 2 * small[1])
             layers.append(nn.ConvTranspose2d(wide, narrow, 4, 2, 1, output_padding=odd, bias=False))
-            layers += [nn.Tanh()] if last else [norm(narrow), nn.ReLU(True)]
+            layers += [nn.Tanh()] if last else [build(narrow), nn.ReLU(True)]
             wide = narrow
-        self.body = nn.Sequential(*layers)
+        self.body: nn.Module = nn.Sequential(*layers)
         dcgan_(self)
+        if norm == "virtual":
+            self.body = Referenced(self.body, (latent_dim,))
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """[B, latent_dim] -> [B, C, H, W]; the labels are ignored."""
@@ -98,6 +111,7 @@ class Discriminator(nn.Module):
     """Images -> one logit each; G mirrored, with LeakyReLU 0.2.
 
     ch: channels of the first stage. norm: of every stage but the first, whose input is the image; "layer" is WGAN-GP's.
+    minibatch: kernels of minibatch discrimination before the head.
     64×64×3, ch 64: 2,765,568 parameters. Raises ConfigError for points and sides below 8.
     """
 
@@ -107,7 +121,8 @@ class Discriminator(nn.Module):
         classes: int = 0,
         *,
         ch: int = 64,
-        norm: Literal["batch", "layer", "none"] = "batch",
+        norm: Kind = "batch",
+        minibatch: int = 0,
     ):
         super().__init__()
         positive("model.ch", ch)
@@ -119,10 +134,22 @@ class Discriminator(nn.Module):
             # A norm brings its own bias; without one the convolution needs it.
             layers += [nn.Conv2d(ch, 2 * ch, 4, 2, 1, bias=norm == "none"), build(2 * ch), nn.LeakyReLU(LEAK, True)]
             ch *= 2
-        layers.append(Logit(ch, sizes[-1]))
-        self.body = nn.Sequential(*layers)
+        self.body: nn.Module = nn.Sequential(*layers)
+        self.head = _head(ch, sizes[-1], minibatch)
         dcgan_(self)
+        if norm == "virtual":
+            self.body = Referenced(self.body, shape)
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Verdict:
         """[B, C, H, W] -> logits [B]; the labels are ignored."""
-        return Verdict(self.body(x))
+        features = self.body(x)
+        return Verdict(self.head(features), features=[features.flatten(1)])
+
+
+def _head(channels: int, base: tuple[int, int], kernels: int) -> nn.Module:
+    """Features to a logit, by way of minibatch discrimination where there are kernels."""
+    if not kernels:
+        return Logit(channels, base)
+    inputs = channels * base[0] * base[1]
+    layers = [nn.Flatten(), MinibatchDiscrimination(inputs, kernels), Linear(inputs + kernels, 1), nn.Flatten(0)]
+    return nn.Sequential(*layers)

@@ -12,6 +12,7 @@ from gancli.errors import ConfigError
 from gancli.nets.layers.init import RELU_GAIN, xavier
 from gancli.nets.layers.linear import Linear
 from gancli.nets.layers.norms import Kind, Norm, norm
+from gancli.nets.layers.together import MinibatchDiscrimination, Referenced
 from gancli.nets.shapes import positive
 from gancli.nets.verdict import Verdict
 
@@ -36,7 +37,7 @@ class Maxout(nn.Module):
 class Generator(nn.Module):
     """z [B, latent_dim] -> images [B, C, H, W] in (-1, 1), or points [B, D] without bound.
 
-    hidden: widths of the hidden layers. norm: after each of them.
+    hidden: widths of the hidden layers. norm: after each of them. pieces: of a maxout unit.
     """
 
     def __init__(
@@ -46,12 +47,14 @@ class Generator(nn.Module):
         classes: int = 0,
         *,
         hidden: tuple[int, ...] = (512, 512, 512),
-        activation: Literal["relu", "leaky_relu", "tanh"] = "relu",
-        norm: Literal["batch", "layer", "none"] = "none",
+        activation: Activation = "relu",
+        norm: Kind = "none",
+        pieces: int = 5,
     ):
         super().__init__()
         self.shape = tuple(shape)
-        self.body, width = _hidden(latent_dim, hidden, activation, [_norm(norm)] * len(hidden))
+        body, width = _hidden(latent_dim, hidden, activation, [_norm(norm)] * len(hidden), pieces=pieces)
+        self.body: nn.Module = Referenced(body, (latent_dim,)) if norm == "virtual" else body
         self.head = Linear(width, prod(self.shape))
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
@@ -64,7 +67,7 @@ class Discriminator(nn.Module):
     """Images or points, flattened -> one logit each.
 
     norm: after each hidden layer but the first, whose input is the data. dropout: share of each hidden layer's outputs.
-    pieces: of a maxout unit.
+    pieces: of a maxout unit. minibatch: kernels of minibatch discrimination before the head.
     """
 
     def __init__(
@@ -74,21 +77,26 @@ class Discriminator(nn.Module):
         *,
         hidden: tuple[int, ...] = (512, 512, 512),
         activation: Activation = "leaky_relu",
-        norm: Literal["batch", "layer", "none"] = "none",
+        norm: Kind = "none",
         dropout: float = 0.0,
         pieces: int = 5,
+        minibatch: int = 0,
     ):
         super().__init__()
         if not 0 <= dropout < 1:
             raise ConfigError(f"model.D.dropout={dropout:g}: a share from 0 to below 1")
         positive("model.D.pieces", pieces)
         norms = [_norm("none"), *[_norm(norm)] * (len(hidden) - 1)][: len(hidden)]
-        self.body, width = _hidden(prod(shape), hidden, activation, norms, dropout, pieces)
-        self.head = Linear(width, 1)
+        body, width = _hidden(prod(shape), hidden, activation, norms, dropout, pieces)
+        self.body: nn.Module = Referenced(body, (prod(shape),)) if norm == "virtual" else body
+        self.minibatch = MinibatchDiscrimination(width, minibatch) if minibatch else None
+        self.head = Linear(width + minibatch, 1)
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Verdict:
         """[B, *shape] -> logits [B]; the labels are ignored."""
-        return Verdict(self.head(self.body(x.flatten(1))).squeeze(1))
+        features = self.body(x.flatten(1))
+        seen = features if self.minibatch is None else self.minibatch(features)
+        return Verdict(self.head(seen).squeeze(1), features=[features])
 
 
 def _norm(kind: Kind) -> Norm:

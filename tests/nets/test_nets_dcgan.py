@@ -49,7 +49,7 @@ def test_norms_and_activations_are_where_the_paper_has_them():
     G, D = Generator((3, 32, 32), 16, ch=4), Discriminator((3, 32, 32), ch=4)
     kinds = [type(m).__name__ for m in G.body]
     assert kinds == ["Project", *["BatchNorm2d", "ReLU", "ConvTranspose2d"] * 3, "Tanh"]
-    kinds = [type(m).__name__ for m in D.body]
+    kinds = [type(m).__name__ for m in [*D.body, D.head]]
     assert kinds == ["Conv2d", "LeakyReLU", *["Conv2d", "BatchNorm2d", "LeakyReLU"] * 2, "Logit"]
     assert {m.negative_slope for m in D.body if isinstance(m, nn.LeakyReLU)} == {0.2}
     assert {(m.eps, m.momentum) for m in G.modules() if isinstance(m, BatchNorm2d)} == {(1e-5, 0.1)}
@@ -63,13 +63,13 @@ def test_the_norm_of_d_is_a_choice():
     assert [type(m) for m in layer.body if isinstance(m, (nn.GroupNorm, nn.BatchNorm2d))] == [LayerNorm, LayerNorm]
     none = Discriminator((3, 32, 32), ch=4, norm="none")
     assert not any(isinstance(m, (nn.GroupNorm, nn.BatchNorm2d)) for m in none.modules())
-    assert [m.bias is not None for m in none.body if isinstance(m, nn.Conv2d)] == [False, True, True, False]
+    assert [m.bias is not None for m in none.body if isinstance(m, nn.Conv2d)] == [False, True, True]
 
 
 def test_first_and_last_layer_are_the_convolutions_they_stand_for():
     G, D = Generator((3, 20, 12), 7, ch=4).double(), Discriminator((3, 20, 12), ch=4).double()
     z = torch.randn(3, 7, dtype=torch.float64)
-    project, logit = G.body[0], D.body[-1]
+    project, logit = G.body[0], D.head
     plain = nn.functional.conv_transpose2d(z[:, :, None, None], project.weight)
     torch.testing.assert_close(project(z), plain, rtol=1e-12, atol=1e-14)
     h = torch.randn(3, *logit.weight.shape[1:], dtype=torch.float64)

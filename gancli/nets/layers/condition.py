@@ -108,7 +108,7 @@ class Judge(nn.Module):
         if self.embed is not None:
             assert y is not None, "a projection discriminator without labels"
             logits = logits + (self.embed(y) * summed).sum(1)
-        return Verdict(logits, None if self.classifier is None else self.classifier(summed))
+        return Verdict(logits, None if self.classifier is None else self.classifier(summed), [summed])
 
 
 def need_classes(conditioning: Conditioning, classes: int) -> bool:

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from gancli.nets.layers import replicas
 from gancli.nets.layers.linear import Embedding
 from gancli.nets.layers.recipe import Recipe
+from gancli.nets.layers.together import VirtualBatchNorm
 
-Kind = Literal["batch", "layer", "none"]
+Kind = Literal["batch", "layer", "virtual", "none"]
 Norm = Callable[[int], nn.Module]
 
 
@@ -131,6 +132,8 @@ def norm(kind: Kind, *, flat: bool = False, eps: float = 1e-5, momentum: float =
             return NoNorm()
         if kind == "layer":
             return LayerNorm(channels)
+        if kind == "virtual":
+            return VirtualBatchNorm(channels)
         return (BatchNorm1d if flat else BatchNorm2d)(channels, eps=eps, momentum=momentum)
 
     return build

@@ -1,0 +1,60 @@
+"""EBGAN's discriminator: an auto-encoder, whose reconstruction error is the energy of an image (Zhao et al. 2017)."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import ClassVar, Literal
+
+from torch import Tensor, nn
+
+from gancli.nets.dcgan import LEAK, ladder
+from gancli.nets.layers.init import dcgan_
+from gancli.nets.layers.norms import norm as norms
+from gancli.nets.shapes import image, positive
+from gancli.nets.verdict import Verdict
+
+
+class Discriminator(nn.Module):
+    """Images -> minus the mean squared error of their reconstruction, as the logit.
+
+    Strided convolutions down to the base and transposed ones back, as in a DCGAN (section 4.3: 64 channels, doubled at
+    each stage). ch: channels of the first stage. norm: of every stage but the first. The features are the code, of
+    which G's pulling-away term is made. Raises ConfigError for points and sides below 8.
+    """
+
+    energy: ClassVar[bool] = True  # what loss=energy asks for
+
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        classes: int = 0,
+        *,
+        ch: int = 64,
+        norm: Literal["batch", "layer", "none"] = "batch",
+    ):
+        super().__init__()
+        positive("model.ch", ch)
+        channels, height, width = image(shape, "ebgan")
+        sizes = ladder(height, width)
+        build = norms(norm)
+        widths = [ch << k for k in range(len(sizes) - 1)]
+        encoder: list[nn.Module] = [nn.Conv2d(channels, ch, 4, 2, 1), nn.LeakyReLU(LEAK, True)]
+        for a, b in pairwise(widths):
+            encoder += [nn.Conv2d(a, b, 4, 2, 1, bias=norm == "none"), build(b), nn.LeakyReLU(LEAK, True)]
+        decoder: list[nn.Module] = []
+        outputs = [*widths[:-1][::-1], channels]
+        for k, (a, b) in enumerate(zip(widths[::-1], outputs, strict=True)):
+            small, large = sizes[-1 - k], sizes[-2 - k]
+            odd = (large[0] - 2 * small[0], large[1] - 2 * small[1])
+            last = k == len(outputs) - 1
+            bias = last or norm == "none"
+            decoder.append(nn.ConvTranspose2d(a, b, 4, 2, 1, output_padding=odd, bias=bias))
+            decoder += [] if last else [build(b), nn.LeakyReLU(LEAK, True)]
+        self.encoder, self.decoder = nn.Sequential(*encoder), nn.Sequential(*decoder)
+        dcgan_(self)
+
+    def forward(self, x: Tensor, y: Tensor | None = None) -> Verdict:
+        """[B, C, H, W] -> logits [B], at most 0; the labels are ignored."""
+        code = self.encoder(x)
+        error = (self.decoder(code) - x).flatten(1).square().mean(1)
+        return Verdict(-error, features=[code.flatten(1)])

@@ -1,0 +1,122 @@
+"""The dense networks of semi-supervised MNIST: weight norm, Gaussian noise between layers (Salimans et al. 2016)."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from math import prod
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gancli.errors import ConfigError
+from gancli.nets.layers.norms import BatchNorm1d
+from gancli.nets.shapes import positive
+from gancli.nets.verdict import Verdict
+
+
+class WeightNormLinear(nn.Module):
+    """x (g V / ‖V‖)ᵀ + b, a norm for each output (Salimans and Kingma 2016, eq. 2): [B, inputs] -> [B, outputs].
+
+    scale: whether g is trained; it is 1 otherwise until `fit` gives each output mean 0 and deviation 1 on a batch.
+    """
+
+    def __init__(self, inputs: int, outputs: int, *, scale: bool = False):
+        super().__init__()
+        self.v = nn.Parameter(torch.randn(outputs, inputs) * 0.1)
+        self.bias = nn.Parameter(torch.zeros(outputs))
+        if scale:
+            self.g = nn.Parameter(torch.ones(outputs))
+        else:
+            self.register_buffer("g", torch.ones(outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, inputs] -> [B, outputs]."""
+        return F.linear(x, self.v * (self.g / self.v.norm(dim=1))[:, None], self.bias)
+
+    @torch.no_grad()
+    def fit(self, x: Tensor) -> Tensor:
+        """Set g and b by a batch (section 3), and return the output."""
+        out = self(x)
+        mean, scale = out.mean(0), out.std(0, correction=0) + 1e-8
+        self.g.div_(scale)
+        self.bias.copy_((self.bias - mean) / scale)
+        result: Tensor = self(x)
+        return result
+
+
+class Generator(nn.Module):
+    """z -> images: dense layers with softplus and batch norm, a weight-normed layer, tanh.
+
+    hidden: widths of the hidden layers.
+    """
+
+    def __init__(
+        self, shape: tuple[int, ...], latent_dim: int, classes: int = 0, *, hidden: tuple[int, ...] = (500, 500)
+    ):
+        super().__init__()
+        self.shape = tuple(shape)
+        layers: list[nn.Module] = []
+        for a, b in pairwise((latent_dim, *hidden)):
+            positive("model.G.hidden", b)
+            dense = nn.Linear(a, b, bias=False)
+            nn.init.normal_(dense.weight, 0.0, 0.05)
+            # The reference adds batch norm before the softplus, without a gain.
+            layers += [dense, BatchNorm1d(b), nn.Softplus()]
+        self.body = nn.Sequential(*layers)
+        self.head = WeightNormLinear((latent_dim, *hidden)[-1], prod(self.shape), scale=True)
+
+    def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        """[B, latent_dim] -> [B, *shape]; the labels are ignored."""
+        out: Tensor = self.head(self.body(z)).tanh()
+        return out.view(len(z), *self.shape)
+
+
+class Discriminator(nn.Module):
+    """Images -> logits of K classes; how real an image is says their log-sum-exp, the fake class's logit being 0.
+
+    That is D(x) = Z / (Z + 1) with Z the sum of exponentials (section 5). hidden: widths of the hidden layers.
+    noise: σ of Gaussian noise on each hidden layer's input in training, with images in [0, 1]; input_noise: on theirs.
+    Raises ConfigError for data without two classes.
+    """
+
+    names_classes: ClassVar[bool] = True  # what game=semisup asks for
+
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        classes: int = 0,
+        *,
+        hidden: tuple[int, ...] = (1000, 500, 250, 250, 250),
+        input_noise: float = 0.3,
+        noise: float = 0.5,
+    ):
+        super().__init__()
+        if classes < 2:
+            raise ConfigError("this discriminator names classes and this data set has none: take one that has")
+        widths = (prod(shape), *hidden)
+        for width in hidden:
+            positive("model.D.hidden", width)
+        self.noises = (input_noise, *[noise] * len(hidden))
+        self.layers = nn.ModuleList([WeightNormLinear(a, b) for a, b in pairwise(widths)])
+        self.head = WeightNormLinear(widths[-1], classes, scale=True)
+
+    def forward(self, x: Tensor, y: Tensor | None = None) -> Verdict:
+        """[B, *shape] -> logits [B], classes [B, K], features [B, last hidden]; the labels are ignored."""
+        h = (x.flatten(1) + 1) / 2
+        for layer, sigma in zip(self.layers, self.noises, strict=False):
+            h = F.relu(layer(self._noisy(h, sigma)))
+        classes: Tensor = self.head(self._noisy(h, self.noises[-1]))
+        return Verdict(classes.logsumexp(1), classes, [h])
+
+    def fit(self, x: Tensor) -> None:
+        """Set the layers' scales by a batch of images, before the first step."""
+        h = (x.flatten(1) + 1) / 2
+        for layer, sigma in zip(self.layers, self.noises, strict=False):
+            assert isinstance(layer, WeightNormLinear)
+            h = F.relu(layer.fit(self._noisy(h, sigma)))
+        self.head.fit(self._noisy(h, self.noises[-1]))
+
+    def _noisy(self, h: Tensor, sigma: float) -> Tensor:
+        return h + sigma * torch.randn_like(h) if self.training and sigma else h

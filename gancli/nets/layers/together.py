@@ -1,0 +1,89 @@
+"""Layers that look at several samples at once: minibatch discrimination and virtual batch normalisation."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+REFERENCE = 64  # rows of a reference batch
+
+
+class MinibatchDiscrimination(nn.Module):
+    """Joins to each sample how near it lies to the rest of its batch (Salimans et al. 2016, section 3.2).
+
+    [B, width] -> [B, width + kernels]: the sum over the others of exp(-‖M_i - M_j‖₁) for each of `kernels` maps M to
+    `dims` numbers. couples: it is not to be split, nor to see real and fake in one batch.
+
+    >>> layer = MinibatchDiscrimination(1, kernels=1, dims=1); _ = nn.init.ones_(layer.maps)
+    >>> [round(v, 4) for v in layer(torch.tensor([[0.0], [0.0], [1.0]]))[:, 1].tolist()]  # 1 + e^-1, twice; 2 e^-1
+    [1.3679, 1.3679, 0.7358]
+    """
+
+    couples: ClassVar[Literal["all"]] = "all"
+
+    def __init__(self, width: int, kernels: int, dims: int = 5):
+        super().__init__()
+        self.maps = nn.Parameter(torch.randn(width, kernels, dims) * 0.05)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, width] -> [B, width + kernels]."""
+        mapped = torch.einsum("bw,wkd->bkd", x, self.maps)
+        distance = (mapped[:, None] - mapped[None]).abs().sum(3)
+        near = (-distance).exp().sum(1) - 1  # less the sample itself
+        return torch.cat([x, near], 1)
+
+
+class VirtualBatchNorm(nn.Module):
+    """Batch norm by the statistics of a fixed reference batch and the sample (Salimans et al. 2016, section 3.5).
+
+    Its network puts `rows` reference samples before the batch. A sample's mean and second moment are those of the
+    reference rows and its own, each of these rows + 1 with the same weight; so no sample depends on another.
+    [rows + B, C] or [rows + B, C, H, W].
+    """
+
+    def __init__(self, channels: int, rows: int = REFERENCE, eps: float = 1e-5):
+        super().__init__()
+        self.rows, self.eps = rows, eps
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, input: Tensor, y: Tensor | None = None) -> Tensor:
+        """Normalise each channel of each sample over pixels and the reference batch."""
+        pixels = tuple(range(2, input.dim()))
+        mean = input.mean(pixels) if pixels else input
+        square = input.square().mean(pixels) if pixels else input.square()
+        share = 1 / (self.rows + 1)
+        reference = (mean[: self.rows].mean(0), square[: self.rows].mean(0))
+        # Reference rows are normalised by the reference alone, all others by it and themselves.
+        own = torch.cat([mean.new_zeros(self.rows), mean.new_full((len(mean) - self.rows,), share)])[:, None]
+        mean = torch.lerp(reference[0].expand_as(mean), mean, own)
+        square = torch.lerp(reference[1].expand_as(square), square, own)
+        scale = self.weight * (square - mean.square() + self.eps).rsqrt()
+        shape = (*mean.shape, *[1] * len(pixels))
+        return torch.addcmul((self.bias - mean * scale).view(shape), input, scale.view(shape))
+
+
+class Referenced(nn.Module):
+    """A network with virtual batch norms: holds their reference batch and runs it before each batch.
+
+    The batch is random until `refer` is given a real one; checkpoints hold it.
+    """
+
+    reference: Tensor
+
+    def __init__(self, body: nn.Module, shape: tuple[int, ...]):
+        super().__init__()
+        self.body = body
+        self.register_buffer("reference", torch.randn(REFERENCE, *shape))
+
+    @torch.no_grad()
+    def refer(self, batch: Tensor) -> None:
+        """Take the reference batch, [REFERENCE, *shape]."""
+        self.reference.copy_(batch)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, *shape] -> the body's answer to these rows alone."""
+        out: Tensor = self.body(torch.cat([self.reference.to(x.dtype), x]))[REFERENCE:]
+        return out

@@ -1,0 +1,200 @@
+"""R3GAN: residual blocks of grouped convolutions without any normalisation (Huang et al. 2024, section 4, config E).
+
+Each stage is a change of size and two blocks. Stages of 32 pixels and less have `ch` channels, each finer one half of
+the one before; a group of the middle convolution has 16 channels.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gancli.errors import ConfigError
+from gancli.nets.layers.condition import need_classes, shares
+from gancli.nets.shapes import image, positive
+from gancli.nets.verdict import Verdict
+
+Conditioning = Literal["none", "projection"]
+
+BLOCKS = 2  # a stage
+EXPANSION = 2  # of a block's hidden width
+GROUP = 16  # channels of a group
+LEAK = 0.2
+GAIN = math.sqrt(2 / (1 + LEAK**2))  # of LeakyReLU: what its input's weights are multiplied by to keep the variance
+LABEL_WIDTH = 64  # of G's embedding of a class
+
+
+def stages(height: int, width: int, ch: int) -> tuple[tuple[int, int], list[int]]:
+    """The base's size and the width of each stage from there up. Raises ConfigError for sides that do not halve.
+
+    >>> stages(64, 64, 768)
+    ((4, 4), [768, 768, 768, 768, 384])
+    """
+    steps = 0
+    while min(height, width) >> steps >= 8:
+        steps += 1
+    if min(height, width) < 8 or height % (1 << steps) or width % (1 << steps):
+        raise ConfigError(
+            f"model=r3gan draws images whose sides halve down to 4 to 7 pixels, not {height}x{width}:"
+            " set dataset.size to 28, 32, 64, 128 or 256, or use model=dcgan"
+        )
+    base = (height >> steps, width >> steps)
+    sides = [min(base) << k for k in range(steps + 1)]
+    return base, [max(1, ch * 32 // max(32, side)) for side in sides]
+
+
+def _drawn(layer: nn.Module, gain: float = 1.0) -> nn.Module:
+    """The layer with weights N(0, gain² / fan in)."""
+    weight = layer.weight
+    assert isinstance(weight, Tensor)
+    nn.init.normal_(weight, 0.0, gain / math.sqrt(weight[0].numel()))
+    return layer
+
+
+def _conv(inputs: int, outputs: int, kernel: int = 1, groups: int = 1, gain: float = 1.0) -> nn.Module:
+    return _drawn(nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, groups=groups, bias=False), gain)
+
+
+class Activation(nn.Module):
+    """LeakyReLU of the input plus a bias of each channel."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C, H, W] -> the same."""
+        return F.leaky_relu(x + self.bias[:, None, None], LEAK)
+
+
+class Block(nn.Module):
+    """1×1, grouped 3×3, 1×1 convolutions beside the identity; the last starts at 0, so that blocks start as nothing.
+
+    total: blocks of the whole network, by which the others' weights are scaled (Fixup, Zhang et al. 2019).
+    """
+
+    def __init__(self, width: int, total: int):
+        super().__init__()
+        wide = EXPANSION * width
+        gain = GAIN * total ** (-1 / 4)
+        self.body = nn.Sequential(
+            _conv(width, wide, gain=gain),
+            Activation(wide),
+            _conv(wide, wide, 3, groups=max(1, wide // GROUP), gain=gain),
+            Activation(wide),
+            _conv(wide, width, gain=0.0),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C, H, W] -> the same."""
+        out: Tensor = x + self.body(x)
+        return out
+
+
+class Resample(nn.Module):
+    """Twice or half the size by the kernel [1, 3, 3, 1] in both directions; a 1×1 convolution where the width changes.
+
+    The convolution works on the smaller image, before or after.
+    """
+
+    kernel: Tensor
+
+    def __init__(self, inputs: int, outputs: int, up: bool):
+        super().__init__()
+        self.up = up
+        taps = torch.tensor([1.0, 3.0, 3.0, 1.0]) / 8
+        self.register_buffer("kernel", torch.outer(taps, taps) * (4 if up else 1), persistent=False)
+        self.conv = _conv(inputs, outputs) if inputs != outputs else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, inputs, H, W] -> [B, outputs, 2H, 2W] or [B, outputs, H/2, W/2]."""
+        if self.up:
+            x = self.conv(x)
+        kernel = self.kernel.to(x.dtype).expand(x.shape[1], 1, 4, 4)
+        resampled = F.conv_transpose2d if self.up else F.conv2d
+        x = resampled(x, kernel, stride=2, padding=1, groups=x.shape[1])
+        return x if self.up else self.conv(x)
+
+
+class Generator(nn.Module):
+    """z -> images: a learned base scaled by z, stages, a 1×1 convolution. The paper clips nothing, nor does this.
+
+    ch: channels of the stages up to 32 pixels. conditioning: "projection" hears labels beside z. 32×32×3, ten classes:
+    20,781,952 parameters. Raises ConfigError for points and sides that do not halve.
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        latent_dim: int,
+        classes: int = 0,
+        *,
+        ch: int = 768,
+        conditioning: Conditioning = "none",
+    ):
+        super().__init__()
+        positive("model.ch", ch)
+        channels, height, width = image(shape, "r3gan")
+        self.conditional, self.classes = need_classes(conditioning, classes), classes
+        base, widths = stages(height, width, ch)
+        self.embed = _drawn(nn.Linear(classes, LABEL_WIDTH, bias=False)) if self.conditional else None
+        self.base = nn.Parameter(torch.randn(widths[0], *base))
+        self.scale = _drawn(nn.Linear(latent_dim + (LABEL_WIDTH if self.conditional else 0), widths[0], bias=False))
+        layers: list[nn.Module] = []
+        for k, outputs in enumerate(widths):
+            layers += [Resample(widths[k - 1], outputs, up=True)] if k else []
+            layers += [Block(outputs, BLOCKS * len(widths)) for _ in range(BLOCKS)]
+        self.body = nn.Sequential(*layers, _conv(widths[-1], channels))
+
+    def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        """[B, latent_dim], labels [B] or a mixture of classes [B, classes] -> [B, C, H, W], without bound."""
+        if self.embed is not None:
+            assert y is not None, "a conditional generator without labels"
+            z = torch.cat([z, self.embed(shares(y, self.classes, z)).to(z.dtype)], 1)
+        out: Tensor = self.body(self.base * self.scale(z)[:, :, None, None])
+        return out
+
+
+class Discriminator(nn.Module):
+    """Images -> one logit each: G mirrored, its end a product with a learned base of each channel.
+
+    ch, conditioning: as for the generator; "projection" is the product with the class's vector. 32×32×3, ten classes:
+    21,280,512 parameters. Raises ConfigError as the generator does.
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        classes: int = 0,
+        *,
+        ch: int = 768,
+        conditioning: Conditioning = "none",
+    ):
+        super().__init__()
+        positive("model.ch", ch)
+        channels, height, width = image(shape, "r3gan")
+        self.conditional, self.classes = need_classes(conditioning, classes), classes
+        base, widths = stages(height, width, ch)
+        layers: list[nn.Module] = [_conv(channels, widths[-1])]
+        for k, inputs in reversed(list(enumerate(widths))):
+            layers += [Block(inputs, BLOCKS * len(widths)) for _ in range(BLOCKS)]
+            layers += [Resample(inputs, widths[k - 1], up=False)] if k else []
+        self.body = nn.Sequential(*layers)
+        self.base = _drawn(nn.Conv2d(widths[0], widths[0], base, groups=widths[0], bias=False))
+        outputs = widths[0] if self.conditional else 1
+        self.head = _drawn(nn.Linear(widths[0], outputs, bias=False))
+        gain = 1 / math.sqrt(outputs)
+        self.embed = _drawn(nn.Linear(classes, outputs, bias=False), gain) if self.conditional else None
+
+    def forward(self, x: Tensor, y: Tensor | None = None) -> Verdict:
+        """[B, C, H, W], labels [B] where D hears of them -> logits [B]."""
+        features = self.base(self.body(x)).flatten(1)
+        out = self.head(features)
+        if self.embed is None:
+            return Verdict(out.squeeze(1), features=[features])
+        assert y is not None, "a projection discriminator without labels"
+        return Verdict((out * self.embed(shares(y, self.classes, out))).sum(1), features=[features])
