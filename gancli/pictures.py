@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from gancli.files import whole_file
@@ -52,7 +53,10 @@ def with_names(page: Pixels, names: Sequence[str], size: int = 14) -> Pixels:
 
 
 def scatter(points: Tensor, reference: Tensor | None = None, size: int = 512) -> Pixels:
-    """Points [n, 2] in red over reference points in grey, on one scale, as [size, size, 3]."""
+    """Points [n, 2] in red over reference points in grey, on one scale, as [size, size, 3]; of [n, 1] at one height."""
+    if points.shape[1] == 1:
+        points = torch.cat([points, torch.zeros_like(points)], 1)
+        reference = None if reference is None else torch.cat([reference, torch.zeros_like(reference)], 1)
     page = np.full((size, size, 3), PAPER, np.uint8)
     frame = (points if reference is None else reference)[:, :2].double()
     middle = (frame.amax(0) + frame.amin(0)) / 2
@@ -90,3 +94,14 @@ def save_gif(path: Path, frames: Sequence[Pixels], seconds: float) -> None:
     pages = [Image.fromarray(f).quantize(255) for f in frames]
     with whole_file(path) as file:
         pages[0].save(file, "GIF", save_all=True, append_images=pages[1:], duration=round(seconds * 1000), loop=0)
+
+
+def save_film(folder: Path, name: str, seconds: float, most: int = 120) -> None:
+    """Write folder/NAME.gif of the PNGs in the folder, in the order of their names, at most `most` of them."""
+    from PIL import Image
+
+    files = sorted(folder.glob("[0-9]*.png"))
+    kept = [files[round(k * (len(files) - 1) / (most - 1))] for k in range(most)] if len(files) > most else files
+    frames = [np.asarray(Image.open(file).convert("RGB")) for file in kept]
+    if frames:
+        save_gif(folder / f"{name}.gif", frames, max(0.04, seconds / len(frames)))

@@ -1,4 +1,4 @@
-"""Points in the plane whose distribution is known: what a GAN misses can be counted."""
+"""Points on a line or in the plane whose distribution is known: what a GAN misses can be counted."""
 
 from __future__ import annotations
 
@@ -50,6 +50,23 @@ def grid(
     return _mixture("grid", grid_modes(), size, limit, split, flip, n, seed)
 
 
+def gauss1d(
+    size: list[int] | None = None,
+    limit: int | None = None,
+    split: str = "train",
+    flip: bool = False,
+    n: int = POINTS,
+    seed: int = 0,
+    means: tuple[float, ...] = (-2.0, 2.0),
+    sigma: float = 0.5,
+) -> Source:
+    """n points float32 [1] of Gaussians of one σ, each as likely as any; `test` is another draw. Raises ConfigError."""
+    if not means or not sigma > 0:
+        raise ConfigError(f"dataset.means={list(means)} dataset.sigma={sigma:g}: one mean at least, and sigma above 0")
+    modes = Modes(np.asarray(means, np.float64)[:, None], sigma)
+    return _mixture("gauss1d", modes, size, limit, split, flip, n, seed)
+
+
 def swissroll(
     size: list[int] | None = None,
     limit: int | None = None,
@@ -73,13 +90,16 @@ def _mixture(
 ) -> Source:
     generator = _generator(name, size, split, flip, n, seed)
     mean = modes.means[generator.integers(len(modes.means), size=n)]
-    return _source(name, mean + modes.sigma * generator.standard_normal((n, 2)), limit, modes)
+    return _source(name, mean + modes.sigma * generator.standard_normal(mean.shape), limit, modes)
 
 
 def _generator(name: str, size: Sequence[int] | None, split: str, flip: bool, n: int, seed: int) -> np.random.Generator:
     check_split(name, split, ["train", "test"])
-    if size is not None and list(size) != [2]:
-        raise ConfigError(f"dataset.size={list(size)}: dataset={name} has points of 2 numbers; type dataset.size=null")
+    dims = 1 if name == "gauss1d" else 2
+    if size is not None and list(size) != [dims]:
+        raise ConfigError(
+            f"dataset.size={list(size)}: dataset={name} has points of {dims} numbers; type dataset.size=null"
+        )
     if flip:
         raise ConfigError(f"dataset.flip=true: dataset={name} has points, not images; type dataset.flip=false")
     if n < 1:

@@ -29,6 +29,14 @@ class Picture:
 
 
 @dataclass(frozen=True)
+class Film:
+    """All pictures in samples/ so far, those of earlier sittings too, as samples/NAME.gif; `seconds` in all."""
+
+    name: str
+    seconds: float = 10.0
+
+
+@dataclass(frozen=True)
 class Keep:
     """Save a checkpoint now; afterwards keep only the newest `keep` (None: all) beside the first and the best."""
 
@@ -43,6 +51,14 @@ class Stop:
     failed: bool = False
 
 
+@dataclass(frozen=True)
+class Alarm:
+    """Something goes wrong: said to the person, and kept in metrics.jsonl under its name."""
+
+    name: str
+    text: str
+
+
 def diverged(what: str, step: int) -> Stop:
     """The end of a run whose numbers are numbers no more, with the remedies."""
     return Stop(
@@ -52,7 +68,7 @@ def diverged(what: str, step: int) -> Stop:
     )
 
 
-Event = Row | Picture | Keep | Stop
+Event = Row | Picture | Film | Keep | Alarm | Stop
 
 
 @dataclass

@@ -22,8 +22,8 @@ from gancli.assemble import DataFacts
 from gancli.build import make, make_as
 from gancli.engine import Engine
 from gancli.errors import ConfigError, DeviceError, GanError, Interrupted, RunError
-from gancli.observers.observer import Event, Keep, Observer, Picture, Row, RunView, Stop, diverged
-from gancli.pictures import save_png
+from gancli.observers.observer import Alarm, Event, Film, Keep, Observer, Picture, Row, RunView, Stop, diverged
+from gancli.pictures import save_film, save_png
 from gancli.rundir import RunDir
 from gancli.settings import TrainSettings
 from gancli.verbs.resume import reopen, start_from
@@ -215,6 +215,11 @@ def _answer(session: Session, view: RunView, event: Event) -> None:
         run.append(event.values)
     elif isinstance(event, Picture):
         save_png(run.samples / f"{event.name}.png", event.image)
+    elif isinstance(event, Film):
+        save_film(run.samples, event.name, event.seconds)
+    elif isinstance(event, Alarm):
+        run.append({"step": view.step, "alarm": event.name, "text": event.text})
+        _say(run, f"alarm at step {view.step}: {event.text}")
     elif isinstance(event, Keep):
         if _save_if_finite(session):
             _prune(run, event.keep)

@@ -15,7 +15,8 @@ NAMES = sorted(path.stem for path in CONF.glob("*.yaml"))
 
 def test_every_data_set_has_a_file() -> None:
     expected = (
-        "celeba cifar10 cifar100 emoji fashion fashion_mnist folder grid mnist npz random ring stl10 svhn swissroll"
+        "celeba cifar10 cifar100 emoji fashion fashion_mnist folder gauss1d grid mnist npz random ring stl10 svhn"
+        " swissroll"
     )
     assert expected.split() == NAMES
 
@@ -25,7 +26,8 @@ def test_keys_are_the_parameters(name: str) -> None:
     node = yaml.safe_load((CONF / f"{name}.yaml").read_text())
     module, _, function = node.pop("_target_").rpartition(".")
     parameters = inspect.signature(getattr(importlib.import_module(module), function)).parameters
-    assert node == {key: parameter.default for key, parameter in parameters.items()}
+    defaults = {key: parameter.default for key, parameter in parameters.items()}
+    assert node == {key: list(value) if isinstance(value, tuple) else value for key, value in defaults.items()}
     assert {"size", "limit", "split", "flip"} <= set(node)
 
 

@@ -1,0 +1,148 @@
+"""Pictures of a GAN on points: samples over the data's density, and D's surface; at the end the training as a film."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gancli.errors import ConfigError
+from gancli.observers.observer import Event, Film, Observer, Picture, RunView
+from gancli.pictures import INK, PAPER, Pixels
+from gancli.rng import Rng
+from gancli.sampling import settle
+
+SIDE = 384  # pixels of a panel
+DENSE, REAL, FAKE = (52, 60, 78), (31, 90, 166), (240, 190, 60)  # where data are dense; where D says real; and fake
+BINS = 96
+
+
+class Plane(Observer):
+    """A picture every `every` steps of a run on points of one or two numbers; nothing where the data are images.
+
+    Two panels on one scale: `n` samples of the averaged generator over the density of the data, and over what D says
+    of every place, from fake (yellow) to real (blue), in full colour where it is surest. Of one number: the densities
+    of both as curves, and D's below. film: whether the end makes an animation of all pictures.
+    """
+
+    def __init__(self, every: int = 500, n: int = 2000, film: bool = True):
+        if every < 1 or n < 1:
+            raise ConfigError(f"observers.plane: every and n are at least 1, not every={every} n={n}")
+        self.every, self.n, self.film = every, n, film
+        self._data: Tensor | None = None
+
+    def open(self, view: RunView) -> None:
+        """Take data for the density, once."""
+        stream = view.engine.streams["real"]
+        if len(stream.source.shape) == 1 and stream.source.shape[0] <= 2:
+            self._data = stream.batch(0, min(20 * self.n, len(stream.source)))["x"].cpu().float()
+
+    def on_step(self, view: RunView) -> Iterator[Event]:
+        """A picture, when it is due; the film after the last."""
+        if self._data is None or view.steps == 0 or not view.due(self.every):
+            return
+        yield Picture(f"{view.step:08d}", self.draw(view, self._data))
+        if view.final and self.film:
+            yield Film("training")
+
+    @torch.no_grad()
+    def draw(self, view: RunView, data: Tensor) -> Pixels:
+        """Both panels as pixels, from copies: drawing leaves no trace in the run."""
+        engine, game = view.engine, view.engine.game
+        nets = engine.networks()
+        net = settle(nets["G"], game, engine.compute, passes=8)
+        noise = Rng(engine.seed, "plane", total=self.n, device=engine.compute.device, dtype=engine.dtype)
+        samples = game.render({"G": net}, game.latents(noise)).cpu().float()
+        low, high = frame(data)
+        places = torch.linspace(0, 1, BINS)
+        if data.shape[1] == 1:
+            surface = said(view, low + places[:, None] * (high - low))
+            return curves(samples, data, surface, float(low), float(high))
+        rows, columns = torch.meshgrid(places.flip(0), places, indexing="ij")
+        at = torch.stack([columns.flatten(), rows.flatten()], 1)
+        surface = stretched(said(view, low + at * (high - low))).view(BINS, BINS)
+        panels = [shade(density(data, low, high), PAPER, DENSE), shade(surface, FAKE, REAL)]
+        for panel in panels:
+            dots(panel, (samples - low) / (high - low))
+        gap = np.full((SIDE, 6, 3), 255, np.uint8)
+        return np.concatenate([panels[0], gap, panels[1]], 1)
+
+
+def frame(data: Tensor) -> tuple[Tensor, Tensor]:
+    """The corners of a square (or line) around the data, with a margin of a fifth."""
+    middle = (data.amax(0) + data.amin(0)) / 2
+    reach = (data.amax(0) - data.amin(0)).max().clamp_min(1e-6) * 0.6
+    return middle - reach, middle + reach
+
+
+def said(view: RunView, points: Tensor) -> Tensor:
+    """What D says of points [n, D], from 0 (fake) to 1 (real): probabilities, or its range where it gives none."""
+    engine, game = view.engine, view.engine.game
+    pack = getattr(game, "pack", 1)
+    x = points.to(engine.compute.device, engine.dtype)
+    D = game.nets["D"]
+    training = D.training
+    try:
+        # A packing D is shown the same point several times; a conditional one is no network for points.
+        logits: Tensor = D.eval()(x.repeat(1, pack)).scores().float().cpu()
+    finally:
+        D.train(training)
+    if getattr(getattr(game, "loss", None), "sure", None) == 9.2:
+        return logits.sigmoid()
+    return (logits - logits.min()) / (logits.max() - logits.min()).clamp_min(1e-9)
+
+
+def stretched(values: Tensor) -> Tensor:
+    """Values from 0 to 1 further from 0.5, so that the farthest is at an end: D hardly tells what G has learned.
+
+    >>> stretched(torch.tensor([0.5, 0.6, 0.45])).tolist()
+    [0.5, 1.0, 0.25]
+    """
+    reach = (values - 0.5).abs().max().clamp_min(1e-9)
+    return ((values - 0.5) / reach / 2 + 0.5).mul(1e6).round().div(1e6)
+
+
+def density(points: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    """How dense points [n, 2] lie, [BINS, BINS] from 0 to 1, as roots of counts; the first row is the highest."""
+    cell = ((points - low) / (high - low) * BINS).long().clamp_(0, BINS - 1)
+    counts = torch.bincount((BINS - 1 - cell[:, 1]) * BINS + cell[:, 0], minlength=BINS * BINS).view(BINS, BINS)
+    return (counts / counts.max()).sqrt()
+
+
+def shade(values: Tensor, low: tuple[int, int, int], high: tuple[int, int, int]) -> Pixels:
+    """Values [BINS, BINS] from 0 to 1 as colours between two, enlarged to a panel."""
+    share = values.nan_to_num(0.0).clamp(0, 1).numpy()[..., None]
+    pixels = np.asarray(low) * (1 - share) + np.asarray(high) * share
+    large: Pixels = pixels.round().astype(np.uint8).repeat(SIDE // BINS, 0).repeat(SIDE // BINS, 1)
+    return large
+
+
+def dots(panel: Pixels, places: Tensor) -> None:
+    """Mark places [n, 2] in the unit square, y upwards, in red; those outside are left out."""
+    xy = (places.double().nan_to_num(-9, -9, -9).clamp(-9, 9) * (SIDE - 1)).round().long().numpy()
+    for dx in (0, 1):
+        for dy in (0, 1):
+            x, y = xy[:, 0] + dx, SIDE - 1 - xy[:, 1] + dy
+            inside = (x >= 0) & (x < SIDE) & (y >= 0) & (y < SIDE)
+            panel[y[inside], x[inside]] = INK
+
+
+def curves(samples: Tensor, data: Tensor, surface: Tensor, low: float, high: float) -> Pixels:
+    """Densities of data and samples of one number, and what D says of every place, as two line charts."""
+    from gancli.charts import Panel, chart
+
+    width = (high - low) / BINS
+    middles = [low + (k + 0.5) * width for k in range(BINS)]
+
+    def histogram(points: Tensor) -> list[tuple[float, float]]:
+        counts = torch.histc(points.nan_to_num(low - 1), BINS, low, high) / (len(points) * width)
+        return list(zip(middles, counts.tolist(), strict=True))
+
+    places = [low + k / (BINS - 1) * (high - low) for k in range(BINS)]
+    panels = [
+        Panel("density", {"data": histogram(data), "samples": histogram(samples)}),
+        Panel("D", {"D": list(zip(places, surface.tolist(), strict=True))}),
+    ]
+    return chart(panels, width=SIDE)
