@@ -218,7 +218,8 @@ def _restore(
     if averaged:
         for name, weights in state["ema"].items():
             nets[name].load_state_dict(weights)
-            nets[name] = settle(nets[name], game, compute, standing_stats) if standing_stats else nets[name].eval()
+            if standing_stats and name != "D":  # D's are statistics of images, not of latents
+                nets[name] = settle(nets[name], game, compute, standing_stats)
     for net in nets.values():
         net.eval().requires_grad_(False)
     sampler = Sampler(game, nets, facts, compute, truncation)

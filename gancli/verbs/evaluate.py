@@ -21,6 +21,7 @@ from gancli.metrics.evaluation import Evaluator
 from gancli.metrics.extractor import Extractor
 from gancli.metrics.images import ImageSet, from_sampler, from_source
 from gancli.metrics.metric import LabelMetric, Metric
+from gancli.metrics.run_metric import RunMetric
 from gancli.pictures import save_png
 from gancli.sampling import Sampler
 from gancli.settings import EvalSettings
@@ -41,21 +42,21 @@ def run(config: Mapping[str, Any], overrides: Sequence[str]) -> Path:
     rundir.refuse_taken(settings.run_dir)
     found = None if settings.input is not None else sampler(settings)
     _refuse_labels(metrics, found)
-    judged, real, source = _sets(settings, found, any(isinstance(m, LabelMetric) for m in metrics))
-    extractor: Extractor | None = None
-    if not all(isinstance(m, LabelMetric) for m in metrics):
-        extractor = make(settings.extractor, "extractor")
-        extractor.to(compute(settings).device)
-    evaluator = Evaluator(metrics, real, extractor, source, progress=reporter())
-    results = []
-    for fake in judged:
-        began = time.perf_counter()
-        values = evaluator.judge(fake).as_json()
+    of_run = [m for m in metrics if isinstance(m, RunMetric)]
+    of_images = [m for m in metrics if not isinstance(m, RunMetric)]
+    if of_run and found is None:
+        raise MetricError(f"metrics={of_run[0].name} looks into a run: give run= instead of input=")
+    if of_images:
+        results = _judge_images(settings, found, of_images)
+    else:
+        results = [_blank(settings, found, threshold) for threshold in settings.thresholds()]
+    for threshold, values in zip(settings.thresholds(), results, strict=True):
+        if found is not None:
+            _judge_run(settings, found.truncated(threshold), of_run, values)
         values |= {"protocol_id": protocol_id(values["protocol"])} | ({"step": found.step} if found else {})
-        values["protocol"] |= rundir.environment() | {"seconds": round(time.perf_counter() - began, 1)}
+        values["protocol"] |= rundir.environment() | {"seconds": values.pop("seconds")}
         if found is not None:
             _into_run(found, values)
-        results.append(values)
     name = Path(settings.input or "").name if found is None else found.run.name
     folder = rundir.new_directory("eval", found.name if found else name, settings.run_dir)
     if isinstance(settings.truncation, list):
@@ -65,6 +66,42 @@ def run(config: Mapping[str, Any], overrides: Sequence[str]) -> Path:
     _show(results, settings.thresholds(), name, found)
     print(f"results with protocol: {folder / 'results.json'}")
     return folder
+
+
+def _judge_images(settings: EvalSettings, found: Sampler | None, metrics: Sequence[Metric]) -> list[dict[str, Any]]:
+    """What metrics of images say, for each threshold, with the protocol. Raises GanError."""
+    judged, real, source = _sets(settings, found, any(isinstance(m, LabelMetric) for m in metrics))
+    extractor: Extractor | None = None
+    if not all(isinstance(m, LabelMetric) for m in metrics):
+        extractor = make(settings.extractor, "extractor")
+        extractor.to(compute(settings).device)
+    evaluator = Evaluator(metrics, real, extractor, source, progress=reporter())
+    results = []
+    for fake in judged:
+        began = time.perf_counter()
+        results.append(evaluator.judge(fake).as_json())
+        results[-1]["seconds"] = round(time.perf_counter() - began, 1)
+    return results
+
+
+def _blank(settings: EvalSettings, found: Sampler | None, threshold: float | None) -> dict[str, Any]:
+    """A result that holds nothing yet but its protocol."""
+    fake = {"seed": settings.seed} | (found.truncated(threshold).protocol() if found else {})
+    return {
+        "protocol": {"n_fake": settings.n, "n_real": 0, "fake": fake, "reference": None},
+        "warnings": [],
+        "seconds": 0.0,
+    }
+
+
+def _judge_run(settings: EvalSettings, found: Sampler, metrics: Sequence[RunMetric], values: dict[str, Any]) -> None:
+    """Add what metrics of a run say to its results, and the time that took. Raises MetricError."""
+    began = time.perf_counter()
+    for metric in metrics:
+        scores, details = metric.measure(found, settings.n, settings.seed, reporter())
+        values |= scores | details
+        values["protocol"][metric.name] = metric.settings(settings.n, 0)
+    values["seconds"] = round(values["seconds"] + time.perf_counter() - began, 1)
 
 
 def _refuse_labels(metrics: Sequence[Metric], found: Sampler | None) -> None:

@@ -1,0 +1,40 @@
+"""How many test images a discriminator that names classes names wrongly."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import torch
+
+from gancli.errors import MetricError
+from gancli.metrics.metric import Report
+from gancli.metrics.run_metric import RunMetric, data
+
+if TYPE_CHECKING:
+    from gancli.sampling import Sampler
+
+CHUNK = 1000
+
+
+@dataclass
+class Errors(RunMetric):
+    """Wrongly named images of the test split, all of which are judged; of the averaged D where there is an average."""
+
+    name: ClassVar[str] = "errors"
+
+    @torch.no_grad()
+    def measure(self, found: Sampler, n: int, seed: int, progress: Report) -> tuple[dict[str, float], dict[str, Any]]:
+        """errors, a count, and error_rate."""
+        D = found.nets["D"]
+        if not getattr(D, "names_classes", False):
+            raise MetricError("metrics=errors counts what a classifying D names wrongly: train with game=semisup")
+        test = data(found, "test", self.name)
+        wrong = 0
+        for start in range(0, len(test), CHUNK):
+            images, labels = test.rows(np.arange(start, min(start + CHUNK, len(test))))
+            x = images.to(found.compute.device).float() / 127.5 - 1
+            wrong += int((D(x).classes.argmax(1).cpu() != labels).sum())
+            progress("test images", start + len(images), len(test))
+        return {"errors": float(wrong), "error_rate": wrong / len(test)}, {"test_images": len(test)}

@@ -1,0 +1,98 @@
+"""What D has learned, by a linear classifier on its features: the DCGAN paper's measure of a representation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gancli.data.source import Source, order
+from gancli.errors import ConfigError, MetricError
+from gancli.metrics.metric import Report
+from gancli.metrics.run_metric import RunMetric, data
+
+if TYPE_CHECKING:
+    from gancli.sampling import Sampler
+
+CHUNK, POOLED = 256, 4
+
+
+@dataclass
+class LinearProbe(RunMetric):
+    """Test accuracy of a linear SVM on features of D (Radford et al. 2016, section 5.1).
+
+    Every convolution's activations are max-pooled to 4×4, flattened and joined, as in the paper; of dense networks the
+    hidden layers' as they are. limit: how many training and test images at most. cost: the SVM's C.
+    """
+
+    name: ClassVar[str] = "linear_probe"
+    limit: int = 10_000
+    cost: float = 0.01
+
+    def __post_init__(self) -> None:
+        if self.limit < 2 or not self.cost > 0:
+            raise ConfigError("metrics.linear_probe has limit of at least 2 and cost above 0")
+
+    def settings(self, n_fake: int, n_real: int) -> dict[str, Any]:
+        """How many images, and the SVM's cost."""
+        return {"limit": self.limit, "cost": self.cost}
+
+    def measure(self, found: Sampler, n: int, seed: int, progress: Report) -> tuple[dict[str, float], dict[str, Any]]:
+        """linear_probe, the share of right answers on test images."""
+        try:
+            from sklearn.svm import LinearSVC  # type: ignore[import-untyped]
+        except ImportError:
+            raise MetricError("metrics=linear_probe needs scikit-learn: type pip install scikit-learn") from None
+        if not found.classes:
+            raise MetricError(f"metrics=linear_probe needs classes and {found.facts.name} has none")
+        train, test = (data(found, split, self.name) for split in ("train", "test"))
+        rows = [order(len(s), "probe", seed)[: self.limit] for s in (train, test)]
+        features = [embed(found, s, r, progress) for s, r in zip((train, test), rows, strict=True)]
+        mean, scale = features[0].mean(0), features[0].std(0) + 1e-6
+        svm = LinearSVC(C=self.cost, dual=False, tol=1e-3, random_state=0)
+        progress("linear SVM", 0, 1)
+        svm.fit(((features[0] - mean) / scale).numpy(), train.labels[rows[0]])
+        share = svm.score(((features[1] - mean) / scale).numpy(), test.labels[rows[1]])
+        counts = {"probe_features": features[0].shape[1], "probe_images": [len(r) for r in rows]}
+        return {"linear_probe": float(share)}, counts
+
+
+@torch.no_grad()
+def embed(found: Sampler, source: Source, rows: np.ndarray[Any, np.dtype[np.int64]], progress: Report) -> Tensor:
+    """Features of images, float32 [n, features] on the CPU. Raises MetricError for a D of packs or of points."""
+    D = found.nets["D"]
+    if getattr(found.game, "pack", 1) > 1 or len(found.shape) != 3:
+        raise MetricError("metrics=linear_probe looks at a D of single images")
+    if getattr(D, "conditional", False):
+        raise MetricError("metrics=linear_probe would tell D the labels that it is to find: train without classes")
+    caught: list[Tensor] = []
+
+    def catch(module: nn.Module, inputs: Any, output: Tensor) -> None:
+        pooled = F.adaptive_max_pool2d(output, POOLED) if output.dim() == 4 and output.shape[2] > POOLED else output
+        caught.append(pooled.flatten(1).float())
+
+    hooks = [m.register_forward_hook(catch) for m in activations(D)]
+    parts = []
+    try:
+        for start in range(0, len(rows), CHUNK):
+            caught.clear()
+            images, _ = source.rows(rows[start : start + CHUNK])
+            D(images.to(found.compute.device).float() / 127.5 - 1)
+            parts.append(torch.cat(caught, 1).cpu())
+            progress("features", start + len(images), len(rows))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return torch.cat(parts)
+
+
+def activations(D: nn.Module) -> list[nn.Module]:
+    """The modules whose outputs are features: activations where there are modules of them, else residual blocks."""
+    kinds = (nn.LeakyReLU, nn.ReLU, nn.Tanh, nn.Softplus)
+    found = [m for m in D.modules() if isinstance(m, kinds) or type(m).__name__ in ("Maxout", "Activation")]
+    blocks = getattr(D, "blocks", None)
+    return found or (list(blocks) if blocks is not None else [m for m in D.modules() if isinstance(m, nn.Linear)])

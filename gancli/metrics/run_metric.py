@@ -1,0 +1,58 @@
+"""Metrics of a run itself: of its points, its discriminator, or its likelihood, where no extractor is asked."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from gancli.build import make
+from gancli.data.source import Source
+from gancli.errors import ConfigError, MetricError
+from gancli.metrics.extractor import Extractor
+from gancli.metrics.metric import Metric, Report
+
+if TYPE_CHECKING:
+    from gancli.sampling import Sampler
+
+
+class RunMetric(Metric):
+    """A metric that is given a trained run, to draw from and to look into."""
+
+    compares: ClassVar[bool] = False
+
+    @abstractmethod
+    def measure(self, found: Sampler, n: int, seed: int, progress: Report) -> tuple[dict[str, float], dict[str, Any]]:
+        """Results by name and details (plain JSON values). n, seed: of samples. Raises MetricError."""
+
+    def settings(self, n_fake: int, n_real: int) -> dict[str, Any]:
+        """Nothing beside the counts."""
+        return {}
+
+    def score(self, fake: Tensor, real: Tensor, extractor: Extractor) -> dict[str, float]:
+        """Nothing can be told from features."""
+        return {}
+
+
+def data(found: Sampler, split: str, metric: str) -> Source:
+    """Another split of the run's data set. Raises MetricError where there is none."""
+    node: Mapping[str, Any] = found.config["dataset"]
+    try:
+        source: Source = make({**node, "split": split, "limit": None}, "dataset")
+    except ConfigError as error:
+        raise MetricError(f"metrics={metric} needs {split} data: {error}") from None
+    if source.shape != found.shape:
+        raise MetricError(f"metrics={metric}: the {split} data have the shape {source.shape}, the run's {found.shape}")
+    return source
+
+
+def drawn(found: Sampler, n: int, seed: int) -> Tensor:
+    """n samples as the generator makes them: points [n, D], or images [n, C, H, W] in [-1, 1]."""
+    parts = []
+    for start in range(0, n, 1024):
+        seeds = [(seed, k) for k in range(start, min(start + 1024, n))]
+        parts.append(found.render(found.latents(seeds), found.labels(seeds)))
+    return torch.cat(parts)
