@@ -12,7 +12,8 @@ from gancli.engine import Average, Engine, Schedule
 from gancli.errors import CombinationError, ConfigError
 from gancli.games.game import Move
 from gancli.losses.adversarial import Hinge, LeastSquares, NonSaturating, Wasserstein
-from gancli.losses.penalties import R1, Clip, WganGp
+from gancli.losses.penalties import R1, WganGp
+from gancli.losses.weights import Clip
 from gancli.nets.verdict import Verdict
 from tests import tiny
 

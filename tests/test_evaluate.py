@@ -93,7 +93,7 @@ def test_a_run_of_points_is_not_judged_by_images(gan: Gan, weights_file: Path) -
     keys = ["model=mlp", "dataset=ring", "dataset.n=50", "batch_size=8", "steps=1", "run_dir=r"]
     assert gan("train", *keys, "observers.progress=null").code == 0
     with Image.open("r/samples/00000001.png") as picture:
-        assert picture.size == (512, 512)
+        assert picture.size == (774, 384)
     answer = gan("eval", "run=r", f"extractor.weights={weights_file}", "n=8")
     assert answer.code == 2
     assert "points" in answer.err

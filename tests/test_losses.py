@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from gancli.errors import ConfigError
 from gancli.losses.adversarial import AdversarialLoss, Hinge, LeastSquares, Minimax, NonSaturating, Wasserstein
-from gancli.losses.penalties import R1, Clip, Context, Orthogonal, WganGp
+from gancli.losses.penalties import R1, Context, WganGp
+from gancli.losses.weights import Clip, Orthogonal
 from gancli.nets.resnet import Generator
 from gancli.rng import Rng
 
@@ -74,7 +75,7 @@ def test_logits_far_out_stay_finite() -> None:
 
 def context(w: Tensor, dtype: torch.dtype = torch.float64) -> Context:
     real, fake = torch.zeros(4, len(w), dtype=dtype), torch.ones(4, len(w), dtype=dtype)
-    return Context({}, lambda x, y: x @ w, real, fake, None, None, Rng(0, total=4, dtype=dtype))
+    return Context({}, lambda x, *_: x @ w, real, fake, None, None, Rng(0, total=4, dtype=dtype))
 
 
 def test_penalties_of_a_linear_critic() -> None:
@@ -88,7 +89,7 @@ def test_wgan_gp_looks_between_real_and_fake() -> None:
     rng = Rng(3, total=6, dtype=torch.float64)
     share = rng.uniform("wgan_gp")
     real, fake = torch.full((6, 1), 5.0, dtype=torch.float64), torch.full((6, 1), 2.0, dtype=torch.float64)
-    got = WganGp()(Context({}, lambda x, y: x.square().sum(1) / 2, real, fake, None, None, rng))
+    got = WganGp()(Context({}, lambda x, *_: x.square().sum(1) / 2, real, fake, None, None, rng))
     assert got.item() == pytest.approx((2 + 3 * share - 1).square().mean().item(), abs=1e-12)
 
 
@@ -116,7 +117,7 @@ def test_bad_weights_are_refused() -> None:
 
 
 def weight_context(net: nn.Module) -> Context:
-    return Context({"G": net}, lambda x, y: x, None, None, None, None, Rng(0, total=1))
+    return Context({"G": net}, lambda x, *_: x, None, None, None, None, Rng(0, total=1))
 
 
 @pytest.mark.parametrize("diagonal", [False, True])

@@ -1,0 +1,97 @@
+"""What an objective makes of data that the model cannot fit: `python -m gancli.lab [OUT.png]`.
+
+One Gaussian is fitted to a mixture of two by KL(p‖q), KL(q‖p), MMD and JSD, p the data and q the model, as in Theis et
+al. 2016, figure 1, and in Goodfellow's tutorial of 2016, figure 14: the first covers both modes, the second takes one.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+MEANS, SIGMAS, SHARES = (-3.0, 3.0), (0.6, 0.8), (0.6, 0.4)
+PLACES = torch.linspace(-8.0, 8.0, 801, dtype=torch.float64)
+STEP = float(PLACES[1] - PLACES[0])
+STARTS = ((-3.0, 0.0), (0.0, 1.0), (3.0, 0.0))  # mean and log σ
+WIDTH = 1.0  # of MMD's kernel
+STEPS = 1000  # of Adam, at a rate of 0.05
+
+
+def normal(mean: float | Tensor, sigma: float | Tensor) -> Tensor:
+    """The density of N(mean, σ²) at PLACES."""
+    z = (PLACES - mean) / sigma
+    return torch.exp(-z.square() / 2) / (sigma * math.sqrt(2 * math.pi))
+
+
+def mixture() -> Tensor:
+    """The data's density at PLACES."""
+    return torch.stack([w * normal(m, s) for w, m, s in zip(SHARES, MEANS, SIGMAS, strict=True)]).sum(0)
+
+
+def kl(p: Tensor, q: Tensor) -> Tensor:
+    """KL(p‖q) of densities at PLACES, in nats."""
+    return (p * (p.clamp_min(1e-300).log() - q.clamp_min(1e-300).log())).sum() * STEP
+
+
+def jsd(p: Tensor, q: Tensor) -> Tensor:
+    """Their Jensen-Shannon divergence."""
+    middle = (p + q) / 2
+    return (kl(p, middle) + kl(q, middle)) / 2
+
+
+def mmd(p: Tensor, q: Tensor) -> Tensor:
+    """Their squared maximum mean discrepancy with a Gaussian kernel."""
+    # The kernel at all distances from 0, by which a sum over pairs is a convolution.
+    kernel = torch.exp(-(PLACES - PLACES[len(PLACES) // 2]).square() / (2 * WIDTH**2)).view(1, 1, -1)
+    difference = (p - q) * STEP
+    return difference @ torch.nn.functional.conv1d(difference.view(1, 1, -1), kernel, padding="same").flatten()
+
+
+DIVERGENCES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "KL(p||q)": kl,
+    "KL(q||p)": lambda p, q: kl(q, p),
+    "MMD": mmd,
+    "JSD": jsd,
+}
+
+
+def fit(divergence: Callable[[Tensor, Tensor], Tensor]) -> tuple[float, float, float]:
+    """Mean, σ and divergence of the best Gaussian, the best of all STARTS."""
+    p, found = mixture(), []
+    for mean, log_sigma in STARTS:
+        at = torch.tensor([mean, log_sigma], dtype=torch.float64, requires_grad=True)
+        optimizer = torch.optim.Adam([at], lr=0.05)
+        for _ in range(STEPS):
+            optimizer.zero_grad()
+            loss = divergence(p, normal(at[0], at[1].exp()))
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+        mean, log_sigma = at.detach().tolist()
+        found.append((float(loss.detach()), mean, math.exp(log_sigma)))
+    value, mean, sigma = min(found)
+    return mean, sigma, value
+
+
+def main(target: str = "divergences.png") -> None:
+    """Draw the figure, and print the fits."""
+    from gancli.charts import Panel, chart
+    from gancli.pictures import save_png
+
+    places, data = PLACES.tolist(), list(zip(PLACES.tolist(), mixture().tolist(), strict=True))
+    panels = []
+    for name, divergence in DIVERGENCES.items():
+        mean, sigma, value = fit(divergence)
+        print(f"{name:8} mean {mean:6.3f}  sigma {sigma:.3f}  divergence {value:.4f}")
+        model = list(zip(places, normal(mean, sigma).tolist(), strict=True))
+        panels.append(Panel(name, {"data": data, "model": model}))
+    save_png(Path(target), chart(panels, width=300, height=220))
+    print(f"drawn: {target}")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:2])
