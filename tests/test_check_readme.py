@@ -6,6 +6,7 @@ import math
 import re
 import shlex
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,6 +33,16 @@ def commands() -> Iterator[str]:
             command = line.split("  #")[0].strip()
             if command and not command.startswith("#"):
                 yield command
+
+
+@pytest.mark.slow
+def test_figures_of_the_readme_are_drawn(tmp_path: Path) -> None:
+    modules = [shlex.split(c) for c in commands() if c.startswith("python -m")]
+    assert modules
+    for _, _, module, *words in modules:
+        done = subprocess.run([sys.executable, "-m", module, *words], cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert (tmp_path / words[-1]).stat().st_size > 1000
 
 
 def test_the_readme_shows_every_verb() -> None:

@@ -298,3 +298,17 @@ def test_semisup_trains_resumes_to_the_same_bits_and_counts_errors(gan: Gan) -> 
     assert "test" in answer.err  # the embedded clothes have one split
     assert gan("sample", "run=a", "n=4").code == 0
     assert "take model=improved" in gan("train", "model=dcgan", "game=semisup", "game.adversarial=1", "run_dir=x").err
+
+
+def test_likelihood_and_linear_probe_of_a_run(gan: Gan, trained: Path) -> None:
+    pytest.importorskip("sklearn")
+    keys = ["metrics.parzen.n_valid=10", "metrics.parzen.n_test=12", "metrics.parzen.sigmas=3"]
+    answer = gan("eval", f"run={trained}", "metrics=[parzen,linear_probe]", *keys, "n=16", "run_dir=e")
+    assert answer.code == 0, answer.err
+    found = json.loads(Path("e/results.json").read_text())
+    assert found["sigma"] in (pytest.approx(0.1), pytest.approx(0.3162, abs=1e-4), pytest.approx(1.0))
+    assert found["parzen"] <= max(found["valid"].values()) + 50
+    assert found["parzen_error"] > 0
+    assert 0 <= found["linear_probe"] <= 1
+    assert found["probe_images"] == [24, 24]
+    assert found["protocol"]["parzen"] == {"sigmas": 3, "n_valid": 10, "n_test": 12}

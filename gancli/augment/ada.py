@@ -31,6 +31,12 @@ class Ada(Augment):
     images is above `target`, down otherwise, from 0 to 1 in `images` real images. p: where it starts; target null:
     where it stays. Images alone; colour needs three channels, of others brightness and contrast change.
     Raises ConfigError for values that are none.
+
+    >>> ada = Ada(interval=1, images=1000)
+    >>> for sign in (1.0, 1.0, 0.0):
+    ...     ada.feedback({"D_sign": torch.tensor(sign)}, 64)
+    >>> round(ada.p.item(), 3)  # up, up, down
+    0.064
     """
 
     p: Tensor

@@ -31,7 +31,12 @@ class DiffAugment(Augment):
     """Colour, translation and cutout of every image, real and fake (Zhao et al. 2020, section 4 and appendix A).
 
     policy: which of the three. reach: of the translation, as a share of the side. hole: of the cutout.
-    Raises ConfigError for a policy that there is not.
+    Raises ConfigError for shares that are none.
+
+    >>> ones, rng = torch.ones(2, 1, 4, 4), Rng(0, total=2)
+    >>> holes = DiffAugment(("cutout",))(ones, rng, "real")
+    >>> bool(((16 - holes.flatten(1).sum(1)) <= 4).all())  # at most a square of half the side is gone
+    True
     """
 
     def __init__(

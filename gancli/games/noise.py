@@ -177,10 +177,10 @@ class NoiseGame(Game):
         y_fake = self._labels(rng)
         z = self.latents(rng)
         fake = self.nets["G"](z, y_fake)
-        sources = {"fake": (fake, y_fake)}
+        verdicts = self.judge(rng, fake=(fake, y_fake))
         if self._g_needs_real():
-            sources["real"] = self._real(batch)
-        verdicts = self.judge(rng, **sources)
+            with torch.no_grad():  # what D says of real images does not depend on G
+                verdicts |= self.judge(rng, real=self._real(batch))
         losses = {}
         if self.adversarial:
             fakes = [self._best(f) for f in verdicts["fake"].scales()]

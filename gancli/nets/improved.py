@@ -33,7 +33,8 @@ class WeightNormLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, inputs] -> [B, outputs]."""
-        return F.linear(x, self.v * (self.g / self.v.norm(dim=1))[:, None], self.bias)
+        # The outputs are scaled, not the weights: there are fewer of them.
+        return torch.addcmul(self.bias, F.linear(x, self.v), self.g / self.v.norm(dim=1))
 
     @torch.no_grad()
     def fit(self, x: Tensor) -> Tensor:

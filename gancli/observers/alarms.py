@@ -51,7 +51,7 @@ class Alarms(Observer):
     def open(self, view: RunView) -> None:
         """Measure the data's own diversity."""
         stream = view.engine.streams["real"]
-        self._data = spread(stream.batch(0, min(4 * self.n, len(stream.source)))["x"]) or 1.0
+        self._data = spread(stream.batch(0, min(self.n, len(stream.source)))["x"]) or 1.0
 
     def on_step(self, view: RunView) -> Iterator[Event]:
         """Alarms that have just become true, with their figures; the end of a run that explodes."""
@@ -107,9 +107,12 @@ class Alarms(Observer):
         """The spread of samples over the data's."""
         engine, game = view.engine, view.engine.game
         noise = Rng(engine.seed, "alarms", total=self.n, device=engine.compute.device, dtype=engine.dtype)
-        nets = {"G": settle(game.nets["G"], game, engine.compute, passes=2)}
+        rows = min(self.n, engine.micro_batch or engine.batch_size)  # what the device is known to bear
+        nets = {"G": settle(game.nets["G"], game, engine.compute, passes=2, batch=rows)}
         y = noise.integers("y", game.classes) if game.labelled else None
-        return spread(game.render(nets, game.latents(noise), y)) / self._data
+        z = game.latents(noise)
+        parts = [slice(k, k + rows) for k in range(0, self.n, rows)]
+        return spread(torch.cat([game.render(nets, z[k], None if y is None else y[k]) for k in parts])) / self._data
 
 
 def _equal(a: float | None, b: float | None) -> bool:
