@@ -151,7 +151,8 @@ def _refuse_points(config: Mapping[str, Any], penalties: Mapping[str, Penalty]) 
 
 def _pack(node: Node) -> int:
     """How many samples D judges at once, so that it is built for as many times the channels."""
-    return max(1, convert(node.get("pack", 1), int, "game.pack"))  # the game refuses what is below 1
+    pack: int = convert(node.get("pack", 1), int, "game.pack")
+    return max(1, pack)  # the game refuses what is below 1
 
 
 def _latent(model: Node, facts: DataFacts) -> Latent:
