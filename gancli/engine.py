@@ -314,7 +314,8 @@ def frozen_copy(net: nn.Module) -> nn.Module:
 
 def refuse_uneven(batch_size: int, micro_batch: int | None, game: Game) -> None:
     """Raise CombinationError where micro-batches would tear apart samples that are judged together."""
-    couples: list[Couples] = [game.couples, *(getattr(net, "couples", 1) for net in game.nets.values())]
+    couples: list[Couples] = [game.couples, getattr(game, "pack", 1)]
+    couples += [getattr(net, "couples", 1) for net in game.nets.values()]
     split = micro_batch is not None and micro_batch < batch_size
     if "all" in couples and split:
         raise CombinationError(

@@ -131,8 +131,27 @@ def test_instance_noise_has_its_size_and_falls_to_nothing() -> None:
 def test_top_k_keeps_the_largest_logits() -> None:
     game = tiny.game(Hinge(top=0.5))
     assert game.couples == "all"
-    assert sorted(game._best(torch.tensor([3.0, -1.0, 2.0, 0.0])).tolist()) == [2.0, 3.0]
-    assert tiny.game(Hinge())._best(torch.tensor([3.0, -1.0])).tolist() == [3.0, -1.0]
+    fake, real = torch.tensor([3.0, -1.0, 2.0, 0.0]), torch.tensor([0.1, 0.2, 0.3, 0.4])
+    kept, against = game._best(fake, real)
+    assert sorted(kept.tolist()) == [2.0, 3.0]
+    assert against is real
+    assert tiny.game(Hinge())._best(fake)[0] is fake
+    # A pairing keeps the real images that the best fakes are compared with.
+    kept, against = tiny.game(RelativisticPairing(top=0.5))._best(fake, real)
+    assert against is not None
+    assert sorted(zip(kept.tolist(), against.tolist(), strict=True)) == [(2.0, real[2].item()), (3.0, real[0].item())]
+
+
+@pytest.mark.parametrize("loss", [Hinge(top=0.5), RelativisticPairing(top=0.5), RelativisticAverage(top=0.5)])
+def test_top_k_trains_with_every_kind_of_objective(loss: AdversarialLoss) -> None:
+    assert tiny.engine(tiny.game(loss)).step()["loss_G"].isfinite()
+
+
+def test_top_k_falls_by_the_same_factor_at_each_image() -> None:
+    loss = Hinge(top=0.25, top_until=1000)
+    shares = [loss.top_at(seen) for seen in (0, 250, 500, 750, 1000, 5000)]
+    assert shares == pytest.approx([1, 0.25**0.25, 0.5, 0.25**0.75, 0.25, 0.25])
+    assert Hinge(top=0.5).top_at(0) == 0.5
 
 
 @pytest.mark.parametrize(
@@ -267,8 +286,11 @@ def test_feature_matching_is_zero_for_equal_means_only() -> None:
 
 def test_mode_seeking_costs_a_collapsed_g_most() -> None:
     z = torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
+    other = torch.randn(6, 4, generator=torch.Generator().manual_seed(1))
     costs = [
-        ModeSeeking()(context(None, scale * z, z=z, generate=lambda z, y, s=scale: s * z)).item()
+        ModeSeeking()(
+            context(None, scale * z, z=z, generate=lambda z, y, s=scale: s * z, draw=lambda purpose: other)
+        ).item()
         for scale in (1.0, 0.1)
     ]
     assert costs[1] == pytest.approx(10 * costs[0], rel=1e-2)

@@ -29,7 +29,7 @@ class Ada(Augment):
 
     p moves by one direction's step after every `interval` moves of D: up while the mean sign of its logits of real
     images is above `target`, down otherwise, from 0 to 1 in `images` real images. p: where it starts; target null:
-    where it stays. Images alone; colour needs three channels, of others brightness and contrast change.
+    where it stays. Images alone; hue and saturation need three channels, of others the rest of colour changes.
     Raises ConfigError for values that are none.
 
     >>> ada = Ada(interval=1, images=1000)
@@ -170,15 +170,18 @@ def _filtered(x: Tensor, taps: Tensor, up: bool) -> Tensor:
 
 
 def coloured(draw: Draw, images: Tensor) -> Tensor:
-    """Brightness, contrast, luma flip, hue and saturation (appendix B.2), the last three of three channels."""
+    """Brightness, contrast, luma flip, hue and saturation (appendix B.2), the last two of three channels.
+
+    The luma flip turns a grey image into its negative.
+    """
     bright = draw.gated("brightness", draw.normal("bright") * BRIGHTNESS, 0.0)
     hard = draw.gated("contrast", torch.exp2(draw.normal("hard") * CONTRAST), 1.0)
     images = (images + bright.view(-1, 1, 1, 1)) * hard.view(-1, 1, 1, 1)
+    inverted = draw.gated("luma", (draw.uniform("inverted") * 2).floor(), 0.0).view(-1, 1, 1)
     if images.shape[1] != 3:
-        return images
+        return images * (1 - 2 * inverted.unsqueeze(3))
     # Everything else keeps or turns the component along grey, (1, 1, 1) / √3.
     ones = images.new_ones(3, 3) / 3
-    inverted = draw.gated("luma", (draw.uniform("inverted") * 2).floor(), 0.0).view(-1, 1, 1)
     eye = torch.eye(3, dtype=images.dtype, device=images.device)
     matrix = eye - 2 * ones * inverted
     angle = draw.gated("hue", (draw.uniform("hued") * 2 - 1) * math.pi, 0.0).view(-1, 1, 1)

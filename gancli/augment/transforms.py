@@ -26,7 +26,11 @@ def shift(images: Tensor, down: Tensor, right: Tensor, fill: float = 0.0) -> Ten
 
 
 def flip(images: Tensor, chosen: Tensor) -> Tensor:
-    """The chosen images, bool [B], mirrored left to right."""
+    """The chosen images, bool [B], mirrored left to right.
+
+    >>> flip(torch.tensor([1.0, 2.0]).view(1, 1, 1, 2), torch.tensor([True])).flatten().tolist()
+    [2.0, 1.0]
+    """
     return torch.where(chosen.view(-1, 1, 1, 1), images.flip(3), images)
 
 
@@ -39,24 +43,40 @@ def jitter(images: Tensor, rng: Rng, purpose: str, reach: float) -> Tensor:
 
 
 def brightness(images: Tensor, amount: Tensor) -> Tensor:
-    """Each image plus its amount [B]."""
+    """Each image plus its amount [B].
+
+    >>> brightness(torch.zeros(1, 1, 1, 2), torch.tensor([0.5])).flatten().tolist()
+    [0.5, 0.5]
+    """
     return images + amount.view(-1, 1, 1, 1)
 
 
 def saturation(images: Tensor, factor: Tensor) -> Tensor:
-    """Each pixel's distance to the mean of its channels times the image's factor [B]."""
+    """Each pixel's distance to the mean of its channels times the image's factor [B].
+
+    >>> saturation(torch.tensor([1.0, 3.0]).view(1, 2, 1, 1), torch.tensor([2.0])).flatten().tolist()
+    [0.0, 4.0]
+    """
     grey = images.mean(1, keepdim=True)
     return grey + (images - grey) * factor.view(-1, 1, 1, 1)
 
 
 def contrast(images: Tensor, factor: Tensor) -> Tensor:
-    """Each value's distance to the mean of its image times the image's factor [B]."""
+    """Each value's distance to the mean of its image times the image's factor [B].
+
+    >>> contrast(torch.tensor([0.0, 2.0]).view(1, 1, 1, 2), torch.tensor([0.5])).flatten().tolist()
+    [0.5, 1.5]
+    """
     level = images.mean((1, 2, 3), keepdim=True)
     return level + (images - level) * factor.view(-1, 1, 1, 1)
 
 
 def cutout(images: Tensor, share: float, down: Tensor, right: Tensor) -> Tensor:
-    """A rectangle of `share` of each side set to 0, its centre at (down, right), int64 [B] each."""
+    """A rectangle of `share` of each side set to 0, its centre at (down, right), int64 [B] each.
+
+    >>> cutout(torch.ones(1, 1, 1, 4), 0.5, torch.tensor([0]), torch.tensor([3])).flatten().tolist()
+    [1.0, 1.0, 0.0, 0.0]
+    """
     height, width = images.shape[2:]
     spans = (int(height * share + 0.5), int(width * share + 0.5))
     rows = torch.arange(height, device=images.device) - (down[:, None] - spans[0] // 2)

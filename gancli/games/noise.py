@@ -35,16 +35,16 @@ class Latent:
         if self.dim < 1:
             raise ConfigError(f"model.latent.dim={self.dim}: a latent has at least 1 number")
 
-    def draw(self, rng: Rng, truncation: float | None = None) -> Tensor:
-        """Latents, [rows, dim], each number within ± `truncation`.
+    def draw(self, rng: Rng, truncation: float | None = None, purpose: str = "z") -> Tensor:
+        """Latents, [rows, dim], each number within ± `truncation`; others for another `purpose`.
 
         A normal number beyond the threshold is not redrawn: all are moved to where they stand in the truncated
         distribution, which has the same law as redrawing (Brock et al. 2019, section 3.1) and keeps images comparable
         between thresholds.
         """
         if self.kind == "uniform":
-            return (rng.uniform("z", self.dim) * 2 - 1) * min(1.0, truncation or 1.0)
-        z = rng.normal("z", self.dim)
+            return (rng.uniform(purpose, self.dim) * 2 - 1) * min(1.0, truncation or 1.0)
+        z = rng.normal(purpose, self.dim)
         if truncation is None:
             return z
         share = torch.erf(z.double() / math.sqrt(2)) * math.erf(truncation / math.sqrt(2))
@@ -155,11 +155,11 @@ class NoiseGame(Game):
             x = x + sigma * rng.normal(f"noise {source}", *x.shape[1:]).to(x.dtype)
         if self.augment is not None:
             x = self.augment(x, rng, source)
-        return x.reshape(len(x) // self.pack, self.pack * x.shape[1], *x.shape[2:]) if self.pack > 1 else x
+        return packed(x, self.pack)
 
     def discriminator_loss(self, batch: Batch, rng: Rng) -> Outcome:
         """The objective's D side on real images and fresh fakes, and the penalties paid at every step."""
-        (x, y), (fake, y_fake) = self._real(batch), self._fakes(rng)
+        (x, y), (fake, y_fake) = self._real(batch), self._fakes(rng, batch)
         verdicts = self.judge(rng, real=(x, y), fake=(fake, y_fake))
         real_scales, fake_scales = verdicts["real"].scales(), verdicts["fake"].scales()
         pairs = [self._flipped(r, f, rng) for r, f in zip(real_scales, fake_scales, strict=True)]
@@ -167,14 +167,11 @@ class NoiseGame(Game):
         told = [(verdicts["real"], y), (verdicts["fake"], y_fake)][: 2 if self.class_fakes else 1]
         losses |= self._class_loss("class_D", told)
         losses |= self._penalties("D", self._context(x, fake, y, y_fake, rng, verdicts))
-        stats = {"D_real": mean_of(real_scales), "D_fake": mean_of(fake_scales)}
-        if self.augment is not None:
-            stats["D_sign"] = mean_of([r.sign() for r in real_scales])
-        return Outcome(losses, stats)
+        return Outcome(losses, self._stats(real_scales, fake_scales))
 
     def generator_loss(self, batch: Batch, rng: Rng) -> Outcome:
         """The objective's G side on fresh fakes."""
-        y_fake = self._labels(rng)
+        y_fake = self._labels(rng, batch)
         z = self.latents(rng)
         fake = self.nets["G"](z, y_fake)
         verdicts = self.judge(rng, fake=(fake, y_fake))
@@ -183,9 +180,9 @@ class NoiseGame(Game):
                 verdicts |= self.judge(rng, real=self._real(batch))
         losses = {}
         if self.adversarial:
-            fakes = [self._best(f) for f in verdicts["fake"].scales()]
+            fakes = verdicts["fake"].scales()
             reals = verdicts["real"].scales() if self.loss.needs_real else [None] * len(fakes)
-            terms = [self.loss.generator(f, r) for f, r in zip(fakes, reals, strict=True)]
+            terms = [self.loss.generator(*self._best(f, r)) for f, r in zip(fakes, reals, strict=True)]
             losses["loss_G"] = self.adversarial * sum_of(terms) / len(terms)
         losses |= self._class_loss("class_G", [(verdicts["fake"], y_fake)])
         return Outcome(losses | self._penalties("G", self._context(None, fake, None, y_fake, rng, verdicts, z)))
@@ -200,20 +197,25 @@ class NoiseGame(Game):
         if self.augment is not None and "D_sign" in stats:
             self.augment.feedback(stats, rng.total)
 
+    def _stats(self, reals: Sequence[Tensor], fakes: Sequence[Tensor]) -> dict[str, Tensor]:
+        """What a move of D says of its logits; their sign is what the augmentation listens to."""
+        stats = {"D_real": mean_of(reals), "D_fake": mean_of(fakes)}
+        return stats if self.augment is None else stats | {"D_sign": mean_of([r.sign() for r in reals])}
+
     def _flipped(self, real: Tensor, fake: Tensor, rng: Rng) -> tuple[Tensor, Tensor]:
         """Some pairs of logits with each other's label."""
         if not self.loss.flip:
             return real, fake
-        chosen = (rng.uniform("flip")[:: self.pack] < self.loss.flip).view(-1, *[1] * (real.dim() - 1))
-        return torch.where(chosen, fake, real), torch.where(chosen, real, fake)
+        return exchanged(real, fake, rng.uniform("flip")[:: self.pack] < self.loss.flip)
 
-    def _best(self, logits: Tensor) -> Tensor:
-        """The logits of the images that G learns from."""
+    def _best(self, fake: Tensor, real: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """The logits of the images that G learns from, and of the real ones that they are compared with."""
         share = self.loss.top_at(self._seen)
         if share == 1:
-            return logits
-        scores = logits.detach().flatten(1).mean(1) if logits.dim() > 1 else logits.detach()
-        return logits[scores.topk(max(1, math.ceil(share * len(logits)))).indices]
+            return fake, real
+        scores = fake.detach().flatten(1).mean(1) if fake.dim() > 1 else fake.detach()
+        kept = scores.topk(max(1, math.ceil(share * len(fake)))).indices
+        return fake[kept], real[kept] if real is not None and self.loss.paired else real
 
     def _class_loss(self, name: str, told: Sequence[tuple[Verdict, Tensor | None]]) -> dict[str, Tensor]:
         """The auxiliary classifier's cross entropy over some sources, where D has one."""
@@ -231,7 +233,7 @@ class NoiseGame(Game):
 
         def loss(batch: Batch, rng: Rng) -> Outcome:
             x, y = self._real(batch) if penalty.player == "D" else (None, None)
-            fake, y_fake = self._fakes(rng, penalty.player == "G") if penalty.needs_fake else (None, None)
+            fake, y_fake = self._fakes(rng, graph=penalty.player == "G") if penalty.needs_fake else (None, None)
             cost = penalty(replace(self._context(x, fake, y, y_fake, rng, {}), memory=self._memory(name)))
             return Outcome({} if cost is None else {f"penalty_{name}": penalty.weight * cost})
 
@@ -240,11 +242,14 @@ class NoiseGame(Game):
     def _real(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
         return batch["x"], batch["y"] if self.labelled else None
 
-    def _labels(self, rng: Rng) -> Tensor | None:
-        return rng.integers("y", self.classes) if self.labelled else None
+    def _labels(self, rng: Rng, batch: Batch | None = None) -> Tensor | None:
+        """Classes that G is asked for: drawn evenly, or those of the real images that the fakes are paired with."""
+        if not self.labelled:
+            return None
+        return batch["y"] if self.loss.paired and batch and "y" in batch else rng.integers("y", self.classes)
 
-    def _fakes(self, rng: Rng, graph: bool = False) -> tuple[Tensor, Tensor | None]:
-        y = self._labels(rng)
+    def _fakes(self, rng: Rng, batch: Batch | None = None, graph: bool = False) -> tuple[Tensor, Tensor | None]:
+        y = self._labels(rng, batch)
         with torch.set_grad_enabled(graph):
             return self.nets["G"](self.latents(rng), y), y
 
@@ -270,9 +275,12 @@ class NoiseGame(Game):
         def generate(latents: Tensor, labels: Tensor | None) -> Tensor:
             return self.nets["G"](latents, labels)  # type: ignore[no-any-return]
 
+        def draw(purpose: str) -> Tensor:
+            return self.latent.draw(rng, purpose=purpose)
+
         real, fake = (None if images is None else images.to(dtype) for images in (x, fake))
         z = self.latents(rng) if z is None else z
-        return Context(dict(self.nets.items()), judge, real, fake, y, y_fake, rng, verdicts, z, generate)
+        return Context(dict(self.nets.items()), judge, real, fake, y, y_fake, rng, verdicts, z, generate, draw)
 
     def _g_needs_real(self) -> bool:
         """Whether G's move looks at what D says of real images."""
@@ -331,6 +339,26 @@ class NoiseGame(Game):
                     f"penalty={name} bounds weights that spectral norm divides by their size again, so it does nothing:"
                     " use penalty=none, or a D without spectral norm (model=dcgan)"
                 )
+
+
+def packed(x: Tensor, count: int) -> Tensor:
+    """Each `count` consecutive samples joined in their channels: [B, C, ...] -> [B / count, count · C, ...].
+
+    >>> packed(torch.arange(4.0).view(4, 1), 2).tolist()
+    [[0.0, 1.0], [2.0, 3.0]]
+    """
+    return x.reshape(len(x) // count, count * x.shape[1], *x.shape[2:]) if count > 1 else x
+
+
+def exchanged(real: Tensor, fake: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
+    """The logits [B, ...] of both kinds with each other's label in the chosen pairs, bool [B].
+
+    >>> a, b = exchanged(torch.tensor([1.0, 2.0]), torch.tensor([-1.0, -2.0]), torch.tensor([False, True]))
+    >>> a.tolist(), b.tolist()
+    ([1.0, -2.0], [-1.0, 2.0])
+    """
+    chosen = chosen.view(-1, *[1] * (real.dim() - 1))
+    return torch.where(chosen, fake, real), torch.where(chosen, real, fake)
 
 
 def sum_of(terms: Sequence[Tensor]) -> Tensor:

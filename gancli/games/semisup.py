@@ -13,7 +13,7 @@ from gancli.augment.augment import Augment
 from gancli.data.source import Source, order
 from gancli.errors import CombinationError, ConfigError
 from gancli.games.game import Batch, Outcome
-from gancli.games.noise import Latent, NoiseGame, mean_of
+from gancli.games.noise import Latent, NoiseGame
 from gancli.losses.adversarial import AdversarialLoss
 from gancli.losses.penalties import Penalty
 from gancli.rng import Rng
@@ -103,4 +103,5 @@ class SemiSupervisedGame(NoiseGame):
         losses["class_D"] = self.supervised * cross_entropy(named.float(), batch["labelled_y"])
         losses |= self._penalties("D", self._context(x, fake, None, None, rng, verdicts))
         wrong = (named.argmax(1) != batch["labelled_y"]).float().mean()
-        return Outcome(losses, {"D_real": mean_of([real]), "D_fake": mean_of([fakes]), "errors": wrong.detach()})
+        stats = self._stats([real], [fakes])
+        return Outcome(losses, stats | {"errors": wrong.detach()})

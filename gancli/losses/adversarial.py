@@ -27,8 +27,9 @@ class AdversarialLoss(ABC):
     from, those with the largest logits (Sinha et al. 2020); top_until: real images over which it falls there from all,
     by the same factor at each (0: at once). Raises ConfigError for shares that are none.
 
-    needs_real: G's side uses D's logits of real images. lipschitz: means nothing unless D's slope is bounded (by a
-    penalty, clipping or spectral norm). couples: how many samples the value of one depends on.
+    needs_real: G's side uses D's logits of real images. paired: compares the k-th real with the k-th fake, which is
+    then asked for the same class. lipschitz: means nothing unless D's slope is bounded (by a penalty, clipping or
+    spectral norm). couples: how many samples the value of one depends on.
     """
 
     noise: float = 0.0
@@ -38,6 +39,7 @@ class AdversarialLoss(ABC):
     top_until: int = 0
 
     needs_real: ClassVar[bool] = False
+    paired: ClassVar[bool] = False
     lipschitz: ClassVar[bool] = False
     sure: ClassVar[float | None] = 9.2  # a gap of mean logits that says that D is sure: 0.99 against 0.01
     couples: ClassVar[Couples] = 1
@@ -261,6 +263,7 @@ class RelativisticPairing(AdversarialLoss):
     """
 
     needs_real = True
+    paired = True
 
     def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
         """-E log sigmoid(l(x) - l(G(z))), the k-th real with the k-th fake."""

@@ -175,13 +175,14 @@ def _near(context: Context, sigma: float) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class ModeSeeking(Penalty):
-    """E d(z, z') / d(G(z), G(z')), d the mean absolute difference (Mao et al. 2019, eq. 5, and released code; λ = 1).
+    """E d(z, z') / d(G(z), G(z')), d the mean absolute difference (Mao et al. 2019, eq. 5; λ = 1).
 
-    Each latent's partner is a fresh one, with the same label.
+    Each latent's partner is a fresh one, with the same label. The ratio is each pair's own, as in the paper; the
+    released code divides the batch's mean distances.
 
     >>> from gancli.rng import Rng
     >>> z = torch.zeros(2, 1)
-    >>> keys = {"z": z, "generate": lambda z, y: 4 * z}
+    >>> keys = {"z": z, "generate": lambda z, y: 4 * z, "draw": lambda purpose: torch.ones(2, 1)}
     >>> round(ModeSeeking()(Context({}, lambda x, *_: x, None, z, None, None, Rng(0, total=2), **keys)).item(), 3)
     0.25
     """
@@ -196,7 +197,8 @@ class ModeSeeking(Penalty):
         assert z is not None
         assert fake is not None
         assert context.generate is not None
-        other = context.rng.normal("mode seeking", *z.shape[1:]).to(z.dtype)
+        assert context.draw is not None
+        other = context.draw("mode seeking").to(z.dtype)
         drawn = context.generate(other, context.y_fake).to(fake.dtype)
         images = (fake - drawn).abs().flatten(1).mean(1)
         return ((z - other).abs().flatten(1).mean(1) / (images + 1e-5)).mean()

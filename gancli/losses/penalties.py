@@ -25,7 +25,7 @@ class Context:
     those of that source (noisy, augmented, packed). real, fake: [B, ...], without a graph in D's moves, real None in
     G's (and fake, where it is not needed). y, y_fake: int64 [B] or None. rng: numbers for this micro-batch. verdicts:
     what D said of "real" and "fake" in this very move, if it did. z: the fakes' latents [B, dim]. generate: (latents,
-    labels) -> images. memory: what this penalty remembers.
+    labels) -> images. draw: other latents of the same law, by their purpose. memory: what this penalty remembers.
     """
 
     nets: Mapping[str, nn.Module]
@@ -38,6 +38,7 @@ class Context:
     verdicts: Mapping[str, Verdict] = field(default_factory=dict)
     z: Tensor | None = None
     generate: Callable[[Tensor, Tensor | None], Tensor] | None = None
+    draw: Callable[[str], Tensor] | None = None
     memory: Mapping[str, Tensor] = field(default_factory=dict)
 
     def logits(self, source: Literal["real", "fake"]) -> Tensor:

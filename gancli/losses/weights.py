@@ -119,6 +119,14 @@ def _flat(net: nn.Module) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class HistoricalG(HistoricalD):
-    """‖θ - mean of G's θ over all steps so far‖^2 (Salimans et al. 2016, section 3.3)."""
+    """‖θ - mean of G's θ over all steps so far‖^2 (Salimans et al. 2016, section 3.3).
+
+    >>> from gancli.rng import Rng
+    >>> net, penalty = nn.Linear(1, 1, bias=False), HistoricalG()
+    >>> memory = {"mean": torch.tensor([1.0]), "steps": torch.tensor(4)}
+    >>> _ = nn.init.constant_(net.weight, 1.5)
+    >>> penalty(Context({"G": net}, lambda x, *_: x, None, None, None, None, Rng(0, total=1), memory=memory)).item()
+    0.25
+    """
 
     player = "G"

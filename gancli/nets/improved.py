@@ -20,6 +20,10 @@ class WeightNormLinear(nn.Module):
     """x (g V / ‖V‖)ᵀ + b, a norm for each output (Salimans and Kingma 2016, eq. 2): [B, inputs] -> [B, outputs].
 
     scale: whether g is trained; it is 1 otherwise until `fit` gives each output mean 0 and deviation 1 on a batch.
+
+    >>> layer = WeightNormLinear(2, 1); _ = layer.v.data.copy_(torch.tensor([[30.0, 40.0]]))
+    >>> round(layer(torch.tensor([[5.0, 0.0]])).item(), 6)  # 5 · 3/5
+    3.0
     """
 
     def __init__(self, inputs: int, outputs: int, *, scale: bool = False):
@@ -80,6 +84,11 @@ class Discriminator(nn.Module):
     That is D(x) = Z / (Z + 1) with Z the sum of exponentials (section 5). hidden: widths of the hidden layers.
     noise: σ of Gaussian noise on each hidden layer's input in training, with images in [0, 1]; input_noise: on theirs.
     Raises ConfigError for data without two classes.
+
+    >>> D = Discriminator((1, 2, 2), 3, hidden=(4,))
+    >>> _ = torch.nn.init.zeros_(D.head.g), torch.nn.init.zeros_(D.head.bias)
+    >>> D(torch.zeros(1, 1, 2, 2)).logits.sigmoid().item()  # three classes at logit 0 against the fake class's: 3 / 4
+    0.75
     """
 
     names_classes: ClassVar[bool] = True  # what game=semisup asks for
