@@ -139,7 +139,8 @@ PAPERS: Mapping[str, Mapping[str, Any]] = {
     "sngan_cifar10": {
         "model.name": "sngan", "model.conditioning": "none", "model.ema.decay": 0, "dataset": "cifar10",
         "batch_size": 64, "steps": 50_000, "game.d_steps": 5, "game.g_size": 2, "optimizer.schedule.kind": "linear",
-        "loss": "Hinge", "optimizer.G.lr": 2e-4, "optimizer.D.lr": 2e-4, "optimizer.G.betas": [0.0, 0.9], "penalty": set(),
+        "loss": "Hinge", "optimizer.G.lr": 2e-4, "optimizer.D.lr": 2e-4, "penalty": set(),
+        "optimizer.G.betas": [0.0, 0.9],
     },
     "projection_imagenet128": {
         "model.conditioning": "projection", "dataset": "folder", "dataset.size": 128, "batch_size": 64,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import ClassVar, Literal
 
+import torch
 from torch import Tensor, nn
 
 from gancli.nets.dcgan import LEAK, ladder
@@ -15,7 +16,7 @@ from gancli.nets.verdict import Verdict
 
 
 class Discriminator(nn.Module):
-    """Images -> minus the mean squared error of their reconstruction, as the logit.
+    """Images -> minus the length of their reconstruction's error, ‖Dec(Enc(x)) - x‖, as the logit (eq. 3).
 
     Strided convolutions down to the base and transposed ones back, as in a DCGAN (section 4.3: 64 channels, doubled at
     each stage). ch: channels of the first stage. norm: of every stage but the first. The features are the code, of
@@ -56,5 +57,5 @@ class Discriminator(nn.Module):
     def forward(self, x: Tensor, y: Tensor | None = None) -> Verdict:
         """[B, C, H, W] -> logits [B], at most 0; the labels are ignored."""
         code = self.encoder(x)
-        error = (self.decoder(code) - x).flatten(1).square().mean(1)
+        error = torch.linalg.vector_norm((self.decoder(code) - x).flatten(1), dim=1)
         return Verdict(-error, features=[code.flatten(1)])

@@ -87,7 +87,7 @@ class Discriminator(nn.Module):
 
     >>> D = Discriminator((1, 2, 2), 3, hidden=(4,))
     >>> _ = torch.nn.init.zeros_(D.head.g), torch.nn.init.zeros_(D.head.bias)
-    >>> D(torch.zeros(1, 1, 2, 2)).logits.sigmoid().item()  # three classes at logit 0 against the fake class's: 3 / 4
+    >>> round(D(torch.zeros(1, 1, 2, 2)).logits.sigmoid().item(), 4)  # three logits of 0 and the fake class's
     0.75
     """
 
