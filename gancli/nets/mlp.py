@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from math import prod
 from typing import Literal
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gancli.errors import ConfigError
@@ -67,6 +68,7 @@ class Discriminator(nn.Module):
     """Images or points, flattened -> one logit each.
 
     norm: after each hidden layer but the first, whose input is the data. dropout: share of each hidden layer's outputs.
+    input_dropout: share of the data's numbers, which become -1 (black), the others' distance from -1 growing as much.
     pieces: of a maxout unit. minibatch: kernels of minibatch discrimination before the head.
     """
 
@@ -79,12 +81,15 @@ class Discriminator(nn.Module):
         activation: Activation = "leaky_relu",
         norm: Kind = "none",
         dropout: float = 0.0,
+        input_dropout: float = 0.0,
         pieces: int = 5,
         minibatch: int = 0,
     ):
         super().__init__()
-        if not 0 <= dropout < 1:
-            raise ConfigError(f"model.D.dropout={dropout:g}: a share from 0 to below 1")
+        for name, share in (("dropout", dropout), ("input_dropout", input_dropout)):
+            if not 0 <= share < 1:
+                raise ConfigError(f"model.D.{name}={share:g}: a share from 0 to below 1")
+        self.input_dropout = input_dropout
         positive("model.D.pieces", pieces)
         norms = [_norm("none"), *[_norm(norm)] * (len(hidden) - 1)][: len(hidden)]
         body, width = _hidden(prod(shape), hidden, activation, norms, dropout, pieces)
@@ -94,7 +99,10 @@ class Discriminator(nn.Module):
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Verdict:
         """[B, *shape] -> logits [B]; the labels are ignored."""
-        features = self.body(x.flatten(1))
+        flat = x.flatten(1)
+        if self.input_dropout:
+            flat = F.dropout(flat + 1, self.input_dropout, self.training) - 1
+        features = self.body(flat)
         seen = features if self.minibatch is None else self.minibatch(features)
         return Verdict(self.head(seen).squeeze(1), features=[features])
 

@@ -103,5 +103,19 @@ def test_nonsense_is_refused():
         Generator((2,), 3, hidden=(8, 0))
     with pytest.raises(ConfigError, match="dropout=1"):
         Discriminator((2,), dropout=1.0)
+    with pytest.raises(ConfigError, match="input_dropout=-1"):
+        Discriminator((2,), input_dropout=-1.0)
+
+
+def test_input_dropout_blackens_pixels_and_keeps_the_mean_distance_from_black():
+    D, x = Discriminator((1000,), hidden=(4,), input_dropout=0.2), torch.zeros(1, 1000)
+    seen = []
+    D.body.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    torch.manual_seed(0)
+    D(x)
+    D.eval()(x)
+    assert set(seen[0].unique().tolist()) == {-1.0, 0.25}
+    assert (seen[0] == -1).float().mean() == pytest.approx(0.2, abs=0.04)
+    assert torch.equal(seen[1], x)
     with pytest.raises(ConfigError, match="pieces=0"):
         Discriminator((2,), activation="maxout", pieces=0)
