@@ -13,6 +13,7 @@ from torch.nn.functional import cross_entropy
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from gancli.augment.augment import Augment
+from gancli.dist import gathered
 from gancli.errors import CombinationError, ConfigError
 from gancli.games.game import Batch, Couples, Game, Move, Outcome
 from gancli.losses.adversarial import AdversarialLoss, Energy
@@ -212,6 +213,7 @@ class NoiseGame(Game):
         share = self.loss.top_at(self._seen)
         if share == 1:
             return logits
+        logits = gathered(logits)  # the best of the whole batch
         scores = logits.detach().flatten(1).mean(1) if logits.dim() > 1 else logits.detach()
         return logits[scores.topk(max(1, math.ceil(share * len(logits)))).indices]
 
