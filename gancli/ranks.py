@@ -219,9 +219,10 @@ class Watch:
         self._thread.start()
 
     def part(self, name: str, store: Any) -> Any:
-        """A store's keys of one use."""
+        """A store's keys of one use, since torchrun's last restart: its store outlives the ranks."""
         import torch.distributed as dist
 
+        name = f"{name} {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
         return dist.PrefixStore(name, store)  # type: ignore[attr-defined]
 
     def _meeting(self) -> Any:
