@@ -16,6 +16,7 @@ from gancli.build import check, convert, find, make, make_as
 from gancli.data.loader import Stream
 from gancli.data.source import Source
 from gancli.device import Compute
+from gancli.dist import World
 from gancli.engine import Average, Engine, Schedule
 from gancli.errors import CombinationError, ConfigError
 from gancli.games.game import Game
@@ -198,6 +199,7 @@ def engine(settings: TrainSettings, source: Source, built: Game, compute: Comput
         average=make_as(Average, settings.model.get("ema"), "model.ema"),
         schedule=schedule,
         clip=clip,
+        world=World.of_group(),
     )
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from gancli import ranks
 from gancli.errors import ConfigError, GanError, Interrupted, suggestion
 from gancli.help import VERBS, complete, completion_script, general_help, verb_help, version_line
 
@@ -19,6 +20,12 @@ from gancli.help import VERBS, complete, completion_script, general_help, verb_h
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `gan ARGV`; returns the exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
+    if ranks.several():
+        return ranks.as_one(lambda say: _answer(words, say))
+    return _answer(words, lambda text: print(f"gan: {text}", file=sys.stderr))
+
+
+def _answer(words: list[str], say: ranks.Say) -> int:
     try:
         return _dispatch(words)
     except Interrupted:
@@ -27,18 +34,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except GanError as error:
-        print(f"gan: {' '.join(str(error).split())}", file=sys.stderr)
+        say(" ".join(str(error).split()))
         return 2
     except KeyboardInterrupt:
-        print("gan: interrupted", file=sys.stderr)
+        say("interrupted")
         return 130
     except Exception as error:
         if os.environ.get("GAN_TRACEBACK"):
             raise
         words_of_it = " ".join(str(error).split())[:300]
-        print(
-            f"gan: {type(error).__name__}: {words_of_it} (not foreseen; GAN_TRACEBACK=1 shows where)", file=sys.stderr
-        )
+        say(f"{type(error).__name__}: {words_of_it} (not foreseen; GAN_TRACEBACK=1 shows where)")
         return 1
 
 
@@ -73,6 +78,8 @@ def _run(verb: str, words: list[str]) -> int:
     shown = any(flag in ("--cfg", "-c", "--info", "-i") for flag in flags)
     if sweep and shown:
         raise ConfigError("-m runs jobs and --cfg shows one: leave one of them out")
+    if sweep and (ranks.several() or ranks.job()):
+        raise ConfigError("-m runs jobs one after the other and torchrun runs one job on many ranks: leave one out")
     overrides = quote(overrides, sweep)
     if verb == "train":
         overrides, folders = _with_recorded(overrides, folders)
@@ -194,6 +201,7 @@ class _Task:
         assert isinstance(typed, list)
         threads = torch.get_num_threads()
         try:
+            ranks.join(plain.get("device") or {})
             self.run({str(k): v for k, v in plain.items()}, [*self.places, *map(str, typed)])
         except (Interrupted, KeyboardInterrupt) as stop:
             self.stop = stop

@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import nn
 
-from gancli.errors import DeviceError
+from gancli.errors import ConfigError, DeviceError
 
 Kind = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
@@ -18,10 +18,18 @@ Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceChoice:
-    """The `device` group: which kind, and how many threads the CPU may use (null: torch's own choice)."""
+    """The `device` group: which kind, and how many threads the CPU may use (null: torch's own choice).
+
+    timeout: seconds that one of several ranks waits for the others.
+    """
 
     kind: Kind = "auto"
     threads: int | None = None
+    timeout: float = 600.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.timeout < float("inf"):
+            raise ConfigError(f"device.timeout={self.timeout:g}: seconds above 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +72,7 @@ class Compute:
 
 def resolve(device: DeviceChoice, precision: PrecisionChoice) -> Compute:
     """Turn wishes into what this machine has. Raises DeviceError when something asked for by name is missing."""
-    where = _device(device.kind)
+    where = chosen(device.kind)
     if device.threads is not None:
         if device.threads < 1:
             raise DeviceError(f"device.threads={device.threads}: at least 1, or null for torch's own choice")
@@ -77,13 +85,19 @@ def resolve(device: DeviceChoice, precision: PrecisionChoice) -> Compute:
     return Compute(where, autocast, (f"device {_describe(where)}", note))
 
 
-def _device(kind: Kind) -> torch.device:
+def chosen(kind: Kind) -> torch.device:
+    """This rank's device of a kind. Raises DeviceError where there is none."""
     if kind == "auto":
         kind = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     if kind == "cuda":
         if not torch.cuda.is_available():
             raise DeviceError("device=cuda: torch sees no CUDA device here; use device=auto or device=cpu")
-        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        local, there = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+        if local and local >= there:
+            raise DeviceError(
+                f"rank {local} of this machine finds {there} CUDA devices: start with --nproc-per-node={there}"
+            )
+        return torch.device("cuda", local)
     if kind == "mps" and not torch.backends.mps.is_available():
         raise DeviceError("device=mps: torch sees no Apple GPU here; use device=auto or device=cpu")
     return torch.device(kind)

@@ -6,6 +6,7 @@ The training step is `Engine.step`, and what one player does in it is `Engine.pl
 from __future__ import annotations
 
 import copy
+import math
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -21,6 +22,7 @@ from gancli.device import Compute
 from gancli.dist import World
 from gancli.errors import CombinationError, ConfigError
 from gancli.games.game import Batch, Couples, Game, Move, Outcome
+from gancli.nets.layers.norms import AcrossRanks, share_statistics
 from gancli.nets.layers.spectral import is_spectral
 from gancli.rng import Rng
 
@@ -113,7 +115,10 @@ class Engine:
         self.step_number, self.seen = 0, 0
         self.positions = dict.fromkeys(self.streams, 0)
         self.dtype = next(game.parameters()).dtype
-        refuse_uneven(batch_size, micro_batch, game)
+        self.unit = unit(game)
+        refuse_uneven(batch_size, micro_batch, game, self.world)
+        if self.world.size > 1:
+            share_statistics(game)
         self.world.copy_from_first([*game.parameters(), *game.buffers()])
         self.players = {name: self._player(nets, optimizers[name]) for name, nets in game.players().items()}
         self.averages = {name: frozen_copy(game.nets[name]) for name in game.averaged() if self.average_rule.decay}
@@ -209,7 +214,7 @@ class Engine:
 
     def _parts(self, total: int) -> Iterator[tuple[int, int]]:
         """This rank's micro-batches as rows of the global batch."""
-        start, stop = self.world.rows(total)
+        start, stop = self.world.rows(total, self.unit)
         size = self.micro_batch or stop - start
         for begin in range(start, stop, size):
             yield begin, min(begin + size, stop)
@@ -220,7 +225,7 @@ class Engine:
             rows = self.streams[feed].batch(self.positions[feed], total, start, stop)
             rows = {name: t.to(self.dtype) if t.is_floating_point() else t for name, t in rows.items()}
             batch |= rows if feed == "real" else {f"{feed}_{name}": t for name, t in rows.items()}
-        offset = self.world.rows(total)[0]
+        offset = self.world.rows(total, self.unit)[0]
         return batch | {name: t[start - offset : stop - offset] for name, t in carry.items()}
 
     def _join(self, outcomes: list[tuple[int, Outcome]], total: int) -> tuple[dict[str, Tensor], Batch]:
@@ -312,17 +317,40 @@ def frozen_copy(net: nn.Module) -> nn.Module:
     return copy.deepcopy(net).requires_grad_(False).eval()
 
 
-def refuse_uneven(batch_size: int, micro_batch: int | None, game: Game) -> None:
-    """Raise CombinationError where micro-batches would tear apart samples that are judged together."""
-    couples: list[Couples] = [game.couples, getattr(game, "pack", 1)]
-    couples += [getattr(net, "couples", 1) for net in game.nets.values()]
-    split = micro_batch is not None and micro_batch < batch_size
-    if "all" in couples and split:
+def couplings(game: Game) -> list[Couples]:
+    """How many samples the parts of a game judge together."""
+    parts: list[Couples] = [game.couples, *(getattr(net, "couples", 1) for net in game.nets.values())]
+    return [*parts, getattr(game, "pack", 1)]
+
+
+def unit(game: Game) -> int:
+    """How many rows in a row belong to one rank."""
+    return math.lcm(*(k for k in couplings(game) if isinstance(k, int)))
+
+
+def refuse_uneven(batch_size: int, micro_batch: int | None, game: Game, world: World | None = None) -> None:
+    """Raise CombinationError where ranks or micro-batches would tear apart samples that are judged together."""
+    world, together = world or World(), unit(game)
+    shares = [World(rank, world.size).rows(batch_size, together) for rank in range(world.size)]
+    counts = [stop - start for start, stop in shares]
+    split = micro_batch is not None and micro_batch < max(counts)
+    if "all" in couplings(game) and split:
         raise CombinationError(
             f"micro_batch={micro_batch} would split samples that this network judges together: leave micro_batch=null"
         )
-    for k in couples:
-        if isinstance(k, int) and (batch_size % k or (split and micro_batch and micro_batch % k)):
-            raise CombinationError(
-                f"this network judges {k} samples at once: batch_size and micro_batch must be multiples of {k}"
-            )
+    if batch_size % together or (split and micro_batch and micro_batch % together):
+        raise CombinationError(
+            f"this network judges {together} samples at once:"
+            f" batch_size and micro_batch must be multiples of {together}"
+        )
+    if min(counts) == 0:
+        raise CombinationError(
+            f"batch_size={batch_size} cannot be dealt to {world.size} ranks:"
+            f" at least {together * world.size}, or fewer ranks"
+        )
+    norms = any(isinstance(module, AcrossRanks) for module in game.modules())
+    if micro_batch is not None and norms and len({-(-count // micro_batch) for count in counts}) > 1:
+        raise CombinationError(
+            f"micro_batch={micro_batch} cuts the ranks' shares of {min(counts)} and {max(counts)} images into unequally"
+            f" many, and batch norm goes over all ranks: make batch_size a multiple of {together * world.size}"
+        )

@@ -7,6 +7,7 @@
     ├── RunError           a run directory or checkpoint that is missing, cut short or does not fit
     ├── MetricError        an evaluation that cannot be made as asked
     ├── DeviceError        a device, precision or compiler that this machine lacks
+    ├── RankError          another rank of this run failed, is gone or does not come
     └── Interrupted        not an error: a person asked to stop, and what was done is saved
 
 A message says what was given, what is allowed and what to type instead.
@@ -44,6 +45,10 @@ class MetricError(GanError):
 
 class DeviceError(GanError):
     """A device, precision or compiler that this machine lacks."""
+
+
+class RankError(GanError):
+    """Another rank of this run failed, is gone or does not come."""
 
 
 class Interrupted(GanError):  # noqa: N818

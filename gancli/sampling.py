@@ -15,8 +15,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from gancli import assemble, checkpoint, rundir
 from gancli.assemble import DataFacts
 from gancli.device import Compute
+from gancli.dist import World
 from gancli.errors import ConfigError, RunError, suggestion
 from gancli.games.game import Game
+from gancli.nets.layers.norms import share_statistics
 from gancli.rng import Rng
 
 CHUNK = 32  # images are always drawn in chunks of this many, the last one filled up: the same seed gives the same bits
@@ -56,6 +58,7 @@ def settle(net: nn.Module, game: Game, compute: Compute, passes: int, batch: int
     (Brock et al. 2019, appendix D).
     """
     net = copy.deepcopy(net).eval()
+    share_statistics(net, False)  # of several ranks, the one that is here may be the only one
     for module in net.modules():
         if isinstance(module, _BatchNorm):
             module.reset_running_stats()
@@ -106,10 +109,16 @@ class Sampler:
         draws = [self.game.latents(Rng(seed, "sample", k, total=1), truncation=self.truncation) for seed, k in seeds]
         return torch.cat(draws)
 
-    @torch.no_grad()
     def render(self, latents: Tensor, y: Tensor | None = None) -> Tensor:
-        """Images [n, C, H, W] in [-1, 1], or points [n, D], on the CPU."""
-        outputs = []
+        """Images [n, C, H, W] in [-1, 1], or points [n, D], on the CPU; of several ranks, each draws its share."""
+        world, n = World.of_group(), len(latents)
+        start, stop = world.rows(n, CHUNK)
+        return world.joined(self.draw(latents[start:stop], None if y is None else y[start:stop]), n, CHUNK)
+
+    @torch.no_grad()
+    def draw(self, latents: Tensor, y: Tensor | None = None) -> Tensor:
+        """As `render`, by this rank alone."""
+        outputs = [torch.empty(0, *self.shape)]
         for start in range(0, len(latents), CHUNK):
             z = latents[start : start + CHUNK]
             rows = len(z)
@@ -126,14 +135,17 @@ class Sampler:
             yield images
 
     def labelled_images(
-        self, n: int, seed: int = 0, classes: str | int | None = None
+        self, n: int, seed: int = 0, classes: str | int | None = None, first: int = 0
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """As `images`, each chunk with the classes asked for, int64 [b] (zeros where the generator knows none)."""
+        """As `images`, each chunk with the classes asked for, int64 [b] (zeros where the generator knows none).
+
+        first: the image to begin with. Drawn by this rank alone.
+        """
         one = None if classes is None else self.class_number(classes)
-        for start in range(0, n, CHUNK):
+        for start in range(first, n, CHUNK):
             seeds = [(seed, k) for k in range(start, min(start + CHUNK, n))]
             y = self.labels(seeds) if one is None else torch.full((len(seeds),), one)
-            images = to_uint8(self.render(self.latents(seeds), y))
+            images = to_uint8(self.draw(self.latents(seeds), y))
             yield images, torch.zeros(len(seeds), dtype=torch.int64) if y is None else y
 
     def class_number(self, word: str | int) -> int:
@@ -190,18 +202,24 @@ def load(
     run: a run directory, a checkpoint file, or "last". which: "last", "best" or a step. ema: averaged weights.
     Raises RunError for a run or checkpoint that is missing, damaged, or does not fit its configuration.
     """
-    compute = compute or Compute()
-    found, file = rundir.find(run)
-    if file is not None and which != "last":
-        raise RunError(f"run={run} is a checkpoint already: leave checkpoint={which} out, or give the run's directory")
-    file = file or found.checkpoint(which)
-    state = checkpoint.read(file, compute.device)
+    compute, world = compute or Compute(), World.of_group()
+
+    def read() -> tuple[Path, Path, dict[str, Any]]:
+        found, file = rundir.find(run)
+        if file is not None and which != "last":
+            raise RunError(
+                f"run={run} is a checkpoint already: leave checkpoint={which} out, or give the run's directory"
+            )
+        file = file or found.checkpoint(which)
+        return found.path, file, checkpoint.read(file, "cpu" if world.size > 1 else compute.device)
+
+    place, file, state = world.from_first(read)
     try:
         sampler = _restore(state, ema, truncation, standing_stats, compute)
     except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
         words = " ".join(str(error).split())[:200]
         raise RunError(f"{file} does not fit its own configuration: {type(error).__name__} {words}") from None
-    sampler.run = found.path
+    sampler.run = place
     return sampler
 
 

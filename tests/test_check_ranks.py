@@ -1,32 +1,107 @@
-"""Two ranks move as one: the same weights as one rank with the same global batch."""
+"""Two ranks move as one: the same weights as one rank with the same global batch, whatever happens on the way."""
 
 from __future__ import annotations
 
+import json
 import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from torch import Tensor, nn
 
 from gancli.dist import World
-from gancli.losses.penalties import R1, WganGp
+from gancli.engine import Engine
+from gancli.games.noise import Latent, NoiseGame
+from gancli.losses.adversarial import Hinge, RelativisticAverage
+from gancli.losses.outputs import FeatureMatching, PullingAway
+from gancli.losses.penalties import R1, Dragan, WganGp
+from gancli.nets.layers.norms import BatchNorm1d
+from gancli.nets.layers.together import MinibatchDiscrimination
+from gancli.nets.verdict import Verdict
 from tests import tiny
+from tests.conftest import TINY, Gan
+from tests.test_train import rows, same_run
 
 PENALTIES = {"wgan_gp": WganGp(), "r1": R1(every=2)}
+PROJECTION = [
+    "model=sngan", "model.ch=4", "model.conditioning=projection", "model.latent.dim=8", "dataset=random",
+    "dataset.size=[3,16,16]", "dataset.classes=3", "dataset.n=24", "game.d_steps=2", "observers.progress=null",
+    "observers.grid.n=4", "device=cpu", "model.ema.decay=0.5", "batch_size=5",
+]  # fmt: skip
+
+
+def normed() -> NoiseGame:
+    """The tiny game with this project's batch norms in both networks."""
+    game = tiny.game(d_norm=True, g_norm=True)
+    for name in ("G", "D"):
+        game.nets[name].norm = BatchNorm1d(16)
+    return game
+
+
+class CrowdedD(nn.Module):
+    """Images, several at once, to logits [B]: a D that compares the images of a batch."""
+
+    def __init__(self, pack: int = 1):
+        super().__init__()
+        self.dense = nn.Linear(64 * pack, 16)
+        self.crowd = MinibatchDiscrimination(16, kernels=3)
+        self.out = nn.Linear(19, 1)
+
+    def forward(self, x: Tensor, y: Tensor | None = None) -> Verdict:
+        hidden = torch.tanh(self.dense(x.flatten(1)))
+        return Verdict(self.out(self.crowd(hidden)).squeeze(1), features=[hidden])
+
+
+def crowded(pack: int = 1) -> NoiseGame:
+    """A game whose D compares the images of a batch, and whose losses do, too."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(7)
+        nets = {"G": tiny.TinyG(), "D": CrowdedD(pack)}
+    penalties = {"fm": FeatureMatching(), "pt": PullingAway()}
+    loss = RelativisticAverage() if pack == 1 else Hinge(flip=0.3)
+    return NoiseGame(nets, loss, penalties, Latent(dim=4), pack=pack)
+
+
+GAMES: dict[str, Callable[[], NoiseGame]] = {
+    "penalties": lambda: tiny.game(penalties=PENALTIES),
+    "norms": normed,
+    "average": lambda: tiny.game(RelativisticAverage(kind="hinge"), {"dragan": Dragan()}),
+    "top": lambda: tiny.game(Hinge(top=0.4, flip=0.3)),
+    "crowded": crowded,
+    "packed": lambda: crowded(pack=2),
+}
+
+
+def sizes(name: str) -> tuple[int, int]:
+    """An even deal, and an uneven one: rows of 3 and 4, packs of 2 and 3."""
+    return (12, 10) if name == "packed" else (12, 7)
+
+
+def trained(name: str, world: World, batch_size: int) -> tuple[Engine, list[dict[str, Tensor]]]:
+    """Three steps of a game, in float64."""
+    engine = tiny.engine(GAMES[name](), dtype=torch.float64, sgd=True, batch_size=batch_size, world=world)
+    return engine, [engine.step() for _ in range(3)]
 
 
 def rank(number: int, folder: str) -> None:
-    """One of two ranks: three steps, then its weights into a file."""
+    """One of two ranks: three steps of each game, then its weights into a file."""
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=number, world_size=2)
-    engine = tiny.engine(
-        tiny.game(penalties=PENALTIES), dtype=torch.float64, sgd=True, micro_batch=3, world=World.of_group()
-    )
-    logs = [engine.step() for _ in range(3)]
-    torch.save({"weights": tiny.weights(engine.game), "logs": logs}, Path(folder) / f"{number}.pt")
+    found = dict[str, dict[str, object]]()
+    for name in GAMES:
+        for batch_size in sizes(name):
+            engine, logs = trained(name, World.of_group(), batch_size)
+            found[f"{name} {batch_size}"] = {"weights": tiny.weights(engine.game), "logs": logs}
+    torch.save(found, Path(folder) / f"{number}.pt")
     dist.destroy_process_group()
 
 
@@ -34,11 +109,133 @@ def rank(number: int, folder: str) -> None:
 def test_two_ranks_are_one(tmp_path: Path) -> None:
     mp.spawn(rank, args=(str(tmp_path),), nprocs=2)
     first, second = (torch.load(tmp_path / f"{n}.pt", weights_only=True) for n in (0, 1))
-    engine = tiny.engine(tiny.game(penalties=PENALTIES), dtype=torch.float64, sgd=True)
-    logs = [engine.step() for _ in range(3)]
-    assert torch.equal(first["weights"], second["weights"])
-    torch.testing.assert_close(first["weights"], tiny.weights(engine.game), rtol=0, atol=1e-12)
-    for ours, theirs in zip(logs, first["logs"], strict=True):
-        assert ours.keys() == theirs.keys()
-        for name in ours:
-            torch.testing.assert_close(theirs[name].double(), ours[name].double(), rtol=1e-5, atol=1e-6)
+    for name in GAMES:
+        for batch_size in sizes(name):
+            one, two = (found[f"{name} {batch_size}"] for found in (first, second))
+            engine, logs = trained(name, World(), batch_size)
+            assert torch.equal(one["weights"], two["weights"])
+            # Features are compared in float32.
+            near = 1e-8 if name in ("crowded", "packed") else 1e-12
+            torch.testing.assert_close(one["weights"], tiny.weights(engine.game), rtol=0, atol=near)
+            for ours, theirs in zip(logs, one["logs"], strict=True):
+                assert ours.keys() == theirs.keys()
+                for key in ours:
+                    torch.testing.assert_close(theirs[key].double(), ours[key].double(), rtol=1e-5, atol=1e-6)
+
+
+# -- the command itself ------------------------------------------------------------------------------------------------
+
+
+def start(*words: str, cwd: Path, launch: tuple[str, ...] = ()) -> subprocess.Popen[bytes]:
+    """`gan WORDS` on two ranks; what is said goes into cwd/said."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", *launch]
+    paths = os.pathsep.join([str(Path(__file__).parent.parent), os.environ.get("PYTHONPATH", "")])
+    env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": paths}
+    with (cwd / "said").open("w") as said:
+        return subprocess.Popen([*command, "-m", "gancli", *words], cwd=cwd, env=env, stdout=said, stderr=said)
+
+
+def worker(job: subprocess.Popen[bytes], number: int) -> int:
+    """The process id of a rank."""
+    for place in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int((place / "stat").read_text().rpartition(")")[2].split()[1])
+            if parent == job.pid and f"\0RANK={number}\0".encode() in (place / "environ").read_bytes():
+                return int(place.name)
+        except OSError:
+            continue
+    raise AssertionError(f"no rank {number}")
+
+
+def until(happened: Callable[[], bool], job: subprocess.Popen[bytes], said: Path) -> None:
+    end = time.monotonic() + 240
+    while not happened():
+        assert job.poll() is None, said.read_text()
+        assert time.monotonic() < end, said.read_text()
+        time.sleep(0.02)
+
+
+def lines(path: Path) -> int:
+    return path.read_text().count("\n") if path.exists() else 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("keys", [[*TINY, "batch_size=6"], PROJECTION], ids=["dcgan", "projection"])
+def test_the_command_on_two_ranks_is_the_command_on_one(gan: Gan, tmp_path: Path, keys: list[str]) -> None:
+    keys = [*keys, "observers.metrics.every=1", "steps=5"]
+    job = start("train", *keys, "run_dir=two", cwd=tmp_path)
+    assert gan("train", *keys, "run_dir=one").code == 0
+    assert job.wait(timeout=300) == 0, (tmp_path / "said").read_text()
+    one, two = rows(tmp_path / "one"), rows(tmp_path / "two")
+    assert len(one) == len(two) == 5
+    for ours, theirs in zip(one, two, strict=True):
+        assert theirs == pytest.approx(ours, rel=1e-6, abs=1e-6)
+    about = json.loads((tmp_path / "two" / "run.json").read_text())
+    assert (about["world"], about["backend"], about["status"]) == (2, "gloo", "finished")
+    said = (tmp_path / "said").read_text()
+    assert said.count("finished at step 5") == 1
+    assert "batch norm takes its statistics over all ranks" in said
+
+
+@pytest.mark.slow
+def test_a_killed_rank_changes_nothing(tmp_path: Path) -> None:
+    keys = [*TINY, "steps=60", "observers.checkpoints.every=10", "observers.metrics.every=1", "observers.alarms=null"]
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    alone = start("train", *keys, cwd=tmp_path / "a")
+    assert alone.wait(timeout=300) == 0, (tmp_path / "a" / "said").read_text()
+    job = start("train", *keys, cwd=tmp_path / "b", launch=("--max-restarts=1",))
+    said, runs = tmp_path / "b" / "said", tmp_path / "b" / "outputs" / "train"
+    until(lambda: any(lines(path) > 24 for path in runs.glob("*/metrics.jsonl")), job, said)
+    os.kill(worker(job, 1), signal.SIGKILL)
+    assert job.wait(timeout=300) == 0, said.read_text()
+    (killed,), (undisturbed,) = runs.iterdir(), (tmp_path / "a" / "outputs" / "train").iterdir()
+    assert "resumed at step" in (killed / "log.txt").read_text()
+    assert "rank 1 is gone" in said.read_text()
+    same_run(undisturbed, killed, 60)
+
+
+@pytest.mark.slow
+def test_a_rank_that_stops_ends_the_others_in_words(tmp_path: Path) -> None:
+    keys = [*TINY, "steps=100000", "observers.metrics.every=1", "device.timeout=6", "run_dir=run"]
+    job = start("train", *keys, cwd=tmp_path)
+    said = tmp_path / "said"
+    until(lambda: lines(tmp_path / "run" / "metrics.jsonl") > 2, job, said)
+    stopped = worker(job, 1)
+    os.kill(stopped, signal.SIGSTOP)
+    began = time.monotonic()
+    try:
+        until(lambda: "gan: rank 1 has given no sign of life for 6 s" in said.read_text(), job, said)
+        assert time.monotonic() - began < 30
+    finally:
+        os.kill(stopped, signal.SIGKILL)
+    assert job.wait(timeout=120) == 1
+    about = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert about["status"] == "failed"
+    assert about["reason"].startswith("rank 1 has given no sign of life")
+    assert said.read_text().count("gan: ") == 1
+
+
+@pytest.mark.slow
+def test_samples_and_scores_of_two_ranks_are_those_of_one(
+    gan: Gan, trained_run: Path, weights_file: Path, tmp_path: Path
+) -> None:
+    drawing = ["sample", f"run={trained_run}", "n=70", "device=cpu", "format=npz"]
+    judging = ["eval", f"run={trained_run}", f"extractor.weights={weights_file}", "metrics=[fid,kid]", "n=40"]
+    judging += ["n_real=24", "metrics.kid.subset_size=6", "device=cpu"]
+    for words in (drawing, judging):
+        job = start(*words, f"run_dir=two-{words[0]}", cwd=tmp_path)
+        assert gan(*words, f"run_dir=one-{words[0]}").code == 0
+        assert job.wait(timeout=300) == 0, (tmp_path / "said").read_text()
+    one, two = ((tmp_path / f"{count}-sample" / "samples.npz").read_bytes() for count in ("one", "two"))
+    assert one == two
+    first, second = (json.loads((tmp_path / f"{count}-eval" / "results.json").read_text()) for count in ("one", "two"))
+    assert (first["fid"], first["kid"], first["protocol_id"]) == (second["fid"], second["kid"], second["protocol_id"])
+
+
+@pytest.fixture
+def trained_run(trained: Path, tmp_path: Path) -> Path:
+    """A copy of the trained run that results may be written to."""
+    import shutil
+
+    return Path(shutil.copytree(trained, tmp_path / "run"))

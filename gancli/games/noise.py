@@ -13,6 +13,7 @@ from torch.nn.functional import cross_entropy
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from gancli.augment.augment import Augment
+from gancli.dist import gathered
 from gancli.errors import CombinationError, ConfigError
 from gancli.games.game import Batch, Couples, Game, Move, Outcome
 from gancli.losses.adversarial import AdversarialLoss, Energy
@@ -213,9 +214,10 @@ class NoiseGame(Game):
         share = self.loss.top_at(self._seen)
         if share == 1:
             return fake, real
+        fake = gathered(fake)  # the best of the whole batch
         scores = fake.detach().flatten(1).mean(1) if fake.dim() > 1 else fake.detach()
         kept = scores.topk(max(1, math.ceil(share * len(fake)))).indices
-        return fake[kept], real[kept] if real is not None and self.loss.paired else real
+        return fake[kept], gathered(real)[kept] if real is not None and self.loss.paired else real
 
     def _class_loss(self, name: str, told: Sequence[tuple[Verdict, Tensor | None]]) -> dict[str, Tensor]:
         """The auxiliary classifier's cross entropy over some sources, where D has one."""

@@ -12,6 +12,7 @@ from typing import ClassVar, Literal
 from torch import Tensor
 from torch.nn.functional import relu, softplus
 
+from gancli.dist import gathered
 from gancli.errors import ConfigError
 
 Couples = int | Literal["all"]  # samples that a value depends on together
@@ -293,11 +294,13 @@ class RelativisticAverage(AdversarialLoss):
 
     def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
         """E f(l(x) - E l(G(z))) + E f(E l(x) - l(G(z)))."""
+        real, fake = gathered(real), gathered(fake)
         return self._better(real - fake.mean()) + self._better(real.mean() - fake)
 
     def generator(self, fake: Tensor, real: Tensor | None = None) -> Tensor:
         """The same with the kinds exchanged."""
         assert real is not None  # needs_real
+        real, fake = gathered(real), gathered(fake)
         return self._better(fake - real.mean()) + self._better(fake.mean() - real)
 
     def _better(self, difference: Tensor) -> Tensor:

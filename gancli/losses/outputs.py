@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from gancli.augment.transforms import jitter
+from gancli.dist import gathered
 from gancli.errors import ConfigError
 from gancli.losses.penalties import Context, Penalty
 
@@ -230,7 +231,7 @@ class FeatureMatching(Penalty):
         real, fake = (context.verdicts[name].features for name in ("real", "fake"))
         assert real is not None
         assert fake is not None
-        return (real[-1].detach().float().mean(0) - fake[-1].float().mean(0)).square().sum()
+        return (gathered(real[-1].detach().float()).mean(0) - gathered(fake[-1].float()).mean(0)).square().sum()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -255,7 +256,7 @@ class PullingAway(Penalty):
         """Over all ordered pairs of different rows."""
         features = context.verdicts["fake"].features
         assert features is not None  # needs_features
-        rows = torch.nn.functional.normalize(features[-1].float(), dim=1)
+        rows = gathered(torch.nn.functional.normalize(features[-1].float(), dim=1))
         cosines = (rows @ rows.t()).square()
         n = len(rows)
         return (cosines.sum() - cosines.diagonal().sum()) / max(1, n * (n - 1))

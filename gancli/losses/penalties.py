@@ -9,6 +9,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from gancli.dist import gathered
 from gancli.errors import ConfigError
 from gancli.losses.adversarial import Couples
 from gancli.nets.verdict import Verdict
@@ -225,8 +226,9 @@ class Dragan(Penalty):
         assert real is not None
         noise = as_factor(context.rng.uniform("dragan", *real.shape[1:]), real)
         share = as_factor(context.rng.uniform("dragan share"), real)
+        spread = gathered(real).std(correction=0)
         slopes = torch.linalg.vector_norm(
-            input_gradient(context.judge, real + share * self.reach * real.std(correction=0) * noise, context.y), dim=1
+            input_gradient(context.judge, real + share * self.reach * spread * noise, context.y), dim=1
         )
         result: Tensor = (slopes - 1).square().mean()
         return result

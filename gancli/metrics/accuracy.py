@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from gancli.data.source import Source
+from gancli.dist import World
 from gancli.errors import MetricError
 from gancli.metrics.classifier import VERSION, Classifier, obtain
 from gancli.metrics.metric import LabelMetric, Report
@@ -49,7 +50,8 @@ class ClassAccuracy(LabelMetric):
                 f"metrics=class_accuracy needs a data set of two classes at least and {source.name} has"
                 f" {len(source.classes)}: leave it out of metrics"
             )
-        self._classifier, self._names = obtain(source, self.images, progress), source.classes
+        self._classifier = World.of_group().from_first(lambda: obtain(source, self.images, progress))
+        self._names = source.classes
         self._right = torch.zeros(2, len(self._names), dtype=torch.int64)
 
     def see(self, images: Tensor, labels: Tensor) -> None:
@@ -63,6 +65,7 @@ class ClassAccuracy(LabelMetric):
         """class_accuracy and classifier_accuracy; class_accuracy_by_class in the details."""
         assert self._classifier is not None
         assert self._right is not None
+        World.of_group().sum([self._right])
         right, asked = self._right.tolist()
         by_class = {n: r / a for n, r, a in zip(self._names, right, asked, strict=True) if a}
         scores = {"class_accuracy": sum(right) / sum(asked), "classifier_accuracy": self._classifier.accuracy}

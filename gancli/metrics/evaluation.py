@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from gancli.data.source import Source
+from gancli.dist import World
 from gancli.errors import MetricError
 from gancli.metrics.extractor import Extractor
-from gancli.metrics.images import ImageSet, Progress, extract
+from gancli.metrics.images import CHUNK, ImageSet, Progress, extract
 from gancli.metrics.metric import LabelMetric, Metric
 
 
@@ -94,20 +95,28 @@ class Evaluator:
     def _score(self, fake: ImageSet, extractor: Extractor) -> tuple[dict[str, float], dict[str, Any]]:
         """Features of the samples, which the metrics by label see on their way, then every metric."""
         assert self._features is not None
-        watched = replace(fake, chunks=lambda: self._seen(fake)) if self.by_label else fake
-        features = extract(watched, extractor, self.progress, "samples")
-        values = score(self.by_features, features, self._features, extractor, self.progress)
+        features = extract(self._watched(fake) if self.by_label else fake, extractor, self.progress, "samples")
+        real = self._features
+        values = World.of_group().from_first(lambda: score(self.by_features, features, real, extractor, self.progress))
         more, details = self._finish()
         return values | more, details
 
     def _watch(self, fake: ImageSet) -> tuple[dict[str, float], dict[str, Any]]:
         """Samples that only the metrics by label look at."""
-        done = 0
+        done, world = 0, World.of_group()
+        if world.size > 1 and fake.part is not None:
+            fake = fake.part(*world.rows(fake.n, CHUNK))
         for images in self._seen(fake):
             done += len(images)
             if self.progress is not None:
                 self.progress("samples", done, fake.n)
         return self._finish()
+
+    def _watched(self, fake: ImageSet) -> ImageSet:
+        """The same images, shown to the metrics by label on their way; a part of them, too."""
+        part = fake.part
+        cut = None if part is None else lambda start, stop: self._watched(part(start, stop))
+        return replace(fake, chunks=lambda: self._seen(fake), part=cut)
 
     def _seen(self, fake: ImageSet) -> Iterator[Tensor]:
         assert fake.labelled is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -10,12 +11,14 @@ import torch
 from torch import Tensor
 
 from gancli.data.source import Source, order
+from gancli.dist import World
 from gancli.errors import MetricError
 from gancli.metrics.extractor import Extractor
 
 Progress = Callable[[str, int, int], None]  # what is going on, how much is done, of how much
 
 _CHUNK = 256  # rows read at once
+CHUNK = 32  # samples are drawn so many at once: a rank's share begins at a multiple
 
 
 class Sampler(Protocol):
@@ -24,8 +27,8 @@ class Sampler(Protocol):
     @property
     def shape(self) -> tuple[int, ...]: ...
 
-    def labelled_images(self, n: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """uint8 [B, C, H, W] and the classes asked for, int64 [B]; n in all."""
+    def labelled_images(self, n: int, seed: int, *, first: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """uint8 [B, C, H, W] and the classes asked for, int64 [B]; numbers `first` to n."""
 
     def protocol(self) -> dict[str, Any]:
         """Where the samples come from, as plain JSON values."""
@@ -37,6 +40,7 @@ class ImageSet:
 
     chunks: begins anew at each call; uint8 [B, C, H, W] of any B, n in all. protocol: where they come from, as plain
     JSON values. labelled: the same images with their classes, int64 [B], where they were asked for by class.
+    part: the images [start, stop) as a set of their own, for several ranks; None where they cannot be told apart.
     Raises MetricError for a shape that no image has.
     """
 
@@ -45,6 +49,7 @@ class ImageSet:
     chunks: Callable[[], Iterator[Tensor]]
     protocol: Mapping[str, Any] = field(default_factory=dict)
     labelled: Callable[[], Iterator[tuple[Tensor, Tensor]]] | None = None
+    part: Callable[[int, int], ImageSet] | None = None
 
     def __post_init__(self) -> None:
         if len(self.shape) != 3:
@@ -70,29 +75,52 @@ def from_source(source: Source, n: int | None, seed: int, *, exact: bool = False
     index = order(len(source), seed, "evaluation")[:count]
     index.sort()  # a memory map is read forwards, and a whole set in the order that other tools read it
 
-    def chunks() -> Iterator[Tensor]:
-        for start in range(0, count, _CHUNK):
-            yield source.rows(index[start : start + _CHUNK])[0]
-
     told = {"name": source.name, "images": len(source), "shape": list(source.shape), "fingerprint": source.fingerprint}
-    return ImageSet(count, source.shape, chunks, {**told, "seed": seed, **facts})
+    told |= {"seed": seed, **facts}
+
+    def part(first: int, last: int) -> ImageSet:
+        def chunks() -> Iterator[Tensor]:
+            for start in range(first, last, _CHUNK):
+                yield source.rows(index[start : min(start + _CHUNK, last)])[0]
+
+        return ImageSet(last - first, source.shape, chunks, told, part=part)
+
+    return part(0, count)
 
 
 def from_sampler(sampler: Sampler, n: int, seed: int, labelled: bool = False) -> ImageSet:
     """n samples of a trained generator, drawn as they are looked at; labelled: by class."""
 
-    def pairs() -> Iterator[tuple[Tensor, Tensor]]:
-        return sampler.labelled_images(n, seed)
-
     told = {"shape": list(sampler.shape), "seed": seed, **sampler.protocol()}
-    return ImageSet(n, sampler.shape, lambda: (x for x, _ in pairs()), told, pairs if labelled else None)
+
+    def part(first: int, last: int) -> ImageSet:
+        def pairs() -> Iterator[tuple[Tensor, Tensor]]:
+            return sampler.labelled_images(last, seed, first=first)
+
+        def chunks() -> Iterator[Tensor]:
+            return (x for x, _ in pairs())
+
+        return ImageSet(last - first, sampler.shape, chunks, told, pairs if labelled else None, part)
+
+    return part(0, n)
 
 
 def extract(images: ImageSet, extractor: Extractor, progress: Progress | None = None, what: str = "images") -> Tensor:
     """The features of every image, float32 [n, dim] on the CPU; one batch of images is held at a time.
 
-    Raises MetricError where the images are not as many, or not of the kind, as their set says, or features not finite.
+    Of several ranks each looks at its share, cut so that every image meets the same neighbours as on one rank, and all
+    get all features. Raises MetricError where the images are not as many, or not of the kind, as their set says, or
+    features not finite.
     """
+    world, unit = World.of_group(), math.lcm(CHUNK, extractor.batch_size)
+    if world.size > 1 and images.part is not None:
+        own = _extract(images.part(*world.rows(images.n, unit)), extractor, progress, what)
+        return world.joined(own, images.n, unit)
+    return _extract(images, extractor, progress, what)
+
+
+def _extract(images: ImageSet, extractor: Extractor, progress: Progress | None, what: str) -> Tensor:
+    """As `extract`, by this rank alone."""
     features = torch.empty(images.n, extractor.dim)
     done = 0
     for batch in batches(images.chunks(), extractor.batch_size):

@@ -51,7 +51,7 @@ class LabelMetric(Metric):
 
     @abstractmethod
     def finish(self) -> tuple[dict[str, float], dict[str, Any]]:
-        """Results by name and details (plain JSON values) of all samples seen since the last call."""
+        """Results by name and details (plain JSON values) of all samples seen since the last call, by any rank."""
 
     def score(self, fake: Tensor, real: Tensor, extractor: Extractor) -> dict[str, float]:
         """Nothing can be told from features."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from torch import Tensor
@@ -116,7 +116,13 @@ class RunView:
 
 
 class Observer:
-    """Looks at a run at its own cadence."""
+    """Looks at a run at its own cadence.
+
+    everywhere: of several ranks, all call it, at the same steps and before the observers of rank 0 alone, so that it
+    may share work out by `view.engine.world`. Any rank's Stop ends the run; its other events count on rank 0.
+    """
+
+    everywhere: ClassVar[bool] = False
 
     def open(self, view: RunView) -> None:
         """Called once before the first step."""

@@ -10,11 +10,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gancli import rundir
+from gancli import ranks, rundir
 from gancli.build import make, make_as
 from gancli.charts import Panel, chart
 from gancli.data.folder import folder as folder_source
 from gancli.data.source import Source
+from gancli.dist import World
 from gancli.errors import ConfigError, DataError, MetricError
 from gancli.files import write_json
 from gancli.metrics.evaluation import Evaluator
@@ -55,8 +56,10 @@ def run(config: Mapping[str, Any], overrides: Sequence[str]) -> Path:
             _judge_run(settings, found.truncated(threshold), of_run, values)
         values |= {"protocol_id": protocol_id(values["protocol"])} | ({"step": found.step} if found else {})
         values["protocol"] |= rundir.environment() | {"seconds": values.pop("seconds")}
-        if found is not None:
+        if found is not None and World.of_group().first:
             _into_run(found, values)
+    if not World.of_group().first:
+        return Path()  # rank 0 writes
     name = Path(settings.input or "").name if found is None else found.run.name
     folder = rundir.new_directory("eval", found.name if found else name, settings.run_dir)
     if isinstance(settings.truncation, list):
@@ -70,10 +73,12 @@ def run(config: Mapping[str, Any], overrides: Sequence[str]) -> Path:
 
 def _judge_images(settings: EvalSettings, found: Sampler | None, metrics: Sequence[Metric]) -> list[dict[str, Any]]:
     """What metrics of images say, for each threshold, with the protocol. Raises GanError."""
-    judged, real, source = _sets(settings, found, any(isinstance(m, LabelMetric) for m in metrics))
     extractor: Extractor | None = None
-    if not all(isinstance(m, LabelMetric) for m in metrics):
-        extractor = make(settings.extractor, "extractor")
+    with ranks.one_first():
+        judged, real, source = _sets(settings, found, any(isinstance(m, LabelMetric) for m in metrics))
+        if not all(isinstance(m, LabelMetric) for m in metrics):
+            extractor = make(settings.extractor, "extractor")
+    if extractor is not None:
         extractor.to(compute(settings).device)
     evaluator = Evaluator(metrics, real, extractor, source, progress=reporter())
     results = []

@@ -103,7 +103,7 @@ def attention(
                 f"{sampler.run.name} has no attention in its generator: train one that has, such as model=sagan,"
                 " or model.attention=[16]"
             )
-        images = to_uint8(sampler.render(sampler.latents(seeds), y))
+        images = to_uint8(sampler.draw(sampler.latents(seeds), y))  # here, where it is looked into
     sheets = {}
     for layer, inputs in kept.items():
         x = inputs[0][: len(images)]

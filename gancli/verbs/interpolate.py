@@ -11,6 +11,7 @@ from torch import Tensor
 
 from gancli import pictures
 from gancli.build import make_as
+from gancli.dist import World
 from gancli.errors import ConfigError
 from gancli.sampling import Sampler, path, to_uint8
 from gancli.settings import InterpolateSettings
@@ -29,6 +30,8 @@ def run(config: Mapping[str, Any], overrides: Sequence[str]) -> Path:
     second = 0 if settings.axis == "class" else 1  # where only the class moves, a path ends at the latent it began with
     latents = torch.cat([path(ends[2 * row], ends[2 * row + second], frames, settings.mode) for row in range(rows)])
     images = to_uint8(found.render(latents, labels))
+    if not World.of_group().first:
+        return Path()  # rank 0 writes
     folder = directory(
         "interpolate",
         settings,

@@ -37,7 +37,23 @@ def reopen(
 
     Raises RunError where it is not the same run any more.
     """
-    which = f"resume={settings.resume}"
+    which, held = f"resume={settings.resume}", list[RunDir]()
+    try:
+        path, state = engine.world.from_first(lambda: _read(settings, config, engine, held))
+        return (held or [RunDir(path)])[0], _take(state, which, settings.steps, facts, engine)
+    except BaseException:
+        for run in held:
+            run.unlock()
+        raise
+
+
+def _read(
+    settings: TrainSettings, config: Mapping[str, Any], engine: Engine, held: list[RunDir]
+) -> tuple[Path, dict[str, Any]]:
+    """The run's place and the state to take up; the run, locked, goes into `held`. Raises RunError."""
+    from gancli import checkpoint
+
+    which, device = f"resume={settings.resume}", "cpu" if engine.world.size > 1 else engine.compute.device
     run, file = rundir.find(str(settings.resume), key="resume")
     changed = differences(run.config(), config)
     if changed:
@@ -45,22 +61,16 @@ def reopen(
             f"{which}: the run was configured otherwise ({'; '.join(changed[:5])}); init= starts a new one from it"
         )
     run.lock()
-    try:
-        return run, _take(run, file, which, settings.steps, facts, engine)
-    except BaseException:
-        run.unlock()
-        raise
-
-
-def _take(run: RunDir, file: Path | None, which: str, steps: int, facts: DataFacts, engine: Engine) -> float:
-    from gancli import checkpoint
-
+    held.append(run)
     if file is not None:
-        state = checkpoint.read(file, engine.compute.device)
-    else:
-        state, wrong = checkpoint.newest(run, engine.compute.device)
-        for problem in wrong:
-            run.say(f"passed over: {problem}")
+        return run.path, checkpoint.read(file, device)
+    state, wrong = checkpoint.newest(run, device)
+    for problem in wrong:
+        run.say(f"passed over: {problem}")
+    return run.path, state
+
+
+def _take(state: Mapping[str, Any], which: str, steps: int, facts: DataFacts, engine: Engine) -> float:
     if state["data"]["fingerprint"] != facts.fingerprint:
         raise RunError(f"{which}: the data set {facts.name} has changed since the run was trained on it")
     if state["step"] >= steps:
@@ -94,8 +104,12 @@ def start_from(which: str, engine: Engine) -> None:
     """Take another run's weights, and nothing else of it. Raises RunError where they do not fit."""
     from gancli import checkpoint
 
-    run, file = rundir.find(which, key="init")
-    state = checkpoint.read(file or run.checkpoint("last"), engine.compute.device)
+    def found() -> dict[str, Any]:
+        run, file = rundir.find(which, key="init")
+        device = "cpu" if engine.world.size > 1 else engine.compute.device
+        return checkpoint.read(file or run.checkpoint("last"), device)
+
+    state = engine.world.from_first(found)
     try:
         engine.game.load_state_dict(state["game"])
         for name, net in engine.averages.items():

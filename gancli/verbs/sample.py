@@ -12,6 +12,7 @@ from torch import Tensor
 
 from gancli import pictures
 from gancli.build import make_as
+from gancli.dist import World
 from gancli.errors import ConfigError
 from gancli.files import whole_file
 from gancli.sampling import Sampler, to_uint8
@@ -38,6 +39,8 @@ def run(config: Mapping[str, Any], overrides: Sequence[str]) -> Path:
     if points and settings.format == "png":
         images_only(found, "sample format=png")
     samples = found.render(found.latents(pairs), labels)
+    if not World.of_group().first:
+        return Path()  # rank 0 writes
     folder = directory("sample", settings, found.name, _about(found, pairs, labels, bool(seeds)))
     if settings.format == "npz":
         target = _write_npz(folder, samples if points else to_uint8(samples).permute(0, 2, 3, 1), pairs, labels)
@@ -123,6 +126,8 @@ def _arithmetic(settings: SampleSettings, found: Sampler) -> Path:
     if len(wanted) > 1:
         raise ConfigError(f"classes={settings.classes}: arithmetic= is drawn for one class at a time")
     page, chosen = figures.arithmetic(found, settings.arithmetic, wanted[0] if wanted else None, settings.seed)
+    if not World.of_group().first:
+        return Path()
     about = found.protocol() | {"arithmetic": settings.arithmetic, "class": chosen, "noise": figures.NEAR}
     folder = directory("sample", settings, found.name, about)
     pictures.save_png(folder / "arithmetic.png", page)
@@ -134,6 +139,8 @@ def _attention(
     settings: SampleSettings, found: Sampler, pairs: Sequence[tuple[int, int]], labels: Tensor | None
 ) -> Path:
     images_only(found, "sample attention=true")
+    if not World.of_group().first:
+        return Path()
     points = figures.POINTS if settings.points is None else settings.points
     sheets = figures.attention(found, pairs, labels, points)
     about = _about(found, pairs, labels) | {"points": [list(p) for p in points], "layers": list(sheets)}

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -17,11 +16,13 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from gancli import assemble, checkpoint, device, rundir
+from gancli import assemble, checkpoint, device, ranks, rundir
 from gancli.assemble import DataFacts
 from gancli.build import make, make_as
+from gancli.dist import World
 from gancli.engine import Engine
-from gancli.errors import ConfigError, DeviceError, GanError, Interrupted, RunError
+from gancli.errors import ConfigError, DeviceError, GanError, Interrupted, RankError, RunError
+from gancli.nets.layers.norms import AcrossRanks
 from gancli.observers.observer import Alarm, Event, Film, Keep, Observer, Picture, Row, RunView, Stop, diverged
 from gancli.pictures import save_film, save_png
 from gancli.rundir import RunDir
@@ -46,6 +47,11 @@ class Session:
     stop: Stop | None = None
     wanted: list[str] = field(default_factory=list)  # signals that came in
 
+    @property
+    def world(self) -> World:
+        """Who trains together; the first of them writes and speaks."""
+        return self.engine.world
+
 
 def run(config: Mapping[str, Any], overrides: Sequence[str]) -> Path:
     """Train as configured; returns the run directory. Nothing is written before all parts stand and a step was tried.
@@ -53,16 +59,21 @@ def run(config: Mapping[str, Any], overrides: Sequence[str]) -> Path:
     Raises GanError; Interrupted where a signal ended the run, which is then saved.
     """
     settings = make_as(TrainSettings, config, "")
+    own = ranks.own_run(settings.run_dir, World.of_group())
+    if own is not None and own[1] == "finished":
+        return own[0]  # restarted when all was done
+    settings = settings if own is None else _again(settings, own[0])
     _refuse(settings)
     compute = device.resolve(
         make_as(device.DeviceChoice, settings.device, "device"),
         make_as(device.PrecisionChoice, settings.precision, "precision"),
     )
-    source = assemble.data(settings)
+    with ranks.one_first():
+        source = assemble.data(settings)
     facts = DataFacts.of(source)
     engine = assemble.engine(settings, source, assemble.game(config, facts), compute)
     observers = [make(node, f"observers.{name}") for name, node in settings.observers.items() if node is not None]
-    notes = [*compute.notes, *split_notes(engine)]
+    notes = [*compute.notes, *rank_notes(engine), *split_notes(engine)]
     if settings.compile and settings.steps:
         notes += device.compile_networks(dict(engine.game.nets.items()), twice=engine.game.twice, device=compute.device)
 
@@ -74,7 +85,10 @@ def run(config: Mapping[str, Any], overrides: Sequence[str]) -> Path:
             _train(session)
         except BaseException as error:
             reason = str(error) if isinstance(error, GanError) else f"{type(error).__name__}: {error}"
-            session.run.update(status="failed", reason=" ".join(reason.split()), step=engine.step_number)
+            if session.world.first:
+                session.run.update(status="failed", reason=" ".join(reason.split()), step=engine.step_number)
+            if isinstance(error, RankError):
+                raise RankError(f"{error}; go on with: resume={session.run.path}") from None
             raise
         finally:
             session.run.unlock()
@@ -86,8 +100,6 @@ def run(config: Mapping[str, Any], overrides: Sequence[str]) -> Path:
 def _refuse(settings: TrainSettings) -> None:
     """Raise for what can be told from the settings alone."""
     assemble.check_sections(settings)
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise DeviceError("gan train runs in one process so far and was started in several: start it without torchrun")
     if settings.resume and settings.run_dir:
         raise ConfigError("resume= goes on in the run's own directory: leave run_dir out")
     rundir.refuse_taken(settings.run_dir)
@@ -110,9 +122,21 @@ def _session(
     if settings.init:
         start_from(settings.init, engine)
     estimate = _rehearse(engine) if settings.steps else 0.0
-    new = RunDir(rundir.new_directory("train", f"{settings.model['name']}-{facts.name}", settings.run_dir))
-    new.lock()
+    called = f"{settings.model['name']}-{facts.name}"
+    new = RunDir(engine.world.from_first(lambda: rundir.new_directory("train", called, settings.run_dir)))
+    if engine.world.first:
+        new.lock()
+        if ranks.job():  # from now on a restart finds it
+            new.update(status="starting", job=ranks.job())
     return Session(*parts, new, about, 0.0, estimate, wanted=wanted)
+
+
+def _again(settings: TrainSettings, own: Path) -> TrainSettings:
+    """Settings that go on with this job's own run after torchrun restarted it; one without a checkpoint begins anew."""
+    if RunDir(own).listing():
+        return replace(settings, resume=str(own), run_dir=None, init=None)
+    (own / "run.json").unlink(missing_ok=True)
+    return replace(settings, run_dir=str(own))
 
 
 def _rehearse(engine: Engine) -> float:
@@ -126,10 +150,25 @@ def _rehearse(engine: Engine) -> float:
 
 def split_notes(engine: Engine) -> list[str]:
     """What splitting a batch changes: batch norm sees the micro-batch only; everything else stays the same."""
-    split = engine.micro_batch is not None and engine.micro_batch < engine.batch_size
+    world = engine.world
+    split = engine.micro_batch is not None and engine.micro_batch * world.size < engine.batch_size
     if split and any(isinstance(m, _BatchNorm) for m in engine.game.modules()):
-        return [f"micro_batch={engine.micro_batch}: batch norm takes its statistics over so many images"]
+        each = " of every rank" if world.size > 1 else ""
+        return [f"micro_batch={engine.micro_batch}: batch norm takes its statistics over so many images{each}"]
     return []
+
+
+def rank_notes(engine: Engine) -> list[str]:
+    """How many ranks share a batch, over what, and what batch norm makes of it."""
+    world, norms = engine.world, [m for m in engine.game.modules() if isinstance(m, _BatchNorm)]
+    if world.size == 1:
+        return []
+    start, stop = world.rows(engine.batch_size, engine.unit)
+    notes = [f"{world.size} ranks over {ranks.backend()}, about {stop - start} of {engine.batch_size} images each"]
+    if norms:
+        shared = all(isinstance(m, AcrossRanks) for m in norms)
+        notes.append(f"batch norm takes its statistics over {'all ranks' if shared else 'each rank alone'}")
+    return notes
 
 
 def parameters(nets: Iterable[nn.Module]) -> int:
@@ -139,6 +178,8 @@ def parameters(nets: Iterable[nn.Module]) -> int:
 
 def _open(session: Session, overrides: Sequence[str], notes: list[str]) -> None:
     """Write down what this run is before its first step."""
+    if not session.world.first:
+        return
     run, engine, settings = session.run, session.engine, session.settings
     if session.resumed:
         run.forget_after(engine.step_number)
@@ -150,7 +191,8 @@ def _open(session: Session, overrides: Sequence[str], notes: list[str]) -> None:
         "note": settings.note,
     }
     data = session.facts.plain() | {"images": len(engine.streams["real"].source)}
-    place = {"device": str(engine.compute.device), "notes": notes}
+    place = {"device": str(engine.compute.device), "world": session.world.size, "backend": ranks.backend()}
+    place |= {"job": ranks.job(), "notes": notes}
     run.write_config(session.config)
     run.update(**state, **session.about, **place, data=data, overrides=list(overrides), **rundir.environment())
     counts = " · ".join(f"{name} {count:,} parameters" for name, count in session.about["parameters"].items())
@@ -171,32 +213,49 @@ def _train(session: Session) -> None:
     view = RunView(engine, settings.steps, estimate=session.estimate, began_at=engine.step_number)
     view.final = engine.step_number >= settings.steps
     began, spent = time.perf_counter(), session.spent
+    # Those that all ranks call come first: what rank 0 does alone must not come between them.
+    session.observers.sort(key=lambda observer: not observer.everywhere)
+    session.observers = [o for o in session.observers if o.everywhere or session.world.first]
     try:
         for observer in session.observers:
             observer.open(view)
         if not session.resumed:
             _look(session, view)
             _keep_now(session)  # a checkpoint stands before the first step, whoever looks on
+        _agree(session)
         while not view.final and session.stop is None:
             view.logs = engine.step()
             now = time.perf_counter()
             view.seconds = session.spent = spent + now - began
             late = settings.max_time is not None and now - began >= settings.max_time * 60
-            view.final = engine.step_number >= settings.steps or bool(session.wanted) or late
+            called, late = map(bool, session.world.highest(bool(session.wanted), late))
+            if called and not session.wanted:
+                session.wanted.append("a signal to another rank")
+            view.final = engine.step_number >= settings.steps or called or late
             _look(session, view)
             if late and engine.step_number < settings.steps:
                 session.stop = session.stop or Stop(f"max_time={settings.max_time:g} minutes are over")
+            _agree(session)
         _keep_now(session)
+        _agree(session)
     finally:
         for observer in session.observers:
             observer.close()
     _close(session)
 
 
+def _agree(session: Session) -> None:
+    """Every rank stops where one does, for the same reason."""
+    stop = session.stop
+    if any(session.world.highest(stop is not None)):
+        stops = [each for each in session.world.everyone(stop) if each is not None]
+        session.stop = next((each for each in stops if each.failed), stops[0])
+
+
 def _keep_now(session: Session) -> None:
     """Save this moment, unless it is saved already or the run has failed."""
     failed = session.stop is not None and session.stop.failed
-    if not failed and session.engine.step_number not in session.run.listing():
+    if session.world.first and not failed and session.engine.step_number not in session.run.listing():
         _save_if_finite(session)
 
 
@@ -205,13 +264,17 @@ def _look(session: Session, view: RunView) -> None:
     for observer in session.observers:
         for event in observer.on_step(view):
             _answer(session, view, event)
-            if session.stop and session.stop.failed:
+            if session.stop and session.stop.failed and not observer.everywhere:
                 return
 
 
 def _answer(session: Session, view: RunView, event: Event) -> None:
     run = session.run
-    if isinstance(event, Row):
+    if isinstance(event, Stop):
+        session.stop = event
+    elif not session.world.first:
+        return
+    elif isinstance(event, Row):
         run.append(event.values)
     elif isinstance(event, Picture):
         save_png(run.samples / f"{event.name}.png", event.image)
@@ -220,11 +283,8 @@ def _answer(session: Session, view: RunView, event: Event) -> None:
     elif isinstance(event, Alarm):
         run.append({"step": view.step, "alarm": event.name, "text": event.text})
         _say(run, f"alarm at step {view.step}: {event.text}")
-    elif isinstance(event, Keep):
-        if _save_if_finite(session):
-            _prune(run, event.keep)
-    elif isinstance(event, Stop):
-        session.stop = event
+    elif isinstance(event, Keep) and _save_if_finite(session):
+        _prune(run, event.keep)
 
 
 def _save_if_finite(session: Session) -> bool:
@@ -264,6 +324,10 @@ def _prune(run: RunDir, keep: int | None) -> None:
 def _close(session: Session) -> None:
     """Say how the run ended, in run.json, in the log and to the person."""
     run, step, steps, stop = session.run, session.engine.step_number, session.settings.steps, session.stop
+    if not session.world.first:
+        if stop is not None and stop.failed:
+            raise RunError(stop.reason)  # which rank 0 says
+        return
     if stop is not None and stop.failed:
         kept = max(run.listing().values())
         raise RunError(f"{stop.reason}. The last good checkpoint is {kept}")
@@ -288,6 +352,7 @@ class _Signals:
     def __init__(self, wanted: list[str]):
         self.wanted = wanted
         self.before: dict[int, Any] = {}
+        self.last = 0.0
 
     def __enter__(self) -> None:
         if threading.current_thread() is threading.main_thread():
@@ -299,5 +364,8 @@ class _Signals:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.wanted.append({signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}[signal.Signals(number)])
-        if len(self.wanted) > 1 and number == signal.SIGINT:
+        now, before = time.monotonic(), self.last
+        self.last = now
+        # Of one Ctrl-C a rank hears twice: from the terminal and from torchrun.
+        if len(self.wanted) > 1 and number == signal.SIGINT and (ranks.job() is None or now - before > 1):
             raise KeyboardInterrupt

@@ -7,33 +7,32 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from gancli.nets.layers import replicas
 from gancli.nets.layers.linear import Embedding
 from gancli.nets.layers.recipe import Recipe
-from gancli.nets.layers.together import VirtualBatchNorm
+from gancli.nets.layers.together import MinibatchDiscrimination, VirtualBatchNorm
 
 Kind = Literal["batch", "layer", "virtual", "none"]
 Norm = Callable[[int], nn.Module]
 
 
-class BatchNorm2d(nn.BatchNorm2d):
-    """Batch normalisation of images, [B, C, H, W]; the labels are ignored.
-
-    across: statistics over the batches of all ranks (`share_statistics` switches it on in a whole network).
-    """
+class AcrossRanks(_BatchNorm):
+    """Batch norm that takes its statistics over the batches of all ranks where `share_statistics` says so."""
 
     across = False
 
     def forward(self, input: Tensor, y: Tensor | None = None) -> Tensor:
-        """Normalise each channel over batch and pixels."""
+        """Normalise each channel over batch and pixels; the labels are ignored."""
         if not (self.across and self.training and replicas.ranks() > 1):
             return super().forward(input)
         out, mean, var, count = replicas.normalise(input, self.eps)
         self._track(mean, var * count / (count - 1))
-        if self.weight is None:
-            return out
-        return torch.addcmul(self.bias[:, None, None], out, self.weight[:, None, None])
+        if self.weight is not None:
+            shape = (-1, *[1] * (input.dim() - 2))
+            out = torch.addcmul(self.bias.view(shape), out, self.weight.view(shape))
+        return out.to(input.dtype)
 
     @torch.no_grad()
     def _track(self, mean: Tensor, var: Tensor) -> None:
@@ -46,19 +45,19 @@ class BatchNorm2d(nn.BatchNorm2d):
         self.running_var.lerp_(var, share)
 
 
+class BatchNorm2d(AcrossRanks, nn.BatchNorm2d):
+    """Batch normalisation of images, [B, C, H, W]."""
+
+
+class BatchNorm1d(AcrossRanks, nn.BatchNorm1d):
+    """Batch normalisation of vectors, [B, C]."""
+
+
 def share_statistics(net: nn.Module, across: bool = True) -> None:
-    """Let every batch norm of a network take its statistics over all ranks, or over its own again."""
+    """Let every layer that looks at a whole batch look at that of all ranks, or at its own again; in training mode."""
     for module in net.modules():
-        if isinstance(module, BatchNorm2d):
+        if isinstance(module, (AcrossRanks, MinibatchDiscrimination)):
             module.across = across
-
-
-class BatchNorm1d(nn.BatchNorm1d):
-    """Batch normalisation of vectors, [B, C]; the labels are ignored."""
-
-    def forward(self, input: Tensor, y: Tensor | None = None) -> Tensor:
-        """Normalise each number over the batch."""
-        return super().forward(input)
 
 
 class LabelBatchNorm2d(BatchNorm2d):

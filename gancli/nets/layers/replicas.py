@@ -5,21 +5,24 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from gancli.dist import World, all_reduce
 
 
 def ranks() -> int:
     """How many ranks share a batch."""
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+    return World.of_group().size
 
 
 def normalise(x: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """(x - mean) / sqrt(var + eps) by channel over all ranks' batches, [B, C, ...]; ranks may hold unequal shares.
 
-    Also the mean and variance (biased), [C], and how many numbers they are of, a scalar; these without a gradient.
+    In float32 at least, whatever x is in. Also the mean and variance (biased), [C], and how many numbers they are of, a
+    scalar; these without a gradient.
     """
-    normed, mean, var, count = _Normalise.apply(x, eps)
+    normed, mean, var, count = _Normalise.apply(x if x.dtype == torch.float64 else x.float(), eps)
     return normed, mean, var, count
 
 
@@ -34,10 +37,10 @@ class _Normalise(torch.autograd.Function):
         # Sums of squares around a rank's own mean, joined by Chan's formula: no difference of large numbers.
         spread = (x - _to(mean, x)).square().sum(axes)
         packed = torch.cat([own.view(1), own * mean])
-        dist.all_reduce(packed)
+        all_reduce(packed)
         count, joint = packed[0], packed[1:] / packed[0]
         spread = spread + own * (mean - joint).square()
-        dist.all_reduce(spread)
+        all_reduce(spread)
         var = spread / count
         scale = (var + eps).rsqrt()
         normed = (x - _to(joint, x)) * _to(scale, x)
@@ -46,11 +49,12 @@ class _Normalise(torch.autograd.Function):
         return normed, joint, var, count
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor, None]:
         normed, scale, count = ctx.saved_tensors
         axes = _all_but_channels(grad)
         sums = torch.cat([grad.sum(axes), (grad * normed).sum(axes)])
-        dist.all_reduce(sums)
+        all_reduce(sums)
         along, across = (sums / count).chunk(2)
         return _to(scale, grad) * (grad - _to(along, grad) - normed * _to(across, grad)), None
 

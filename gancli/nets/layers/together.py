@@ -7,6 +7,8 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from gancli.dist import gathered
+
 REFERENCE = 64  # rows of a reference batch
 
 
@@ -22,6 +24,7 @@ class MinibatchDiscrimination(nn.Module):
     """
 
     couples: ClassVar[Literal["all"]] = "all"
+    across = False  # whether the batch is that of all ranks, in training
 
     def __init__(self, width: int, kernels: int, dims: int = 5):
         super().__init__()
@@ -30,7 +33,8 @@ class MinibatchDiscrimination(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[B, width] -> [B, width + kernels]."""
         mapped = torch.einsum("bw,wkd->bkd", x, self.maps)
-        distance = (mapped[:, None] - mapped[None]).abs().sum(3)
+        others = gathered(mapped) if self.across and self.training else mapped
+        distance = (mapped[:, None] - others[None]).abs().sum(3)
         near = (-distance).exp().sum(1) - 1  # less the sample itself
         return torch.cat([x, near], 1)
 
