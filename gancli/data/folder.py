@@ -103,7 +103,7 @@ class Folder:
             kinds = ", ".join(sorted(decode.SUFFIXES))
             remedy = f"type dataset.root={self.top / deeper}" if deeper else f"put images there ({kinds})"
             raise DataError(f"dataset.root={self.top} has no images in it or in its sub-folders: {remedy}")
-        found = loose or [(f"{name}/{file}", *facts) for name in classes for file, *facts in groups[name]]
+        found = loose or [(f"{name}/{file}", size, time) for name in classes for file, size, time in groups[name]]
         labels = None if loose else np.repeat(np.arange(len(classes)), [len(groups[name]) for name in classes])
         return _listing(found, labels, classes, watched)
 
@@ -131,11 +131,12 @@ class Named:
     def listing(self) -> Listing:
         """The files as given. Raises DataError for a missing one."""
         try:
-            stats = [(name, stat.st_size, stat.st_mtime_ns) for name in self.given for stat in [os.stat(self.top / name)]]  # noqa: PTH116
+            facts = [stamp(f"{self.top}/{name}") for name in self.given]
         except OSError as error:
             message = f"{error.filename} cannot be read ({error.strerror}): type dataset.root=PATH with complete data"
             raise DataError(message) from error
-        return _listing(stats, self.labels, list(self.classes), {})
+        found = [(name, size, changed) for name, (changed, size, _) in zip(self.given, facts, strict=True)]
+        return _listing(found, self.labels, list(self.classes), {})
 
     def files(self, listing: Listing) -> Loose:
         """What opens them."""
@@ -157,7 +158,7 @@ class Loose:
 
     def open(self, i: int) -> BinaryIO:
         """The file, opened. Raises OSError."""
-        return open(self.name(i), "rb")  # noqa: PTH123, SIM115
+        return open(self.name(i), "rb")  # noqa: PTH123
 
 
 def _listing(

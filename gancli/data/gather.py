@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Iterator
 from typing import Any, Literal
 
@@ -118,14 +119,13 @@ def _watched(parts: Iterable[Images], count: int, told: str) -> Iterator[Images]
 
 
 def _file(images: Images) -> NDArray[Any] | Rows:
-    import os
-
     return RowFile(images) if isinstance(images, np.memmap) and hasattr(os, "preadv") else images
 
 
 def _natural(files: Files, asked: Shape | None, kind: str) -> Shape:
     """The shape that the files' headers give: see `folder`. `asked` gives the sides where it is there."""
-    channels, sizes, smallest = 1, set(), 1 << 62
+    sizes: set[tuple[int, int]] = set()
+    channels, smallest = 1, 1 << 62
     for found, height, width in decode.headers(files):
         channels, smallest = max(channels, found), min(smallest, height, width)
         if len(sizes) < 2:

@@ -83,7 +83,8 @@ def keep(index: Index, place: Place) -> None:
             np.savez(file, **arrays)  # type: ignore[arg-type]
     except RunError as error:
         raise DataError(
-            f"the index cannot be kept in {index._path.parent} ({error.__cause__}): set XDG_CACHE_HOME to another folder"
+            f"the index cannot be kept in {index._path.parent} ({error.__cause__}): "
+            "set XDG_CACHE_HOME to another folder"
         ) from error
     cache.keep_json(index._path, told)
 
@@ -107,7 +108,7 @@ def _kept(path: Path, place: Place, check: Check) -> Index | None:
         if any(stamp(watched) != before for watched, before in known["watched"].items()):
             return None
         with np.load(path.with_suffix(".npz"), allow_pickle=False) as arrays:
-            labels = arrays["labels"] if "labels" in arrays else None
+            labels = arrays.get("labels")
         count, digest, size = int(known["count"]), str(known["digest"]), int(known["size"])
         return Index(count, digest, list(map(str, known["classes"])), labels, size, None, path)
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
@@ -118,7 +119,7 @@ def _load(path: Path) -> Listing | None:
     known = read_json_or_none(path)
     try:
         with np.load(path.with_suffix(".npz"), allow_pickle=False) as arrays:
-            labels = arrays["labels"] if "labels" in arrays else None
+            labels = arrays.get("labels")
             names = Names(arrays["blob"], arrays["ends"])
             return Listing(names, arrays["sizes"], arrays["where"], labels, known["classes"], known["watched"])
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):

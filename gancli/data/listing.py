@@ -1,4 +1,4 @@
-"""What a folder or an archive holds, in a few arrays: a million names take as many strings' memory only while listing."""
+"""What a folder or an archive holds, in a few arrays."""
 
 from __future__ import annotations
 
@@ -138,9 +138,9 @@ def common_top(names: Sequence[str]) -> str:
     """
     if not names:
         return ""
-    low, high = min(names), max(names)
-    shared = os.path.commonprefix([low, high])
-    return shared[: shared.rfind("/") + 1]
+    low, high = min(names).split("/")[:-1], max(names).split("/")[:-1]
+    same = next((i for i, (a, b) in enumerate(zip(low, high, strict=False)) if a != b), min(len(low), len(high)))
+    return "".join(f"{part}/" for part in low[:same])
 
 
 def by_folders(archive: str, names: Sequence[str]) -> tuple[list[int], NDArray[np.int64] | None, list[str]]:
