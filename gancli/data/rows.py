@@ -82,7 +82,7 @@ class RowFile:
     def __getitem__(self, index: Index) -> Images:
         """Rows of these numbers, uint8 [n, C, H, W]. Raises DataError where the file was cut short meanwhile."""
         rows = np.empty((len(index), *self.shape[1:]), np.uint8)
-        view, size = memoryview(rows).cast("B"), self._size
+        view, size = memoryview(rows.data).cast("B"), self._size
         try:
             for slot, row in enumerate(index.tolist()):
                 self._file.fill(view[slot * size : (slot + 1) * size], self._start + row * size)

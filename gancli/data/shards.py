@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import math
+import re
 import tarfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -72,6 +74,10 @@ def expand(root: str) -> list[Path]:
         raise _missing() from None
     if "://" in root or root.startswith("pipe:"):
         raise DataError(f"dataset.root={root}: shards are read from this machine's disks only: copy them here first")
+    # Counted first: the expansion writes out each range in memory.
+    spans = [abs(int(b) - int(a)) + 1 for a, b in re.findall(r"\{(-?\d{1,30})\.\.(-?\d{1,30})", root)]
+    if math.prod(spans) > MOST_SHARDS:
+        raise DataError(f"dataset.root={root} names more than {MOST_SHARDS:,} shards: make fewer, larger ones")
     try:
         names = list(islice(braceexpand(root), MOST_SHARDS + 1))
     except ValueError:
