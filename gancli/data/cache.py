@@ -8,8 +8,9 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -33,15 +34,70 @@ def cache_dir() -> Path:
 
 def load(key: str) -> tuple[Images, str] | None:
     """This key's images, a memory map uint8 [N, C, H, W], and their SHA-256; None when they are not wholly there."""
-    array, facts = _paths(key)
+    array, beside = _paths(key)
     try:
         images: Images = np.load(array, mmap_mode="r", allow_pickle=False)
-        known = read_json(facts)
+        known = read_json(beside)
         if images.dtype == np.uint8 and list(images.shape) == known["shape"]:
             return images, str(known["sha256"])
     except (OSError, ValueError, EOFError, KeyError, TypeError, RunError):
         pass  # missing or damaged: made again
     return None
+
+
+def facts(key: str) -> tuple[tuple[int, ...], str] | None:
+    """The shape [N, C, H, W] and SHA-256 of images that were decoded once, kept here or not; None where unknown."""
+    try:
+        known = read_json(_paths(key)[1])
+        return tuple(map(int, known["shape"])), str(known["sha256"])
+    except (KeyError, TypeError, ValueError, RunError):
+        return None
+
+
+def note(key: str, shape: tuple[int, ...], parts: Iterable[Images]) -> str:
+    """The SHA-256 of images that arrive in parts and are not kept, written down for `facts`. Raises DataError."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part.tobytes())
+    keep_json(_paths(key)[1], {"shape": list(shape), "sha256": digest.hexdigest()})
+    return digest.hexdigest()
+
+
+def keep_json(path: Path, value: Any) -> None:
+    """A small file of the cache. Raises DataError where it cannot be written."""
+    try:
+        write_json(path, value)
+    except RunError as error:
+        raise DataError(
+            f"{path.parent} cannot be written ({error.__cause__}): set XDG_CACHE_HOME to another folder"
+        ) from error
+
+
+@contextlib.contextmanager
+def alone(key: str) -> Iterator[None]:
+    """One process at a time makes the same images; the others wait for it, then find them made.
+
+    What a killed one left half-written is removed at once: no other can be writing it. Raises DataError.
+    """
+    try:
+        import fcntl
+    except ImportError:  # no such thing on this system: each makes its own, and the last one's stays
+        yield
+        return
+    array = _paths(key)[0]
+    lock = cache_dir() / "locks" / key  # stays: removing it could let two in
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        with lock.open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            for path in array.parent.glob(f".{array.name}.*"):
+                path.unlink(missing_ok=True)
+            yield
+    except OSError as error:
+        raise DataError(
+            f"decoded images cannot be kept in {array.parent} ({error.strerror or error}): "
+            "set XDG_CACHE_HOME to another folder"
+        ) from error
 
 
 def store(key: str, shape: tuple[int, int, int, int], parts: Iterable[Images]) -> tuple[Images, str]:
@@ -50,7 +106,7 @@ def store(key: str, shape: tuple[int, int, int, int], parts: Iterable[Images]) -
     The file gets its name when it is complete and on the disk, so that a killed run leaves nothing that looks like one.
     Raises DataError when the disk is full or the directory cannot be written.
     """
-    array, facts = _paths(key)
+    array, beside = _paths(key)
     digest = hashlib.sha256()
     try:
         with whole_file(array) as file:
@@ -64,7 +120,7 @@ def store(key: str, shape: tuple[int, int, int, int], parts: Iterable[Images]) -
                 digest.update(data)
                 file.write(data)
         # After the images: without these facts they do not count.
-        write_json(facts, {"shape": list(shape), "sha256": digest.hexdigest()})
+        write_json(beside, {"shape": list(shape), "sha256": digest.hexdigest()})
     except RunError as error:
         raise DataError(
             f"decoded images cannot be kept in {array.parent} ({error.__cause__}): make room there, set XDG_CACHE_HOME "

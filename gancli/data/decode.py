@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 import os
 import warnings
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING
+from itertools import islice
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -18,6 +19,10 @@ from gancli.errors import DataError
 
 if TYPE_CHECKING:
     from PIL import Image
+
+    from gancli.data.listing import Files
+
+T = TypeVar("T")
 
 SUFFIXES = frozenset(
     [
@@ -40,33 +45,39 @@ SUFFIXES = frozenset(
 PIXEL_LIMIT = 89_478_485  # 256 MiB as RGB
 _GREY = frozenset(["1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B", "I;16N"])
 _WIDE = frozenset(["I", "I;16", "I;16L", "I;16B", "I;16N"])
-_CHUNK = 256
+_RUN = 16  # files a thread takes at once
+_HELD = 1 << 26  # bytes of pixels that wait, about: large images in smaller parts
 
 
-def headers(paths: Sequence[Path]) -> list[Shape]:
+def headers(files: Files) -> Iterator[Shape]:
     """The natural shape (C, H, W) of each file, upright, C 1 or 3, by its header. Raises DataError naming the file."""
-    with _workers() as pool:
-        return list(pool.map(_header, paths))
+    return _in_order(lambda i: _header(files, i), len(files), _RUN)
 
 
-def images(paths: Sequence[Path], shape: Shape) -> Iterator[Images]:
+def images(files: Files, shape: Shape) -> Iterator[Images]:
     """All files decoded, cropped and resized to `shape`, in order, as parts uint8 [n, C, H, W].
 
     The largest centred window of the target's aspect is resized by an antialiased Lanczos filter; a file that fits is
     left as it is. Raises DataError naming the first file that cannot be read.
     """
-    for start in range(0, len(paths), _CHUNK):
-        with _workers() as pool:
-            part = np.stack(list(pool.map(lambda path: decode(path, shape), paths[start : start + _CHUNK])))
-        yield part
+    size = math.prod(shape)
+    chunk = max(1, min(256, _HELD // size))
+    part: list[Images] = []
+    for image in _in_order(lambda i: decode(files, i, shape), len(files), max(1, min(_RUN, _HELD // (64 * size)))):
+        part.append(image)
+        if len(part) == chunk:
+            yield np.stack(part)
+            part = []
+    if part:
+        yield np.stack(part)
 
 
-def decode(path: Path, shape: Shape) -> Images:
-    """One file as uint8 [C, H, W], C 1 or 3; of an animation the first frame. Raises DataError naming the file."""
+def decode(files: Files, i: int, shape: Shape) -> Images:
+    """File i as uint8 [C, H, W], C 1 or 3; of an animation the first frame. Raises DataError naming the file."""
     from PIL import Image, ImageOps
 
     channels, height, width = shape
-    with _named(path), Image.open(path) as opened:
+    with _named(files, i), files.open(i) as file, Image.open(file) as opened:
         _refuse_bomb(opened)
         image = _flatten(ImageOps.exif_transpose(opened)).convert("L" if channels == 1 else "RGB")
         if image.size != (width, height):
@@ -78,10 +89,15 @@ def decode(path: Path, shape: Shape) -> Images:
     return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
 
 
-def _header(path: Path) -> Shape:
+def worker_count() -> int:
+    """How many threads decode: the cores that this process may use, 16 at most."""
+    return max(1, min(16, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1))
+
+
+def _header(files: Files, i: int) -> Shape:
     from PIL import Image
 
-    with _named(path), Image.open(path) as image:
+    with _named(files, i), files.open(i) as file, Image.open(file) as image:
         _refuse_bomb(image)
         width, height = image.size
         # Asking a PNG without this entry for its orientation would decode the whole of it.
@@ -114,27 +130,47 @@ def _refuse_bomb(image: Image.Image) -> None:
 
 
 @contextmanager
-def _named(path: Path) -> Iterator[None]:
+def _named(files: Files, i: int) -> Iterator[None]:
     """Any failure inside becomes a DataError that names the file."""
     try:
         yield
     except Exception as error:  # decoders raise anything: OSError, SyntaxError, struct.error, ...
-        reason = " ".join(str(error).replace(str(path), "it").split()) or type(error).__name__
-        raise DataError(f"{path} cannot be used as an image ({reason}): repair it or take it away") from error
+        name = files.name(i)
+        reason = " ".join(str(error).replace(name, "it").split()) or type(error).__name__
+        raise DataError(f"{name} cannot be used as an image ({reason}): repair it or take it away") from error
+
+
+def _in_order(make: Callable[[int], T], count: int, run: int) -> Iterator[T]:
+    """make(0) ... make(count - 1) in order, by threads, a few runs ahead of what was taken.
+
+    Threads suffice: Pillow decodes and resizes outside the interpreter's lock.
+    """
+    from PIL import Image
+
+    def some(start: int) -> list[T]:
+        return [make(i) for i in range(start, min(start + run, count))]
+
+    Image.init()  # here rather than by several threads at once
+    pool = ThreadPoolExecutor(worker_count(), "decode")
+    ahead: deque[Future[list[T]]] = deque()
+    starts = iter(range(0, count, run))
+    try:
+        with _quiet(Image.DecompressionBombWarning):
+            for start in islice(starts, 4 * worker_count()):
+                ahead.append(pool.submit(some, start))
+            while ahead:
+                done = ahead.popleft().result()
+                if (start := next(starts, -1)) >= 0:
+                    ahead.append(pool.submit(some, start))
+                yield from done
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 @contextmanager
-def _workers() -> Iterator[ThreadPoolExecutor]:
-    """Threads for decoding, which Pillow does outside the interpreter's lock."""
-    from PIL import Image
-
-    Image.init()  # here rather than by several threads at once
+def _quiet(bomb: type[Warning]) -> Iterator[None]:
     with warnings.catch_warnings():
         # A warning about a harmless tag is not worth a line a file; the one about giant images must stop decoding.
         warnings.simplefilter("ignore")
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        pool = ThreadPoolExecutor(min(16, os.cpu_count() or 1))
-        try:
-            yield pool
-        finally:
-            pool.shutdown(cancel_futures=True)
+        warnings.simplefilter("error", bomb)
+        yield

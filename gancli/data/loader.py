@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from gancli.data.ahead import Ahead, Request
 from gancli.data.source import Index, Source, order, raw_bits
 
 
 class Stream:
     """An endless stream of a source's rows: epoch after epoch, joined, none dropped.
 
-    Epoch e is a permutation keyed (seed, name, e). Resume needs nothing from here: the one permutation that
-    is kept only saves its making.
+    Epoch e is a permutation keyed (seed, name, e). Resume needs nothing from here: the permutations that are kept and
+    the batches that are read ahead only save time.
     """
 
     def __init__(self, source: Source, seed: int, name: str, device: torch.device | str = "cpu"):
@@ -22,7 +25,9 @@ class Stream:
         self.seed = seed
         self.name = name
         self.device = torch.device(device)
-        self._kept: tuple[int, Index, NDArray[np.bool_] | None] | None = None
+        self._kept: dict[int, tuple[Index, NDArray[np.bool_] | None]] = {}
+        self._lock = threading.Lock()
+        self._ahead = None if source.in_memory else Ahead(self._read)
 
     def batch(self, position: int, total: int, start: int = 0, stop: int | None = None) -> dict[str, Tensor]:
         """Rows start:stop of a batch that begins at row `position` of the stream and is `total` rows long.
@@ -33,20 +38,27 @@ class Stream:
         stop = total if stop is None else stop
         if position < 0 or not 0 <= start <= stop <= total:
             raise ValueError(f"rows {start}:{stop} of a batch of {total} at {position} do not exist")
-        index, mirrored = self._numbers(position + start, stop - start)
-        x, y = self.source.rows(index)
+        request = Request(position, total, start, stop)
+        x, y, mirrored = self._read(request) if self._ahead is None else self._ahead.take(request)
         x, y = self._move(x), self._move(y)
-        if mirrored is not None and mirrored.any():
-            x = torch.where(self._move(torch.from_numpy(mirrored)).view(-1, 1, 1, 1), x.flip(-1), x)
+        if mirrored is not None:
+            x = torch.where(self._move(mirrored).view(-1, 1, 1, 1), x.flip(-1), x)
         if x.dtype == torch.uint8:
             # On the device: a quarter of the bytes cross over.
             x = x.to(torch.float32).div_(127.5).sub_(1)
         return {"x": x, "y": y}
 
-    def _move(self, tensor: Tensor) -> Tensor:
+    def _read(self, request: Request) -> tuple[Tensor, Tensor, Tensor | None]:
+        """The rows as they lie in the source, their labels, and which are mirrored if any; ready to cross over."""
+        index, mirrored = self._numbers(request.position + request.start, request.stop - request.start)
+        x, y = self.source.rows(index)
+        turned = torch.from_numpy(mirrored) if mirrored is not None and mirrored.any() else None
         if self.device.type == "cuda":
-            return tensor.pin_memory().to(self.device, non_blocking=True)
-        return tensor.to(self.device)
+            return x.pin_memory(), y.pin_memory(), None if turned is None else turned.pin_memory()
+        return x, y, turned
+
+    def _move(self, tensor: Tensor) -> Tensor:
+        return tensor.to(self.device, non_blocking=self.device.type == "cuda")
 
     def _numbers(self, position: int, count: int) -> tuple[Index, NDArray[np.bool_] | None]:
         """The source's row numbers at this place of the stream, and which of them are mirrored."""
@@ -64,9 +76,12 @@ class Stream:
         return np.concatenate(rows), np.concatenate(mirrors) if mirrors else None
 
     def _epoch(self, epoch: int) -> tuple[Index, NDArray[np.bool_] | None]:
-        if self._kept is None or self._kept[0] != epoch:
-            n = len(self.source)
-            permutation = order(n, self.seed, self.name, epoch)
-            mirrored = (raw_bits(n, self.seed, self.name, epoch, "flip") & 1).astype(bool) if self.source.flip else None
-            self._kept = epoch, permutation, mirrored
-        return self._kept[1:]
+        with self._lock:  # a reader ahead asks, too
+            if epoch not in self._kept:
+                n = len(self.source)
+                flip = self.source.flip
+                mirrored = (raw_bits(n, self.seed, self.name, epoch, "flip") & 1).astype(bool) if flip else None
+                while len(self._kept) > (0 if self._ahead is None else 1):
+                    del self._kept[next(iter(self._kept))]
+                self._kept[epoch] = order(n, self.seed, self.name, epoch), mirrored
+            return self._kept[epoch]

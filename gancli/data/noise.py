@@ -31,7 +31,7 @@ class NoiseSource(Source):
     def rows(self, index: Index) -> tuple[Tensor, Tensor]:
         """Noise uint8 [n, C, H, W] and labels int64 [n]."""
         if self._purpose is not None:
-            flat = self._content.reshape(-1)
+            flat = np.asarray(self._content).reshape(-1)
             words = raw_bits(-(-flat.size // 8), *self._purpose)
             flat[:] = words.astype("<u8", copy=False).view(np.uint8)[: flat.size]
             self._purpose = None

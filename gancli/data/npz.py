@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zipfile
 from pathlib import Path
 from typing import Any, Literal
@@ -9,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from gancli.data.listing import numbered_classes
 from gancli.data.pixels import Size
 from gancli.data.source import Source, check_split, finish
 from gancli.errors import ConfigError, DataError
@@ -44,7 +46,7 @@ def npz(
     images, labels, names = _read(path)
     if labels is not None:
         labels = _check_labels(path, labels, len(images))
-        names = names or [str(i) for i in range(int(labels.max(initial=-1)) + 1)]
+        names = names or numbered_classes(str(path), labels)
         if len(labels) and labels.max() >= len(names):
             raise DataError(
                 f"{path}: labels go up to {labels.max()} and classes has {len(names)} names: name every class"
@@ -61,6 +63,7 @@ def _read(path: Path) -> tuple[NDArray[Any], NDArray[Any] | None, list[str] | No
             raise DataError(
                 f"{path} unpacks to {declared >> 30} GiB, over the limit of 16: type dataset=folder with images"
             )
+        _check_sizes(path)
         with np.load(path, allow_pickle=False) as archive:
             if "images" not in archive:
                 found = ", ".join(archive.files) or "nothing"
@@ -75,6 +78,25 @@ def _read(path: Path) -> tuple[NDArray[Any], NDArray[Any] | None, list[str] | No
         raise DataError(f"{path} is damaged ({type(error).__name__}): write it again with {_HINT}") from error
     classes = [str(name) for name in arrays["classes"].reshape(-1)] if "classes" in arrays else None
     return arrays["images"], arrays.get("labels"), classes
+
+
+def _check_sizes(path: Path) -> None:
+    """Raises DataError for an array whose header asks for other memory than the file has bytes for it."""
+    with zipfile.ZipFile(path) as file:
+        for member in file.infolist():
+            if not member.filename.endswith(".npy"):
+                continue
+            with file.open(member) as opened:
+                version = np.lib.format.read_magic(opened)
+                read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+                shape, _, dtype = read(opened)
+                wanted, there = math.prod(shape) * dtype.itemsize, member.file_size - opened.tell()
+                # Objects are refused by np.load, with its own reason.
+                if wanted != there and not dtype.hasobject:
+                    raise DataError(
+                        f"{path}: {member.filename} says it is {dtype} {list(shape)}, {wanted} bytes, and has {there}: "
+                        f"write it with {_HINT}"
+                    )
 
 
 def _check_labels(path: Path, labels: NDArray[Any], count: int) -> NDArray[np.int64]:

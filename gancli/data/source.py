@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gancli.data.pixels import Size, fit
+from gancli.data.rows import Picked, Rows
 from gancli.errors import ConfigError, DataError
 from gancli.rng import key
 
@@ -74,6 +75,7 @@ class Modes:
 class Source:
     """A finished data set: images uint8 [N, C, H, W] or points float32 [N, D], with labels.
 
+    content: an array, or `Rows` that lie outside of memory, with the SHA-256 of their bytes as content_hash if known.
     shape: (C, H, W) or (D,). classes: their names, empty where there are no labels. flip: whether the streams mirror
     images at random. modes: of 2D toys, for metrics. Raises DataError where labels and contents do not fit.
     """
@@ -81,7 +83,7 @@ class Source:
     def __init__(
         self,
         name: str,
-        content: NDArray[Any],
+        content: NDArray[Any] | Rows,
         labels: NDArray[Any] | None = None,
         classes: Sequence[str] = (),
         *,
@@ -91,7 +93,7 @@ class Source:
     ):
         self.name = name
         # A plain view: indexing a np.memmap runs Python code of its own each time.
-        self._content = content.view(np.ndarray)
+        self._content = content.view(np.ndarray) if isinstance(content, np.ndarray) else content
         self.classes = tuple(str(label) for label in classes)
         self.labels = np.zeros(len(content), np.int64) if labels is None else labels.astype(np.int64)
         self.shape: tuple[int, ...] = tuple(content.shape[1:])
@@ -124,13 +126,24 @@ class Source:
         total.update(self.labels.astype("<i8").tobytes())
         return total.hexdigest()
 
+    @property
+    def in_memory(self) -> bool:
+        """Whether rows are at hand; else they are read, or decoded, when they are asked for."""
+        return isinstance(self._content, np.ndarray)
+
     def _hash_content(self) -> str:
+        if not isinstance(self._content, np.ndarray):
+            digest = hashlib.sha256()
+            for start in range(0, len(self), 256):
+                digest.update(self._content[np.arange(start, min(start + 256, len(self)))].tobytes())
+            return digest.hexdigest()
         return hashlib.sha256(np.ascontiguousarray(self._content).data).hexdigest()
 
     def only(self, index: Index) -> Source:
         """The same data set with these rows alone."""
-        name, content, labels = self.name, self._content[index], self.labels[index]
-        return Source(name, content, labels, self.classes, flip=self.flip, modes=self.modes)
+        kept = self._content
+        content = kept[index] if isinstance(kept, np.ndarray) else Picked(kept, index)
+        return Source(self.name, content, self.labels[index], self.classes, flip=self.flip, modes=self.modes)
 
     def rows(self, index: Index) -> tuple[Tensor, Tensor]:
         """The rows of these numbers, on the CPU: uint8 [n, C, H, W] or float32 [n, D], and labels int64 [n]."""

@@ -12,8 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from gancli.data import cache, decode
-from gancli.data import folder as folder_module
+from gancli.data import cache, decode, gather
 from gancli.data.folder import folder
 from gancli.data.source import Source
 from gancli.errors import DataError
@@ -22,7 +21,7 @@ from gancli.errors import DataError
 @pytest.fixture
 def pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder that counts as large."""
-    monkeypatch.setattr(folder_module, "IN_MEMORY", 100)
+    monkeypatch.setattr(gather, "IN_MEMORY", 100)
     for i in range(5):
         Image.new("L", (9, 8), i).save(tmp_path / f"{i}.png")
     return tmp_path
@@ -57,7 +56,7 @@ def test_a_large_folder_is_decoded_once(pictures: Path, cache_home: Path, monkey
 def test_in_memory_and_cached_are_the_same_data(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     large = folder(str(pictures), size=[3, 12, 10])
     cached_rows = rows(large)
-    monkeypatch.setattr(folder_module, "IN_MEMORY", 1 << 20)
+    monkeypatch.setattr(gather, "IN_MEMORY", 1 << 20)
     monkeypatch.setattr(cache, "load", lambda key: None)
     small = folder(str(pictures), size=[3, 12, 10])
     assert torch.equal(cached_rows, rows(small))
@@ -65,7 +64,7 @@ def test_in_memory_and_cached_are_the_same_data(pictures: Path, monkeypatch: pyt
 
 
 def test_a_small_folder_leaves_no_cache(pictures: Path, cache_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(folder_module, "IN_MEMORY", 1 << 20)
+    monkeypatch.setattr(gather, "IN_MEMORY", 1 << 20)
     folder(str(pictures))
     assert cached(cache_home) == []
 

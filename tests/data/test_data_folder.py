@@ -233,7 +233,7 @@ def test_the_limit_of_pixels_is_ours_too(tmp_path: Path, monkeypatch: pytest.Mon
     Image.new("L", (20, 20)).save(tmp_path / "a.png")
     monkeypatch.setattr(decode, "PIXEL_LIMIT", 399)
     with pytest.raises(DataError, match=r"a\.png .*20x20"):
-        decode.decode(tmp_path / "a.png", (1, 8, 8))
+        folder(str(tmp_path), size=8)
 
 
 def test_an_empty_folder(tmp_path: Path) -> None:

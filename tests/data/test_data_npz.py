@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import zipfile
 from pathlib import Path
 
@@ -105,3 +106,17 @@ def test_an_archive_that_unpacks_to_too_much_is_refused(tmp_path: Path, monkeypa
     monkeypatch.setattr(npz_module, "LARGEST_BYTES", (packed + unpacked) // 2)
     with pytest.raises(DataError, match="over the limit"):
         npz(root)
+
+
+def test_a_header_that_asks_for_too_much_memory(tmp_path: Path) -> None:
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": (10**14, 8, 8)})
+    with zipfile.ZipFile(tmp_path / "x.npz", "w") as file:
+        file.writestr("images.npy", header.getvalue() + bytes(64))
+    with pytest.raises(DataError, match=r"images\.npy says it is uint8 \[100000000000000, 8, 8\].* and has 64"):
+        npz(str(tmp_path / "x.npz"))
+
+
+def test_labels_that_would_name_a_billion_classes(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="labels run from 0 to 10000000000"):
+        npz(saved(tmp_path, images=COLOUR, labels=np.array([0, 0, 0, 0, 0, 10**10])))

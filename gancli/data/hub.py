@@ -1,0 +1,167 @@
+"""Data sets of the Hugging Face hub, or in its formats on this machine, through the `datasets` library."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gancli.data.gather import gather
+from gancli.data.listing import LARGEST_FILE, Listing, Names, numbered_classes
+from gancli.data.pixels import Size
+from gancli.data.source import Source, check_split
+from gancli.errors import ConfigError, DataError
+
+
+def hub(
+    root: str | None = None,
+    size: Size = None,
+    limit: int | None = None,
+    split: str = "train",
+    flip: bool = False,
+    image: str = "image",
+    label: str | None = "label",
+    store: Literal["raw", "encoded"] = "raw",
+) -> Source:
+    """A data set of the Hugging Face hub by name, or of a folder: saved by `save_to_disk`, or of parquet files.
+
+    image, label: the columns; label=null for none. Labels are class numbers, or texts that become classes in the order
+    of the alphabet. Rows are in the data set's own order; sizes, store and the rest are as in `folder`. Code of data
+    sets is not run. Raises ConfigError for a missing `root`, a wrong column or split, DataError where `datasets` is not
+    installed, the data set cannot be had, or a row holds no image.
+    """
+    if root is None:
+        raise ConfigError("dataset=hub needs to know which data set: type dataset.root=OWNER/NAME or a folder")
+    table = _obtain(root, split)
+    for name, column in (("image", image), ("label", label)):
+        if column is not None and column not in table.column_names:
+            listed = ", ".join(table.column_names)
+            none = " or null" if name == "label" else ""
+            raise ConfigError(
+                f"dataset.{name}={column} is no column of {root}: type dataset.{name}= one of {listed}{none}"
+            )
+    place = Hub(root, split, image, label, _undecoded(root, table, image))
+    return gather(place, size=size, limit=limit, flip=flip, store=store)
+
+
+@dataclass(frozen=True)
+class Hub:
+    """A table with a column of images as a place; the library maps it into memory."""
+
+    given: str
+    split: str
+    image: str
+    label: str | None
+    table: Any
+    kind = "hub"
+    stamps_prove = True
+
+    @property
+    def root(self) -> str:
+        """What was given; the table's own fingerprint tells versions apart, in the listing."""
+        return f"{self.given} {self.split} {self.image} {self.label}"
+
+    def listing(self) -> Listing:
+        """The rows, in order."""
+        count = len(self.table)
+        if count == 0:
+            raise DataError(f"dataset.root={self.given} has no rows in its split {self.split}")
+        labels, classes = self._labels()
+        # The fingerprint stands for all contents; sizes are not known without reading them.
+        where = np.arange(count, dtype=np.int64)[:, None]
+        mark = Names.of([str(self.table._fingerprint)] + [""] * (count - 1))
+        return Listing(mark, np.zeros(count, np.int64), where, labels, classes)
+
+    def files(self, listing: Listing) -> Cells:
+        """What reads the images, one at a time."""
+        return Cells(self.given, self.table, self.image, listing.where)
+
+    def _labels(self) -> tuple[NDArray[np.int64] | None, list[str]]:
+        if self.label is None:
+            return None, []
+        feature = self.table.features[self.label]
+        column = self.table.data.column(self.label).to_numpy()
+        if self.table._indices is not None:
+            column = column[self.table._indices.column(0).to_numpy()]
+        where = f"dataset.root={self.given}, column {self.label}"
+        if column.dtype.kind in "iu":
+            labels = column.astype(np.int64)
+            names = getattr(feature, "names", None)
+            plain = numbered_classes(where, labels)
+            return labels, list(names) if names else plain
+        if column.dtype.kind == "O" and all(isinstance(value, str) for value in column):
+            classes, numbers = np.unique(column.astype(str), return_inverse=True)
+            return numbers.astype(np.int64), classes.tolist()
+        raise DataError(f"{where} holds neither class numbers nor texts (every row needs one): type dataset.label=null")
+
+
+class Cells:
+    """The images of a table's column, by number."""
+
+    def __init__(self, given: str, table: Any, column: str, where: NDArray[np.int64]):
+        self._given, self._table, self._column, self._where = given, table, column, where
+
+    def __len__(self) -> int:
+        return len(self._where)
+
+    def name(self, i: int) -> str:
+        """DATA SET:row N."""
+        return f"{self._given}:row {int(self._where[i, 0])}"
+
+    def open(self, i: int) -> BinaryIO:
+        """The image's bytes, or the file beside the table that it names. Raises OSError or ValueError."""
+        cell = self._table[int(self._where[i, 0])][self._column]
+        if not isinstance(cell, dict) or (cell.get("bytes") is None and cell.get("path") is None):
+            raise ValueError("the row is empty")
+        if cell["bytes"] is None:
+            return Path(cell["path"]).open("rb")
+        if len(cell["bytes"]) > LARGEST_FILE:
+            raise ValueError(f"it has {len(cell['bytes']) >> 20} MiB, and 256 are the limit")
+        return io.BytesIO(cell["bytes"])
+
+
+def _obtain(root: str, split: str) -> Any:
+    """The table of one split. Raises ConfigError for an unknown split, DataError for all else."""
+    try:
+        import datasets
+    except ImportError:
+        raise DataError(
+            "dataset=hub needs the library datasets, which is not installed: type pip install 'gancli[hub]'"
+        ) from None
+    path = Path(root).expanduser()
+    try:
+        datasets.disable_progress_bars()
+        if path.is_dir() and any((path / name).is_file() for name in ("dataset_dict.json", "state.json")):
+            found = datasets.load_from_disk(str(path))
+        elif path.exists() or root.startswith((".", "/", "~")) or root.count("/") > 1:
+            if not path.is_dir():
+                raise DataError(f"dataset.root={root} is no folder: type dataset.root=OWNER/NAME or a folder")
+            found = datasets.load_dataset(str(path))
+        else:
+            found = datasets.load_dataset(root)
+    except DataError:
+        raise
+    except Exception as error:  # network, files, formats: anything
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        raise DataError(
+            f"dataset.root={root} cannot be had from the hub or this machine ({reason}): type dataset.root=OWNER/NAME "
+            "or a folder that datasets can load"
+        ) from error
+    if isinstance(found, datasets.DatasetDict):
+        check_split("hub", split, list(found))
+        return found[split]
+    check_split("hub", split, [str(found.split or "train")])
+    return found
+
+
+def _undecoded(root: str, table: Any, image: str) -> Any:
+    """The table with its images as they are stored. Raises DataError for a column that holds none."""
+    import datasets
+
+    if not isinstance(table.features[image], datasets.Image):
+        raise DataError(f"dataset.root={root}: the column {image} holds no images: type dataset.image=COLUMN")
+    return table.cast_column(image, datasets.Image(decode=False))

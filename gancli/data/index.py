@@ -1,0 +1,131 @@
+"""The list of a place's images, kept in the user's cache directory so that a million files are listed once."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gancli.data import cache
+from gancli.data.listing import Listing, Names, Place, stamp
+from gancli.errors import DataError, RunError
+from gancli.files import read_json, whole_file
+
+Check = Literal["auto", "quick", "full"]
+CHECKS = ("auto", "quick", "full")
+FULL_UP_TO = 200_000  # files that `auto` still looks at one by one, in a second or two
+_FORM = 1  # count up when what is kept changes
+_SETTLED = 2_000_000_000  # ns: a folder changed so shortly before it was listed may change again under the same time
+
+
+@dataclass(frozen=True)
+class Index:
+    """What is known of a place: how many images, a hash of their listing, and the listing when it is asked for."""
+
+    count: int
+    digest: str
+    classes: list[str]
+    labels: NDArray[np.int64] | None
+    size: int  # bytes of all files
+    fresh: Listing | None  # None: as it was kept
+    _path: Path
+
+    def listing(self) -> Listing:
+        """The whole listing. Raises DataError where what was kept is gone."""
+        if self.fresh is not None:
+            return self.fresh
+        found = _load(self._path)
+        if found is None or found.digest() != self.digest:
+            raise DataError(f"{self._path} was changed or removed meanwhile: start again")
+        return found
+
+
+def look(place: Place, check: Check) -> Index:
+    """The index of a place, from the cache where it still holds, else listed anew. Raises DataError.
+
+    full: every file's name, size and time of change are compared. quick: the times of the folders (of the archive
+    file), which change when a file comes, goes or is replaced under its name, and not when one is overwritten in place.
+    auto: full up to FULL_UP_TO loose files; archives are one file each, so that quick misses nothing.
+    """
+    path = _path(place)
+    kept = None if check == "full" else _kept(path, place, check)
+    if kept is not None:
+        return kept
+    listing = place.listing()
+    total = int(listing.sizes.sum())
+    return Index(len(listing), listing.digest(), listing.classes, listing.labels, total, listing, path)
+
+
+def keep(index: Index, place: Place) -> None:
+    """Keep a fresh index for the next start. Raises DataError where the cache cannot be written."""
+    listing = index.fresh
+    if listing is None or not listing.watched:
+        return
+    now = time.time_ns()
+    known = read_json_or_none(index._path)
+    told = {"form": _FORM, "root": place.root, "count": index.count, "digest": index.digest}
+    told |= {"classes": index.classes, "size": index.size, "watched": listing.watched}
+    told |= {"settled": all(now - changed > _SETTLED for changed, *_ in listing.watched.values())}
+    if known == told:
+        return
+    arrays = {"blob": listing.names.blob, "ends": listing.names.ends, "sizes": listing.sizes, "where": listing.where}
+    if listing.labels is not None:
+        arrays["labels"] = listing.labels
+    try:
+        with whole_file(index._path.with_suffix(".npz")) as file:
+            np.savez(file, **arrays)  # type: ignore[arg-type]
+    except RunError as error:
+        raise DataError(
+            f"the index cannot be kept in {index._path.parent} ({error.__cause__}): "
+            "set XDG_CACHE_HOME to another folder"
+        ) from error
+    cache.keep_json(index._path, told)
+
+
+def read_json_or_none(path: Path) -> Any:
+    """A JSON file's value, None where it is missing or damaged."""
+    try:
+        return read_json(path)
+    except RunError:
+        return None
+
+
+def _kept(path: Path, place: Place, check: Check) -> Index | None:
+    """The kept index, None where there is none or it cannot be trusted."""
+    known = read_json_or_none(path)
+    try:
+        if known["form"] != _FORM or known["root"] != place.root or not known["settled"]:
+            return None
+        if check == "auto" and not place.stamps_prove and known["count"] <= FULL_UP_TO:
+            return None
+        if any(stamp(watched) != before for watched, before in known["watched"].items()):
+            return None
+        with np.load(path.with_suffix(".npz"), allow_pickle=False) as arrays:
+            labels = arrays.get("labels")
+        count, digest, size = int(known["count"]), str(known["digest"]), int(known["size"])
+        return Index(count, digest, list(map(str, known["classes"])), labels, size, None, path)
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
+        return None  # damaged: made again
+
+
+def _load(path: Path) -> Listing | None:
+    known = read_json_or_none(path)
+    try:
+        with np.load(path.with_suffix(".npz"), allow_pickle=False) as arrays:
+            labels = arrays.get("labels")
+            names = Names(arrays["blob"], arrays["ends"])
+            return Listing(names, arrays["sizes"], arrays["where"], labels, known["classes"], known["watched"])
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
+        return None
+
+
+def _path(place: Place) -> Path:
+    named = hashlib.blake2b(json.dumps([place.kind, place.root]).encode(), digest_size=16).hexdigest()
+    return cache.cache_dir() / "index" / f"{named}.json"

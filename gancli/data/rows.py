@@ -1,0 +1,139 @@
+"""Rows that lie outside of memory: read from a file of pixels, or decoded when they are asked for."""
+
+from __future__ import annotations
+
+import os
+import weakref
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gancli.data import decode
+from gancli.data.listing import Files
+from gancli.data.pixels import Images, Shape
+from gancli.errors import DataError
+
+Index = NDArray[np.int64]
+
+
+class Rows(Protocol):
+    """What a Source needs of contents that are no array."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def dtype(self) -> np.dtype[Any]: ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: Index) -> NDArray[Any]:
+        """A copy of these rows, [n, ...]."""
+
+
+class Opened:
+    """A file that is read at any place by any thread, and closed with its last user."""
+
+    def __init__(self, path: str):
+        self.path = path
+        self._handle = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+        weakref.finalize(self, os.close, self._handle)
+
+    def read(self, size: int, offset: int) -> bytes:
+        """Exactly `size` bytes. Raises EOFError where the file ends before."""
+        data = os.pread(self._handle, size, offset)
+        while len(data) < size:
+            more = os.pread(self._handle, size - len(data), offset + len(data))
+            if not more:
+                raise EOFError(f"{self.path} ends too early")
+            data += more
+        return data
+
+    def fill(self, view: memoryview, offset: int) -> None:
+        """Fill a buffer. Raises EOFError where the file ends before."""
+        while view:
+            done = os.preadv(self._handle, [view], offset)
+            if done == 0:
+                raise EOFError(f"{self.path} ends too early")
+            view, offset = view[done:], offset + done
+
+
+class RowFile:
+    """The rows of a file of pixels, uint8 [N, C, H, W], read when they are asked for.
+
+    A memory map's pages count as the process's own memory once they are touched, and after an epoch all are; what is
+    read into a batch stays the system's, which takes it back when it needs to.
+    """
+
+    dtype = np.dtype(np.uint8)
+
+    def __init__(self, images: np.memmap[Any, Any]):
+        self.shape = tuple(images.shape)
+        self._size = int(np.prod(self.shape[1:]))
+        self._start = int(images.offset)
+        self._file = Opened(str(images.filename))
+
+    def __len__(self) -> int:
+        return int(self.shape[0])
+
+    def __getitem__(self, index: Index) -> Images:
+        """Rows of these numbers, uint8 [n, C, H, W]. Raises DataError where the file was cut short meanwhile."""
+        rows = np.empty((len(index), *self.shape[1:]), np.uint8)
+        view, size = memoryview(rows.data).cast("B"), self._size
+        try:
+            for slot, row in enumerate(index.tolist()):
+                self._file.fill(view[slot * size : (slot + 1) * size], self._start + row * size)
+        except (OSError, EOFError) as error:
+            raise DataError(f"{self._file.path} changed while it was read ({error}): start again") from error
+        return rows
+
+
+class Encoded:
+    """Rows that stay in their files and are decoded, several at a time, when they are asked for."""
+
+    dtype = np.dtype(np.uint8)
+
+    def __init__(self, files: Files, shape: Shape):
+        self.shape = (len(files), *shape)
+        self._files, self._shape = files, shape
+        self._workers = decode.worker_count()
+        self._pool = ThreadPoolExecutor(self._workers, "decode")
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, index: Index) -> Images:
+        """Rows of these numbers, uint8 [n, C, H, W]. Raises DataError naming a file that cannot be read any more."""
+        rows = np.empty((len(index), *self._shape), np.uint8)
+        numbers = index.tolist()
+
+        def some(first: int) -> None:
+            for slot in range(first, len(numbers), self._workers):
+                rows[slot] = decode.decode(self._files, numbers[slot], self._shape)
+
+        for done in [self._pool.submit(some, first) for first in range(min(self._workers, len(numbers)))]:
+            done.result()
+        return rows
+
+
+class Picked:
+    """Some rows of others, without a copy."""
+
+    def __init__(self, rows: Rows, index: Index):
+        self._rows, self._index = rows, index
+        self.shape, self.dtype = (len(index), *rows.shape[1:]), rows.dtype
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def __getitem__(self, index: Index) -> NDArray[Any]:
+        """Rows of these numbers."""
+        return self._rows[self._index[index]]
+
+
+def pieces(count: int, size: int) -> Sequence[Index]:
+    """0 ... count-1 in runs of `size`."""
+    return [np.arange(start, min(start + size, count)) for start in range(0, count, size)]

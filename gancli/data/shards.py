@@ -1,0 +1,255 @@
+"""Tar shards as a data set, grouped into samples by WebDataset's rules."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import re
+import tarfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any, BinaryIO, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gancli.data.gather import gather
+from gancli.data.listing import (
+    LARGEST_FILE,
+    Listing,
+    Names,
+    by_folders,
+    is_hidden,
+    is_image,
+    numbered_classes,
+    refuse_escape,
+    stamp,
+)
+from gancli.data.pixels import Size
+from gancli.data.rows import Opened
+from gancli.data.source import Source, check_split
+from gancli.errors import ConfigError, DataError
+
+MOST_SHARDS = 100_000
+_LARGEST_LABEL = 1 << 20  # bytes of a .cls or .json file
+
+
+def webdataset(
+    root: str | None = None,
+    size: Size = None,
+    limit: int | None = None,
+    split: str = "train",
+    flip: bool = False,
+    image: str | None = None,
+    store: Literal["raw", "encoded"] = "raw",
+    check: Literal["auto", "quick", "full"] = "auto",
+) -> Source:
+    """The images of uncompressed tar shards, the same rows as the same images in a folder.
+
+    root: a .tar file, or several by braces ('shards-{000..009}.tar'). Files of one name up to the first dot are one
+    sample. image: the extension of its picture; null: the one that is an image. Labels: of `.cls` files, else of
+    "label" in `.json` files, else of one level of folders. Rows are in the order of names over all shards.
+    Raises ConfigError for a missing `root` or a wrong size, DataError where WebDataset is not installed and for a shard
+    that is damaged or hostile (links, entries that point out of it, or too large), by the entry's name.
+    Source: https://github.com/webdataset/webdataset (the format's rules).
+    """
+    check_split("webdataset", split, ["train"])
+    if root is None:
+        raise ConfigError("dataset=webdataset needs to know which shards: type dataset.root='shards-{000..009}.tar'")
+    place = Shards(expand(root), image)
+    try:
+        return gather(place, size=size, limit=limit, flip=flip, store=store, check=check)
+    except OSError as error:
+        raise DataError(f"dataset.root={root} cannot be read ({error.strerror}): make it readable") from error
+
+
+def expand(root: str) -> list[Path]:
+    """The shards' paths. Raises DataError for what are no .tar files of this machine."""
+    try:
+        from braceexpand import braceexpand
+    except ImportError:
+        raise _missing() from None
+    if "://" in root or root.startswith("pipe:"):
+        raise DataError(f"dataset.root={root}: shards are read from this machine's disks only: copy them here first")
+    # Counted first: the expansion writes out each range in memory.
+    spans = [abs(int(b) - int(a)) + 1 for a, b in re.findall(r"\{(-?\d{1,30})\.\.(-?\d{1,30})", root)]
+    if math.prod(spans) > MOST_SHARDS:
+        raise DataError(f"dataset.root={root} names more than {MOST_SHARDS:,} shards: make fewer, larger ones")
+    try:
+        names = list(islice(braceexpand(root), MOST_SHARDS + 1))
+    except ValueError:
+        raise DataError(f"dataset.root={root} has a brace that is not closed: type 'shards-{{000..009}}.tar'") from None
+    if len(names) > MOST_SHARDS:
+        raise DataError(f"dataset.root={root} names more than {MOST_SHARDS:,} shards: make fewer, larger ones")
+    paths = [Path(name).expanduser() for name in names]
+    for path in paths:
+        if path.suffix.lower() != ".tar":
+            raise DataError(
+                f"dataset.root={root}: {path} is no .tar file: shards are uncompressed, as in 'x-{{0..9}}.tar'"
+            )
+        if not path.is_file():
+            raise DataError(f"dataset.root={root}: {path} does not exist: type dataset.root='shards-{{000..009}}.tar'")
+    return paths
+
+
+def _missing() -> DataError:
+    return DataError("dataset=webdataset needs WebDataset, which is not installed: type pip install 'gancli[shards]'")
+
+
+@dataclass
+class _Sample:
+    """What a shard has of one sample."""
+
+    name: str
+    shard: int
+    images: list[tuple[str, int, int]] = field(default_factory=list)  # entry, offset, size
+    label: int | None = None
+
+
+@dataclass(frozen=True)
+class Shards:
+    """Tar shards as a place."""
+
+    paths: Sequence[Path]
+    image: str | None
+    kind = "webdataset"
+    stamps_prove = True
+
+    @property
+    def root(self) -> str:
+        """All files, links resolved, and which of a sample's images is taken."""
+        more = "" if self.image is None else f" ({self.image})"
+        return " ".join(str(path.resolve()) for path in self.paths) + more
+
+    def listing(self) -> Listing:
+        """The images in the order of their names. Raises DataError."""
+        watched = {str(path.resolve()): stamp(path) for path in self.paths}
+        samples = [sample for i, path in enumerate(self.paths) for sample in _samples(path, i, self.image)]
+        if not samples:
+            wanted = "images" if self.image is None else f"files ending in .{self.image}"
+            raise DataError(f"{self.paths[0]} and its like hold no {wanted}: type dataset.image=EXTENSION")
+        names = [sample.images[0][0] for sample in samples]
+        order, labels, classes = self._labelled(samples, names)
+        chosen = [samples[i] for i in order]
+        where = np.array([(s.shard, s.images[0][1], s.images[0][2]) for s in chosen], np.int64)
+        return Listing(Names.of(s.images[0][0] for s in chosen), where[:, 2], where, labels, classes, watched)
+
+    def files(self, listing: Listing) -> Members:
+        """What reads them, one at a time."""
+        return Members([str(path.resolve()) for path in self.paths], listing.names, listing.where)
+
+    def _labelled(
+        self, samples: Sequence[_Sample], names: Sequence[str]
+    ) -> tuple[list[int], NDArray[np.int64] | None, list[str]]:
+        told = [sample.label is not None for sample in samples]
+        if not any(told):
+            return by_folders(str(self.paths[0]), names)
+        if not all(told):
+            first = samples[told.index(False)]
+            raise DataError(f"{self.paths[first.shard]}: {first.name} has no label and others have: label all or none")
+        order = sorted(range(len(names)), key=names.__getitem__)
+        labels = np.array([samples[i].label for i in order], np.int64)
+        return order, labels, numbered_classes(str(self.paths[0]), labels)
+
+
+class Members:
+    """Members of shards, by number; read at their places, so that threads share the files."""
+
+    def __init__(self, paths: Sequence[str], names: Names, where: NDArray[np.int64]):
+        self._paths, self._names, self._where = paths, names, where
+        self._opened: dict[int, Opened] = {}
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def name(self, i: int) -> str:
+        """SHARD:ENTRY."""
+        return f"{self._paths[int(self._where[i, 0])]}:{self._names[i]}"
+
+    def open(self, i: int) -> BinaryIO:
+        """The member's bytes. Raises OSError or EOFError."""
+        shard, offset, size = self._where[i].tolist()
+        file = self._opened.get(shard)
+        if file is None:
+            file = self._opened.setdefault(shard, Opened(self._paths[shard]))
+            if len(self._opened) > 256:  # far below what a process may hold open
+                self._opened.pop(next(iter(self._opened)))
+        return io.BytesIO(file.read(size, offset))
+
+
+def _samples(path: Path, shard: int, image: str | None) -> list[_Sample]:
+    """The samples of one shard that have an image. Raises DataError."""
+    try:
+        from webdataset.tariterators import base_plus_ext
+    except ImportError:
+        raise _missing() from None
+    found: dict[str, _Sample] = {}
+    names: set[str] = set()
+    size = path.stat().st_size
+    file = Opened(str(path))
+    try:
+        with tarfile.open(path, "r:") as tar:
+            for member in tar:
+                tar.members = []  # type: ignore[attr-defined]  # it would keep all of them
+                _refuse_hostile(path, member, size, names)
+                if not member.isreg() or is_hidden(member.name):
+                    continue
+                base, extension = base_plus_ext(member.name)
+                if base is None:
+                    continue
+                sample = found.setdefault(base, _Sample(base, shard))
+                plain = extension.lower()
+                if plain == image if image is not None else is_image(f"x.{plain}") and "." not in plain:
+                    sample.images.append((member.name, member.offset_data, member.size))
+                elif plain == "cls" or (plain == "json" and sample.label is None):
+                    label = _label(path, member, file)
+                    sample.label = sample.label if label is None else label
+            if tar.offset + 512 > size:
+                raise EOFError("it is cut short")
+    except (tarfile.TarError, OSError, EOFError, ValueError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(f"{path} cannot be read as a tar shard ({reason}): make or copy it again") from error
+    for sample in found.values():
+        if len(sample.images) > 1:
+            raise DataError(
+                f"{path}: {sample.name} has {len(sample.images)} images ({sample.images[0][0]}, ...): "
+                "type which one, as in dataset.image=jpg"
+            )
+    return [sample for sample in found.values() if sample.images]
+
+
+def _refuse_hostile(path: Path, member: tarfile.TarInfo, size: int, names: set[str]) -> None:
+    """Raises DataError naming a member that no honest shard has."""
+    refuse_escape(str(path), member.name)
+    if not (member.isreg() or member.isdir()) or member.issparse():
+        raise DataError(f"{path}: the entry {member.name} is a link or no plain file: make the shard again without it")
+    if member.isreg() and member.offset_data + member.size > size:
+        raise DataError(f"{path} is cut short: the entry {member.name} ends beyond it: copy the shard again")
+    if is_image(member.name) and member.size > LARGEST_FILE:
+        raise DataError(f"{path}: the entry {member.name} has {member.size >> 20} MiB, and 256 are the limit")
+    if member.isreg() and member.name in names:
+        raise DataError(f"{path} has the entry {member.name} twice: make the shard again")
+    names.add(member.name)
+
+
+def _label(path: Path, member: tarfile.TarInfo, file: Opened) -> int | None:
+    """A sample's class number; None where its JSON names none. Raises DataError."""
+    if member.size > _LARGEST_LABEL:
+        raise DataError(f"{path}: the entry {member.name} is too large for a label: write a whole number")
+    text = file.read(member.size, member.offset_data)
+    try:
+        if member.name.endswith(".cls"):
+            number: Any = int(text)
+        else:
+            described = json.loads(text)
+            number = described.get("label") if isinstance(described, dict) else None
+            if number is None:
+                return None
+        if type(number) is not int or not 0 <= number < 1 << 62:
+            raise ValueError
+    except (ValueError, RecursionError):
+        raise DataError(f"{path}: the entry {member.name} names no class number: write a whole number from 0") from None
+    return number
