@@ -1,0 +1,32 @@
+"""`python -m gancli.report RUN ...`: the page of one run, or of several runs beside each other."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from gancli import rundir
+from gancli.errors import GanError
+from gancli.report import page
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Make the page and say where it is; 2 and one line where that cannot be done."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] in ("-h", "--help"):
+        print(
+            "usage: python -m gancli.report RUN [RUN ...]\n\nRUN/report.html of one run; comparison.html here of several"
+        )
+        return 0
+    try:
+        runs = [rundir.find(word)[0].path for word in words]
+        print(page.write(runs[0]) if len(runs) == 1 else page.compare(runs, Path("comparison.html")))
+    except GanError as error:
+        print(f"gan: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

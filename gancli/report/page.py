@@ -1,0 +1,137 @@
+"""Writes the page: one file, all it needs inside, nothing to be fetched."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from gancli.errors import RunError
+from gancli.files import write_text
+from gancli.report import figures
+from gancli.report.record import Record, read
+from gancli.report.sheets import Sheets
+
+NAME = "report.html"
+EVERY = 30  # seconds after which the page of a running run loads itself anew
+
+
+def write(path: Path, sheets: Sheets | None = None) -> Path:
+    """Write RUN/report.html from what the run directory holds. Raises RunError."""
+    record = read(path)
+    sheets = sheets or Sheets()
+    page = _render(
+        "run.html",
+        record=record,
+        title=record.name,
+        facts=_facts(record),
+        configuration=_yaml(record.config),
+        environment=_environment(record),
+        figures=figures.of_run(record),
+        data={"figures": _drawings(figures.of_run(record)), "sheets": {record.name: sheets.chosen(record.pictures)}},
+        refresh=EVERY if record.running else None,
+    )
+    target = path / NAME
+    write_text(target, page)
+    return target
+
+
+def compare(paths: Sequence[Path], target: Path) -> Path:
+    """Write one page about several runs. Raises RunError for none, and for a directory that is no run."""
+    if not paths:
+        raise RunError("a comparison needs at least one run")
+    records = [read(path) for path in paths]
+    each = Sheets(budget=6_000_000 // len(records))
+    drawn = figures.of_runs(records)
+    page = _render(
+        "comparison.html",
+        records=records,
+        title=f"{len(records)} runs",
+        varied=varied(records),
+        scores={r.name: {name: points[-1][1] for name, points in r.scores().items()} for r in records},
+        names=list(dict.fromkeys(name for r in records for name in r.scores())),
+        figures=drawn,
+        data={"figures": _drawings(drawn), "sheets": {r.name: each.chosen(r.pictures) for r in records}},
+        refresh=None,
+    )
+    write_text(target, page)
+    return target
+
+
+def varied(records: Sequence[Record]) -> dict[str, dict[str, str]]:
+    """By run, the keys of the configuration in which the runs differ."""
+    from gancli.report.record import flat
+
+    all_of_them = [flat(r.config) for r in records]
+    keys = sorted({k for config in all_of_them for k in config} - {"run_dir", "resume", "note"})
+    differing = [k for k in keys if len({str(config.get(k, "—")) for config in all_of_them}) > 1]
+    return {r.name: {k: str(c.get(k, "—")) for k in differing} for r, c in zip(records, all_of_them, strict=True)}
+
+
+def _facts(record: Record) -> list[tuple[str, str]]:
+    about = record.about
+    steps = record.config.get("steps", 0)
+    parameters = about.get("parameters") or {}
+    data = about.get("data") or {}
+    seconds = record.rows[-1].get("seconds", 0.0) if record.rows else 0.0
+    reason = f" ({about['reason']})" if about.get("reason") else ""
+    shape = "×".join(map(str, data.get("shape", ())))
+    last = max([int(about.get("step") or 0), *(int(r["step"]) for r in record.rows[-1:])])
+    return [
+        ("status", f"{about.get('status', 'unknown')}{reason}"),
+        ("steps", f"{last:,} of {steps:,}"),
+        ("training", f"{seconds / 60:.1f} minutes on {about.get('device', 'an unknown device')}"),
+        ("data", f"{data.get('name', 'unknown')}: {data.get('images', 0):,} of {shape}"),
+        ("parameters", " · ".join(f"{name} {count:,}" for name, count in parameters.items())),
+        ("batch", f"{record.config.get('batch_size')}"),
+        ("seed", f"{about.get('seed')}"),
+        *([("note", str(about["note"]))] if about.get("note") else []),
+    ]
+
+
+def _environment(record: Record) -> list[tuple[str, str]]:
+    about = record.about
+    versions = about.get("versions") or {}
+    rows = [(name, str(value)) for name, value in versions.items()]
+    rows += [
+        (key, str(about[key])) for key in ("git", "host", "platform", "processor", "device", "time") if key in about
+    ]
+    return [*rows, *(("note", str(note)) for note in about.get("notes") or [])]
+
+
+def _yaml(config: dict[str, Any]) -> str:
+    from omegaconf import OmegaConf
+
+    return OmegaConf.to_yaml(OmegaConf.create(config))
+
+
+def _drawings(drawn: Sequence[figures.Figure]) -> dict[str, Any]:
+    return {figure.key: figure.drawing for figure in drawn}
+
+
+def _render(template: str, *, data: dict[str, Any], **values: Any) -> str:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("gancli.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    # Inside a script element only "</" could end it early.
+    plain = json.dumps(data, separators=(",", ":"), allow_nan=False).replace("</", "<\\/")
+    return environment.get_template(template).render(data=plain, library=_library(), **values)
+
+
+@cache
+def _library() -> str:
+    """plotly's script as base64 of gzip: a third of its size, unpacked by the browser."""
+    from plotly.offline import get_plotlyjs
+
+    packed = gzip.compress(get_plotlyjs().encode(), compresslevel=6, mtime=0)
+    return base64.b64encode(packed).decode()

@@ -1,0 +1,154 @@
+"""What a run directory says, as the page needs it."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from gancli.config import compose
+from gancli.errors import GanError
+from gancli.files import read_json
+from gancli.rundir import RunDir
+
+Point = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Record:
+    """A run as it stands on the disk.
+
+    rows: metrics.jsonl without alarms, which stand in `alarms` as (step, name, text). pictures: the sheets in
+    samples/ by step. results: what `gan eval` and the scores observer found, by step. changed: key, default, value of
+    all that differs from the same command line with nothing but its choices of groups.
+    """
+
+    path: Path
+    about: dict[str, Any]
+    config: dict[str, Any]
+    rows: list[dict[str, Any]]
+    alarms: list[tuple[int, str, str]] = field(default_factory=list)
+    pictures: dict[int, Path] = field(default_factory=dict)
+    results: list[dict[str, Any]] = field(default_factory=list)
+    changed: list[tuple[str, str, str]] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        """The directory's name."""
+        return self.path.resolve().name
+
+    @property
+    def running(self) -> bool:
+        """Whether the run says that it goes on."""
+        return self.about.get("status") == "running"
+
+    def curve(self, key: str) -> list[Point]:
+        """(step, value) of a number in the rows, without the gaps."""
+        return [(row["step"], row[key]) for row in self.rows if isinstance(row.get(key), (int, float))]
+
+    def keys(self) -> list[str]:
+        """The names of all numbers in the rows, in the order of their appearance."""
+        found: dict[str, None] = {}
+        for row in self.rows:
+            found |= dict.fromkeys(k for k, v in row.items() if isinstance(v, (int, float)))
+        return list(found)
+
+    def scores(self) -> dict[str, list[Point]]:
+        """Curves of the results by name; results of another protocol are another curve, with its mark."""
+        curves: dict[str, dict[float, float]] = {}
+        protocols = list(dict.fromkeys(str(r.get("protocol_id", "")) for r in self.results))
+        for result in self.results:
+            mark = f" ({result['protocol_id']})" if len(protocols) > 1 else ""
+            for key, value in result.items():
+                if isinstance(value, float) and not key.endswith(("_std", "_error", "_low", "_high", "seconds")):
+                    curves.setdefault(key + mark, {})[float(result["step"])] = value
+        return {name: sorted(points.items()) for name, points in curves.items()}
+
+    def command(self) -> str:
+        """What to type for the same run again."""
+        return shlex.join(["gan", "train", *map(str, self.about.get("overrides") or [])])
+
+
+def read(path: Path) -> Record:
+    """A run directory's record. Raises RunError where run.json or config.yaml is missing or damaged."""
+    run = RunDir(path)
+    about, config = run.about(), run.config()
+    rows, alarms = _rows(run.metrics)
+    pictures = {int(p.stem): p for p in sorted(run.samples.glob("[0-9]*.png")) if p.stem.isdigit()}
+    changed = _changed(config, [str(o) for o in about.get("overrides") or []])
+    return Record(path, about, config, rows, alarms, pictures, _results(run), changed)
+
+
+def _rows(path: Path) -> tuple[list[dict[str, Any]], list[tuple[int, str, str]]]:
+    """Rows of one step joined; a line that a running process has not finished is passed over."""
+    rows: dict[int, dict[str, Any]] = {}
+    alarms = []
+    with path.open() if path.exists() else _Nothing() as lines:
+        for line in lines:
+            try:
+                row = json.loads(line)
+                step = int(row["step"])
+            except (ValueError, KeyError, TypeError):
+                continue
+            if "alarm" in row:
+                alarms.append((step, str(row["alarm"]), str(row.get("text", ""))))
+            else:
+                rows.setdefault(step, {}).update(row)
+    return [rows[step] for step in sorted(rows)], alarms
+
+
+class _Nothing:
+    """A file without lines."""
+
+    def __enter__(self) -> Sequence[str]:
+        return ()
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+
+def _results(run: RunDir) -> list[dict[str, Any]]:
+    found = []
+    for path in sorted(run.results.glob("*.json")):
+        try:
+            result = read_json(path)
+        except GanError:
+            continue  # damaged: the page is no place to fail
+        if isinstance(result, dict) and isinstance(result.get("step"), int):
+            found.append(result)
+    return sorted(found, key=lambda r: int(r["step"]))
+
+
+def _changed(config: dict[str, Any], overrides: Sequence[str]) -> list[tuple[str, str, str]]:
+    """What differs from the defaults of the chosen groups; nothing where they cannot be composed here."""
+    chosen = [
+        o for o in overrides if "." not in o.partition("=")[0] and isinstance(config.get(o.partition("=")[0]), dict)
+    ]
+    try:
+        default = flat(compose("train", chosen))
+    except GanError:
+        return []
+    now = flat(config)
+    keys = [k for k in sorted({*default, *now}) if default.get(k) != now.get(k) and k not in ("run_dir", "resume")]
+    return [(k, _word(default, k), _word(now, k)) for k in keys]
+
+
+def flat(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A nested configuration by dotted keys.
+
+    >>> flat({"loss": {"top": 1.0}, "steps": 3})
+    {'loss.top': 1.0, 'steps': 3}
+    """
+    found: dict[str, Any] = {}
+    for name, value in node.items():
+        found |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) and value else {f"{prefix}{name}": value}
+    return found
+
+
+def _word(values: dict[str, Any], key: str) -> str:
+    if key not in values:
+        return "—"
+    return "null" if values[key] is None else str(values[key])
