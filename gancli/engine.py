@@ -150,10 +150,11 @@ class Engine:
         rng = self._rng(move, repeat)
         outcomes = [self._backward(player, move, part, carry, rng) for part in self._parts(rng.total)]
         self.world.sum([p.grad for p in player.params if p.grad is not None])
-        self._update(player)
+        norm = self._update(player)
         for feed in move.feeds:
             self.positions[feed] += rng.total
         logs, kept = self._join(outcomes, rng.total)
+        logs[f"grad_norm_{move.name or move.player}"] = norm
         carry.update(kept)
         self.game.after(move, logs, kept, rng, self.seen)
         return logs
@@ -172,17 +173,20 @@ class Engine:
             (player.scaler.scale(loss) if player.scaler else loss).backward()  # type: ignore[no-untyped-call]
         return stop - start, outcome
 
-    def _update(self, player: Player) -> None:
+    def _update(self, player: Player) -> Tensor:
+        """The optimizer's step; returns the norm of the gradient before clipping, a scalar on the device."""
         if player.scaler:
             player.scaler.unscale_(player.optimizer)
+        norm = torch.nn.utils.get_total_norm([p.grad for p in player.params if p.grad is not None])
         if self.clip is not None:
-            torch.nn.utils.clip_grad_norm_(player.params, self.clip)
+            torch.nn.utils.clip_grads_with_norm_(player.params, self.clip, norm)
         if player.scaler:
             player.scaler.step(player.optimizer)
             player.scaler.update()
         else:
             player.optimizer.step()
         player.optimizer.zero_grad(set_to_none=True)
+        return norm
 
     def _focus(self, player: Player) -> None:
         """Only the player whose move it is collects gradients: G's move must not pay for D's."""

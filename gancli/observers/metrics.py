@@ -6,12 +6,16 @@ import math
 import time
 from collections.abc import Iterator
 
+import torch
+
 from gancli.errors import ConfigError
 from gancli.observers.observer import Event, Observer, Row, RunView, diverged
 
 
 class Metrics(Observer):
-    """A row every `every` steps: step, images seen, seconds, each loss and statistic, images a second."""
+    """A row every `every` steps: step, images seen, seconds, images a second, each loss and statistic, and of each
+    player the norms of its gradients and weights and its learning rate.
+    """
 
     def __init__(self, every: int = 10):
         if every < 1:
@@ -32,9 +36,20 @@ class Metrics(Observer):
         self._last = (view.seen, now)
         speed = (view.seen - seen) / max(now - before, 1e-9)
         times = {"seconds": round(view.seconds, 3), "images_per_second": round(speed, 1)}
-        broken = [name for name, value in values.items() if not math.isfinite(value)]
-        yield Row(
-            {"step": view.step, "seen": view.seen, **times} | {k: None if k in broken else v for k, v in values.items()}
-        )
+        finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
+        yield Row({"step": view.step, "seen": view.seen, **times, **finite, **state(view)})
+        # A gradient beyond half precision is nothing wrong: its step is left out, and the scale comes down.
+        broken = [name for name, value in finite.items() if value is None and not name.startswith("grad_norm_")]
         if broken:
             yield diverged(broken[0], view.step)
+
+
+@torch.no_grad()
+def state(view: RunView) -> dict[str, float | None]:
+    """Each player's learning rate and the norm of its weights; None where that is no longer a number."""
+    found: dict[str, float | None] = {}
+    for name, player in view.engine.players.items():
+        norm = float(torch.nn.utils.get_total_norm(player.params))
+        found[f"lr_{name}"] = player.optimizer.param_groups[0]["lr"]
+        found[f"weight_norm_{name}"] = norm if math.isfinite(norm) else None
+    return found

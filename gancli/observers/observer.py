@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -76,7 +77,8 @@ class RunView:
     """A run as an observer sees it after a step (and once before the first, with no logs).
 
     seconds: of training so far, over all resumes. estimate: seconds a step, from a rehearsal until steps are measured.
-    final: no step follows.
+    final: no step follows. folder: the run directory. events: what observers asked for at this step so far, so that
+    whoever passes things on (a page, a logger) stands after those who find them.
     """
 
     engine: Engine
@@ -86,6 +88,8 @@ class RunView:
     estimate: float = 0.0
     final: bool = False
     began_at: int = 0
+    folder: Path = field(default_factory=Path)
+    events: list[Event] = field(default_factory=list)
     _began: float = field(default_factory=time.perf_counter)
     _values: tuple[int, dict[str, float]] = (-1, {})
 
@@ -133,3 +137,6 @@ class Observer:
 
     def close(self) -> None:
         """Called once at the end, whatever happened."""
+
+    def ended(self, folder: Path) -> None:
+        """Called once when the run directory says how the run ended; nothing is trained or saved after it."""

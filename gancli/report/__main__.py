@@ -16,7 +16,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     if not words or words[0] in ("-h", "--help"):
         print(
-            "usage: python -m gancli.report RUN [RUN ...]\n\nRUN/report.html of one run; comparison.html here of several"
+            "usage: python -m gancli.report RUN [RUN ...]\n\nRUN/report.html, or comparison.html here of several runs"
         )
         return 0
     try:

@@ -25,7 +25,7 @@ class Figure:
 
 def of_run(record: Record) -> list[Figure]:
     """The charts of one run; what it has no numbers for is left out."""
-    keys = record.keys()
+    keys = record.names()
     groups: list[tuple[str, str, Callable[[str], bool], bool]] = [
         ("losses", "Losses", lambda k: k.startswith(("loss_", "penalty_", "class_")), False),
         ("verdicts", "What D says of real images and fakes", lambda k: k in ("D_real", "D_fake"), False),
@@ -51,7 +51,7 @@ def of_runs(records: Sequence[Record]) -> list[Figure]:
     for name in dict.fromkeys(name for record in records for name in record.scores()):
         curves = {r.name: r.scores()[name] for r in records if name in r.scores()}
         figures.append(Figure(f"score-{name}", name, drawing(curves, markers=True)))
-    wanted = [k for r in records for k in r.keys() if k.startswith("loss_") or k in ("diversity", "D_real", "D_fake")]
+    wanted = [k for r in records for k in r.names() if k.startswith("loss_") or k in ("diversity", "D_real", "D_fake")]
     for key in dict.fromkeys(wanted):
         curves = {r.name: r.curve(key) for r in records}
         figures.append(Figure(key, key, drawing({n: c for n, c in curves.items() if c})))

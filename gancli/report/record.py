@@ -49,7 +49,7 @@ class Record:
         """(step, value) of a number in the rows, without the gaps."""
         return [(row["step"], row[key]) for row in self.rows if isinstance(row.get(key), (int, float))]
 
-    def keys(self) -> list[str]:
+    def names(self) -> list[str]:
         """The names of all numbers in the rows, in the order of their appearance."""
         found: dict[str, None] = {}
         for row in self.rows:

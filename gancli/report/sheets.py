@@ -19,7 +19,7 @@ class Sheets:
         self._known: dict[tuple[Path, int], str] = {}
 
     def chosen(self, pictures: Mapping[int, Path]) -> list[tuple[int, str]]:
-        """(step, data URI) of sheets spread evenly over the run, the first and the last among them, within the budget."""
+        """(step, data URI) of sheets spread evenly over the run, the first and the last too, within the budget."""
         steps = sorted(pictures)
         count = min(MOST, len(steps))
         while count:

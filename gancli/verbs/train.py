@@ -91,6 +91,8 @@ def run(config: Mapping[str, Any], overrides: Sequence[str]) -> Path:
                 raise RankError(f"{error}; go on with: resume={session.run.path}") from None
             raise
         finally:
+            for observer in session.observers:
+                observer.ended(session.run.path)
             session.run.unlock()
     if wanted:
         raise Interrupted(f"stopped by {wanted[0]}")
@@ -210,7 +212,8 @@ def _open(session: Session, overrides: Sequence[str], notes: list[str]) -> None:
 def _train(session: Session) -> None:
     """The loop: a step, then whoever looks at it. Ctrl-C and SIGTERM end it after the current step."""
     engine, settings = session.engine, session.settings
-    view = RunView(engine, settings.steps, estimate=session.estimate, began_at=engine.step_number)
+    start = engine.step_number
+    view = RunView(engine, settings.steps, estimate=session.estimate, began_at=start, folder=session.run.path)
     view.final = engine.step_number >= settings.steps
     began, spent = time.perf_counter(), session.spent
     # Those that all ranks call come first: what rank 0 does alone must not come between them.
@@ -261,8 +264,10 @@ def _keep_now(session: Session) -> None:
 
 def _look(session: Session, view: RunView) -> None:
     """Show every observer the run and do what it asks for."""
+    view.events.clear()
     for observer in session.observers:
         for event in observer.on_step(view):
+            view.events.append(event)
             _answer(session, view, event)
             if session.stop and session.stop.failed and not observer.everywhere:
                 return

@@ -1,0 +1,40 @@
+"""report.html: the run as a page for the browser, refreshed while it trains."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from gancli.errors import ConfigError
+from gancli.observers.observer import Event, Observer, RunView
+
+
+class Report(Observer):
+    """Writes the page anew every `every` seconds, and at the end, when the run's status is known."""
+
+    def __init__(self, every: float = 60.0):
+        if every <= 0:
+            raise ConfigError(f"observers.report.every={every:g}: seconds above 0")
+        self.every = every
+        self._next = 0.0
+        self._sheets: object = None
+
+    def on_step(self, view: RunView) -> Iterator[Event]:
+        """Write it when it is due, the first time with what stands before the first step."""
+        now = time.monotonic()
+        if now >= self._next:
+            self._write(view.folder)
+            self._next = time.monotonic() + self.every
+        return iter(())
+
+    def ended(self, folder: Path) -> None:
+        """The page of a run that is over."""
+        self._write(folder)
+
+    def _write(self, folder: Path) -> None:
+        from gancli.report import page, sheets  # plotly is not loaded by a run without a page
+
+        if not isinstance(self._sheets, sheets.Sheets):
+            self._sheets = sheets.Sheets()
+        page.write(folder, self._sheets)
