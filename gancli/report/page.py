@@ -22,8 +22,8 @@ EVERY = 30  # seconds after which the page of a running run loads itself anew
 
 def write(path: Path, sheets: Sheets | None = None) -> Path:
     """Write RUN/report.html from what the run directory holds. Raises RunError."""
-    record = read(path)
-    sheets = sheets or Sheets()
+    record, sheets = read(path), sheets or Sheets()
+    drawn = figures.of_run(record)
     page = _render(
         "run.html",
         record=record,
@@ -31,8 +31,8 @@ def write(path: Path, sheets: Sheets | None = None) -> Path:
         facts=_facts(record),
         configuration=_yaml(record.config),
         environment=_environment(record),
-        figures=figures.of_run(record),
-        data={"figures": _drawings(figures.of_run(record)), "sheets": {record.name: sheets.chosen(record.pictures)}},
+        figures=drawn,
+        data={"figures": _drawings(drawn), "sheets": {record.name: sheets.chosen(record.pictures)}},
         refresh=EVERY if record.running else None,
     )
     target = path / NAME

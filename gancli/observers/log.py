@@ -1,0 +1,216 @@
+"""Loggers: what observers found at a step is passed on to TensorBoard, Weights & Biases or MLflow."""
+
+from __future__ import annotations
+
+import importlib
+import math
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from gancli.errors import ConfigError, RunError
+from gancli.files import read_json, write_json
+from gancli.observers.observer import Alarm, Event, Observer, Picture, Row, RunView
+from gancli.pictures import Pixels
+from gancli.report.record import flat
+from gancli.rundir import RunDir
+
+TICKET = "logger.json"  # in the run directory: what a resumed run is known by elsewhere
+
+
+class Log(Observer):
+    """Passes on each row's numbers, each picture and each alarm of the observers before it.
+
+    pictures: whether sheets are sent, too. Raises ConfigError where the logger's package is missing.
+    """
+
+    package: str  # what is imported
+    extra: str  # what is installed
+
+    def __init__(self, pictures: bool = True):
+        self.pictures = pictures
+        try:
+            self.module = importlib.import_module(self.package)
+        except ImportError:
+            raise ConfigError(
+                f"logger={self.extra} needs a package that is not installed: pip install 'gancli[{self.extra}]'"
+            ) from None
+
+    def open(self, view: RunView) -> None:
+        """Begin, or go on where the run was left."""
+        self.begin(view.folder, flat(RunDir(view.folder).config()), view.step)
+
+    def on_step(self, view: RunView) -> Iterator[Event]:
+        """Pass on what stands in `view.events`."""
+        for event in view.events:
+            if isinstance(event, Row):
+                self.numbers(view.step, numbers(event.values))
+            elif isinstance(event, Picture) and self.pictures:
+                self.picture(view.step, "samples" if event.name.isdigit() else event.name, event.image)
+            elif isinstance(event, Alarm):
+                self.words(view.step, event.name, event.text)
+        return iter(())
+
+    def close(self) -> None:
+        """Send what is not sent yet."""
+        self.end()
+
+    @abstractmethod
+    def begin(self, folder: Path, config: Mapping[str, Any], step: int) -> None:
+        """Called before the first step of this process; config by dotted keys."""
+
+    @abstractmethod
+    def numbers(self, step: int, values: Mapping[str, float]) -> None:
+        """Numbers of a step, by name."""
+
+    @abstractmethod
+    def picture(self, step: int, name: str, image: Pixels) -> None:
+        """A picture [H, W, 3] of a step."""
+
+    @abstractmethod
+    def words(self, step: int, name: str, text: str) -> None:
+        """An alarm."""
+
+    @abstractmethod
+    def end(self) -> None:
+        """Nothing follows."""
+
+
+class TensorBoard(Log):
+    """Event files in RUN/tensorboard; `tensorboard --logdir outputs/train` shows all runs."""
+
+    package, extra = "torch.utils.tensorboard", "tensorboard"
+
+    def begin(self, folder: Path, config: Mapping[str, Any], step: int) -> None:
+        """Open the event file; what an earlier process wrote past `step` is not shown."""
+        self._writer = self.module.SummaryWriter(str(folder / "tensorboard"), purge_step=step or None)
+        if step == 0:
+            table = "\n".join(f"| {key} | {value} |" for key, value in config.items())
+            self._writer.add_text("config", f"| key | value |\n| --- | --- |\n{table}", 0)
+
+    def numbers(self, step: int, values: Mapping[str, float]) -> None:
+        """A scalar each."""
+        for name, value in values.items():
+            self._writer.add_scalar(name, value, step)
+
+    def picture(self, step: int, name: str, image: Pixels) -> None:
+        """An image."""
+        self._writer.add_image(name, image, step, dataformats="HW" if image.ndim == 2 else "HWC")
+
+    def words(self, step: int, name: str, text: str) -> None:
+        """A text."""
+        self._writer.add_text(f"alarm/{name}", text, step)
+
+    def end(self) -> None:
+        """Close the file."""
+        if hasattr(self, "_writer"):
+            self._writer.close()
+
+
+class WandB(Log):
+    """A run of Weights & Biases; mode `offline` keeps it in RUN/wandb for `wandb sync`."""
+
+    package, extra = "wandb", "wandb"
+
+    def __init__(self, project: str = "gan", mode: str = "online", pictures: bool = True):
+        super().__init__(pictures)
+        if mode not in ("online", "offline"):
+            raise ConfigError(f"observers.logger.mode={mode}: write online or offline")
+        self.project, self.mode = project, mode
+
+    def begin(self, folder: Path, config: Mapping[str, Any], step: int) -> None:
+        """Start a run under the directory's name, or take the earlier one up."""
+        known = ticket(folder, "wandb") if step else None
+        options = {"id": known, "resume": "must" if self.mode == "online" else None} if known else {}
+        where = {"project": self.project, "name": folder.resolve().name, "dir": str(folder), "mode": self.mode}
+        self._run = self.module.init(**where, config=dict(config), **options)
+        keep(folder, "wandb", str(self._run.id))
+
+    def numbers(self, step: int, values: Mapping[str, float]) -> None:
+        """A row."""
+        self._run.log(dict(values), step=step)
+
+    def picture(self, step: int, name: str, image: Pixels) -> None:
+        """An image."""
+        self._run.log({name: self.module.Image(image)}, step=step)
+
+    def words(self, step: int, name: str, text: str) -> None:
+        """An alert."""
+        self._run.alert(title=name, text=f"step {step}: {text}")
+
+    def end(self) -> None:
+        """Finish the run."""
+        if hasattr(self, "_run"):
+            self._run.finish()
+
+
+class MLflow(Log):
+    """A run of MLflow; uri null: a database in ./mlruns.db."""
+
+    package, extra = "mlflow", "mlflow"
+
+    def __init__(self, experiment: str = "gan", uri: str | None = None, pictures: bool = True):
+        super().__init__(pictures)
+        self.experiment, self.uri = experiment, uri or "sqlite:///mlruns.db"
+
+    def begin(self, folder: Path, config: Mapping[str, Any], step: int) -> None:
+        """Start a run under the directory's name, or take the earlier one up."""
+        self._client = self.module.MlflowClient(self.uri)
+        known = ticket(folder, "mlflow") if step else None
+        if known is None:
+            found = self._client.get_experiment_by_name(self.experiment)
+            number = found.experiment_id if found else self._client.create_experiment(self.experiment)
+            known = str(self._client.create_run(number, run_name=folder.resolve().name).info.run_id)
+            for name, value in config.items():
+                self._client.log_param(known, name.replace("@", "_"), str(value)[:500])
+            keep(folder, "mlflow", known)
+        self._id = known
+
+    def numbers(self, step: int, values: Mapping[str, float]) -> None:
+        """A metric each, in one call."""
+        entity, stamp = self.module.entities.Metric, _now()
+        self._client.log_batch(self._id, metrics=[entity(name, value, stamp, step) for name, value in values.items()])
+
+    def picture(self, step: int, name: str, image: Pixels) -> None:
+        """An image file."""
+        self._client.log_image(self._id, image, artifact_file=f"{name}-{step:08d}.png")
+
+    def words(self, step: int, name: str, text: str) -> None:
+        """A text file."""
+        self._client.log_text(self._id, f"step {step}: {text}\n", f"alarm-{name}-{step:08d}.txt")
+
+    def end(self) -> None:
+        """Mark the run as over."""
+        if hasattr(self, "_id"):
+            self._client.set_terminated(self._id)
+
+
+def numbers(values: Mapping[str, Any]) -> dict[str, float]:
+    """The finite numbers of a row, but for its step.
+
+    >>> numbers({"step": 3, "loss_D": 0.5, "spectra": {}, "loss_G": None})
+    {'loss_D': 0.5}
+    """
+    found = {k: float(v) for k, v in values.items() if isinstance(v, (int, float)) and k != "step"}
+    return {k: v for k, v in found.items() if math.isfinite(v)}
+
+
+def ticket(folder: Path, logger: str) -> str | None:
+    """What this run is known by elsewhere, if it was logged before."""
+    try:
+        known = read_json(folder / TICKET).get(logger)
+    except (RunError, AttributeError):
+        return None
+    return known if isinstance(known, str) else None
+
+
+def keep(folder: Path, logger: str, known: str) -> None:
+    """Remember what this run is known by."""
+    write_json(folder / TICKET, {logger: known})
+
+
+def _now() -> int:
+    import time
+
+    return round(time.time() * 1000)
