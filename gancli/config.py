@@ -145,9 +145,16 @@ def _refuse_lists(verb: str, overrides: Sequence[str], folders: Sequence[Path]) 
 def _hydra_compose(verb: str, overrides: Sequence[str], folders: Sequence[Path]) -> Any:
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
 
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        return hydra_compose(verb, overrides=[*search_path(folders), *overrides])
+    # Inside a job of Hydra's there is one already, which is set aside.
+    one = GlobalHydra.instance()
+    running, one.hydra = one.hydra, None
+    try:
+        with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+            return hydra_compose(verb, overrides=[*search_path(folders), *overrides])
+    finally:
+        one.hydra = running
 
 
 def _diagnose(verb: str, overrides: Sequence[str], folders: Sequence[Path], error: Exception) -> str:

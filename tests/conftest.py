@@ -15,7 +15,7 @@ from torch import Tensor
 
 TINY = [
     "model=dcgan", "model.ch=4", "dataset=random", "dataset.size=[1,8,8]", "dataset.n=24", "batch_size=4",
-    "observers.progress=null", "observers.grid.n=4", "device=cpu", "model.ema.decay=0.5",
+    "observers.progress=null", "observers.grid.n=4", "observers.report=null", "device=cpu", "model.ema.decay=0.5",
 ]  # fmt: skip
 
 

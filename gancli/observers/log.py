@@ -84,7 +84,7 @@ class TensorBoard(Log):
 
     def begin(self, folder: Path, config: Mapping[str, Any], step: int) -> None:
         """Open the event file; what an earlier process wrote past `step` is not shown."""
-        self._writer = self.module.SummaryWriter(str(folder / "tensorboard"), purge_step=step or None)
+        self._writer = self.module.SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1 if step else None)
         if step == 0:
             table = "\n".join(f"| {key} | {value} |" for key, value in config.items())
             self._writer.add_text("config", f"| key | value |\n| --- | --- |\n{table}", 0)

@@ -91,8 +91,7 @@ def run(config: Mapping[str, Any], overrides: Sequence[str]) -> Path:
                 raise RankError(f"{error}; go on with: resume={session.run.path}") from None
             raise
         finally:
-            for observer in session.observers:
-                observer.ended(session.run.path)
+            _part(session)
             session.run.unlock()
     if wanted:
         raise Interrupted(f"stopped by {wanted[0]}")
@@ -253,6 +252,15 @@ def _agree(session: Session) -> None:
     if any(session.world.highest(stop is not None)):
         stops = [each for each in session.world.everyone(stop) if each is not None]
         session.stop = next((each for each in stops if each.failed), stops[0])
+
+
+def _part(session: Session) -> None:
+    """Let observers see how the run ended; what goes wrong with that must not hide how."""
+    for observer in session.observers:
+        try:
+            observer.ended(session.run.path)
+        except GanError as error:
+            print(f"{' '.join(str(error).split())}", file=sys.stderr, flush=True)
 
 
 def _keep_now(session: Session) -> None:
