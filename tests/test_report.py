@@ -18,6 +18,7 @@ from gancli.report.record import read
 from gancli.report.sheets import Sheets
 from tests.conftest import TINY, Gan
 
+Capsys = pytest.CaptureFixture[str]
 SEEN = [word for word in TINY if word != "observers.report=null"]
 
 
@@ -107,7 +108,7 @@ def test_several_runs_stand_beside_each_other(
     assert data["sheets"].keys() == {"a", "b"}
 
 
-def test_the_module_makes_pages(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
+def test_the_module_makes_pages(trained: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Capsys) -> None:
     monkeypatch.chdir(tmp_path)
     shutil.copytree(trained, "r")
     assert main(["r"]) == 0
@@ -119,7 +120,8 @@ def test_the_module_makes_pages(trained: Path, tmp_path: Path, monkeypatch: pyte
 
 
 def test_alarms_and_dead_runs_are_on_the_page(gan: Gan) -> None:
-    answer = gan("train", *SEEN, "optimizer=sgd", "optimizer.G.lr=1e30", "steps=40", "observers.metrics.every=1", "run_dir=r")  # fmt: skip
+    keys = ["optimizer=sgd", "optimizer.G.lr=1e30", "steps=40", "observers.metrics.every=1"]
+    answer = gan("train", *SEEN, *keys, "run_dir=r")
     assert answer.code == 2
     assert "failed" in Path("r/report.html").read_text()
     record = read(Path("r"))
