@@ -35,8 +35,8 @@ class Preparation:
     def __call__(self, images: Tensor) -> Tensor:
         """uint8 [B, 3, H, W] -> float32 [B, 3, size, size].
 
-        >>> Preparation(2, [0.5] * 3, [0.5] * 3)(torch.full((1, 3, 4, 4), 255, dtype=torch.uint8)).unique().tolist()
-        [1.0]
+        >>> Preparation(2, [0.5] * 3, [0.5] * 3)(torch.zeros(1, 3, 4, 4, dtype=torch.uint8)).unique().tolist()
+        [-1.0]
         """
         x = images.float()
         if x.shape[2:] != (self.size, self.size):

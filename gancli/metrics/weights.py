@@ -63,12 +63,13 @@ def fetched(url: str, name: str | None = None) -> Path:
 
 
 def hash_prefix(url: str) -> str:
-    """The beginning of the SHA-256 that torch's model files carry in their names.
+    """The beginning of the SHA-256 that torch's model files carry in their names; empty where a name has none.
 
-    >>> hash_prefix("https://example.org/net-6726825d.pth")
-    '6726825d'
+    >>> hash_prefix("https://example.org/net-6726825d.pth"), hash_prefix("https://example.org/vgg16-lpips.pth")
+    ('6726825d', '')
     """
-    return PurePosixPath(urlsplit(url).path).stem.rpartition("-")[2]
+    last = PurePosixPath(urlsplit(url).path).stem.rpartition("-")[2]
+    return last if len(last) >= 8 and not set(last) - set("0123456789abcdef") else ""
 
 
 def check_hash(path: Path, sha256: str, url: str) -> None:
