@@ -64,9 +64,9 @@ def torchvision(
 ) -> Extractor:
     """Any classifier of torchvision, before its last dense layer or at `layer`, whose output is averaged over pixels.
 
-    arch: as torchvision names it. weights: a state dict's file, whatever prefixes it bears (a robustly trained network's,
-    say); None: torchvision's default, from torch's model cache or a download. size, mean, std: the preparation, by
-    default ImageNet's usual one. Raises ConfigError for an unknown network or layer, MetricError for weights that are
+    arch: as torchvision names it. weights: a state dict's file, whatever prefixes it bears (a robustly trained
+    network's, say); None: torchvision's default, from torch's model cache or a download. size, mean, std: the
+    preparation, by default ImageNet's usual one. Raises ConfigError for an unknown network or layer, MetricError for weights that are
     missing, damaged or of another network.
     """
     import torchvision as library
@@ -87,13 +87,13 @@ def torchvision(
     last = net.get_submodule(head)
     assert isinstance(last, nn.Linear)
     if layer is not None:
-        features, last_layer = Layer(net, layer), None
+        features: nn.Module = Layer(net, layer)
     else:
-        features, last_layer = BeforeLast(net, head), last
+        features = BeforeLast(net, head)
     dim = int(_probe(features, size).shape[1])
     told = {"features": f"{dim} {f'of {layer}, averaged over pixels' if layer else f'before {head}'}"}
     return Pretrained(
-        arch, features, dim, sha256, prepare=prepare, head=last_layer, batch_size=batch_size, told=told
+        arch, features, dim, sha256, prepare=prepare, head=None if layer else last, batch_size=batch_size, told=told
     )
 
 
@@ -128,7 +128,8 @@ def classes_in(state: dict[str, Tensor]) -> int | None:
 
 def last_dense(net: nn.Module) -> str:
     """The name of a network's last dense layer."""
-    return [name for name, module in net.named_modules() if isinstance(module, nn.Linear)][-1]
+    names: list[str] = [name for name, module in net.named_modules() if isinstance(module, nn.Linear)]
+    return names[-1]
 
 
 def _check_layer(net: nn.Module, layer: str | None) -> None:

@@ -76,8 +76,9 @@ class Kid(Metric):
         n = _least(self.name, 2, n_fake, n_real)
         if not self.subset_size >= n_fake == n_real:
             return []
+        name = named(self.name, extractor)
         return [
-            f"{named('kid', extractor)}: each subset is all {n} images, so {named('kid', extractor)}_std is 0 and tells nothing; "
+            f"{name}: each subset is all {n} images, so {name}_std is 0 and tells nothing; "
             f"metrics.kid.subset_size={max(2, n // 2)} would tell"
         ]
 
@@ -150,9 +151,7 @@ class Is(Metric):
     def check(self, extractor: Extractor, n_fake: int, n_real: int) -> list[str]:
         """Warns about small splits. Raises MetricError where the extractor has no classes or a split no images."""
         if not extractor.classes:
-            raise MetricError(
-                f"metrics=is needs the extractor's class scores, which {_lack(extractor)}"
-            )
+            raise MetricError(f"metrics=is needs the extractor's class scores, which {_lack(extractor)}")
         if n_fake < self.splits:
             raise MetricError(
                 f"metrics.is.splits={self.splits} for {n_fake} images: type at most {n_fake}, or a larger n"
@@ -160,7 +159,10 @@ class Is(Metric):
         each = n_fake // self.splits
         if each >= extractor.classes:
             return []
-        return [f"{named('is', extractor)}: {each} images in each split are fewer than the {extractor.classes} classes, so it reads too low"]
+        return [
+            f"{named('is', extractor)}: {each} images in each split are fewer than the {extractor.classes} classes, "
+            "so it reads too low"
+        ]
 
     def settings(self, n_fake: int, n_real: int) -> dict[str, Any]:
         """Splits, and the seed of the shuffle before them."""

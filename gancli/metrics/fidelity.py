@@ -101,7 +101,7 @@ def clip(arch: ClipArch = "clip-vit-b-32", weights: str | None = None, batch_siz
 
 
 def _clip_state(path: Path, known: set[str], name: str | None) -> tuple[dict[str, Tensor], str]:
-    """A CLIP's tensors and their file's hash. A TorchScript archive, which may hold code, only where its hash is known."""
+    """A CLIP's tensors and their file's hash; of a TorchScript archive, which may hold code, where that is known."""
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     if sha256 not in known:
         return files.read(path, name)
@@ -153,7 +153,7 @@ def _dino_by_hub(arch: str) -> tuple[nn.Module, str]:
 
 
 class DinoFile(nn.Module):
-    """DINOv2 in timm's form with the weights of Meta's file, at 224 pixels. Raises MetricError where they do not fit."""
+    """DINOv2 in timm's form with Meta's weights, at 224 pixels. Raises MetricError where they do not fit."""
 
     def __init__(self, arch: str, state: dict[str, Tensor], path: str):
         super().__init__()
@@ -162,7 +162,7 @@ class DinoFile(nn.Module):
             from timm.models.vision_transformer import checkpoint_filter_fn
         except ImportError:
             raise MetricError(
-                "extractor=dinov2 with a weights file needs timm: type pip install 'gancli[dinov2]', or pip install timm"
+                "extractor=dinov2 with a weights file needs timm: type pip install 'gancli[dinov2]' or pip install timm"
             ) from None
         with torch.random.fork_rng(devices=[]):
             self.net = create_model(f"vit_{DINO[arch]}_patch14_dinov2", pretrained=False, num_classes=0, img_size=224)

@@ -77,8 +77,8 @@ class Memorisation(FeatureRunMetric):
     """The share of samples nearer to a training image than real images are to each other; the nearest, as a sheet.
 
     A sample counts as a copy when its ratio (`ratios`) is below the q-quantile of the ratios of training images held
-    against the others, one by one: of fresh images of the data a share of q would be. The run is flagged where the share
-    of copies is above `limit`. Because each distance is measured by its own neighbourhood, a generator that draws
+    against the others, one by one: of fresh images of the data a share of q would be. The run is flagged where the
+    share of copies is above `limit`. Because each distance is measured by its own neighbourhood, a generator that draws
     typical images only, where the data lie dense, is not taken for one that copies; and because bad samples are far
     from everything, an untrained one is not either. Sources: Meehan et al. 2020 (the comparison with fresh images),
     Alaa et al. 2022, section 3.3 (the scale of the neighbour).
@@ -140,8 +140,8 @@ class Memorisation(FeatureRunMetric):
         page = _sheet(everything, _images(source, real_set.n, numbers), [f"{ratio[r]:.2f}" for r in rows])
         charts = chart(
             [
-                _histogram("distance to the nearest training image, over its neighbourhood's", ratio, bar_ratio, bar),
-                _histogram("distance to the nearest training image", distance, bar_distance, None),
+                _histogram("relative distance to the nearest", ratio, bar_ratio, bar),
+                _histogram("distance to the nearest", distance, bar_distance, None),
             ]
         )
         return Findings({named(self.name, extractor): share}, details, {"memorisation": _stacked(page, charts)})

@@ -180,7 +180,7 @@ def ms_ssim(a: Tensor, b: Tensor, weights: Sequence[float] = WEIGHTS) -> Tensor:
 
 
 def _ssim(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """Structural similarity and its part without the means, each a mean over pixels, [B, C] (Wang et al. 2003, eq. 1-5)."""
+    """Structural similarity and its part without the means, over all pixels, [B, C] (Wang et al. 2003, eq. 1-5)."""
     size = min(WINDOW, *a.shape[2:])
     size -= 1 - size % 2
     at = torch.arange(size, dtype=a.dtype) - size // 2

