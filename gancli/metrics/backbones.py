@@ -66,8 +66,8 @@ def torchvision(
 
     arch: as torchvision names it. weights: a state dict's file, whatever prefixes it bears (a robustly trained
     network's, say); None: torchvision's default, from torch's model cache or a download. size, mean, std: the
-    preparation, by default ImageNet's usual one. Raises ConfigError for an unknown network or layer, MetricError for weights that are
-    missing, damaged or of another network.
+    preparation, by default ImageNet's usual one. Raises ConfigError for an unknown network or layer, MetricError for
+    weights that are missing, damaged or of another network.
     """
     import torchvision as library
 

@@ -71,9 +71,9 @@ def test_nearest_goes_block_by_block(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_ratio_of_copies_and_of_training_images_among_themselves() -> None:
     training = line(0, 1, 10, 14, 30)
-    ratio, distance, row = ratios(line(14, 2, 22), training)
-    assert ratio.tolist() == [0, 1, 2]
-    assert distance.tolist() == [0, 1, 8]
+    ratio, distance, row = ratios(line(14, 2, 21), training)
+    assert ratio.tolist() == [0, 1, 1.75]
+    assert distance.tolist() == [0, 1, 7]
     assert row.tolist() == [3, 1, 3]
     # 0 and 1 are each other's: without 0, 1 is 9 from 10. 10 without 14 is 9 from 1; 30's neighbour 14 is 4 from 10.
     among, apart = left_out(training, torch.arange(5))

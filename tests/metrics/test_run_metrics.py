@@ -1,4 +1,4 @@
-"""Path length, class-wise metrics and memorisation: on generators whose results can be worked out, and from the shell."""
+"""Path length, class-wise metrics, memorisation: on generators whose results are known, and from the shell."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Plain:
 
 
 class Walk:
-    """G(z) = the latent times 30 and 128 more, in grey levels: linear, so that every step is as long as its latents'."""
+    """G(z) = 30 z + 128 in grey levels: linear, so that every step is as long as its latents'."""
 
     def __init__(self) -> None:
         self.game = SimpleNamespace(latent=SimpleNamespace(dim=3, kind="normal"), labelled=False, classes=0)
