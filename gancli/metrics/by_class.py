@@ -70,8 +70,8 @@ class FidPerClass(FeatureRunMetric):
                 continue
             real = from_source(source.only(rows), each, seed)
             fake = _of_class(found, each, seed, number)
-            features = [extract(s, extractor, progress, f"class {title}") for s in (fake, real)]
-            values[title] = next(iter(Fid().score(*features, extractor).values()))
+            a, b = (extract(s, extractor, progress, f"class {title}") for s in (fake, real))
+            values[title] = next(iter(Fid().score(a, b, extractor).values()))
             counts[title] = [fake.n, real.n]
         if not values:
             raise MetricError("metrics=fid_per_class needs a class with two real images at least")

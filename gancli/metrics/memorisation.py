@@ -38,7 +38,7 @@ def ratios(samples: Tensor, training: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     [0.5, 0.0, 1.0]
     """
     distance, row = (part[:, 0] for part in nearest(samples, training, 1))
-    there, where = row.unique(return_inverse=True)
+    there, where = torch.unique(row, return_inverse=True)
     apart = nearest(training[there], training, 2)[0][:, 1]
     return _share(distance, apart[where]), distance, row
 
@@ -51,7 +51,7 @@ def left_out(training: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
     """
     distance, row = (part[:, 1] for part in _others(training, rows, 2))
     # The neighbour's own nearest, were this image not there: its second where this one is its first.
-    there, where = row.unique(return_inverse=True)
+    there, where = torch.unique(row, return_inverse=True)
     distances, numbers = _others(training, there, 3)
     first_is_this = numbers[where, 1] == rows
     return _share(distance, torch.where(first_is_this, distances[where, 2], distances[where, 1])), distance
@@ -158,7 +158,7 @@ def _images(source: Source, n: int, numbers: Tensor) -> Tensor:
     """Training images [R, k, C, H, W] by their numbers among the n that `from_source` takes."""
     taken = np.sort(order(len(source), 0, "evaluation")[:n])
     images, _ = source.rows(taken[numbers.flatten().numpy()])
-    return images.unflatten(0, tuple(numbers.shape))
+    return images.reshape(*numbers.shape, *images.shape[1:])
 
 
 def _sheet(samples: Tensor, neighbours: Tensor, names: list[str]) -> Pixels:
