@@ -107,7 +107,8 @@ def _clip_state(path: Path, known: set[str], name: str | None) -> tuple[dict[str
         return files.read(path, name)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's, that TorchScript is on its way out
-        return dict(torch.jit.load(str(path), map_location="cpu").state_dict()), sha256
+        archive = torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
+        return dict(archive.state_dict()), sha256
 
 
 DINO = {"dinov2-vit-s-14": "small", "dinov2-vit-b-14": "base", "dinov2-vit-l-14": "large", "dinov2-vit-g-14": "giant"}
