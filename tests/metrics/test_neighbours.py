@@ -75,10 +75,10 @@ def test_ratio_of_copies_and_of_training_images_among_themselves() -> None:
     assert ratio.tolist() == [0, 1, 1.75]
     assert distance.tolist() == [0, 1, 7]
     assert row.tolist() == [3, 1, 3]
-    # 0 and 1 are each other's: without 0, 1 is 9 from 10. 10 without 14 is 9 from 1; 30's neighbour 14 is 4 from 10.
+    # Without 0, 1 is 9 from 10; without 1, 0 is 10 from 10; without 10, 14 is 13 from 1; without 14, 10 is 9 from 1.
     among, apart = left_out(training, torch.arange(5))
     assert apart.tolist() == [1, 1, 4, 4, 16]
-    assert among.tolist() == pytest.approx([1 / 9, 1 / 10, 4 / 16, 4 / 9, 16 / 4])
+    assert among.tolist() == pytest.approx([1 / 9, 1 / 10, 4 / 13, 4 / 9, 16 / 4])
 
 
 def test_equal_training_images_are_no_copies_of_each_other() -> None:
