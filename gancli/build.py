@@ -25,7 +25,7 @@ SECTIONS = {
     "dataset": ("gancli.data.", "gancli.data.source.Source"),
     "observers": ("gancli.observers.", "gancli.observers.observer.Observer"),
     "metrics": ("gancli.metrics.", "gancli.metrics.metric.Metric"),
-    "extractor": ("gancli.metrics.", "gancli.metrics.extractor.Inception"),
+    "extractor": ("gancli.metrics.", "gancli.metrics.extractor.Extractor"),
     "optimizer": ("torch.optim.", "torch.optim.Optimizer"),
 }
 OPTIMIZERS = ("Adam", "AdamW", "NAdam", "RAdam", "RMSprop", "SGD", "Adagrad", "Adamax")

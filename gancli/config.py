@@ -11,7 +11,7 @@ from gancli.errors import ConfigError, nearest, suggestion
 # Paths and texts: quoted before Hydra parses them, so that brackets, commas, spaces and ampersands need no care.
 TEXTS = frozenset(
     "run run_dir resume init note input reference seeds classes arithmetic dataset.root extractor.weights".split()  # noqa: SIM905
-)
+) | {"metrics.ppl.lpips", "metrics.ppl.vgg16"}
 
 
 def conf_dir() -> Path:

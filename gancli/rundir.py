@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import subprocess
 import time
 from collections.abc import Mapping
@@ -121,13 +122,17 @@ class RunDir:
             self._lock = None
 
     def best(self) -> int:
-        """The step with the lowest FID among the results of one protocol, the newest. Raises RunError if none."""
+        """The step with the lowest FID, or fd of another extractor, among the results of one protocol, the newest.
+
+        Raises RunError if there is none.
+        """
         scores: dict[str, list[tuple[float, int]]] = {}
         for path in sorted(self.results.glob("*.json"), key=lambda p: p.stat().st_mtime_ns):
             try:
                 found = read_json(path)
-                protocol, score = str(found["protocol_id"]), (float(found["fid"]), int(found["step"]))
-            except (RunError, KeyError, TypeError, ValueError):
+                name = next(key for key in found if key == "fid" or re.match("fd_(?!per_class)", key))
+                protocol, score = str(found["protocol_id"]), (float(found[name]), int(found["step"]))
+            except (RunError, KeyError, StopIteration, TypeError, ValueError):
                 continue  # another metric's result, or a damaged one
             scores[protocol] = [*scores.pop(protocol, []), score]  # the newest protocol comes last
         if not scores:

@@ -16,7 +16,7 @@ from gancli.dist import World
 from gancli.errors import MetricError
 from gancli.metrics.extractor import Extractor
 from gancli.metrics.images import CHUNK, ImageSet, Progress, extract
-from gancli.metrics.metric import LabelMetric, Metric
+from gancli.metrics.metric import ImageMetric, LabelMetric, Metric
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,8 @@ class Evaluator:
     ):
         self.metrics, self.extractor, self.source, self.progress = list(metrics), extractor, source, progress
         self.real = real
-        self.by_features = [m for m in metrics if not isinstance(m, LabelMetric)]
+        self.by_features = [m for m in metrics if not isinstance(m, (LabelMetric, ImageMetric))]
+        self.by_image = [m for m in metrics if isinstance(m, ImageMetric)]
         self.by_label = [m for m in metrics if isinstance(m, LabelMetric)]
         self._features: Tensor | None = None
 
@@ -65,6 +66,9 @@ class Evaluator:
         warnings = self._check(fake)
         self._begin()
         values, details = self._watch(fake) if self.extractor is None else self._score(fake, self.extractor)
+        for metric in self.by_image:
+            scores, more = metric.look(fake, self.real, self.progress)
+            values, details = values | scores, details | more
         needed = self.real if any(m.compares for m in self.metrics) else None
         told = protocol(self.metrics, fake, needed, self.extractor)
         return Evaluation(values, told, tuple(warnings), details)
@@ -86,7 +90,7 @@ class Evaluator:
         if self._features is not None:
             return
         self._features = torch.empty(0, 0 if self.extractor is None else self.extractor.dim)
-        if self.extractor is not None and self.real is not None and any(m.compares for m in self.metrics):
+        if self.extractor is not None and self.real is not None and any(m.compares for m in self.by_features):
             self._features = extract(self.real, self.extractor, self.progress, "real images")
         for metric in self.by_label:
             assert self.source is not None
@@ -106,7 +110,7 @@ class Evaluator:
         done, world = 0, World.of_group()
         if world.size > 1 and fake.part is not None:
             fake = fake.part(*world.rows(fake.n, CHUNK))
-        for images in self._seen(fake):
+        for images in self._seen(fake) if self.by_label else ():
             done += len(images)
             if self.progress is not None:
                 self.progress("samples", done, fake.n)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from abc import ABC, abstractmethod
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,10 +13,11 @@ from gancli.metrics import weights as files
 from gancli.settings import at_least
 
 
-class Extractor(Protocol):
+class Extractor(ABC):
     """What the metrics need to know of a pretrained network.
 
-    dim: length of a feature vector. classes: length of the logits, 0 where there are none. batch_size: images at once.
+    name: as results bear it. dim: length of a feature vector. classes: length of the logits, 0 where there are none.
+    batch_size: images at once.
     """
 
     name: str
@@ -23,22 +25,27 @@ class Extractor(Protocol):
     classes: int
 
     @property
+    @abstractmethod
     def batch_size(self) -> int: ...
 
+    @abstractmethod
     def to(self, device: torch.device | str) -> None:
         """Move the network."""
 
+    @abstractmethod
     def features(self, images: Tensor) -> Tensor:
         """uint8 [B, 3, H, W] on any device -> float32 [B, dim] on the CPU."""
 
+    @abstractmethod
     def logits(self, features: Tensor) -> Tensor:
         """float32 [N, dim] -> [N, classes], both on the CPU."""
 
+    @abstractmethod
     def protocol(self) -> dict[str, Any]:
         """Name, weights and resize, as plain JSON values."""
 
 
-class Inception:
+class Inception(Extractor):
     """torch-fidelity's Inception-v3 of 2015, the network that FID, KID and the Inception Score are defined on.
 
     weights: a state dict with torch-fidelity's names; None: torch-fidelity's, from torch's model cache or a download.

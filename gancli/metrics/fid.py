@@ -14,7 +14,7 @@ from torch import Tensor
 
 from gancli.errors import MetricError
 from gancli.metrics.extractor import Extractor
-from gancli.metrics.metric import Metric
+from gancli.metrics.metric import Metric, named
 from gancli.settings import at_least
 
 # torch-fidelity's default for all that it draws (KID's subsets, the Inception Score's splits): with another, the
@@ -37,8 +37,8 @@ class Fid(Metric):
         if n >= extractor.dim:
             return []
         return [
-            f"fid: {n} images are fewer than the {extractor.dim} features, so it reads too high and compares only "
-            "with a FID of as many images; use kid, or a larger n"
+            f"{named('fid', extractor)}: {n} images are fewer than the {extractor.dim} features, so it reads too high "
+            "and compares only with another of as many images; use kid, or a larger n"
         ]
 
     def settings(self, n_fake: int, n_real: int) -> dict[str, Any]:
@@ -53,7 +53,7 @@ class Fid(Metric):
         found = fid_statistics_to_metric(
             fid_features_to_statistics(fake), fid_features_to_statistics(real), verbose=False
         )
-        return {"fid": found[KEY_METRIC_FID]}
+        return {named("fid", extractor): found[KEY_METRIC_FID]}
 
 
 @dataclass(frozen=True)
@@ -76,8 +76,9 @@ class Kid(Metric):
         n = _least(self.name, 2, n_fake, n_real)
         if not self.subset_size >= n_fake == n_real:
             return []
+        name = named(self.name, extractor)
         return [
-            f"kid: each subset is all {n} images, so kid_std is 0 and tells nothing; "
+            f"{name}: each subset is all {n} images, so {name}_std is 0 and tells nothing; "
             f"metrics.kid.subset_size={max(2, n // 2)} would tell"
         ]
 
@@ -94,7 +95,8 @@ class Kid(Metric):
         size = min(self.subset_size, len(fake), len(real))
         options = {"kid_subsets": self.subsets, "kid_subset_size": size, "rng_seed": FIDELITY_SEED, "verbose": False}
         found = kid_features_to_metric(fake, real, **options)
-        return {"kid": found[KEY_METRIC_KID_MEAN], "kid_std": found[KEY_METRIC_KID_STD]}
+        name = named("kid", extractor)
+        return {name: found[KEY_METRIC_KID_MEAN], f"{name}_std": found[KEY_METRIC_KID_STD]}
 
 
 @dataclass(frozen=True)
@@ -128,7 +130,8 @@ class Prc(Metric):
         found = prc_features_to_metric(
             fake, real, prc_neighborhood=self.neighborhood, save_cpu_ram=blocks, verbose=False
         )
-        return {"precision": found[KEY_METRIC_PRECISION], "recall": found[KEY_METRIC_RECALL]}
+        names = named("precision", extractor), named("recall", extractor)
+        return {names[0]: found[KEY_METRIC_PRECISION], names[1]: found[KEY_METRIC_RECALL]}
 
 
 @dataclass(frozen=True)
@@ -148,10 +151,7 @@ class Is(Metric):
     def check(self, extractor: Extractor, n_fake: int, n_real: int) -> list[str]:
         """Warns about small splits. Raises MetricError where the extractor has no classes or a split no images."""
         if not extractor.classes:
-            raise MetricError(
-                "metrics=is needs the extractor's class scores, which these weights lack (their last layer is zero): "
-                "leave is out of metrics, or give torch-fidelity's own file by extractor.weights=FILE"
-            )
+            raise MetricError(f"metrics=is needs the extractor's class scores, which {_lack(extractor)}")
         if n_fake < self.splits:
             raise MetricError(
                 f"metrics.is.splits={self.splits} for {n_fake} images: type at most {n_fake}, or a larger n"
@@ -159,7 +159,10 @@ class Is(Metric):
         each = n_fake // self.splits
         if each >= extractor.classes:
             return []
-        return [f"is: {each} images in each split are fewer than the {extractor.classes} classes, so it reads too low"]
+        return [
+            f"{named('is', extractor)}: {each} images in each split are fewer than the {extractor.classes} classes, "
+            "so it reads too low"
+        ]
 
     def settings(self, n_fake: int, n_real: int) -> dict[str, Any]:
         """Splits, and the seed of the shuffle before them."""
@@ -171,7 +174,18 @@ class Is(Metric):
         from torch_fidelity.metric_isc import isc_features_to_metric
 
         found = isc_features_to_metric(extractor.logits(fake), self.splits, shuffle=True, rng_seed=FIDELITY_SEED)
-        return {"is": found[KEY_METRIC_ISC_MEAN], "is_std": found[KEY_METRIC_ISC_STD]}
+        name = named("is", extractor)
+        return {name: found[KEY_METRIC_ISC_MEAN], f"{name}_std": found[KEY_METRIC_ISC_STD]}
+
+
+def _lack(extractor: Extractor) -> str:
+    """Why there are no class scores, and what to do."""
+    if extractor.name != "inception":
+        return f"{extractor.name} has none of: leave is out of metrics, or choose a classifier as extractor"
+    return (
+        "these weights lack (their last layer is zero): leave is out of metrics, or give torch-fidelity's own file by "
+        "extractor.weights=FILE"
+    )
 
 
 def _least(name: str, least: int, n_fake: int, n_real: int) -> int:

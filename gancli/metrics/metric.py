@@ -9,12 +9,27 @@ from torch import Tensor
 
 from gancli.data.source import Source
 from gancli.metrics.extractor import Extractor
+from gancli.metrics.images import ImageSet
 
 
 class Report(Protocol):
     """A progress callback: what is going on, how much is done, of how much."""
 
     def __call__(self, what: str, done: int, total: int, /) -> None: ...
+
+
+def named(word: str, extractor: Extractor) -> str:
+    """A result's name: the plain word is Inception's alone, and FID and KID of another network are called fd and kd.
+
+    A number of one network tells nothing beside another's, so that the name has to say which it is of.
+
+    >>> from types import SimpleNamespace
+    >>> [named(word, SimpleNamespace(name="clip")) for word in ("fid", "kid", "is", "recall")]
+    ['fd_clip', 'kd_clip', 'is_clip', 'recall_clip']
+    """
+    if extractor.name == "inception":
+        return word
+    return f"{word.replace('fid', 'fd').replace('kid', 'kd')}_{extractor.name}"
 
 
 class Metric(ABC):
@@ -26,6 +41,10 @@ class Metric(ABC):
     def check(self, extractor: Extractor, n_fake: int, n_real: int) -> list[str]:
         """Warnings about these counts, before any work. Raises MetricError for an evaluation that cannot be made."""
         return []
+
+    def needs_extractor(self) -> bool:
+        """Whether a pretrained network has to be there."""
+        return True
 
     @abstractmethod
     def settings(self, n_fake: int, n_real: int) -> dict[str, Any]:
@@ -41,6 +60,10 @@ class LabelMetric(Metric):
 
     compares: ClassVar[bool] = False
 
+    def needs_extractor(self) -> bool:
+        """It does not."""
+        return False
+
     @abstractmethod
     def begin(self, source: Source, progress: Report | None = None) -> None:
         """Learn what is needed of the real data, once for any number of evaluations."""
@@ -52,6 +75,24 @@ class LabelMetric(Metric):
     @abstractmethod
     def finish(self) -> tuple[dict[str, float], dict[str, Any]]:
         """Results by name and details (plain JSON values) of all samples seen since the last call, by any rank."""
+
+    def score(self, fake: Tensor, real: Tensor, extractor: Extractor) -> dict[str, float]:
+        """Nothing can be told from features."""
+        return {}
+
+
+class ImageMetric(Metric):
+    """A metric of the images themselves, not of their features or classes; it needs no extractor."""
+
+    def needs_extractor(self) -> bool:
+        """It does not."""
+        return False
+
+    @abstractmethod
+    def look(
+        self, fake: ImageSet, real: ImageSet | None, progress: Report | None = None
+    ) -> tuple[dict[str, float], dict[str, Any]]:
+        """Results by name and details (plain JSON values). Raises MetricError for images that it cannot judge."""
 
     def score(self, fake: Tensor, real: Tensor, extractor: Extractor) -> dict[str, float]:
         """Nothing can be told from features."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -14,6 +15,7 @@ from gancli.data.source import Source
 from gancli.errors import ConfigError, MetricError
 from gancli.metrics.extractor import Extractor
 from gancli.metrics.metric import Metric, Report
+from gancli.pictures import Pixels
 
 if TYPE_CHECKING:
     from gancli.sampling import Sampler
@@ -27,6 +29,10 @@ class RunMetric(Metric):
     @abstractmethod
     def measure(self, found: Sampler, n: int, seed: int, progress: Report) -> tuple[dict[str, float], dict[str, Any]]:
         """Results by name and details (plain JSON values). n, seed: of samples. Raises MetricError."""
+
+    def needs_extractor(self) -> bool:
+        """It does not."""
+        return False
 
     def settings(self, n_fake: int, n_real: int) -> dict[str, Any]:
         """Nothing beside the counts."""
@@ -56,3 +62,49 @@ def drawn(found: Sampler, n: int, seed: int) -> Tensor:
         seeds = [(seed, k) for k in range(start, min(start + 1024, n))]
         parts.append(found.render(found.latents(seeds), found.labels(seeds)))
     return torch.cat(parts)
+
+
+@dataclass(frozen=True)
+class Findings:
+    """Results by name, details (plain JSON values), and pictures by file name."""
+
+    values: dict[str, float]
+    details: dict[str, Any] = field(default_factory=dict)
+    pictures: dict[str, Pixels] = field(default_factory=dict)
+
+
+class FeatureRunMetric(Metric):
+    """A metric of a run that chooses by itself which samples and real images the extractor looks at."""
+
+    compares: ClassVar[bool] = False
+
+    @abstractmethod
+    def measure(self, extractor: Extractor | None, found: Sampler, n: int, seed: int, progress: Report) -> Findings:
+        """n, seed: of samples. extractor: there where `needs_extractor` says so. Raises MetricError."""
+
+    def refuse(self, found: Sampler) -> None:
+        """Raise MetricError for a run that this metric cannot judge, before any network is loaded."""
+
+    def score(self, fake: Tensor, real: Tensor, extractor: Extractor) -> dict[str, float]:
+        """Nothing can be told from features alone."""
+        return {}
+
+
+def training_data(found: Sampler, metric: str) -> Source:
+    """What the run was trained on. Raises MetricError where that has changed since."""
+    source: Source = make(found.config["dataset"], "dataset")
+    if source.fingerprint != found.facts.fingerprint:
+        raise MetricError(
+            f"metrics={metric} looks at what the run was trained on, and {source.name} has changed since: bring the "
+            "data back, or leave it out of metrics"
+        )
+    return source
+
+
+def refuse_unlabelled(found: Sampler, metric: str) -> None:
+    """Raise MetricError for a run that knows no classes."""
+    if not found.game.labelled or len(found.classes) < 2:
+        raise MetricError(
+            f"metrics={metric} judges samples by the class they were asked for, and {found.run.name} knows no classes:"
+            " train a conditional model (model.conditioning=projection)"
+        )

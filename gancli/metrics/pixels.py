@@ -1,0 +1,235 @@
+"""Metrics of the pixels themselves, from the paper on progressive growing (Karras et al. 2018, section 5)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from gancli.data.source import order
+from gancli.errors import MetricError
+from gancli.metrics.images import ImageSet, batches
+from gancli.metrics.metric import ImageMetric, Report
+from gancli.rng import key
+from gancli.settings import at_least
+
+PATCH, LEAST = 7, 16
+REPEATS = 4  # the projections are drawn in so many parts
+BINOMIAL = (1.0, 4.0, 6.0, 4.0, 1.0)
+
+# Wang et al. 2003, section 3.2: the weights of five scales; window and constants as there.
+WEIGHTS, WINDOW, SIGMA, K1, K2 = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333), 11, 1.5, 0.01, 0.03
+
+
+def levels_of(height: int, width: int) -> int:
+    """Levels of a Laplacian pyramid: the sides are halved while they are even and stay at 16 or more.
+
+    >>> levels_of(64, 64), levels_of(28, 28), levels_of(96, 48)
+    (3, 1, 2)
+    """
+    halves = min(height, width) >= 2 * LEAST and height % 2 == width % 2 == 0
+    return 1 + levels_of(height // 2, width // 2) if halves else 1
+
+
+def _blur(x: Tensor, gain: float) -> Tensor:
+    """[B, C, H, W] under the 5×5 binomial filter, mirrored at the edges."""
+    line = x.new_tensor(BINOMIAL) / 16
+    kernel = (gain * line[:, None] * line).expand(x.shape[1], 1, 5, 5)
+    return F.conv2d(F.pad(x, [2] * 4, mode="reflect"), kernel, groups=x.shape[1])
+
+
+def pyramid(images: Tensor, levels: int) -> list[Tensor]:
+    """The Laplacian pyramid of images [B, C, H, W], the finest first; the last holds what is left (Burt, Adelson 1983).
+
+    >>> [part.abs().max().item() for part in pyramid(torch.full((1, 1, 32, 32), 3.0), 2)]
+    [0.0, 3.0]
+    """
+    parts = [images.float()]
+    for _ in range(levels - 1):
+        small = _blur(parts[-1], 1)[:, :, ::2, ::2]
+        spread = torch.zeros_like(parts[-1])
+        spread[:, :, ::2, ::2] = small
+        parts[-1] = parts[-1] - _blur(spread, 4)
+        parts.append(small)
+    return parts
+
+
+def patches(images: Tensor, count: int, seed: int) -> Tensor:
+    """`count` random 7×7 patches of each image [B, C, H, W]: [B · count, C, 7, 7]."""
+    n, _, height, width = images.shape
+    draw = torch.Generator().manual_seed(seed)
+    top = torch.randint(height - PATCH + 1, (n, count, 1, 1), generator=draw)
+    left = torch.randint(width - PATCH + 1, (n, count, 1, 1), generator=draw)
+    rows = top + torch.arange(PATCH).view(1, 1, PATCH, 1)
+    columns = left + torch.arange(PATCH).view(1, 1, 1, PATCH)
+    image = torch.arange(n).view(n, 1, 1, 1)
+    return images.permute(0, 2, 3, 1)[image, rows, columns].flatten(0, 1).permute(0, 3, 1, 2)
+
+
+def normalised(descriptors: Tensor) -> Tensor:
+    """Patches [N, C, 7, 7] with mean 0 and deviation 1 in each channel, over all of them, as rows [N, C · 49]."""
+    mean, std = descriptors.mean((0, 2, 3), keepdim=True), descriptors.std((0, 2, 3), correction=0, keepdim=True)
+    return ((descriptors - mean) / std.clamp_min(1e-8)).flatten(1)
+
+
+def sliced_wasserstein(a: Tensor, b: Tensor, projections: int, seed: int) -> float:
+    """Mean 1-Wasserstein distance of rows [N, D] of two sets as large, over random directions (Rabin et al. 2011).
+
+    >>> x = torch.tensor([[1.0], [5.0], [2.0]])
+    >>> sliced_wasserstein(x, x.flip(0), 4, 0), sliced_wasserstein(x, x + 2.5, 4, 0)
+    (0.0, 2.5)
+    """
+    draw = torch.Generator().manual_seed(seed)
+    parts = max(1, min(REPEATS, projections))
+    total = torch.zeros((), dtype=torch.float64)
+    for part in range(parts):
+        count = projections // parts + (part < projections % parts)
+        directions = torch.randn(a.shape[1], count, generator=draw)
+        directions = directions / directions.norm(dim=0)
+        sorted_a, sorted_b = ((x @ directions).sort(0).values for x in (a, b))
+        total += (sorted_a - sorted_b).abs().mean(0).double().sum()
+    return float(total) / projections
+
+
+@dataclass(frozen=True)
+class Swd(ImageMetric):
+    """Multi-scale sliced Wasserstein distance of 7×7 patches of a Laplacian pyramid, times 1000.
+
+    patches: of each image at each level. projections: random directions. Both sets are cut at the smaller. Source:
+    Karras et al. 2018, section 5; 128 patches, 512 projections and levels from 16 pixels up are theirs.
+    """
+
+    name: ClassVar[str] = "swd"
+    patches: int = 128
+    projections: int = 512
+
+    def __post_init__(self) -> None:
+        at_least(1, **{"metrics.swd.patches": self.patches, "metrics.swd.projections": self.projections})
+
+    def settings(self, n_fake: int, n_real: int) -> dict[str, Any]:
+        """Patches, directions, and how many images of each kind are compared."""
+        return {"patches": self.patches, "projections": self.projections, "images": min(n_fake, n_real)}
+
+    def look(
+        self, fake: ImageSet, real: ImageSet | None, progress: Report | None = None
+    ) -> tuple[dict[str, float], dict[str, Any]]:
+        """swd: mean over the levels. swd_SIDE: each level's."""
+        if real is None:
+            raise MetricError("metrics=swd compares with real images: type reference=FOLDER")
+        if fake.shape[1:] != real.shape[1:] or min(fake.shape[1:]) < LEAST:
+            raise MetricError(
+                f"metrics=swd compares images of one size of {LEAST} pixels at least, and was given "
+                f"{fake.shape[1]}x{fake.shape[2]} and {real.shape[1]}x{real.shape[2]}: resize one set"
+            )
+        n, channels = min(fake.n, real.n), max(fake.shape[0], real.shape[0])
+        sets = [self._descriptors(images, n, channels, progress) for images in (fake, real)]
+        values: dict[str, float] = {}
+        for level, (a, b) in enumerate(zip(*sets, strict=True)):
+            seed = key("swd", "directions", level)
+            values[f"swd_{fake.shape[1] >> level}"] = 1e3 * sliced_wasserstein(a, b, self.projections, seed)
+        return {"swd": sum(values.values()) / len(values)} | values, {}
+
+    def _descriptors(self, images: ImageSet, n: int, channels: int, progress: Report | None) -> list[Tensor]:
+        """Normalised patches of each level. Their places are the same in every set, so that equal sets are equal."""
+        levels = levels_of(*images.shape[1:])
+        found: list[list[Tensor]] = [[] for _ in range(levels)]
+        done = 0
+        for chunk in _batches(images, n):
+            for level, part in enumerate(pyramid(chunk.expand(-1, channels, -1, -1), levels)):
+                found[level].append(patches(part, self.patches, key("swd", "places", level, done)))
+            done += len(chunk)
+            if progress is not None:
+                progress("swd: patches", done, n)
+        return [normalised(torch.cat(level)) for level in found]
+
+
+def _batches(images: ImageSet, n: int, size: int = 64) -> Iterator[Tensor]:
+    """The first n images of a set in batches of `size`, whatever its chunks are."""
+    done = 0
+    for chunk in batches(images.chunks(), size):
+        if done >= n:
+            return
+        yield chunk[: n - done]
+        done += len(chunk)
+
+
+def ms_ssim(a: Tensor, b: Tensor, weights: Sequence[float] = WEIGHTS) -> Tensor:
+    """Multi-scale structural similarity of images [B, C, H, W] in 0 ... 255, pair by pair: [B], 1 for equal ones.
+
+    As Wang et al. 2003, eq. 7, in each channel, then their mean. An image too small for five windows of 11 pixels is
+    looked at through smaller ones with as much smaller a deviation, as the progressive-growing paper's code does.
+
+    >>> x = torch.arange(28 * 28.0).view(1, 1, 28, 28) % 256
+    >>> round(ms_ssim(x, x).item(), 6), ms_ssim(x, 255 - x).item()
+    (1.0, 0.0)
+    """
+    a, b = a.float(), b.float()
+    value = a.new_ones(a.shape[:2])
+    for level, weight in enumerate(weights):
+        whole, contrast = _ssim(a, b)
+        last = level == len(weights) - 1
+        value = value * (whole if last else contrast).clamp_min(0) ** weight
+        if not last and min(a.shape[2:]) > 1:
+            pad = [side % 2 for side in a.shape[2:]]
+            a, b = (F.avg_pool2d(x, 2, padding=pad) for x in (a, b))
+    return value.mean(1)
+
+
+def _ssim(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """Structural similarity and its part without the means, over all pixels, [B, C] (Wang et al. 2003, eq. 1-5)."""
+    size = min(WINDOW, *a.shape[2:])
+    size -= 1 - size % 2
+    at = torch.arange(size, dtype=a.dtype) - size // 2
+    line = torch.exp(-(at**2) / (2 * (SIGMA * size / WINDOW) ** 2))
+    line = line / line.sum()
+    channels = a.shape[1]
+    kernel = (line[:, None] * line).expand(channels, 1, size, size)
+
+    def mean(x: Tensor) -> Tensor:
+        return F.conv2d(x, kernel, groups=channels)
+
+    c1, c2 = (K1 * 255) ** 2, (K2 * 255) ** 2
+    mu_a, mu_b = mean(a), mean(b)
+    var_a, var_b, both = mean(a * a) - mu_a**2, mean(b * b) - mu_b**2, mean(a * b) - mu_a * mu_b
+    contrast = (2 * both + c2) / (var_a + var_b + c2)
+    whole = contrast * (2 * mu_a * mu_b + c1) / (mu_a**2 + mu_b**2 + c1)
+    return whole.mean((2, 3)), contrast.mean((2, 3))
+
+
+@dataclass(frozen=True)
+class MsSsim(ImageMetric):
+    """Mean similarity of random pairs of samples: the higher, the less they vary. Real images' beside it, as the bar.
+
+    Source: Odena et al. 2017, section 4.2; Karras et al. 2018, section 5.
+    """
+
+    name: ClassVar[str] = "ms_ssim"
+    compares: ClassVar[bool] = False
+
+    def settings(self, n_fake: int, n_real: int) -> dict[str, Any]:
+        """How many pairs."""
+        return {"pairs": n_fake // 2, "pairs_real": n_real // 2}
+
+    def look(
+        self, fake: ImageSet, real: ImageSet | None, progress: Report | None = None
+    ) -> tuple[dict[str, float], dict[str, Any]]:
+        """ms_ssim, and ms_ssim_real where there are real images."""
+        values = {"ms_ssim": self._mean(fake, progress)}
+        if real is not None and real.n >= 2:
+            values["ms_ssim_real"] = self._mean(real, progress)
+        return values, {}
+
+    def _mean(self, images: ImageSet, progress: Report | None) -> float:
+        """Over disjoint pairs of a shuffle: a data set may be sorted by class."""
+        everything = torch.cat(list(images.chunks()))
+        pairs = torch.from_numpy(order(images.n, "ms_ssim"))[: images.n // 2 * 2].view(-1, 2)
+        total = 0.0
+        for done, part in enumerate(torch.split(pairs, 64)):
+            total += float(ms_ssim(everything[part[:, 0]], everything[part[:, 1]]).double().sum())
+            if progress is not None:
+                progress("ms_ssim: pairs", 64 * done + len(part), len(pairs))
+        return total / len(pairs)

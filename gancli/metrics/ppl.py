@@ -1,0 +1,238 @@
+"""Perceptual path length: how much images change over a tiny step of the latent, by torch-fidelity's code."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from gancli.errors import ConfigError, MetricError
+from gancli.metrics import weights as files
+from gancli.metrics.extractor import Extractor
+from gancli.metrics.fid import FIDELITY_SEED
+from gancli.metrics.images import three_channels
+from gancli.metrics.metric import Report
+from gancli.metrics.pretrained import fit
+from gancli.metrics.run_metric import FeatureRunMetric, Findings
+from gancli.settings import at_least
+
+if TYPE_CHECKING:
+    from gancli.sampling import Sampler
+
+Distance = Callable[[Tensor, Tensor], Tensor]  # float images [B, C, H, W] in 0 ... 255, two sets -> [B]
+SLICES = ((0, 4), (4, 9), (9, 16), (16, 23), (23, 30))  # of VGG-16's layers, as LPIPS cuts them
+
+
+@dataclass(frozen=True)
+class Ppl(FeatureRunMetric):
+    """Mean distance of G(z) and G(z + ε towards another latent), over ε², without the outer percentiles.
+
+    distance: `lpips` is the papers', of VGG-16 (resized to 64 pixels where images are larger, as torch-fidelity does);
+    `features` is the squared distance of the extractor's features, each scaled to length 1: its result is called
+    ppl_NAME and compares only with itself. epsilon: null: 1e-4 with lpips; 0.1 with features, whose extractors look at
+    whole grey levels, among which smaller steps are lost. discard: percentiles left out at either end. lpips, vgg16:
+    weights files of LPIPS' linear layers and of torchvision's VGG-16; null: from torch's model cache or a download.
+    Sources: Karras et al. 2019, section 4.1, eq. 2; Zhang et al. 2018 (LPIPS).
+    """
+
+    name: ClassVar[str] = "ppl"
+    distance: Literal["lpips", "features"] = "features"
+    epsilon: float | None = None
+    discard: float = 1.0
+    lpips: str | None = None
+    vgg16: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.epsilon is not None and not 0 < self.epsilon <= 1:
+            raise ConfigError(f"metrics.ppl.epsilon={self.epsilon:g}: a share of the way above 0, 1 at most, or null")
+        if not 0 <= self.discard < 50:
+            raise ConfigError(f"metrics.ppl.discard={self.discard:g}: a percentile from 0 to below 50")
+        if self.distance == "features" and (self.lpips or self.vgg16):
+            raise ConfigError("metrics.ppl.lpips and metrics.ppl.vgg16 are read with metrics.ppl.distance=lpips only")
+
+    def needs_extractor(self) -> bool:
+        """Where its features are the distance."""
+        return self.distance == "features"
+
+    def settings(self, n_fake: int, n_real: int) -> dict[str, Any]:
+        """Distance, step, discarded percentiles, and the seed of the latents, which are torch-fidelity's draws."""
+        return {
+            "distance": self.distance,
+            "epsilon": self._epsilon(),
+            "discard": self.discard,
+            "interpolation": "lerp in z",
+            "seed": FIDELITY_SEED,
+        }
+
+    def _epsilon(self) -> float:
+        return self.epsilon or (1e-4 if self.distance == "lpips" else 0.1)
+
+    def refuse(self, found: Sampler) -> None:
+        """Raises MetricError for points, and for truncated latents."""
+        if len(found.shape) != 3 or found.shape[0] not in (1, 3):
+            raise MetricError("metrics=ppl looks at images of 1 or 3 channels")
+        if found.truncation is not None:
+            raise MetricError("metrics=ppl walks between latents of the whole distribution: leave truncation out")
+        if not hasattr(found.game, "latent"):
+            raise MetricError("metrics=ppl walks between normal or uniform latents, and this system has none of these")
+
+    def measure(self, extractor: Extractor | None, found: Sampler, n: int, seed: int, progress: Report) -> Findings:
+        """ppl with LPIPS, ppl_NAME with features; its deviation over the paths beside it, under NAME_std."""
+        self.refuse(found)
+        at_least(2, n=n)
+        if self.distance == "lpips":
+            name, distance = "ppl", lpips(self.lpips, self.vgg16)
+        else:
+            assert extractor is not None
+            name, distance = f"ppl_{extractor.name}", of_features(extractor)
+        lengths = path_lengths(found, distance, n, self._epsilon(), progress)
+        if self.discard:
+            low = np.percentile(lengths, self.discard, method="lower")
+            high = np.percentile(lengths, 100 - self.discard, method="higher")
+            lengths = lengths[(low <= lengths) & (lengths <= high)]
+        values = {name: float(lengths.mean()), f"{name}_std": float(lengths.std())}
+        return Findings(values, {"ppl_paths": len(lengths)})
+
+
+def of_features(extractor: Extractor) -> Distance:
+    """The squared distance of an extractor's features, each scaled to length 1."""
+
+    def distance(a: Tensor, b: Tensor) -> Tensor:
+        both = torch.cat([a, b]).round().clamp(0, 255).to(torch.uint8)
+        parts = [extractor.features(three_channels(p)) for p in torch.split(both, extractor.batch_size)]
+        features = torch.cat(parts)
+        first, second = nn.functional.normalize(features, dim=1).chunk(2)
+        return (first - second).square().sum(1)
+
+    return distance
+
+
+def path_lengths(found: Sampler, distance: Distance, n: int, epsilon: float, progress: Report) -> Any:
+    """Distance over ε² of n pairs of latents, float [n], by torch-fidelity's loop."""
+    from torch_fidelity.generative_model_base import GenerativeModelBase
+    from torch_fidelity.metric_ppl import KEY_METRIC_PPL_RAW, calculate_ppl
+    from torch_fidelity.sample_similarity_base import SampleSimilarityBase
+
+    latent: Any = found.game.latent
+    uniform = latent.kind == "uniform"
+
+    class Model(GenerativeModelBase):  # type: ignore[misc]
+        """The sampler as torch-fidelity wants a generator: float images in 0 ... 255."""
+
+        z_size = latent.dim
+        z_type = "uniform_0_1" if uniform else "normal"
+        num_classes = found.game.classes if found.game.labelled else 0
+
+        def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+            return (found.render(2 * z - 1 if uniform else z, y) + 1) * 127.5
+
+    done = 0
+
+    class Similarity(SampleSimilarityBase):  # type: ignore[misc]
+        """Our distance as torch-fidelity wants one."""
+
+        def __init__(self, name: str, **options: Any):
+            super().__init__(name)
+
+        def forward(self, a: Tensor, b: Tensor) -> Tensor:
+            nonlocal done
+            done += len(a)
+            progress("ppl: paths", done, n)
+            return distance(a, b)
+
+    with _registered(Similarity) as name:
+        result = calculate_ppl(
+            1,
+            input1=Model(),
+            input1_model_num_samples=n,
+            input1_model_num_classes=Model.num_classes,
+            batch_size=16,
+            cuda=False,
+            verbose=False,
+            rng_seed=FIDELITY_SEED,
+            ppl_epsilon=epsilon,
+            ppl_reduction="none",
+            ppl_sample_similarity=name,
+            # It discards by a word that NumPy no longer knows.
+            ppl_discard_percentile_lower=None,
+            ppl_discard_percentile_higher=None,
+        )
+    return result[KEY_METRIC_PPL_RAW]
+
+
+@contextmanager
+def _registered(kind: type) -> Iterator[str]:
+    """A similarity under a name in torch-fidelity's registry, for as long as it is used."""
+    from torch_fidelity.registry import SAMPLE_SIMILARITY_REGISTRY
+
+    name = "gancli"
+    SAMPLE_SIMILARITY_REGISTRY[name] = kind
+    try:
+        yield name
+    finally:
+        del SAMPLE_SIMILARITY_REGISTRY[name]
+
+
+def lpips(linear: str | None = None, vgg16: str | None = None, resize: int = 64) -> Distance:
+    """torch-fidelity's LPIPS of VGG-16, its weights read safely.
+
+    linear, vgg16: weights files; None: from torch's model cache or a download. resize: larger images are averaged down
+    to so many pixels a side. Raises MetricError for weights that are missing, damaged or of another network.
+    """
+    import torchvision
+    from torch_fidelity.sample_similarity_base import SampleSimilarityBase
+    from torch_fidelity.sample_similarity_lpips import (
+        URL_VGG16_LPIPS,
+        NetLinLayer,
+        SampleSimilarityLPIPS,
+        VGG16features,
+    )
+
+    class Features(VGG16features):  # type: ignore[misc]
+        """Its cuts of VGG-16, whose weights it would download by itself."""
+
+        def __init__(self, layers: nn.Sequential):
+            nn.Module.__init__(self)
+            for k, (start, stop) in enumerate(SLICES):
+                setattr(self, f"slice{k + 1}", layers[start:stop])
+            self.N_slices = len(SLICES)
+
+    class Lpips(SampleSimilarityLPIPS):  # type: ignore[misc]
+        """torch-fidelity's, built from tensors."""
+
+        def __init__(self, state: dict[str, Tensor], path: str, layers: nn.Sequential):
+            SampleSimilarityBase.__init__(self, "lpips")
+            self.sample_similarity_resize = self.sample_similarity_dtype = None
+            self.chns = [64, 128, 256, 512, 512]
+            self.L = len(self.chns)
+            self.lins = [NetLinLayer(c, use_dropout=True) for c in self.chns]
+            for k, lin in enumerate(self.lins):
+                setattr(self, f"lin{k}", lin)
+            fit(self, state, path, "LPIPS")
+            self.net = Features(layers)
+            self.eval().requires_grad_(False)
+
+    url = torchvision.models.VGG16_Weights.IMAGENET1K_V1.url
+    parts = []
+    for key, file, address in (("lpips", linear, URL_VGG16_LPIPS), ("vgg16", vgg16, url)):
+        path = files.fetched(address) if file is None else files.given(file, f"metrics.ppl.{key}")
+        parts.append((files.read(path, address if file is None else None)[0], str(path)))
+    with torch.random.fork_rng(devices=[]):
+        net = torchvision.models.vgg16()
+        fit(net, parts[1][0], parts[1][1], "vgg16")
+        judge = Lpips(parts[0][0], parts[0][1], net.features)
+
+    @torch.no_grad()
+    def distance(a: Tensor, b: Tensor) -> Tensor:
+        small = [three_channels(x) for x in (a, b)]
+        if min(a.shape[2:]) > resize:
+            small = [judge.resize(x, resize) for x in small]
+        found: Tensor = judge(*small)
+        return found.flatten()
+
+    return distance
