@@ -10,7 +10,10 @@ from gancli.errors import ConfigError, nearest, suggestion
 
 # Paths and texts: quoted before Hydra parses them, so that brackets, commas, spaces and ampersands need no care.
 TEXTS = frozenset(
-    "run run_dir resume init note input reference seeds classes arithmetic dataset.root extractor.weights".split()  # noqa: SIM905
+    (
+        *("run", "run_dir", "resume", "sweep_dir", "resume_sweep", "init", "note", "input", "reference", "seeds"),
+        *("classes", "arithmetic", "dataset.root", "extractor.weights"),
+    )
 )
 
 
