@@ -32,7 +32,7 @@ class Busy(Exception):  # noqa: N818
 def run_job(folder: Path, number: int) -> str:
     """Train job `number` of the sweep in `folder` to its end, or on from where it was; returns its status.
 
-    Raises nothing: an error of any kind is the job's, and written down with its text.
+    An error of any kind is the job's, and written down with its text. Raises RunError where that cannot be written.
     """
     state = read_state(folder, number)
     if state.get("status") == "finished":  # it was queued twice

@@ -151,11 +151,13 @@ def directory_name(number: int, choices: Mapping[str, Any]) -> str:
 
     >>> directory_name(3, {"loss": "hinge", "optimizer.G.lr": "1e-4", "seed": "2"})
     '03-hinge-lr1e-4-seed2'
+    >>> directory_name(4, {"optimizer.G.lr": "1e+30"})
+    '04-lr1e30'
     """
     words = []
     for key, value in choices.items():
         shown = f"{value:.4g}" if isinstance(value, float) else str(value)
-        plain = re.sub(r"[^A-Za-z0-9._-]+", "-", shown).strip("-.")
+        plain = re.sub(r"[^A-Za-z0-9._-]+", "-", shown.replace("e+", "e")).strip("-.")
         leaf = re.sub(r"[^A-Za-z0-9_]+", "", key.rpartition(".")[2])
         words.append(plain if plain[:1].isalpha() and "." not in key else f"{leaf}{plain}")
     return "-".join([f"{number:02d}", *words])[:80].rstrip("-.")

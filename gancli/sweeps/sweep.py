@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -13,7 +14,7 @@ from types import FrameType
 from typing import Any
 
 from gancli.build import make, make_as
-from gancli.config import compose, defaults_lines, groups, in_quotes
+from gancli.config import compose, defaults_lines, groups
 from gancli.errors import ConfigError, GanError, Interrupted, nearest
 from gancli.help import keys
 from gancli.rundir import RunDir
@@ -64,9 +65,10 @@ def run(overrides: Sequence[str], folders: Sequence[Path], check: Check) -> None
     reopened = _reopened(settings, typed)
     if reopened is not None:
         named = {_root(o) for o in given}
-        given = [o for o in [*(k for k in reopened.keys if _root(k) not in named), *given] if _root(o) not in PLACES]
+        given = [*(k for k in reopened.keys if _root(k) not in named), *given]
         typed, folders = reopened.overrides, [Path(p) for p in reopened.places]
         settings = settings_of(given, folders)
+        reopened.keys = [o for o in given if _root(o) not in PLACES]
     launcher: Launcher = make(settings.launcher, "launcher")
     search: Search = make(settings.search, "search")
     for job in search.probes(typed):
@@ -214,7 +216,7 @@ def _launch(plan: Plan) -> None:
     sweep.settle()
     sweep.save()
     if sweep.stopping:
-        _say(f"stopped; go on with: gan train -m resume_sweep={sweep.path}")
+        _say(f"stopped; go on with: gan train -m resume_sweep={shlex.quote(str(sweep.path))}")
         raise Interrupted("the sweep was stopped")
 
 
@@ -286,7 +288,7 @@ def _report(plan: Plan) -> None:
         named = "; ".join(f"[{job.title()}] {job.reason}" for job in failed)
         raise GanError(
             f"{len(failed)} of {len(sweep.jobs)} jobs failed: {named}; to run them again: gan train -m"
-            f" resume_sweep={in_quotes(str(sweep.path)) if ' ' in str(sweep.path) else sweep.path} retry=true"
+            f" resume_sweep={shlex.quote(str(sweep.path))} retry=true"
         )
 
 
