@@ -59,8 +59,8 @@ def run(overrides: Sequence[str], folders: Sequence[Path], check: Check) -> None
     Raises GanError that names the jobs that failed; Interrupted where a person stopped it. All jobs are checked
     before anything is written.
     """
+    _refuse(overrides)
     given, typed = divide(overrides, folders)
-    _refuse(typed)
     settings = settings_of(given, folders)
     reopened = _reopened(settings, typed)
     if reopened is not None:
@@ -127,13 +127,13 @@ def settings_of(given: Sequence[str], folders: Sequence[Path]) -> SweepSettings:
         raise ConfigError(words.replace("add -m to run each of them, or quote the value", "a sweep has one")) from None
 
 
-def _refuse(typed: Sequence[str]) -> None:
+def _refuse(overrides: Sequence[str]) -> None:
     """Raise ConfigError for what no sweep can be told."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ConfigError(
             "-m: a sweep starts its jobs itself: start it without torchrun (launcher=process, jobs at once)"
         )
-    for override in typed:
+    for override in overrides:
         key = override.partition("=")[0].lstrip("+~")
         if key.startswith(("hydra/", "hydra.")):
             raise ConfigError(

@@ -108,8 +108,9 @@ def test_a_stopped_sweep_goes_on_to_the_same_bits(gan: Gan, monkeypatch: pytest.
     assert {p: p.stat().st_mtime_ns for p in done} == done
     resumed = path / jobs(path)[1]["run"]
     assert "resumed at step 3" in (resumed / "log.txt").read_text()
+    assert [job["choices"] for job in jobs(path)] == [{"model.ch": c, "seed": s} for c in "46" for s in "56"]
     # What a job did in this process before leaves nothing behind: each is the same as on its own.
-    assert gan("train", *QUICK, "steps=5", "seed=5", "model.ch=6", "run_dir=alone").code == 0
+    assert gan("train", *QUICK, "steps=5", "seed=6", "model.ch=4", "run_dir=alone").code == 0
     same_run(resumed, Path("alone"), 5)
     assert gan("train", *QUICK, "steps=5", "seed=6", "model.ch=6", "run_dir=last").code == 0
     same_run(path / jobs(path)[3]["run"], Path("last"), 5)
