@@ -127,8 +127,10 @@ def _take_slot(folder: Path, width: int) -> int:
     """The first place that no other living worker has; a lock on a file keeps it until this process ends."""
     import fcntl
 
+    places = folder / ".jobs"
+    places.mkdir(exist_ok=True)
     for slot in range(width):
-        handle = os.open(folder / ".jobs" / f"place{slot}", os.O_CREAT | os.O_RDWR)
+        handle = os.open(places / f"place{slot}", os.O_CREAT | os.O_RDWR)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return slot

@@ -61,14 +61,13 @@ def run(overrides: Sequence[str], folders: Sequence[Path], check: Check) -> None
     """
     _refuse(overrides)
     given, typed = divide(overrides, folders)
-    settings = settings_of(given, folders)
-    reopened = _reopened(settings, typed)
+    reopened = _reopened(settings_of([o for o in given if _root(o) in PLACES], folders), typed)
     if reopened is not None:
         named = {_root(o) for o in given}
         given = [*(k for k in reopened.keys if _root(k) not in named), *given]
         typed, folders = reopened.overrides, [Path(p) for p in reopened.places]
-        settings = settings_of(given, folders)
         reopened.keys = [o for o in given if _root(o) not in PLACES]
+    settings = settings_of(given, folders)
     launcher: Launcher = make(settings.launcher, "launcher")
     search: Search = make(settings.search, "search")
     for job in search.probes(typed):
