@@ -63,8 +63,8 @@ def run(overrides: Sequence[str], folders: Sequence[Path], check: Check) -> None
     given, typed = divide(overrides, folders)
     reopened = _reopened(settings_of([o for o in given if _root(o) in PLACES], folders), typed)
     if reopened is not None:
-        named = {_root(o) for o in given}
-        given = [*(k for k in reopened.keys if _root(k) not in named), *given]
+        named = {o.partition("=")[0] for o in given}  # another launcher drops the keys of the one before
+        given = [*(k for k in reopened.keys if not {k.partition("=")[0], _root(k)} & named), *given]
         typed, folders = reopened.overrides, [Path(p) for p in reopened.places]
         reopened.keys = [o for o in given if _root(o) not in PLACES]
     settings = settings_of(given, folders)
