@@ -242,7 +242,8 @@ def test_a_sweep_makes_a_run_of_every_choice(gan: Gan) -> None:
 def test_jobs_of_a_sweep_do_not_leak_into_each_other(gan: Gan) -> None:
     assert gan("train", "-m", *TINY, "seed=5,6", "steps=2").code == 0
     assert gan("train", *TINY, "seed=6", "steps=2", "run_dir=alone").code == 0
-    (second,) = [p.parent for p in Path("outputs/sweeps").glob("*/*/run.json") if json.loads(p.read_text())["seed"] == 6]
+    runs = [p.parent for p in Path("outputs/sweeps").glob("*/*/run.json")]
+    (second,) = [run for run in runs if json.loads((run / "run.json").read_text())["seed"] == 6]
     same_run(second, Path("alone"), 2)
 
 
