@@ -26,6 +26,8 @@ SECTIONS = {
     "observers": ("gancli.observers.", "gancli.observers.observer.Observer"),
     "metrics": ("gancli.metrics.", "gancli.metrics.metric.Metric"),
     "extractor": ("gancli.metrics.", "gancli.metrics.extractor.Extractor"),
+    "launcher": ("gancli.sweeps.", "gancli.sweeps.launchers.Launcher"),
+    "search": ("gancli.sweeps.", "gancli.sweeps.search.Search"),
     "optimizer": ("torch.optim.", "torch.optim.Optimizer"),
 }
 OPTIMIZERS = ("Adam", "AdamW", "NAdam", "RAdam", "RMSprop", "SGD", "Adagrad", "Adamax")

@@ -82,11 +82,15 @@ def _run(verb: str, words: list[str]) -> int:
         raise ConfigError("-m runs jobs one after the other and torchrun runs one job on many ranks: leave one out")
     overrides = quote(overrides, sweep)
     if verb == "train":
+        from gancli.sweeps import sweep as sweeps
+
+        if sweep:
+            sweeps.run(overrides, folders, lambda config: check(verb, config))
+            return 0
+        sweeps.refuse_alone(overrides)
         overrides, folders = _with_recorded(overrides, folders)
     jobs = expand(overrides) if sweep else [overrides]
     configs = [compose(verb, job, folders) for job in jobs]
-    if len(jobs) > 1 and verb == "train" and any(o.startswith("run_dir=") for o in overrides):
-        raise ConfigError("run_dir= would be shared by all jobs of the sweep: leave it out")
     package = flags[flags.index("--package") + 1] if "--package" in flags[:-1] else "_global_"
     if package != "_global_" and package.split(".")[0] not in configs[0]:
         raise ConfigError(f"--package {package}: {suggestion(package, configs[0])}")

@@ -10,8 +10,12 @@ from gancli.errors import ConfigError, nearest, suggestion
 
 # Paths and texts: quoted before Hydra parses them, so that brackets, commas, spaces and ampersands need no care.
 TEXTS = frozenset(
-    "run run_dir resume init note input reference seeds classes arithmetic dataset.root extractor.weights".split()  # noqa: SIM905
-) | {"metrics.ppl.lpips", "metrics.ppl.vgg16"}
+    (
+        *("run", "run_dir", "resume", "sweep_dir", "resume_sweep", "init", "note", "input", "reference", "seeds"),
+        *("classes", "arithmetic", "dataset.root", "extractor.weights", "metrics.ppl.lpips", "metrics.ppl.vgg16"),
+        "observers.scores.weights",
+    )
+)
 
 
 def conf_dir() -> Path:

@@ -26,6 +26,8 @@ EXAMPLES = {
         ("gan train model=biggan loss=hinge", "emoji by class, at a width that a CPU bears"),
         ("gan train model=sngan dataset=folder dataset.root=~/photos dataset.size=64", "your own images"),
         ("gan train resume=last steps=6000", "go on with the last run, and longer"),
+        ("gan train -m loss=hinge,ns seed=1,2,3 launcher=process", "six runs and a ranking; resume_sweep=last goes on"),
+        ("gan train -m search=optuna 'optimizer.G.lr=interval(1e-5,1e-3)' rank=loss_G", "look for the best rate"),
     ],
     "sample": [
         ("gan sample", "64 images of the last run as one grid"),
@@ -71,13 +73,12 @@ def general_help() -> str:
 def verb_help(verb: str) -> str:
     """What `gan VERB --help` prints: keys with defaults, the choices of every group, three examples."""
     width = max(80, min(120, shutil.get_terminal_size().columns))
-    rows = [f"  {name + '=' + default:24} {words}" for name, default, words in keys(verb)]
-    chosen = dict(line.strip()[2:].split(": ", 1) for line in defaults_lines(verb))
-    lists = []
-    for group, choices in groups(verb).items():
-        text = f"{' '.join(choices)}  (default {chosen[group]})"
-        lists += textwrap.wrap(text, width - 16, initial_indent=f"  {group:12} ", subsequent_indent=" " * 15)
-        lists += [f"{'':15}{key}={default}  {words}" for key, default, words in _explained(group, chosen[group])]
+    rows, lists = _key_rows(verb), _group_rows(verb, width)
+    if verb == "train":
+        parts = [row for choice in ("process", "slurm") for row in _explained("launcher", choice)]
+        parts += _explained("search", "optuna")
+        lists += ["", "sweeps, with -m", *_key_rows("sweep"), *_group_rows("sweep", width)]
+        lists += [f"{'':15}{key}={default}  {words}" for key, default, words in parts]
     examples = [f"  {command}\n      {words}" for command, words in EXAMPLES[verb]]
     flags = [
         ("-m", "several values a key, one job each: gan VERB -m seed=1,2,3"),
@@ -103,6 +104,21 @@ def verb_help(verb: str) -> str:
             *examples,
         ]
     )
+
+
+def _key_rows(name: str) -> list[str]:
+    return [f"  {key + '=' + default:24} {words}" for key, default, words in keys(name)]
+
+
+def _group_rows(name: str, width: int) -> list[str]:
+    """Each group of conf/NAME.yaml with its choices, and the keys inside the default one."""
+    chosen = dict(line.strip()[2:].split(": ", 1) for line in defaults_lines(name))
+    lists = []
+    for group, choices in groups(name).items():
+        text = f"{' '.join(choices)}  (default {chosen[group]})"
+        lists += textwrap.wrap(text, width - 16, initial_indent=f"  {group:12} ", subsequent_indent=" " * 15)
+        lists += [f"{'':15}{key}={default}  {words}" for key, default, words in _explained(group, chosen[group])]
+    return lists
 
 
 def keys(verb: str) -> list[tuple[str, str, str]]:
@@ -148,13 +164,14 @@ def complete(line: str) -> list[str]:
     verb = words[1]
     if verb not in VERBS:
         return []
-    known = groups(verb)
+    known = groups(verb) | (groups("sweep") if "-m" in words else {})
     group, equals, start = last.partition("=")
     if equals:
         before = start[: max(start.rfind("["), start.rfind(",")) + 1]  # of a list, complete its last entry
         fits = [choice for choice in known.get(group, []) if choice.startswith(start[len(before) :])]
         return [f"{group}={before}{choice}" for choice in fits]
-    names = [f"{n}=" for n in [*(k for k, _, _ in keys(verb)), *known]]
+    own = [k for k, _, _ in keys("sweep")] if "-m" in words else []
+    names = [f"{n}=" for n in [*(k for k, _, _ in keys(verb)), *own, *known]]
     if "." in last:
         chosen = {g: c for g, e, c in (w.partition("=") for w in words[2:]) if e and g in known}
         names += [f"{leaf}=" for leaf in leaves(verb, last.split(".")[0], chosen)]

@@ -197,7 +197,7 @@ def new_directory(verb: str, name: str, chosen: str | None) -> Path:
 def find(which: str, key: str = "run") -> tuple[RunDir, Path | None]:
     """A run by its directory, a checkpoint file in it, or `last`; the file too when one was named. Raises RunError."""
     if which == "last":
-        runs = [p.parent for p in OUTPUTS.glob("train/*/run.json")]
+        runs = [p.parent for place in ("train", "sweeps/*") for p in OUTPUTS.glob(f"{place}/*/run.json")]
         if not runs:
             raise RunError(
                 f"{key}=last: no run under {OUTPUTS / 'train'} yet; start one with gan train, or give its path"

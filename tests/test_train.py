@@ -195,7 +195,7 @@ def test_a_failed_job_does_not_end_a_sweep(gan: Gan) -> None:
                  "observers.metrics.every=1")  # fmt: skip
     assert answer.code == 2
     assert "1 of 2 jobs failed: [" in answer.err.splitlines()[-1]
-    states = sorted(json.loads(p.read_text())["status"] for p in Path("outputs/train").glob("*/run.json"))
+    states = sorted(json.loads(p.read_text())["status"] for p in Path("outputs/sweeps").glob("*/*/run.json"))
     assert states == ["failed", "finished"]
 
 
@@ -232,7 +232,7 @@ def test_the_estimate_stands_before_the_first_step(gan: Gan) -> None:
 def test_a_sweep_makes_a_run_of_every_choice(gan: Gan) -> None:
     answer = gan("train", "-m", *TINY, "loss=ns,hinge", "seed=1,2", "steps=1")
     assert answer.code == 0
-    runs = [json.loads(p.read_text()) for p in Path("outputs/train").glob("*/run.json")]
+    runs = [json.loads(p.read_text()) for p in Path("outputs/sweeps").glob("*/*/run.json")]
     assert sorted((r["seed"], [o for o in r["overrides"] if o.startswith("loss=")]) for r in runs) == [
         (s, [f"loss={k}"]) for s in (1, 2) for k in ("hinge", "ns")
     ]
@@ -242,7 +242,8 @@ def test_a_sweep_makes_a_run_of_every_choice(gan: Gan) -> None:
 def test_jobs_of_a_sweep_do_not_leak_into_each_other(gan: Gan) -> None:
     assert gan("train", "-m", *TINY, "seed=5,6", "steps=2").code == 0
     assert gan("train", *TINY, "seed=6", "steps=2", "run_dir=alone").code == 0
-    (second,) = [p.parent for p in Path("outputs/train").glob("*/run.json") if json.loads(p.read_text())["seed"] == 6]
+    runs = [p.parent for p in Path("outputs/sweeps").glob("*/*/run.json")]
+    (second,) = [run for run in runs if json.loads((run / "run.json").read_text())["seed"] == 6]
     same_run(second, Path("alone"), 2)
 
 

@@ -37,9 +37,9 @@ class Draws:
 
     shape = (3, 2, 2)
 
-    def labelled_images(self, n: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def labelled_images(self, n: int, seed: int, *, first: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """In chunks of 5."""
-        for start in range(0, n, 5):
+        for start in range(first, n, 5):
             rows = torch.stack(
                 [torch.full(self.shape, seed + i, dtype=torch.uint8) for i in range(start, min(n, start + 5))]
             )

@@ -1,0 +1,1 @@
+"""Sweeps: many trainings from one command line, launched, recorded, resumed and ranked."""

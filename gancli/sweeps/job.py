@@ -1,0 +1,128 @@
+"""One job of a sweep, in this process: begun or taken up, and its end written down, whatever that is.
+
+`python -m gancli.sweeps.job SWEEP NUMBER` is what launchers start in processes of their own.
+"""
+
+from __future__ import annotations
+
+import gc
+import shutil
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from gancli.config import compose, in_quotes
+from gancli.errors import GanError, Interrupted, RunError
+from gancli.rundir import RunDir
+from gancli.sweeps import record
+from gancli.sweeps.record import Job, Sweep, read_state, stop_file, write_state
+
+
+class Busy(Exception):  # noqa: N818
+    """Another process trains this job's run: one that outlived the sweep which started it."""
+
+
+def run_job(folder: Path, number: int) -> str:
+    """Train job `number` of the sweep in `folder` to its end, or on from where it was; returns its status.
+
+    An error of any kind is the job's, and written down with its text. Raises RunError where that cannot be written.
+    """
+    state = read_state(folder, number)
+    if state.get("status") == "finished":  # it was queued twice
+        return "finished"
+    before = float(state.get("seconds", 0.0))
+    began = time.perf_counter()
+    write_state(folder, number, status="running")
+    status, reason, more = "finished", None, {}
+    try:
+        with _stoppable():
+            if stop_file(folder).exists():
+                raise Interrupted
+            sweep = record.load(folder)
+            _train(sweep, sweep.jobs[number - 1])
+    except (Interrupted, KeyboardInterrupt):
+        status = "interrupted"
+    except Busy as error:
+        status, reason = "interrupted", str(error)
+    except GanError as error:
+        status, reason = "failed", _one_line(str(error))
+    except (Exception, SystemExit) as error:
+        status, reason = "failed", _one_line(f"{type(error).__name__}: {error}")
+        more = {"traceback": traceback.format_exc().splitlines()}
+    seconds = round(before + time.perf_counter() - began, 3)
+    write_state(folder, number, status=status, reason=reason, seconds=seconds, **more)
+    return status
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())[:2000]
+
+
+def _train(sweep: Sweep, job: Job) -> None:
+    """The same as `gan train OVERRIDES run_dir=...`, or `gan train resume=...` where a checkpoint stands."""
+    import torch
+
+    from gancli.verbs import train
+
+    folders = [Path(p) for p in sweep.places]
+    config = compose("train", job.overrides, folders)
+    key, place = _place(sweep.run_of(job), config["steps"])
+    recorded = [*(f"--config-dir={p}" for p in folders), *job.overrides, f"{key}={in_quotes(place)}"]
+    threads = torch.get_num_threads()
+    try:
+        train.run(config | {key: place}, recorded)
+    finally:
+        torch.set_num_threads(threads)  # a job's device.threads is its own
+        gc.collect()
+        if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+            torch.cuda.empty_cache()  # the next job has all of the memory
+
+
+def _place(run: RunDir, steps: int) -> tuple[str, str]:
+    """The key and value that say where: a new run, or one to take up at its newest checkpoint.
+
+    A run that was stopped between its last checkpoint and its end has its last stretch trained again, so that all
+    rows and results of it are there. Raises Busy.
+    """
+    if not run.path.exists():
+        return "run_dir", str(run.path)
+    try:
+        run.lock()
+    except RunError as error:
+        raise Busy(str(error)) from None
+    run.unlock()
+    found = run.listing()
+    before_the_end = [step for step in found if step < steps]
+    if not before_the_end:
+        shutil.rmtree(run.path)  # what a job leaves that was killed before its first checkpoint
+        return "run_dir", str(run.path)
+    return "resume", str(found[max(before_the_end)] if max(found) >= steps else run.path)
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """While inside, SIGTERM and SIGINT raise KeyboardInterrupt; training itself takes them and saves first."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before: dict[Any, Any] = {s: signal.signal(s, interrupt) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+if __name__ == "__main__":
+    run_job(Path(sys.argv[1]), int(sys.argv[2]))

@@ -1,0 +1,165 @@
+"""What a sweep's runs have to show: results of evaluations and columns of their training, by name."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from gancli.errors import ConfigError, RunError, suggestion
+from gancli.files import read_json
+from gancli.rundir import RunDir, environment
+
+Better = Literal["auto", "low", "high"]
+
+FIRST = ("fid", "kid")  # what is ranked by where nothing is said, before anything else
+HIGH = re.compile(
+    r"(is|is_.*|precision|recall|density|coverage|modes|good|parzen|linear_probe|.*accuracy.*|images_per_second)$"
+)
+NOT_RESULTS = frozenset(("step", "seen", "seconds", "images_per_second"))
+
+
+@dataclass(frozen=True)
+class Result:
+    """Numbers of one evaluation at one step. kind: the same for evaluations that may be compared."""
+
+    step: int
+    written: int
+    kind: str
+    values: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Findings:
+    """All numbers of a run.
+
+    evaluated: newest last. trained: the mean of each column over the last tenth of its rows.
+    """
+
+    evaluated: tuple[Result, ...]
+    trained: dict[str, float]
+
+
+def findings(run: RunDir) -> Findings:
+    """Read a run's results; files that are damaged count for nothing."""
+    found = [r for r in map(_result, run.results.glob("*.json")) if r is not None]
+    return Findings(tuple(sorted(found, key=lambda r: (r.step, r.written, r.kind))), _trained(run))
+
+
+def _result(path: Any) -> Result | None:
+    try:
+        found = read_json(path)
+        step, protocol = int(found["step"]), found["protocol"]
+        return Result(step, path.stat().st_mtime_ns, _kind(protocol), numbers(found))
+    except (RunError, OSError, KeyError, TypeError, ValueError, AttributeError):
+        return None
+
+
+def numbers(values: Mapping[str, Any]) -> dict[str, float]:
+    """The finite numbers among values.
+
+    >>> numbers({"fid": 3.5, "step": 4, "warnings": [], "ok": True})
+    {'fid': 3.5}
+    """
+    return {
+        str(name): float(value)
+        for name, value in values.items()
+        if name not in NOT_RESULTS
+        and isinstance(value, (int, float))
+        and not isinstance(value, bool)
+        and math.isfinite(value)
+    }
+
+
+def _kind(protocol: Mapping[str, Any]) -> str:
+    """A protocol without what differs from run to run: the run, its step, when and where it was judged."""
+    left_out = {*environment(), "seconds"}
+    fake = {k: v for k, v in protocol["fake"].items() if k not in ("run", "step", "seen")}
+    kept = {k: v for k, v in protocol.items() if k not in left_out} | {"fake": fake}
+    return json.dumps(kept, sort_keys=True, default=str)
+
+
+def _trained(run: RunDir) -> dict[str, float]:
+    columns: dict[str, list[float]] = {}
+    if run.metrics.exists():
+        for line in run.metrics.read_text().splitlines():
+            try:
+                row = json.loads(line)
+            except ValueError:
+                continue
+            for name, value in numbers(row).items() if isinstance(row, dict) else ():
+                columns.setdefault(name, []).append(value)
+    tails = {name: values[-max(1, len(values) // 10) :] for name, values in columns.items()}
+    return {name: sum(tail) / len(tail) for name, tail in tails.items()}
+
+
+@dataclass(frozen=True)
+class Score:
+    """What one run has of one name; `kind` is empty for a column of its training."""
+
+    value: float
+    kind: str = ""
+
+
+def scores(all_of: Mapping[int, Findings], name: str) -> dict[int, Score]:
+    """The result `name` of every run that has it, by job.
+
+    Of several evaluations the newest counts, but first of the protocol that most of the runs were judged under.
+    """
+    having = {k: [r for r in f.evaluated if name in r.values] for k, f in all_of.items()}
+    votes = Counter(kind for results in having.values() for kind in {r.kind for r in results})
+    found = {}
+    for number, results in having.items():
+        if results:
+            best = max(results, key=lambda r: (votes[r.kind], r.step, r.written))
+            found[number] = Score(best.values[name], best.kind)
+    if not found:
+        found = {k: Score(f.trained[name]) for k, f in all_of.items() if name in f.trained}
+    return found
+
+
+def names(all_of: Mapping[int, Findings]) -> list[str]:
+    """All names that some run has: results before columns of training."""
+    results = [n for f in all_of.values() for r in f.evaluated for n in r.values]
+    columns = [n for f in all_of.values() for n in f.trained]
+    ordered = [n for n in FIRST if n in results] + results
+    return list(dict.fromkeys([*ordered, *[n for n in ("loss_G",) if n in columns], *columns]))
+
+
+def chosen(all_of: Mapping[int, Findings], rank: str | None) -> str | None:
+    """The name to rank by; None where no run has any. Raises ConfigError where no run has what was asked for."""
+    there = names(all_of)
+    if rank is None:
+        return there[0] if there else None
+    if all_of and rank not in there:
+        hint = suggestion(rank, there) if there else "they have no results at all"
+        raise ConfigError(
+            f"rank={rank}: no finished run of the sweep has it; {hint}; gan eval run=RUN writes results, and"
+            " resume_sweep= ranks again"
+        )
+    return rank
+
+
+def is_low(name: str, better: Better) -> bool:
+    """Whether low values of it are better.
+
+    >>> is_low("fid", "auto"), is_low("class_accuracy", "auto"), is_low("loss_G", "high")
+    (True, False, False)
+    """
+    return better == "low" or (better == "auto" and HIGH.match(name) is None)
+
+
+def mean_std(values: Sequence[float]) -> tuple[float, float | None]:
+    """Mean and sample standard deviation; None for a single value.
+
+    >>> mean_std([1.0, 3.0])
+    (2.0, 1.4142135623730951)
+    """
+    mean = sum(values) / len(values)
+    if len(values) < 2:
+        return mean, None
+    return mean, math.sqrt(sum((v - mean) ** 2 for v in values) / (len(values) - 1))

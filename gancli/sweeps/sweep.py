@@ -1,0 +1,315 @@
+"""`gan train -m`: make or reopen a sweep, launch its jobs, and rank what they leave."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from gancli.build import make, make_as
+from gancli.config import compose, defaults_lines, groups
+from gancli.errors import ConfigError, GanError, Interrupted, nearest
+from gancli.help import keys
+from gancli.rundir import RunDir
+from gancli.settings import Node
+from gancli.sweeps import launchers, ranking, record
+from gancli.sweeps.launchers import Launcher, Local
+from gancli.sweeps.record import OVER, Job, Sweep, stop_file, write_state
+from gancli.sweeps.results import Better, chosen, findings, is_low, scores
+from gancli.sweeps.search import Past, Search, swept
+
+Check = Callable[[dict[str, Any]], None]  # raises ConfigError for a composed job that is not right
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepSettings:
+    """The keys of a sweep; what they mean stands in conf/sweep.yaml."""
+
+    sweep_dir: str | None
+    resume_sweep: str | None
+    retry: bool
+    rank: str | None
+    better: Better
+    launcher: Node
+    search: Node
+
+
+@dataclass
+class Plan:
+    """A sweep about to run."""
+
+    sweep: Sweep
+    settings: SweepSettings
+    launcher: Launcher
+    search: Search
+    problem: GanError | None = None  # why a search cannot go on
+    begun: set[int] = field(default_factory=set)
+
+
+def run(overrides: Sequence[str], folders: Sequence[Path], check: Check) -> None:
+    """Run a sweep to its end, and say how its jobs did. overrides: all words of the command line, quoted.
+
+    Raises GanError that names the jobs that failed; Interrupted where a person stopped it. All jobs are checked
+    before anything is written.
+    """
+    _refuse(overrides)
+    given, typed = divide(overrides, folders)
+    reopened = _reopened(settings_of([o for o in given if _root(o) in PLACES], folders), typed)
+    if reopened is not None:
+        named = {o.partition("=")[0] for o in given}  # another launcher drops the keys of the one before
+        given = [*(k for k in reopened.keys if not {k.partition("=")[0], _root(k)} & named), *given]
+        typed, folders = reopened.overrides, [Path(p) for p in reopened.places]
+        reopened.keys = [o for o in given if _root(o) not in PLACES]
+    settings = settings_of(given, folders)
+    launcher: Launcher = make(settings.launcher, "launcher")
+    search: Search = make(settings.search, "search")
+    for job in search.probes(typed):
+        check(compose("train", job, folders))
+    sweep = reopened or _new(settings, search, given, typed, folders)
+    plan = Plan(sweep, settings, launcher, search)
+    place = RunDir(sweep.path)
+    place.lock()
+    try:
+        _open(plan)
+        _launch(plan)
+        _report(plan)
+    finally:
+        place.unlock()
+
+
+PLACES = ("sweep_dir", "resume_sweep", "retry")  # keys of one command, not of the sweep
+
+
+def words() -> set[str]:
+    """The keys and groups of a sweep."""
+    return {name for name, _, _ in keys("sweep")} | {line.strip()[2:].split(":")[0] for line in defaults_lines("sweep")}
+
+
+def _root(override: str) -> str:
+    """The first word of an override's key."""
+    return override.partition("=")[0].lstrip("+~").split("@")[0].split(".")[0]
+
+
+def refuse_alone(overrides: Sequence[str]) -> None:
+    """Raise ConfigError for a sweep's key in a command that is none."""
+    for override in overrides:
+        if _root(override) in words():
+            raise ConfigError(f"{override}: {_root(override)} belongs to a sweep: add -m")
+
+
+def divide(overrides: Sequence[str], folders: Sequence[Path]) -> tuple[list[str], list[str]]:
+    """The overrides of the sweep, and those of its jobs. Raises ConfigError for a word that was meant for the sweep."""
+    own, other = words(), {name for name, _, _ in keys("train")} | set(groups("train", folders))
+    for override in overrides:
+        root = _root(override)
+        if root not in own | other and nearest(root, own | other) in own:
+            raise ConfigError(
+                f"unknown key {root}: did you mean {nearest(root, own)}? (gan train --help lists the keys)"
+            )
+    given = [o for o in overrides if _root(o) in own]
+    return given, [o for o in overrides if _root(o) not in own]
+
+
+def settings_of(given: Sequence[str], folders: Sequence[Path]) -> SweepSettings:
+    """Compose and check a sweep's own keys. Raises ConfigError."""
+    try:
+        return make_as(SweepSettings, compose("sweep", given, folders), "")
+    except ConfigError as error:
+        words = str(error).replace("gan sweep --help", "gan train --help")
+        raise ConfigError(words.replace("add -m to run each of them, or quote the value", "a sweep has one")) from None
+
+
+def _refuse(overrides: Sequence[str]) -> None:
+    """Raise ConfigError for what no sweep can be told."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ConfigError(
+            "-m: a sweep starts its jobs itself: start it without torchrun (launcher=process, jobs at once)"
+        )
+    for override in overrides:
+        key = override.partition("=")[0].lstrip("+~")
+        if key.startswith(("hydra/", "hydra.")):
+            raise ConfigError(
+                f"{override}: sweeps have words of their own: launcher=process, search=optuna, sweep_dir=PATH"
+            )
+        if key == "run_dir":
+            raise ConfigError("run_dir= would be shared by all jobs of the sweep: leave it out, or write sweep_dir=")
+        if key == "resume":
+            raise ConfigError("resume= goes on with one run: leave -m out; a sweep goes on with resume_sweep=last")
+
+
+def _reopened(settings: SweepSettings, typed: Sequence[str]) -> Sweep | None:
+    """The sweep that is to go on, if one is. Raises GanError where the command line says something else."""
+    if settings.resume_sweep is not None:
+        if settings.sweep_dir is not None:
+            raise ConfigError("resume_sweep= goes on in the sweep's own directory: leave sweep_dir out")
+        if typed:
+            raise ConfigError(f"resume_sweep= has its jobs already: leave {typed[0]} out")
+        return record.find(settings.resume_sweep)
+    chosen_dir = None if settings.sweep_dir is None else Path(settings.sweep_dir).expanduser()
+    if chosen_dir is None or not (chosen_dir / "sweep.json").exists():
+        return None
+    there = record.load(chosen_dir)
+    if there.overrides != list(typed):
+        before, now = set(there.overrides), set(typed)
+        differs = ", ".join([*(f"without {o}" for o in sorted(before - now)), *sorted(now - before)])
+        raise ConfigError(
+            f"sweep_dir={settings.sweep_dir} holds a sweep of other jobs ({differs or 'in another order'}):"
+            f" resume_sweep={settings.sweep_dir} goes on with that; or choose another"
+        )
+    return there
+
+
+def _new(
+    settings: SweepSettings, search: Search, given: Sequence[str], typed: Sequence[str], folders: Sequence[Path]
+) -> Sweep:
+    """A sweep's directory with what it is to do."""
+    name = "-".join(key.lstrip("+").rpartition(".")[2] for key in swept(typed))
+    path = record.new_directory(name[:60] or "sweep", settings.sweep_dir)
+    kept = [o for o in given if _root(o) not in PLACES]
+    sweep = Sweep(path, list(typed), kept, [str(f.resolve()) for f in folders])
+    for overrides, choices in search.first(typed):
+        sweep.add(overrides, choices)
+    sweep.save()
+    return sweep
+
+
+def _open(plan: Plan) -> None:
+    """Find out how far each job is, and say what is to be done."""
+    sweep = plan.sweep
+    stop_file(sweep.path).unlink(missing_ok=True)
+    sweep.settle_killed()
+    if plan.settings.retry:
+        for job in sweep.jobs:
+            if job.status == "failed":
+                write_state(sweep.path, job.number, status="interrupted")
+        sweep.settle()
+    sweep.save()
+    done = sum(job.status in OVER for job in sweep.jobs)
+    what = f"{_total(plan)} jobs" + (f", {done} of them over" if done else "")
+    _say(f"sweep {sweep.path} · {what}")
+    if isinstance(plan.launcher, Local) and len(launchers.gpus()) > 1:
+        _say(f"one job at a time on the first GPU: launcher=process runs {len(launchers.gpus())} at once")
+
+
+def _total(plan: Plan) -> int:
+    return max(len(plan.sweep.jobs), getattr(plan.search, "trials", 0))
+
+
+def _launch(plan: Plan) -> None:
+    """Run what is left, and take down each job's end as it comes."""
+    sweep = plan.sweep
+    with _stoppable(plan):
+        for number in plan.launcher.run(sweep.path, _numbers(plan)):
+            sweep.settle()
+            sweep.save()
+            job = sweep.jobs[number - 1]
+            said = f": {job.reason}" if job.reason else f" after {job.seconds:.0f} s"
+            _say(f"{job.run} {job.status}{said}")
+    sweep.settle()
+    sweep.save()
+    if sweep.stopping:
+        _say(f"stopped; go on with: gan train -m resume_sweep={shlex.quote(str(sweep.path))}")
+        raise Interrupted("the sweep was stopped")
+
+
+def _numbers(plan: Plan) -> Iterator[int]:
+    """The jobs to run, the next one whenever it is asked for."""
+    sweep = plan.sweep
+    while not sweep.stopping:
+        with sweep.guard:
+            job = _next(plan)
+        if job is None:
+            return
+        _say(f"job {job.number} of {_total(plan)}: {job.title()}")
+        yield job.number
+
+
+def _next(plan: Plan) -> Job | None:
+    """The first job that is not over, or one more that the search asks for."""
+    sweep, search = plan.sweep, plan.search
+    for job in sweep.jobs:
+        if job.status not in OVER and job.number not in plan.begun:
+            plan.begun.add(job.number)
+            return job
+    if not search.guided:
+        return None
+    try:
+        proposal = search.further(sweep.overrides, *_past(plan))
+    except GanError as error:  # not raised here: a launcher may ask from a thread of its own
+        plan.problem = error
+        return None
+    if proposal is None:
+        return None
+    job = sweep.add(*proposal)
+    plan.begun.add(job.number)
+    sweep.save()
+    return job
+
+
+def _past(plan: Plan) -> tuple[list[Past], bool]:
+    """What a search knows so far, and whether low results are good. Raises ConfigError without a result to go by."""
+    sweep, settings = plan.sweep, plan.settings
+    sweep.settle()
+    found = {job.number: findings(sweep.run_of(job)) for job in sweep.jobs if job.status == "finished"}
+    name = chosen(found, settings.rank)
+    if found and name is None:
+        raise ConfigError("search: no finished run has a result to go by; observers.metrics writes rows of training")
+    values = scores(found, name) if name else {}
+    past: list[Past] = [(j.choices, values[j.number].value if j.number in values else None) for j in sweep.jobs]
+    return past, name is None or is_low(name, settings.better)
+
+
+def _report(plan: Plan) -> None:
+    """The ranking; then, as an error, what went wrong."""
+    sweep = plan.sweep
+    if plan.problem is not None:
+        raise plan.problem
+    made = ranking.rank(sweep, plan.settings.rank, plan.settings.better)
+    ranking.write_csv(sweep, made)
+    drawn = ranking.write_plot(sweep, made)
+    ranking.print_table(made)
+    for caveat in made.caveats():
+        _say(f"note: {caveat}")
+    print(f"ranking: {sweep.path / 'ranking.csv'}" + (f", {sweep.path / 'ranking.png'}" if drawn else ""), flush=True)
+    left = [job for job in sweep.jobs if job.status not in OVER]
+    failed = [job for job in sweep.jobs if job.status == "failed"]
+    if left:
+        named = "; ".join(f"{job.run}: {job.reason or 'interrupted'}" for job in left)
+        raise GanError(f"{len(left)} of {len(sweep.jobs)} jobs are not over ({named}); resume_sweep={sweep.path}")
+    if failed:
+        named = "; ".join(f"[{job.title()}] {job.reason}" for job in failed)
+        raise GanError(
+            f"{len(failed)} of {len(sweep.jobs)} jobs failed: {named}; to run them again: gan train -m"
+            f" resume_sweep={shlex.quote(str(sweep.path))} retry=true"
+        )
+
+
+@contextmanager
+def _stoppable(plan: Plan) -> Iterator[None]:
+    """While inside, Ctrl-C and SIGTERM let running jobs save and no other begin; a second Ctrl-C ends at once."""
+    asked: list[int] = []
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        asked.append(number)
+        if len(asked) > 1 and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        stop_file(plan.sweep.path).touch()
+        launchers.end_running(plan.sweep.path, iter(sorted(plan.begun)))
+
+    before: dict[Any, Any] = {s: signal.signal(s, stop) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
