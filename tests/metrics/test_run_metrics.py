@@ -35,11 +35,11 @@ class Plain:
         self.shape, self.classes, self.run = source.shape, source.classes, Path("outputs/x")
         self.game = SimpleNamespace(labelled=len(source.classes) > 1, classes=len(source.classes))
 
-    def labelled_images(self, n: int, seed: int, classes: int | None = None) -> Any:
+    def labelled_images(self, n: int, seed: int, classes: int | None = None, first: int = 0) -> Any:
         """The first n, or of one class, again and again."""
         rows = torch.arange(len(self.shown)) if classes is None else torch.nonzero(self.asked == classes).flatten()
         rows = rows.repeat(-(-n // len(rows)))[:n]
-        yield self.shown[rows], self.asked[rows]
+        yield self.shown[rows][first:], self.asked[rows][first:]
 
     def images(self, n: int, seed: int = 0, classes: int | None = None) -> Any:
         """The images alone."""
