@@ -7,6 +7,8 @@ import json
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,43 +22,35 @@ from gancli.files import write_json
 from gancli.metrics.evaluation import Evaluator
 from gancli.metrics.extractor import Extractor
 from gancli.metrics.images import ImageSet, from_sampler, from_source
+from gancli.metrics.kept import KeptFeatures
 from gancli.metrics.metric import LabelMetric, Metric
+from gancli.metrics.reference import Reference
+from gancli.metrics.reference import read as read_reference
+from gancli.metrics.reference import write as write_reference
 from gancli.metrics.run_metric import RunMetric
 from gancli.pictures import save_png
 from gancli.sampling import Sampler
 from gancli.settings import EvalSettings
+from gancli.verbs import compare
 from gancli.verbs.drawing import compute, images_only, sampler
 
 
 def run(config: Mapping[str, Any], overrides: Sequence[str]) -> Path:
     """Evaluate as configured; returns the directory that holds results.json. Raises GanError."""
     settings = make_as(EvalSettings, config, "")
-    if settings.input is not None and settings.reference is None:
-        raise ConfigError(f"input={settings.input}: with what shall it be compared? Type reference=FOLDER")
-    if settings.input is not None and isinstance(settings.truncation, list):
-        raise ConfigError(f"truncation={settings.truncation}: a folder of images has none; give run= instead of input=")
+    _check(settings)
     metrics: list[Metric] = [make(node, f"metrics.{name}") for name, node in settings.metrics.items() if node]
     if not metrics:
         raise MetricError("metrics=[] computes nothing: type at least one, such as metrics=[fid,kid]")
     # What costs nothing to find out comes first, the extractor's download last.
     rundir.refuse_taken(settings.run_dir)
-    found = None if settings.input is not None else sampler(settings)
-    _refuse_labels(metrics, found)
-    of_run = [m for m in metrics if isinstance(m, RunMetric)]
-    of_images = [m for m in metrics if not isinstance(m, RunMetric)]
-    if of_run and found is None:
-        raise MetricError(f"metrics={of_run[0].name} looks into a run: give run= instead of input=")
-    if of_images:
-        results = _judge_images(settings, found, of_images)
-    else:
-        results = [_blank(settings, found, threshold) for threshold in settings.thresholds()]
-    for threshold, values in zip(settings.thresholds(), results, strict=True):
-        if found is not None:
-            _judge_run(settings, found.truncated(threshold), of_run, values)
-        values |= {"protocol_id": protocol_id(values["protocol"])} | ({"step": found.step} if found else {})
-        values["protocol"] |= rundir.environment() | {"seconds": values.pop("seconds")}
-        if found is not None:
-            _into_run(found, values)
+    extractor = cache(lambda: _extractor(settings))
+    if settings.input is None:
+        runs = compare.chosen(settings.run)
+        if len(runs) > 1:
+            return _compare(settings, runs, metrics, extractor)
+        settings = replace(settings, run=runs[0])
+    found, results = _evaluate(settings, metrics, extractor)
     name = Path(settings.input or "").name if found is None else found.run.name
     folder = rundir.new_directory("eval", found.name if found else name, settings.run_dir)
     if isinstance(settings.truncation, list):
@@ -68,19 +62,94 @@ def run(config: Mapping[str, Any], overrides: Sequence[str]) -> Path:
     return folder
 
 
-def _judge_images(settings: EvalSettings, found: Sampler | None, metrics: Sequence[Metric]) -> list[dict[str, Any]]:
+def _check(settings: EvalSettings) -> None:
+    """Raise ConfigError for keys that do not go together."""
+    if settings.input is not None and settings.reference is None:
+        raise ConfigError(f"input={settings.input}: with what shall it be compared? Type reference=FOLDER")
+    if settings.input is not None and isinstance(settings.truncation, list):
+        raise ConfigError(f"truncation={settings.truncation}: a folder of images has none; give run= instead of input=")
+    exported = settings.export_reference
+    if exported is not None and Path(exported).suffix != ".npz":
+        raise ConfigError(f"export_reference={exported}: type a file name that ends with .npz")
+    if exported is not None and settings.reference is not None and Path(settings.reference).expanduser().is_file():
+        raise ConfigError(f"export_reference={exported}: reference={settings.reference} is a file already; copy it")
+
+
+def _compare(
+    settings: EvalSettings, runs: Sequence[str], metrics: Sequence[Metric], extractor: Callable[[], Extractor]
+) -> Path:
+    """Several runs under one protocol: a table, comparison.csv and comparison.json."""
+    if isinstance(settings.truncation, list):
+        raise ConfigError(f"truncation={settings.truncation}: thresholds are compared for one run: give one of each")
+    for which in runs:
+        rundir.find(which)  # all of them before the first is looked at
+    rows = []
+    for which in runs:
+        found, (values,) = _evaluate(replace(settings, run=which), metrics, extractor)
+        assert found is not None
+        rows.append(compare.Row(found.run.name, found.step, values))
+    folder = rundir.new_directory("eval", "comparison", settings.run_dir)
+    compare.write(folder, rows)
+    compare.show(rows)
+    print(f"results with protocols: {folder / 'comparison.json'}")
+    return folder
+
+
+def _extractor(settings: EvalSettings) -> Extractor:
+    """The extractor on its device, compiled where asked and possible."""
+    extractor: Extractor = make(settings.extractor, "extractor")
+    extractor.to(compute(settings).device)
+    if settings.compile:
+        to_compile = getattr(extractor, "compile", None)
+        said = f"compile: {extractor.name} runs uncompiled" if to_compile is None else to_compile()
+        print(said or "compile: the first batch takes longer", file=sys.stderr)
+    return extractor
+
+
+def _evaluate(
+    settings: EvalSettings, metrics: Sequence[Metric], extractor: Callable[[], Extractor]
+) -> tuple[Sampler | None, list[dict[str, Any]]]:
+    """One run's or folder's results, one for each threshold, which are kept in the run, too. Raises GanError."""
+    found = None if settings.input is not None else sampler(settings)
+    _refuse_labels(metrics, found)
+    of_run = [m for m in metrics if isinstance(m, RunMetric)]
+    of_images = [m for m in metrics if not isinstance(m, RunMetric)]
+    if of_run and found is None:
+        raise MetricError(f"metrics={of_run[0].name} looks into a run: give run= instead of input=")
+    if of_images:
+        results = _judge_images(settings, found, of_images, extractor)
+    else:
+        results = [_blank(settings, found, threshold) for threshold in settings.thresholds()]
+    for threshold, values in zip(settings.thresholds(), results, strict=True):
+        if found is not None:
+            _judge_run(settings, found.truncated(threshold), of_run, values)
+        values |= {"protocol_id": protocol_id(values["protocol"])} | ({"step": found.step} if found else {})
+        values["protocol"] |= rundir.environment() | {"seconds": values.pop("seconds")}
+        if found is not None:
+            _into_run(found, values)
+    return found, results
+
+
+def _judge_images(
+    settings: EvalSettings, found: Sampler | None, metrics: Sequence[Metric], make_extractor: Callable[[], Extractor]
+) -> list[dict[str, Any]]:
     """What metrics of images say, for each threshold, with the protocol. Raises GanError."""
     judged, real, source = _sets(settings, found, any(isinstance(m, LabelMetric) for m in metrics))
     extractor: Extractor | None = None
     if not all(isinstance(m, LabelMetric) for m in metrics):
-        extractor = make(settings.extractor, "extractor")
-        extractor.to(compute(settings).device)
-    evaluator = Evaluator(metrics, real, extractor, source, progress=reporter())
+        extractor = make_extractor()
+    kept = KeptFeatures() if settings.cache else None
+    evaluator = Evaluator(metrics, real, extractor, source, reporter(), kept, intervals=True)
     results = []
     for fake in judged:
         began = time.perf_counter()
         results.append(evaluator.judge(fake).as_json())
         results[-1]["seconds"] = round(time.perf_counter() - began, 1)
+        results[-1]["reference_was_cached"] = evaluator.was_kept
+    if settings.export_reference is not None:
+        if extractor is None or isinstance(real, Reference):
+            raise ConfigError("export_reference= needs a metric that reads features, such as metrics=[fid]")
+        write_reference(Path(settings.export_reference), evaluator.features_of_real(), real.protocol, extractor)
     return results
 
 
@@ -116,21 +185,30 @@ def _refuse_labels(metrics: Sequence[Metric], found: Sampler | None) -> None:
         )
 
 
-def _sets(settings: EvalSettings, found: Sampler | None, labelled: bool) -> tuple[list[ImageSet], ImageSet, Source]:
+def _sets(
+    settings: EvalSettings, found: Sampler | None, labelled: bool
+) -> tuple[list[ImageSet], ImageSet | Reference, Source | None]:
     """What is judged (a set for each threshold), what it is compared with, and the data behind that.
 
     Raises DataError or ConfigError.
     """
     n_real, seed = settings.n_real, settings.seed
+    file = Path(settings.reference or "").expanduser()
+    given = read_reference(file) if settings.reference is not None and file.is_file() else None
+    if given is not None and n_real is not None:
+        raise ConfigError(f"n_real={n_real}: reference={settings.reference} is a file, taken whole; leave n_real out")
     if found is None:
         judged = _folder("input", settings.input)
+        if given is not None:
+            count = min(settings.n, len(judged))
+            return [from_source(judged, count, seed, folder=str(settings.input))], given, None
         reference = _folder("reference", settings.reference)
         count = min(settings.n, len(judged))
         real = from_source(reference, n_real or min(count, len(reference)), seed, exact=n_real is not None)
         return [from_source(judged, count, seed, folder=str(settings.input))], real, reference
     images_only(found, "eval")
     source: Source
-    if settings.reference is not None:
+    if given is None and settings.reference is not None:
         source = _folder("reference", settings.reference, size=list(found.shape))
     else:
         source = make(found.config["dataset"], "dataset")
@@ -138,7 +216,12 @@ def _sets(settings: EvalSettings, found: Sampler | None, labelled: bool) -> tupl
             raise MetricError(
                 f"the data set {source.name} has changed since the run was trained on it: give reference=FOLDER instead"
             )
-    real = from_source(source, n_real or min(settings.n, len(source)), seed, exact=n_real is not None)
+    real: ImageSet | Reference
+    if given is not None:
+        real = given
+    else:
+        facts = {} if settings.reference is not None else {"split": found.config["dataset"].get("split")}
+        real = from_source(source, n_real or min(settings.n, len(source)), seed, exact=n_real is not None, **facts)
     cut = [found.truncated(threshold) for threshold in settings.thresholds()]
     return [from_sampler(each, settings.n, seed, labelled) for each in cut], real, source
 
@@ -165,7 +248,7 @@ def _into_run(found: Sampler, values: Mapping[str, Any]) -> None:
 
 
 def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
-    return {key: value for key, value in values.items() if isinstance(value, float)}
+    return {key: value for key, value in values.items() if isinstance(value, float) and key != "seconds"}
 
 
 def _write_curve(folder: Path, thresholds: Sequence[float | None], results: Sequence[Mapping[str, Any]]) -> None:
@@ -190,11 +273,14 @@ def _show(
     """One result as lines, several as a table."""
     protocol = results[0]["protocol"]
     where = f"{name} at step {found.step:,}" if found else name
-    real = f" against {protocol['n_real']:,} real images" if protocol["reference"] else ""
+    real = ""
+    if protocol["reference"]:
+        real = f" against {protocol['n_real'] or 'unknown numbers of'} real images"
     print(f"{where}: {protocol['n_fake']:,} samples{real}, {protocol.get('extractor', 'no extractor')}")
     if len(results) == 1:
         for key, value in _numbers(results[0]).items():
-            print(f"  {key:10} {value:.4f}")
+            low, high = results[0].get("intervals", {}).get(key, (None, None))
+            print(f"  {key:10} {value:.4f}" + ("" if low is None else f"  ({low:.4f} to {high:.4f})"))
     else:
         keys = list(_numbers(results[0]))
         print("  truncation" + "".join(f"{key:>{max(12, len(key) + 2)}}" for key in keys))
