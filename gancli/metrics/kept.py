@@ -51,7 +51,7 @@ class KeptFeatures:
         if path is None:
             return None
         try:
-            with np.load(path, allow_pickle=False) as file:  # whose checksum zipfile compares
+            with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:  # whose checksum zipfile compares
                 features = torch.from_numpy(file["features"])
             if features.shape != (images.n, extractor.dim) or not features.isfinite().all():
                 return None

@@ -131,7 +131,7 @@ def test_kept_features_are_used_and_made_anew_when_damaged(tiny: Any, image_set:
 
 
 def test_kept_features_have_a_limit(tiny: Extractor, image_set: Images, tmp_path: Path) -> None:
-    kept = KeptFeatures(tmp_path, limit=1500)
+    kept = KeptFeatures(tmp_path, limit=1000)
     sets = [image_set(noise(8, k), fingerprint=str(k)) for k in range(4)]
     for k, images in enumerate(sets):
         kept.store(images, tiny, tiny.features(noise(8, k)))
@@ -140,7 +140,7 @@ def test_kept_features_have_a_limit(tiny: Extractor, image_set: Images, tmp_path
         assert path.exists()
     assert kept.load(sets[3], tiny) is not None
     assert kept.load(sets[0], tiny) is None
-    assert sum(file.stat().st_size for file in tmp_path.iterdir()) <= 1500
+    assert sum(file.stat().st_size for file in tmp_path.iterdir()) <= 1000
     assert KeptFeatures(tmp_path, limit=100).store(sets[0], tiny, tiny.features(noise(8, 0))) is None
     assert kept.load(sets[0], tiny) is None  # larger than half of the limit
     assert kept.path(image_set(noise(8, 0)), tiny) is None
@@ -171,7 +171,7 @@ def test_influences_are_derivatives_in_an_images_weight() -> None:
         return float((mean - other).square().sum() + sigma.trace() + cov.trace() - 2 * root)
 
     ours, theirs = frechet_influences(fake, real)
-    assert torch.equal(theirs, frechet_influences(real, fake)[0])
+    assert theirs.tolist() == pytest.approx(frechet_influences(real, fake)[0].tolist(), rel=1e-9, abs=1e-9)
     for i in range(3):
         step = torch.ones(12, dtype=torch.float64)
         up, down = step.clone(), step.clone()
@@ -181,7 +181,7 @@ def test_influences_are_derivatives_in_an_images_weight() -> None:
 
 
 def test_intervals_hold_the_expected_number_and_shrink() -> None:
-    """Of thirty draws about 95 % hold the mean; the mean over them stands for the expectation."""
+    """Of thirty draws nine in ten hold the mean, which stands for the expectation; the widths fit the draws' spread."""
 
     def draw(n: int, seed: int) -> tuple[Tensor, Tensor]:
         return gaussian(n, 8, 2 * seed) * 1.3 + 0.2, gaussian(n, 8, 2 * seed + 1)
@@ -191,7 +191,9 @@ def test_intervals_hold_the_expected_number_and_shrink() -> None:
         values = [number(*pair) for pair in pairs]
         bounds = [interval(value, influences(*pair)) for value, pair in zip(values, pairs, strict=True)]
         inside = [low <= np.mean(values) <= high for low, high in bounds]
-        assert 26 <= sum(inside) <= 30
+        assert sum(inside) >= 24
+        widths = [high - low for low, high in bounds]
+        assert np.mean(widths) / 3.92 == pytest.approx(np.std(values), rel=0.5)
         large = draw(1600, 99)
         low, high = interval(number(*large), influences(*large))
         assert (high - low) < 0.5 * np.mean([b - a for a, b in bounds])
