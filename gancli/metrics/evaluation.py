@@ -172,7 +172,7 @@ def spread(
     metrics: Sequence[Metric], values: dict[str, float], fake: Tensor, real: Tensor, extractor: Extractor
 ) -> dict[str, Any]:
     """Confidence intervals of the results that have one, as details; {} where none has."""
-    found = {}
+    found: dict[str, list[float]] = {}
     for metric in metrics:
         pairs = metric.influences(fake, real, extractor) if metric.compares and len(fake) > 1 < len(real) else {}
         found |= {name: interval(values[name], pair) for name, pair in pairs.items()}

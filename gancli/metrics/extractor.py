@@ -74,7 +74,7 @@ class Inception:
     def to(self, device: torch.device | str) -> None:
         """Move the network; on a CPU its weights lie channels-last, which gives the same features sooner."""
         self._device = torch.device(device)
-        self._net.to(device=self._device, memory_format=torch.channels_last)
+        self._net.to(self._device).to(memory_format=torch.channels_last)
 
     def compile(self) -> str | None:
         """Have the network compiled at the first batch; what to say where that cannot be done, else None."""

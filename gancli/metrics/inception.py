@@ -40,7 +40,7 @@ class _Folded(nn.Module):
 
     def branches(self, x: Tensor) -> Sequence[Tensor]:
         """The output, cut into the branches it was made of."""
-        parts: Sequence[Tensor] = self(x).split(self.widths, 1)  # type: ignore[no-untyped-call]
+        parts: Sequence[Tensor] = self(x).split(self.widths, 1)
         return parts
 
 

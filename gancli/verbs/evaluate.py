@@ -197,30 +197,31 @@ def _sets(
     given = read_reference(file) if settings.reference is not None and file.is_file() else None
     if given is not None and n_real is not None:
         raise ConfigError(f"n_real={n_real}: reference={settings.reference} is a file, taken whole; leave n_real out")
+    real: ImageSet | Reference
     if found is None:
         judged = _folder("input", settings.input)
-        if given is not None:
-            count = min(settings.n, len(judged))
-            return [from_source(judged, count, seed, folder=str(settings.input))], given, None
-        reference = _folder("reference", settings.reference)
         count = min(settings.n, len(judged))
+        fake = from_source(judged, count, seed, folder=str(settings.input))
+        if given is not None:
+            return [fake], given, None
+        reference = _folder("reference", settings.reference)
         real = from_source(reference, n_real or min(count, len(reference)), seed, exact=n_real is not None)
-        return [from_source(judged, count, seed, folder=str(settings.input))], real, reference
+        return [fake], real, reference
     images_only(found, "eval")
     source: Source
+    facts: dict[str, Any] = {}
     if given is None and settings.reference is not None:
         source = _folder("reference", settings.reference, size=list(found.shape))
     else:
         source = make(found.config["dataset"], "dataset")
-        if source.fingerprint != found.facts.fingerprint:
+        facts = {"split": found.config["dataset"].get("split")}
+        if source.fingerprint != found.facts.fingerprint and (given is None or labelled):
             raise MetricError(
                 f"the data set {source.name} has changed since the run was trained on it: give reference=FOLDER instead"
             )
-    real: ImageSet | Reference
     if given is not None:
         real = given
     else:
-        facts = {} if settings.reference is not None else {"split": found.config["dataset"].get("split")}
         real = from_source(source, n_real or min(settings.n, len(source)), seed, exact=n_real is not None, **facts)
     cut = [found.truncated(threshold) for threshold in settings.thresholds()]
     return [from_sampler(each, settings.n, seed, labelled) for each in cut], real, source
