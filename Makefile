@@ -40,9 +40,10 @@ format: $(READY)  ## bring everything into the house style
 types: $(READY)  ## mypy --strict
 	$(BIN)/mypy
 
-bench: $(READY)  ## speed: the engine against a hand-written loop, the networks against their textbook form
+bench: $(READY)  ## speed: the engine against a hand-written loop, the networks against their textbook form, evaluation
 	$(BIN)/python -m tests.bench.loop
 	$(BIN)/python -m tests.bench.cycle
+	$(BIN)/python -m tests.bench.evaluation
 
 clean:  ## remove the environment and caches; outputs/ stays
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache build dist *.egg-info

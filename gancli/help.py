@@ -43,6 +43,7 @@ EXAMPLES = {
         ("gan eval run=last truncation=[0.5,0.7,1.0,1.5,null]", "a table and a chart over thresholds"),
         ("gan eval run=last metrics=[class_accuracy]", "do samples show the class they were asked for?"),
         ("gan eval input=my_images reference=real_images", "two folders"),
+        ("gan eval run='outputs/train/2026-*'", "several runs in one table, with intervals"),
     ],
     "interpolate": [
         ("gan interpolate", "eight paths of the last run as one sheet"),

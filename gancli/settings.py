@@ -111,9 +111,13 @@ class InterpolateSettings(DrawSettings):
 class EvalSettings(DrawSettings):
     """`gan eval`."""
 
+    run: str | list[str]  # type: ignore[assignment]  # several are compared
     truncation: float | list[float | None] | None
     input: str | None
     reference: str | None
+    export_reference: str | None
+    cache: bool
+    compile: bool
     n: int
     n_real: int | None
     metrics: Node

@@ -15,8 +15,13 @@ from gancli.data.source import Source
 from gancli.dist import World
 from gancli.errors import MetricError
 from gancli.metrics.extractor import Extractor
+from gancli.metrics.frechet import LEVEL, METHOD, RESAMPLES, SEED, interval
 from gancli.metrics.images import CHUNK, ImageSet, Progress, extract
+from gancli.metrics.kept import KeptFeatures
 from gancli.metrics.metric import ImageMetric, LabelMetric, Metric
+from gancli.metrics.reference import Reference
+
+SMALL = 4096  # up to so many images an interval stands beside FID and KID; of more it is narrow, and slow to find
 
 
 @dataclass(frozen=True)
@@ -39,20 +44,25 @@ class Evaluation:
 class Evaluator:
     """Judges any number of sets of samples against one set of real images, which is looked at once.
 
-    extractor: None where no metric reads features. source: the real data, for metrics that look at classes.
-    progress: called as (what, done, total), for each batch of images and each metric. The random state stays as it is.
+    real: the images, or what a reference file holds. extractor: None where no metric reads features. source: the real
+    data, for metrics that look at classes. progress: called as (what, done, total), for each batch of images and each
+    metric. kept: where features of real images are kept; None: nowhere. intervals: whether FID and KID of few images
+    get one. The random state stays as it is.
     """
 
     def __init__(
         self,
         metrics: Sequence[Metric],
-        real: ImageSet | None,
+        real: ImageSet | Reference | None,
         extractor: Extractor | None,
         source: Source | None = None,
         progress: Progress | None = None,
+        kept: KeptFeatures | None = None,
+        intervals: bool = False,
     ):
         self.metrics, self.extractor, self.source, self.progress = list(metrics), extractor, source, progress
-        self.real = real
+        self.real, self.kept, self.intervals = real, kept, intervals
+        self.was_kept = False  # whether the real images' features came from where they are kept
         self.by_features = [m for m in metrics if not isinstance(m, (LabelMetric, ImageMetric))]
         self.by_image = [m for m in metrics if isinstance(m, ImageMetric)]
         self.by_label = [m for m in metrics if isinstance(m, LabelMetric)]
@@ -67,7 +77,7 @@ class Evaluator:
         self._begin()
         values, details = self._watch(fake) if self.extractor is None else self._score(fake, self.extractor)
         for metric in self.by_image:
-            scores, more = metric.look(fake, self.real, self.progress)
+            scores, more = metric.look(fake, self.real if isinstance(self.real, ImageSet) else None, self.progress)
             values, details = values | scores, details | more
         needed = self.real if any(m.compares for m in self.metrics) else None
         told = protocol(self.metrics, fake, needed, self.extractor)
@@ -79,6 +89,9 @@ class Evaluator:
                 f"metrics={self.by_label[0].name} asks whether samples show the class they were asked for, and these"
                 " were asked for none: train a conditional model (model.conditioning=projection)"
             )
+        blind = [m.name for m in self.by_image if m.compares and isinstance(self.real, Reference)]
+        if blind:
+            raise MetricError(f"metrics={blind[0]} looks at the real images themselves: type reference=FOLDER")
         if self.by_features and self.extractor is not None:
             return check(self.by_features, fake, self.real, self.extractor)
         if not self.metrics:
@@ -91,19 +104,45 @@ class Evaluator:
             return
         self._features = torch.empty(0, 0 if self.extractor is None else self.extractor.dim)
         if self.extractor is not None and self.real is not None and any(m.compares for m in self.by_features):
-            self._features = extract(self.real, self.extractor, self.progress, "real images")
+            self._features = self._looked_at(self.real, self.extractor)
         for metric in self.by_label:
             assert self.source is not None
             metric.begin(self.source, self.progress)
+
+    def features_of_real(self) -> Tensor:
+        """The real images' features, [n, dim]; looked at now if they were not yet; empty where a file has none."""
+        self._begin()
+        assert self._features is not None
+        return self._features
+
+    def _looked_at(self, real: ImageSet | Reference, extractor: Extractor) -> Tensor:
+        """Features of the real images: a file's, kept ones, or made now and then kept."""
+        if isinstance(real, Reference):
+            return torch.empty(0, extractor.dim) if real.features is None else real.features
+        kept, world = self.kept, World.of_group()
+        found = None if kept is None else world.from_first(lambda: kept.load(real, extractor))
+        self.was_kept = found is not None
+        if found is None:
+            found = extract(real, extractor, self.progress, "real images")
+            if kept is not None and world.first:
+                kept.store(real, extractor, found)
+        return found
 
     def _score(self, fake: ImageSet, extractor: Extractor) -> tuple[dict[str, float], dict[str, Any]]:
         """Features of the samples, which the metrics by label see on their way, then every metric."""
         assert self._features is not None
         features = extract(self._watched(fake) if self.by_label else fake, extractor, self.progress, "samples")
         real = self._features
-        values = World.of_group().from_first(lambda: score(self.by_features, features, real, extractor, self.progress))
-        more, details = self._finish()
-        return values | more, details
+        given = self.real if isinstance(self.real, Reference) and self.real.features is None else None
+
+        def scores() -> tuple[dict[str, float], dict[str, Any]]:
+            found = score(self.by_features, features, real, extractor, self.progress, given)
+            small = self.intervals and given is None and max(len(features), len(real)) <= SMALL
+            return found, spread(self.by_features, found, features, real, extractor) if small else {}
+
+        values, details = World.of_group().from_first(scores)
+        more, named = self._finish()
+        return values | more, details | named
 
     def _watch(self, fake: ImageSet) -> tuple[dict[str, float], dict[str, Any]]:
         """Samples that only the metrics by label look at."""
@@ -150,26 +189,61 @@ def evaluate(
     return Evaluator(metrics, real, extractor, progress=progress).judge(fake)
 
 
-def check(metrics: Sequence[Metric], fake: ImageSet, real: ImageSet | None, extractor: Extractor) -> list[str]:
+def spread(
+    metrics: Sequence[Metric], values: dict[str, float], fake: Tensor, real: Tensor, extractor: Extractor
+) -> dict[str, Any]:
+    """Confidence intervals of the results that have one, as details; {} where none has."""
+    found: dict[str, list[float]] = {}
+    for metric in metrics:
+        pairs = metric.influences(fake, real, extractor) if metric.compares and len(fake) > 1 < len(real) else {}
+        found |= {name: interval(values[name], pair) for name, pair in pairs.items()}
+    how = {"level": LEVEL, "resamples": RESAMPLES, "seed": SEED, "method": METHOD}
+    return {"intervals": found, "intervals_by": how} if found else {}
+
+
+def check(
+    metrics: Sequence[Metric], fake: ImageSet, real: ImageSet | Reference | None, extractor: Extractor
+) -> list[str]:
     """Warnings, before any work. Raises MetricError for an evaluation that cannot be made as asked."""
     if not metrics:
         raise MetricError("metrics=[] computes nothing: type at least one, such as metrics=[fid,kid]")
     alone = [m.name for m in metrics if m.compares] if real is None else []
     if alone:
         raise MetricError(f"metrics={alone[0]} compares with real images: type reference=FOLDER")
-    n_real = real.n if real is not None else 0
-    return [warning for m in metrics for warning in m.check(extractor, fake.n, n_real)]
+    n_real = 0 if real is None else real.n or fake.n
+    noted = []
+    if isinstance(real, Reference):
+        noted = real.check(extractor)
+        lacking = [m.name for m in metrics if m.compares and not m.by_statistics and real.features is None]
+        if lacking:
+            raise MetricError(
+                f"metrics={lacking[0]} needs the real images' features, and {real.protocol.get('file')} has their mean"
+                " and covariance alone, which are enough for fid: type metrics=[fid], or reference=FOLDER"
+            )
+    return noted + [warning for m in metrics for warning in m.check(extractor, fake.n, n_real)]
 
 
 def score(
-    metrics: Sequence[Metric], fake: Tensor, real: Tensor, extractor: Extractor, progress: Progress | None = None
+    metrics: Sequence[Metric],
+    fake: Tensor,
+    real: Tensor,
+    extractor: Extractor,
+    progress: Progress | None = None,
+    given: Reference | None = None,
 ) -> dict[str, float]:
-    """Every metric's results from features float32 [N, dim]. Raises MetricError for a result that is not finite."""
+    """Every metric's results from features float32 [N, dim], or from a reference's statistics in `real`'s place.
+
+    Raises MetricError for a result that is not finite.
+    """
     values: dict[str, float] = {}
     for done, metric in enumerate(metrics):
         if progress is not None:
             progress(metric.name, done, len(metrics))
-        values |= {name: float(value) for name, value in metric.score(fake, real, extractor).items()}
+        if given is not None and metric.compares:
+            found = metric.score_statistics(fake, given, extractor)
+        else:
+            found = metric.score(fake, real, extractor)
+        values |= {name: float(value) for name, value in found.items()}
     broken = [name for name, value in values.items() if not math.isfinite(value)]
     if broken:
         raise MetricError(f"{broken[0]} is not a finite number for these {len(fake)} images: type a larger n")
@@ -179,14 +253,14 @@ def score(
 
 
 def protocol(
-    metrics: Sequence[Metric], fake: ImageSet, real: ImageSet | None, extractor: Extractor | None
+    metrics: Sequence[Metric], fake: ImageSet, real: ImageSet | Reference | None, extractor: Extractor | None
 ) -> dict[str, Any]:
     """All that another person needs to get the same numbers, as plain JSON values."""
-    n_real = real.n if real is not None else 0
+    n_real = 0 if real is None else real.n or fake.n
     told: dict[str, Any] = {
         **(extractor.protocol() if extractor is not None else {}),
         "n_fake": fake.n,
-        "n_real": n_real,
+        "n_real": real.n if real is not None else 0,
         "fake": dict(fake.protocol),
         "reference": dict(real.protocol) if real is not None else None,
         "versions": {"torch": torch.__version__, "torch_fidelity": version("torch-fidelity")},

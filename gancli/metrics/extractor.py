@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gancli.errors import MetricError
 from gancli.metrics import weights as files
+from gancli.metrics.inception import FoldedInception
 from gancli.settings import at_least
 
 
@@ -63,10 +65,12 @@ class Inception(Extractor):
         self.name = "inception"
         path = files.fetched(URL_INCEPTION_V3) if weights is None else files.given(weights)
         state, self.sha256 = files.read(path, URL_INCEPTION_V3 if weights is None else None)
-        self._net = _network(state, str(path))
+        net = _network(state, str(path))
         # A file without the last layer has zeros there: every image would get the same score.
-        self.classes = self._net.fc.out_features if bool(self._net.fc.weight.any()) else 0
-        self._wanted = batch_size
+        self.classes = net.fc.out_features if bool(net.fc.weight.any()) else 0
+        self._last: Tensor = net.fc.weight.detach()
+        self._net: nn.Module = FoldedInception(net).eval()
+        self._wanted, self._compiled = batch_size, False
         self.to("cpu")
 
     @property
@@ -77,20 +81,31 @@ class Inception(Extractor):
     def to(self, device: torch.device | str) -> None:
         """Move the network; on a CPU its weights lie channels-last, which gives the same features sooner."""
         self._device = torch.device(device)
-        layout = torch.channels_last if self._device.type == "cpu" else torch.contiguous_format
-        self._net.to(device=self._device, memory_format=layout)
+        self._net.to(self._device).to(memory_format=torch.channels_last)
+
+    def compile(self) -> str | None:
+        """Have the network compiled at the first batch; what to say where that cannot be done, else None."""
+        reason = no_compiler(self._device)
+        if reason is None:
+            self._net.compile(dynamic=False)
+            self._compiled = True
+        return reason
 
     @torch.no_grad()
     def features(self, images: Tensor) -> Tensor:
         """uint8 [B, 3, H, W], resized to 299 × 299 as TensorFlow 1 does -> float32 [B, 2048] on the CPU."""
-        pooled: Tensor = self._net(images.to(self._device, non_blocking=True))[0]
-        return pooled.cpu()
+        if images.shape[1] == 3 and images.stride(1) == 0:
+            images = images[:, :1]  # grey, as `three_channels` shows it: resized once
+        rows = len(images)
+        if self._compiled and rows < self.batch_size:  # another shape would be compiled anew
+            images = torch.cat([images, images[:1].expand(self.batch_size - rows, -1, -1, -1)])
+        pooled: Tensor = self._net(images.to(self._device, non_blocking=True))
+        return pooled[:rows].cpu()
 
     @torch.no_grad()
     def logits(self, features: Tensor) -> Tensor:
         """float32 [N, 2048] -> [N, 1008], without the bias, as the Inception Score's reference code has it."""
-        weight: Tensor = self._net.fc.weight
-        return features @ weight.T.to(features)
+        return features @ self._last.T.to(features)
 
     def protocol(self) -> dict[str, Any]:
         """Name, weights and resize, as plain JSON values."""
@@ -101,6 +116,13 @@ class Inception(Extractor):
             "resize": "bilinear as in TensorFlow 1, to 299x299",
             "device": self._device.type,
         }
+
+
+def no_compiler(device: torch.device) -> str | None:
+    """Why torch.compile could make nothing for this device; None where it can."""
+    if device.type == "cpu" and not any(map(shutil.which, ("c++", "g++", "clang++", "cl"))):
+        return "compile: no C++ compiler was found (g++ or clang++), so the extractor runs uncompiled"
+    return None
 
 
 def _network(state: dict[str, Tensor], path: str) -> Any:

@@ -10,6 +10,7 @@ from torch import Tensor
 from gancli.data.source import Source
 from gancli.metrics.extractor import Extractor
 from gancli.metrics.images import ImageSet
+from gancli.metrics.reference import Reference
 
 
 class Report(Protocol):
@@ -37,6 +38,7 @@ class Metric(ABC):
 
     name: ClassVar[str]
     compares: ClassVar[bool] = True  # whether it needs features of real images
+    by_statistics: ClassVar[bool] = False  # whether the real images' mean and covariance are enough
 
     def check(self, extractor: Extractor, n_fake: int, n_real: int) -> list[str]:
         """Warnings about these counts, before any work. Raises MetricError for an evaluation that cannot be made."""
@@ -53,6 +55,14 @@ class Metric(ABC):
     @abstractmethod
     def score(self, fake: Tensor, real: Tensor, extractor: Extractor) -> dict[str, float]:
         """Results by name, from features float32 [N, dim] on the CPU; `real` is empty where nothing is compared."""
+
+    def score_statistics(self, fake: Tensor, reference: Reference, extractor: Extractor) -> dict[str, float]:
+        """As `score`, from the mean and covariance of the real images: where `by_statistics` says so."""
+        raise NotImplementedError
+
+    def influences(self, fake: Tensor, real: Tensor, extractor: Extractor) -> dict[str, tuple[Tensor, Tensor]]:
+        """What each image, fake [N] and real [M], adds to a result, for its confidence interval; {}: it has none."""
+        return {}
 
 
 class LabelMetric(Metric):

@@ -1,0 +1,81 @@
+"""Features of real images kept in the user's cache directory, so that the next evaluation looks at samples alone.
+
+A file is named after all that its features depend on: the data's fingerprint, which rows were chosen, the extractor's
+weights and resize. Nothing has to be declared stale. `rm -r ~/.cache/gan/features` clears them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gancli.data.cache import cache_dir
+from gancli.errors import RunError
+from gancli.files import whole_file
+from gancli.metrics.extractor import Extractor
+from gancli.metrics.images import ImageSet
+from gancli.metrics.reference import identity
+
+VERSION = 1  # part of every name: count up when the way to the features changes
+LIMIT = 2 << 30  # bytes in all; what was not used for the longest time goes first
+
+
+@dataclass(frozen=True)
+class KeptFeatures:
+    """The features kept in a folder; None: $XDG_CACHE_HOME/gan/features, else ~/.cache/gan/features."""
+
+    folder: Path | None = None
+    limit: int = LIMIT
+
+    def path(self, images: ImageSet, extractor: Extractor) -> Path | None:
+        """The file of these images' features; None for images without a fingerprint, which are not kept."""
+        told = images.protocol
+        if "fingerprint" not in told:
+            return None
+        facts = [VERSION, images.n, list(images.shape), told["fingerprint"], told.get("seed"), identity(extractor)]
+        name = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:32]
+        return (self.folder or cache_dir() / "features") / f"{name}.npz"
+
+    def load(self, images: ImageSet, extractor: Extractor) -> Tensor | None:
+        """Their features, float32 [n, dim]; None where they are not kept, or not whole: then they are made anew."""
+        path = self.path(images, extractor)
+        if path is None:
+            return None
+        try:
+            with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:  # whose checksum zipfile compares
+                features = torch.from_numpy(file["features"])
+            if features.shape != (images.n, extractor.dim) or not features.isfinite().all():
+                return None
+            os.utime(path)  # used now
+        except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile):
+            return None
+        return features
+
+    def store(self, images: ImageSet, extractor: Extractor, features: Tensor) -> None:
+        """Keep them, whole or not at all. A full disk or a folder that cannot be written only costs time later."""
+        path = self.path(images, extractor)
+        if path is None or 4 * features.numel() > self.limit // 2:
+            return
+        with contextlib.suppress(RunError):
+            with whole_file(path) as file:
+                np.savez(file, features=features.numpy())
+            self._sweep(path)
+
+    def _sweep(self, newest: Path) -> None:
+        """Remove the files that were not used for the longest time until the rest is within the limit."""
+        room = self.limit
+        with contextlib.suppress(OSError):
+            files = [(path.stat().st_mtime, path.stat().st_size, path) for path in newest.parent.iterdir()]
+            for _, size, path in sorted(files, key=lambda entry: (entry[2] == newest, entry[0]), reverse=True):
+                room -= size
+                if room < 0:
+                    path.unlink(missing_ok=True)

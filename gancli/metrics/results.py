@@ -1,0 +1,36 @@
+"""A finished result: what it may be compared by, and where a run keeps it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from gancli import rundir
+from gancli.files import write_json
+
+
+def protocol_id(protocol: Mapping[str, Any]) -> str:
+    """The same for results that may be compared: all of the protocol but the step."""
+    fake = {k: v for k, v in protocol["fake"].items() if k not in ("step", "seen")}
+    return hashlib.sha256(json.dumps({**protocol, "fake": fake}, sort_keys=True, default=str).encode()).hexdigest()[:8]
+
+
+def finished(values: dict[str, Any], step: int | None, seconds: float) -> dict[str, Any]:
+    """A result with the mark of its protocol, its step, and what it was made with and how long that took."""
+    values = values | {"protocol_id": protocol_id(values["protocol"])} | ({} if step is None else {"step": step})
+    values["protocol"] = values["protocol"] | rundir.environment() | {"seconds": round(seconds, 1)}
+    return values
+
+
+def keep(run: Path, values: Mapping[str, Any]) -> None:
+    """Keep a result in its run, one file a checkpoint and protocol; a checkpoint file on its own has no such place."""
+    if (run / "run.json").is_file():
+        write_json(run / "eval" / f"{values['step']:08d}-{values['protocol_id']}.json", dict(values))
+
+
+def numbers(values: Mapping[str, Any]) -> dict[str, float]:
+    """The numbers that a result is about, by name."""
+    return {key: value for key, value in values.items() if isinstance(value, float) and key != "seconds"}

@@ -1,0 +1,113 @@
+"""Several runs under one protocol: which they are, and the table that compares them."""
+
+from __future__ import annotations
+
+import csv
+import glob
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gancli.errors import ConfigError, RunError
+from gancli.files import write_json, write_text
+
+
+@dataclass(frozen=True)
+class Row:
+    """One run's results."""
+
+    name: str
+    step: int
+    values: Mapping[str, Any]
+
+    def numbers(self) -> dict[str, float]:
+        """The single numbers, by name."""
+        return {key: v for key, v in self.values.items() if isinstance(v, float) and key != "seconds"}
+
+    def interval(self, key: str) -> tuple[float, float] | None:
+        """The confidence interval of a number, where it has one."""
+        found = self.values.get("intervals", {}).get(key)
+        return None if found is None else (found[0], found[1])
+
+
+def chosen(which: str | Sequence[str]) -> list[str]:
+    """The runs that `run=` names: one, a list, or a pattern with *, ? or [. Raises RunError or ConfigError."""
+    asked = [which] if isinstance(which, str) else list(which)
+    if not asked:
+        raise ConfigError("run=[]: name at least one run, such as run=[outputs/train/A,outputs/train/B]")
+    runs: list[str] = []
+    for one in asked:
+        if not glob.has_magic(one) or Path(one).expanduser().exists():
+            runs.append(one)
+            continue
+        found = sorted(p for p in glob.glob(str(Path(one).expanduser())) if (Path(p) / "run.json").is_file())  # noqa: PTH207 - a pattern may be absolute
+        if not found:
+            raise RunError(f"run={one}: no run directory has such a name; outputs/train/* are all of them")
+        runs += found
+    return list(dict.fromkeys(runs))
+
+
+def write(folder: Path, rows: Sequence[Row]) -> None:
+    """comparison.json with every protocol, and comparison.csv with a line a run."""
+    content = [{"run": row.name, "step": row.step, **row.values} for row in rows]
+    write_json(folder / "comparison.json", content)
+    keys = _keys(rows)
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    head = [name for key in keys for name in ([key, f"{key}_low", f"{key}_high"] if _spread(rows, key) else [key])]
+    table.writerow(["run", "step", *head, "n_fake", "n_real", "protocol_id"])
+    for row in rows:
+        cells: list[Any] = []
+        for key in keys:
+            cells += [row.numbers().get(key)] + (list(row.interval(key) or (None, None)) if _spread(rows, key) else [])
+        told = row.values["protocol"]
+        table.writerow([row.name, row.step, *cells, told["n_fake"], told["n_real"], row.values["protocol_id"]])
+    write_text(folder / "comparison.csv", text.getvalue())
+
+
+def show(rows: Sequence[Row]) -> None:
+    """The table on the terminal, and a word where the runs were not compared with the same images."""
+    from rich.console import Console
+    from rich.table import Table
+
+    keys = _keys(rows)
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for k, name in enumerate(["run", "step", *keys]):
+        table.add_column(name, justify="right" if k else "left", overflow="fold", no_wrap=bool(k))
+    for row in rows:
+        table.add_row(row.name, f"{row.step:,}", *(_cell(row, key) for key in keys))
+    console = Console(highlight=False, soft_wrap=False)
+    if not console.is_terminal:  # a pipe or a file has no width to keep to
+        console = Console(highlight=False, width=60 + 34 * len(keys))
+    console.print(table)
+    if any(_spread(rows, key) for key in keys):
+        print("  in brackets: 95 % confidence intervals at these counts; where two overlap, the order may be chance")
+    references = {str(_reference(row)) for row in rows}
+    if len(references) > 1:
+        print(f"  note: {len(references)} different references: these numbers do not compare; type reference=FOLDER")
+    for warning in dict.fromkeys(w for row in rows for w in row.values["warnings"]):
+        print(f"  note: {warning}")
+
+
+def _keys(rows: Sequence[Row]) -> list[str]:
+    return list(dict.fromkeys(key for row in rows for key in row.numbers()))
+
+
+def _spread(rows: Sequence[Row], key: str) -> bool:
+    return any(row.interval(key) for row in rows)
+
+
+def _reference(row: Row) -> tuple[Any, ...]:
+    told = row.values["protocol"]
+    real = told["reference"] or {}
+    return told["n_real"], real.get("fingerprint"), real.get("sha256"), real.get("seed")
+
+
+def _cell(row: Row, key: str) -> str:
+    value = row.numbers().get(key)
+    if value is None:
+        return "-"
+    between = row.interval(key)
+    return f"{value:.4f}" + (f" ({between[0]:.4f} to {between[1]:.4f})" if between else "")

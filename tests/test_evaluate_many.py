@@ -1,0 +1,104 @@
+"""`gan eval` of several runs, with references that are files or kept, and against torch-fidelity's own command."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch_fidelity
+
+from tests.conftest import Gan
+from tests.test_evaluate import pictures
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache of the test's own."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "gan" / "features"
+
+
+def results(folder: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(Path(folder, "results.json").read_text())
+    return found
+
+
+def test_two_folders_give_what_torch_fidelitys_command_gives(gan: Gan, tmp_path: Path, weights_file: Path) -> None:
+    mine, theirs = pictures(tmp_path / "mine", 6, 0), pictures(tmp_path / "theirs", 7, 1)
+    keys = [f"extractor.weights={weights_file}", "metrics=[fid,kid,prc]", "metrics.kid.subset_size=5", "n_real=7"]
+    assert gan("eval", "input=mine", "reference=theirs", *keys, "n=6", "run_dir=r").code == 0
+    ours = results("r")
+    there = torch_fidelity.calculate_metrics(
+        input1=str(mine), input2=str(theirs), fid=True, kid=True, prc=True, kid_subset_size=5, cuda=False,
+        feature_extractor="inception-v3-compat", feature_extractor_weights_path=str(weights_file),
+        save_cpu_ram=True, verbose=False, cache=False,
+    )  # fmt: skip
+    assert ours["fid"] == pytest.approx(there["frechet_inception_distance"], rel=1e-6)
+    # KID is a small difference of float32 kernels near 1, so its rounding is absolute.
+    assert ours["kid"] == pytest.approx(there["kernel_inception_distance_mean"], rel=1e-6, abs=1e-6)
+    assert (ours["precision"], ours["recall"]) == (there["precision"], there["recall"])
+    assert gan("eval", "input=mine", "reference=mine", *keys[:2], "n=6", "run_dir=s").code == 0
+    assert results("s")["fid"] == pytest.approx(0, abs=1e-3)
+
+
+def test_a_reference_is_looked_at_once_exported_and_given(
+    gan: Gan, trained: Path, tmp_path: Path, weights_file: Path, cache: Path
+) -> None:
+    run = shutil.copytree(trained, tmp_path / "run")
+    keys = [f"run={run}", f"extractor.weights={weights_file}", "metrics=[fid]", "n=5"]
+    first = gan("eval", *keys, "run_dir=a", "export_reference=real.npz")
+    assert first.code == 0, first.err
+    assert "real images 5/5" in first.err or "real images" in first.err
+    second = gan("eval", *keys, "run_dir=b")
+    assert "real images" not in second.err
+    a, b = results("a"), results("b")
+    assert (a["reference_was_cached"], b["reference_was_cached"]) == (False, True)
+    assert a["fid"] == b["fid"]
+    assert a["protocol_id"] == b["protocol_id"]
+    assert a["intervals"] == b["intervals"]
+    assert a["protocol"]["reference"]["split"] is None or isinstance(a["protocol"]["reference"]["split"], str)
+    assert "(" in next(line for line in first.out.splitlines() if line.strip().startswith("fid"))
+    assert len(list(cache.iterdir())) == 1
+    assert gan("eval", *keys, "run_dir=c", "cache=false", "reference=real.npz").code == 0
+    assert results("c")["fid"] == a["fid"]
+    assert results("c")["protocol"]["n_real"] == 5
+    with np.load("real.npz") as file:
+        assert sorted(file.files) == ["about", "features", "mu", "n", "sigma"]
+        np.savez("stats.npz", mu=file["mu"], sigma=file["sigma"])
+    shown = gan("eval", *keys, "run_dir=d", "reference=stats.npz")
+    assert shown.code == 0, shown.err
+    assert "does not say what made it" in shown.out
+    assert results("d")["fid"] == pytest.approx(a["fid"], rel=1e-5)
+    refused = gan("eval", *keys, "metrics=[kid]", "reference=stats.npz")
+    assert (refused.code, "type metrics=[fid]" in refused.err) == (2, True)
+
+
+def test_runs_are_compared_in_one_table(gan: Gan, trained: Path, tmp_path: Path, weights_file: Path) -> None:
+    for name in ("a", "b"):
+        shutil.copytree(trained, tmp_path / "runs" / name)
+    (tmp_path / "runs" / "no-run").mkdir()
+    keys = [f"extractor.weights={weights_file}", "metrics=[fid,prc]", "n=5", "checkpoint=6"]
+    answer = gan("eval", "run=runs/*", *keys, "run_dir=r")
+    assert answer.code == 0, answer.err
+    header, first, second = answer.out.splitlines()[:3]
+    assert header.split() == ["run", "step", "fid", "precision", "recall"]
+    assert (first.split()[:2], second.split()[:2]) == (["a", "6"], ["b", "6"])
+    assert first.split()[1:] == second.split()[1:]
+    assert " to " in first
+    assert "where two overlap, the order may be chance" in answer.out
+    compared = json.loads(Path("r/comparison.json").read_text())
+    assert [row["run"] for row in compared] == ["a", "b"]
+    assert compared[0]["protocol"]["reference"] == compared[1]["protocol"]["reference"]
+    rows = list(csv.DictReader(Path("r/comparison.csv").read_text().splitlines()))
+    assert [row["run"] for row in rows] == ["a", "b"]
+    assert float(rows[0]["fid_low"]) < float(rows[0]["fid"]) < float(rows[0]["fid_high"])
+    assert float(rows[0]["fid"]) == compared[0]["fid"]
+    assert rows[0]["n_fake"] == "5"
+    assert len(list((tmp_path / "runs" / "a" / "eval").glob("*.json"))) == 1
+    listed = gan("eval", "run=[runs/b,runs/a,runs/b]", *keys, "run_dir=s")
+    assert [row["run"] for row in json.loads(Path("s/comparison.json").read_text())] == ["b", "a"], listed.err
