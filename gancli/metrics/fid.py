@@ -14,7 +14,7 @@ from torch import Tensor
 
 from gancli.errors import MetricError
 from gancli.metrics.extractor import Extractor
-from gancli.metrics.frechet import distance, frechet_influences, kernel_influences
+from gancli.metrics.frechet import frechet_influences, kernel_influences
 from gancli.metrics.metric import Metric, named
 from gancli.metrics.reference import Reference, statistics
 from gancli.settings import at_least
@@ -49,10 +49,14 @@ class Fid(Metric):
         return {}
 
     def score(self, fake: Tensor, real: Tensor, extractor: Extractor) -> dict[str, float]:
-        """fid. Of fewer images than features by singular values: the same number in a tenth of the time."""
-        if max(len(fake), len(real)) < fake.shape[1]:
-            return {named("fid", extractor): distance(fake, real)}
-        return {named("fid", extractor): _of_statistics(statistics(fake), statistics(real))}
+        """fid."""
+        from torch_fidelity import KEY_METRIC_FID
+        from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
+
+        found = fid_statistics_to_metric(
+            fid_features_to_statistics(fake), fid_features_to_statistics(real), verbose=False
+        )
+        return {named("fid", extractor): found[KEY_METRIC_FID]}
 
     def score_statistics(self, fake: Tensor, reference: Reference, extractor: Extractor) -> dict[str, float]:
         """fid."""

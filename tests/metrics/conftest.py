@@ -46,7 +46,7 @@ class Tiny:
 
     def protocol(self) -> dict[str, Any]:
         """What it is."""
-        return {"extractor": "tiny"}
+        return {"extractor": self.name}
 
 
 @pytest.fixture

@@ -122,7 +122,7 @@ def test_evaluation_states_its_protocol(tiny: Extractor) -> None:
     found = evaluate(metrics, from_sampler(Draws(), 12, seed=0), real, tiny).as_json()
     assert list(found) == ["fid", "kid", "kid_std", "precision", "recall", "is", "is_std", "protocol", "warnings"]
     assert found["protocol"] == {
-        "extractor": "tiny",
+        "extractor": "inception",
         "n_fake": 12,
         "n_real": 20,
         "fake": {"shape": [3, 2, 2], "seed": 0, "run": "outputs/train/x", "step": 30},

@@ -15,7 +15,7 @@ from gancli.errors import MetricError
 from gancli.metrics.evaluation import Evaluator
 from gancli.metrics.extractor import Extractor
 from gancli.metrics.fid import Fid, Kid, Prc
-from gancli.metrics.frechet import distance, frechet_influences, interval, kernel_influences
+from gancli.metrics.frechet import frechet_influences, interval, kernel_influences
 from gancli.metrics.images import ImageSet
 from gancli.metrics.kept import KeptFeatures
 from gancli.metrics.reference import read, statistics, write
@@ -31,6 +31,13 @@ def noise(n: int, seed: int) -> Tensor:
 def gaussian(n: int, dim: int, seed: int) -> Tensor:
     """float32 [n, dim]."""
     return torch.randn(n, dim, generator=torch.Generator().manual_seed(seed))
+
+
+def distance(fake: Tensor, real: Tensor) -> float:
+    """The Fréchet distance, its root by singular values, as the influences have it."""
+    (a, mean), (b, other) = (((x - x.mean(0)) / (len(x) - 1) ** 0.5, x.mean(0)) for x in (fake.double(), real.double()))
+    root = torch.linalg.svdvals(a @ b.T).sum()
+    return float((mean - other).square().sum() + a.square().sum() + b.square().sum() - 2 * root)
 
 
 def judged(tiny: Extractor, fake: ImageSet, real: Any, *metrics: Any, **options: Any) -> Any:
@@ -73,7 +80,7 @@ def test_a_reference_of_another_extractor_is_refused(tiny: Any, image_set: Image
     write(tmp_path / "r.npz", tiny.features(noise(8, 1)), {}, tiny)
     np.savez(tmp_path / "wide.npz", mu=np.zeros(5), sigma=np.eye(5))
     tiny.name = "another"
-    with pytest.raises(MetricError, match=r"made by another extractor \(extractor tiny\): export it anew"):
+    with pytest.raises(MetricError, match=r"made by another extractor \(extractor inception\): export it anew"):
         judged(tiny, image_set(noise(9, 0)), read(tmp_path / "r.npz"))
     with pytest.raises(MetricError, match="is of 5 features and the extractor another gives 3"):
         judged(tiny, image_set(noise(9, 0)), read(tmp_path / "wide.npz"))
