@@ -181,9 +181,10 @@ class _Task:
 
     def __call__(self, config: Any) -> None:
         """One job: the composed configuration as plain values, and the overrides that made it, as they were typed."""
-        import torch
         from hydra.core.hydra_config import HydraConfig
         from omegaconf import OmegaConf
+
+        from gancli.device import settings_kept
 
         self.jobs += 1
         if self.stop is not None:
@@ -192,17 +193,15 @@ class _Task:
         typed = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
         assert isinstance(plain, dict)
         assert isinstance(typed, list)
-        threads = torch.get_num_threads()
         try:
-            self.run({str(k): v for k, v in plain.items()}, [*self.places, *map(str, typed)])
+            with settings_kept():
+                self.run({str(k): v for k, v in plain.items()}, [*self.places, *map(str, typed)])
         except (Interrupted, KeyboardInterrupt) as stop:
             self.stop = stop
         except GanError as error:
             self.failed.append(([str(o) for o in typed], error))
         except Exception as error:
             self.stop = error
-        finally:
-            torch.set_num_threads(threads)  # a job's device.threads is its own
 
     def report(self) -> None:
         """Raise what is to be said at the end: why it was stopped, the one job's error, or which jobs failed."""

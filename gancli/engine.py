@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -168,6 +168,8 @@ class Engine:
         return stop - start, outcome
 
     def _update(self, player: Player) -> None:
+        if all(p.grad is None for p in player.params):
+            return  # a penalty that asks nothing of the gradient; a scaler would miss its check for infinities
         if player.scaler:
             player.scaler.unscale_(player.optimizer)
         if self.clip is not None:
@@ -283,22 +285,37 @@ class Engine:
 
     def rehearse(self) -> float:
         """Seconds a step is going to take, measured on one micro-batch of each move that leaves no trace."""
-        before = [buffer.clone() for buffer in self.game.buffers()]
         seconds = 0.0
         for _ in range(2):  # the first time includes the making of kernels
             seconds = 0.0
             for move in self.game.moves(self.seen):
-                player, rng = self.players[move.player], self._rng(move, 0)
-                parts = list(self._parts(rng.total))
-                self._focus(player)
-                began = time.perf_counter()
-                self._backward(player, move, parts[0], {}, rng)
-                self.compute.synchronize()
-                seconds += (time.perf_counter() - began) * len(parts) * move.repeat / move.every
-                player.optimizer.zero_grad(set_to_none=True)
-        for buffer, value in zip(self.game.buffers(), before, strict=True):
-            buffer.copy_(value)
+                with self.untouched():
+                    began = time.perf_counter()
+                    parts = self.try_part(move)
+                    self.compute.synchronize()
+                    seconds += (time.perf_counter() - began) * parts * move.repeat / move.every
         return seconds
+
+    def try_part(self, move: Move, rows: int | None = None) -> int:
+        """Forward and backward of a move's first micro-batch, or its first `rows`; how many micro-batches there are."""
+        player, rng = self.players[move.player], self._rng(move, 0)
+        parts = list(self._parts(rng.total))
+        self._focus(player)
+        start, stop = parts[0]
+        self._backward(player, move, (start, stop if rows is None else min(stop, start + rows)), {}, rng)
+        return len(parts)
+
+    @contextmanager
+    def untouched(self) -> Iterator[None]:
+        """A place to try moves in: afterwards buffers and gradients are as before, whatever happened."""
+        before = [buffer.clone() for buffer in self.game.buffers()]
+        try:
+            yield
+        finally:
+            for player in self.players.values():
+                player.optimizer.zero_grad(set_to_none=True)
+            for buffer, value in zip(self.game.buffers(), before, strict=True):
+                buffer.copy_(value)
 
     def _player(self, nets: list[nn.Module], optimizer: Optimizer) -> Player:
         params = [p for net in nets for p in net.parameters()]
