@@ -15,6 +15,8 @@ from typing import Any
 from gancli.errors import ConfigError, GanError, Interrupted, suggestion
 from gancli.help import VERBS, complete, completion_script, general_help, verb_help, version_line
 
+LONGEST = 2000  # characters of a message
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `gan ARGV`; returns the exit code."""
@@ -27,19 +29,43 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except GanError as error:
-        print(f"gan: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+        return _say(str(error))
     except KeyboardInterrupt:
         print("gan: interrupted", file=sys.stderr)
         return 130
     except Exception as error:
         if os.environ.get("GAN_TRACEBACK"):
             raise
+        plain = foreseen(error)
+        if plain:
+            return _say(plain)
         words_of_it = " ".join(str(error).split())[:300]
         print(
             f"gan: {type(error).__name__}: {words_of_it} (not foreseen; GAN_TRACEBACK=1 shows where)", file=sys.stderr
         )
         return 1
+
+
+def _say(text: str) -> int:
+    """Print an error as one line of printable characters, cut where it is very long; returns the exit code."""
+    line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in " ".join(text.split()))
+    print(f"gan: {line if len(line) <= LONGEST else line[: LONGEST - 4] + ' ...'}", file=sys.stderr)
+    return 2
+
+
+def foreseen(error: Exception) -> str | None:
+    """Words for errors of Python's own that any file name or size can cause; None for all others.
+
+    >>> foreseen(FileNotFoundError(2, "No such file or directory", "x"))
+    'x: No such file or directory'
+    """
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
+        return "this needs more memory than there is: type smaller numbers"
+    if isinstance(error, RuntimeError) and "home directory" in str(error):
+        return "a path begins with ~ and the name of a person who has no home directory here: write it in full"
+    return None
 
 
 def _dispatch(words: list[str]) -> int:
@@ -126,6 +152,8 @@ def split(words: Sequence[str]) -> tuple[list[str], list[str], list[Path]]:
     queue = list(words)
     while queue:
         word = queue.pop(0)
+        if "\0" in word:
+            raise ConfigError(f"{word[:40]!r} holds a NUL character: leave it out")
         name, equals, value = word.partition("=")
         if name in with_value and word.startswith("-"):
             if not equals:
@@ -216,16 +244,22 @@ class _Task:
 
 def _hydra(verb: str, flags: list[str], overrides: list[str], folders: list[Path], task: _Task) -> None:
     import hydra
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
 
-    from gancli.config import conf_dir, search_path
+    from gancli.config import conf_dir, first_line, search_path
 
     def job(config: Any) -> None:  # Hydra asks for a function
         task(config)
 
     before = sys.argv
     sys.argv = ["gan", *flags, *search_path(folders), *overrides]
+    full = os.environ.get("HYDRA_FULL_ERROR")
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises its errors then, instead of printing them over many lines
     try:
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=verb)(job)()
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(f"{first_line(error)}; gan {verb} --help lists keys and flags") from None
     except SystemExit as end:
         if end.code:
             raise ConfigError(
@@ -233,3 +267,5 @@ def _hydra(verb: str, flags: list[str], overrides: list[str], folders: list[Path
             ) from None
     finally:
         sys.argv = before
+        os.environ.pop("HYDRA_FULL_ERROR")
+        os.environ.update({} if full is None else {"HYDRA_FULL_ERROR": full})

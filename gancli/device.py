@@ -70,8 +70,8 @@ def resolve(device: DeviceChoice, precision: PrecisionChoice) -> Compute:
     """Turn wishes into what this machine has. Raises DeviceError when something asked for by name is missing."""
     where = _device(device.kind)
     if device.threads is not None:
-        if device.threads < 1:
-            raise DeviceError(f"device.threads={device.threads}: at least 1, or null for torch's own choice")
+        if not 1 <= device.threads <= 1024:
+            raise DeviceError(f"device.threads={device.threads}: at least 1, at most 1024, or null for torch's choice")
         torch.set_num_threads(device.threads)
     if where.type == "cuda":
         torch.backends.cudnn.benchmark = True

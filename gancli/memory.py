@@ -274,7 +274,7 @@ def _optimizer_bytes(optimizer: torch.optim.Optimizer) -> int:
     return total
 
 
-# -- what a device has ---------------------------------------------------------------------------------------------------
+# -- what a device has -------------------------------------------------------------------------------------------------
 
 
 def available(device: torch.device) -> int | None:
@@ -338,7 +338,7 @@ def _read(path: Path) -> str:
         return ""
 
 
-# -- when there is not enough --------------------------------------------------------------------------------------------
+# -- when there is not enough ------------------------------------------------------------------------------------------
 
 SIGNS = ("can't allocate memory", "not enough memory", "out of memory", "Storage size calculation overflowed")
 
@@ -364,12 +364,6 @@ def weights_that_fit(what: str, device: torch.device | None = None) -> Iterator[
     handle = nn.modules.module.register_module_parameter_registration_hook(count)
     try:
         yield
-    except GanError:
-        raise
-    except (MemoryError, OverflowError, RuntimeError, TypeError) as error:
-        if not (exhausted(error) or isinstance(error, OverflowError) or "verflow" in str(error)):
-            raise
-        raise ConfigError(f"{what} is too large to build: {SMALLER}") from None
     finally:
         handle.remove()
 

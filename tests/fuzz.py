@@ -1,3 +1,4 @@
+# ruff: noqa: E501
 """Generated command lines: right ones, right ones with a wrong word, and noise."""
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ SPECIAL = st.sampled_from(
         "${seed}", "${steps}", "${nope}", "${model.ch}", "${oc.env:HOME}", "${oc.env:NOT_SET_ANYWHERE}", "${oc.env:X,1}",
         "${oc.decode:abc}", "${hydra:job.name}", "${hydra:runtime.cwd}", "${now:%Y}", "${..}", "${.a}", "???", "!!python/object:os.system",
         "range(1,3)", "choice(1,2)", "interval(0,1)", "glob(*)", "int(3)", "str(3)", "float(nan)", "bool(x)", "shuffle(1,2)", "sort(3,1)",
-        "cast(3)", "extend_list(1)", "../../etc", "/", "~", "/dev/null", ".", "..", "none", "auto", "last", "os.system", "torch.optim.SGD",
+        "cast(3)", "extend_list(1)", "/proc/nope", "~", "/dev/null", ".", "none", "auto", "last", "os.system", "torch.optim.SGD",
         "*", "&x", "*x", "%", "@", "@a", ":", "a:b", "- a", "# a", "!a", "|", ">", "2024-01-01", "12:30:45", "yes", "on", "~null",
     ]
 )  # fmt: skip
@@ -55,7 +56,13 @@ SMALL = {
     "biggan": ["model=biggan", "model.ch=2", "dataset.size=[1,16,16]"],
     "r3gan": ["model=r3gan", "model.ch=8", "dataset.size=[1,16,16]"],
     "ebgan": ["model=ebgan", "model.ch=4", "dataset.size=[1,8,8]"],
-    "improved": ["model=improved", "model.D.hidden=[8,8]", "dataset.size=[1,8,8]", "dataset.classes=2", "game.labels=4"],
+    "improved": [
+        "model=improved",
+        "model.D.hidden=[8,8]",
+        "dataset.size=[1,8,8]",
+        "dataset.classes=2",
+        "game.labels=4",
+    ],
     "biggan_deep": ["model=biggan_deep", "model.ch=4", "dataset.size=[1,16,16]"],
 }
 # Right values that change what is built, one key at a time.
@@ -226,5 +233,15 @@ def noise(draw: st.DrawFn) -> Line:
 
 
 LINES = st.one_of(
-    right_train(), right_points(), right_shown(), right_drawing(), RIGHT_SWEEPS, RIGHT_WORDS, spoilt(), spoilt(), spoilt(), noise(), noise()
+    right_train(),
+    right_points(),
+    right_shown(),
+    right_drawing(),
+    RIGHT_SWEEPS,
+    RIGHT_WORDS,
+    spoilt(),
+    spoilt(),
+    spoilt(),
+    noise(),
+    noise(),
 )

@@ -20,7 +20,7 @@ from tests.conftest import TINY
 from tests.fuzz import LINES, Line
 
 COUNT = 2000
-PATIENCE = 30  # seconds for one command
+PATIENCE = 30  # seconds of computing for one command
 ROOM = 16 << 30  # bytes of address space, so that an absurd size fails at once
 
 
@@ -88,7 +88,7 @@ class Judge:
 
         self.capsys.readouterr()
         state = torch.backends.cudnn.benchmark, torch.get_num_threads(), torch.get_default_dtype()
-        signal.setitimer(signal.ITIMER_REAL, PATIENCE)
+        signal.setitimer(signal.ITIMER_PROF, PATIENCE)
         try:
             code = main(line)
         except TooLong:
@@ -96,7 +96,7 @@ class Judge:
         except BaseException as error:
             return f"{type(error).__name__} escaped: {error}"
         finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.setitimer(signal.ITIMER_PROF, 0)
         printed = self.capsys.readouterr()
         wrong = self._wrong(code, printed.out, printed.err)
         if (torch.backends.cudnn.benchmark, torch.get_num_threads(), torch.get_default_dtype()) != state:
@@ -139,7 +139,7 @@ class Judge:
 @pytest.mark.slow
 def test_no_command_line_breaks_it(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     judge = Judge(place, tmp_path / "spare", capsys)
-    before = signal.signal(signal.SIGALRM, too_long)
+    before = signal.signal(signal.SIGPROF, too_long)
 
     @settings(
         max_examples=COUNT,
@@ -156,7 +156,7 @@ def test_no_command_line_breaks_it(place: Path, tmp_path: Path, capsys: pytest.C
     try:
         ends_well()
     finally:
-        signal.signal(signal.SIGALRM, before)
+        signal.signal(signal.SIGPROF, before)
     ends = judge.ends
     assert ends["0"] + ends["2"] >= COUNT
     assert ends["0"] >= 0.3 * COUNT, ends
