@@ -204,8 +204,8 @@ class Engine:
 
     # -- batches -------------------------------------------------------------------------------------------------------
 
-    def _rng(self, move: Move, repeat: int) -> Rng:
-        total = self.batch_size * move.size
+    def _rng(self, move: Move, repeat: int, rows: int | None = None) -> Rng:
+        total = rows or self.batch_size * move.size
         name = move.name or move.player
         return Rng(self.seed, self.step_number, name, repeat, total=total, device=self.compute.device, dtype=self.dtype)
 
@@ -297,12 +297,11 @@ class Engine:
         return seconds
 
     def try_part(self, move: Move, rows: int | None = None) -> int:
-        """Forward and backward of a move's first micro-batch, or its first `rows`; how many micro-batches there are."""
-        player, rng = self.players[move.player], self._rng(move, 0)
-        parts = list(self._parts(rng.total))
+        """Forward and backward of a move's first micro-batch, or of `rows` alone; how many micro-batches there are."""
+        player, rng = self.players[move.player], self._rng(move, 0, rows)
+        parts = [(0, rows)] if rows else list(self._parts(rng.total))
         self._focus(player)
-        start, stop = parts[0]
-        self._backward(player, move, (start, stop if rows is None else min(stop, start + rows)), {}, rng)
+        self._backward(player, move, parts[0], {}, rng)
         return len(parts)
 
     @contextmanager
