@@ -57,10 +57,10 @@ def foreseen(error: Exception) -> str | None:
     """Words for errors of Python's own that any file name or size can cause; None for all others.
 
     >>> foreseen(FileNotFoundError(2, "No such file or directory", "x"))
-    'x: No such file or directory'
+    'No such file or directory: x'
     """
     if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
     if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
         return "this needs more memory than there is: type smaller numbers"
     if isinstance(error, RuntimeError) and "home directory" in str(error):

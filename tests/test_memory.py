@@ -73,18 +73,18 @@ def test_memory_that_runs_out_names_what_to_type(tmp_path: Path) -> None:
         torch.OutOfMemoryError("CUDA out of memory"),
         RuntimeError("DefaultCPUAllocator: can't allocate memory"),
     ):
-        with pytest.raises(RunError, match=r"step 0: micro_batch=32 would fit.*resume=.*00000002\.pt$"):
-            with memory.explained(fits, run, engine):
-                raise error
+        said = r"step 0: micro_batch=32 would fit.*resume=.*00000002\.pt$"
+        with pytest.raises(RunError, match=said), memory.explained(fits, run, engine):
+            raise error
     with pytest.raises(ValueError, match="else"), memory.explained(fits, run, engine):
         raise ValueError("something else")
 
 
 def test_weights_beyond_the_memory_are_refused_untouched(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "available", lambda device: 1000)
-    with pytest.raises(ConfigError, match=r"model\.G has weights of over .* model\.ch"):
-        with memory.weights_that_fit("model.G"):
-            torch.nn.Linear(100, 100)
+    said = r"model\.G has weights of over .* model\.ch"
+    with pytest.raises(ConfigError, match=said), memory.weights_that_fit("model.G"):
+        torch.nn.Linear(100, 100)
     with memory.weights_that_fit("model.G"):
         torch.nn.Linear(10, 10)
 
