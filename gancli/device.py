@@ -139,7 +139,7 @@ def _autocast(kind: Precision, device: torch.device) -> tuple[torch.dtype | None
 
 def _native_bf16() -> bool:
     """Whether the CUDA device computes in bfloat16 itself: torch also counts those that only emulate it, slowly."""
-    return torch.cuda.is_bf16_supported(including_emulation=False)
+    return bool(torch.cuda.is_bf16_supported(including_emulation=False))
 
 
 def compile_networks(nets: dict[str, nn.Module], *, twice: set[str], device: torch.device) -> list[str]:

@@ -201,16 +201,17 @@ def _upper(lines: Iterable[Line]) -> tuple[Line, ...]:
 
 def _history(engine: Engine, move: Move, rows: int) -> list[int]:
     """Bytes of new tensors alive after each operation of one micro-batch's forward and backward."""
-    with engine.untouched(), _Living() as living:
+    living = _Living()
+    with engine.untouched(), living:
         engine.try_part(move, rows)
     return living.history
 
 
-class _Living(TorchDispatchMode):
+class _Living(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """While active, follows how many bytes of tensors made under it are alive."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.now, self.history = 0, [0]
         self._known: dict[int, int] = {}
 
@@ -267,7 +268,7 @@ def _optimizer_bytes(optimizer: torch.optim.Optimizer) -> int:
             continue
         probe = torch.zeros(7, dtype=params[0].dtype, device=params[0].device, requires_grad=True)
         probe.grad = torch.zeros_like(probe)
-        small = type(optimizer)([{**options, "params": [probe]}])
+        small = type(optimizer)([{**options, "params": [probe]}])  # type: ignore[call-arg]
         small.step()
         kept = [t for t in small.state[probe].values() if isinstance(t, Tensor) and t.numel() == probe.numel()]
         total += len(kept) * sum(p.numel() * p.element_size() for p in params)

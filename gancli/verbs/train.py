@@ -108,7 +108,7 @@ def _session(
     notes: list[str],
 ) -> Session:
     """Reopen a run, or make a new one after a step was tried: what cannot step leaves nothing behind."""
-    about = {"parameters": {name: parameters(nets) for name, nets in engine.game.players().items()}}
+    about: dict[str, Any] = {"parameters": {name: parameters(nets) for name, nets in engine.game.players().items()}}
     about["memory"] = need.plain() if need else None
     parts = (settings, config, engine, facts, observers)
     if settings.resume:
