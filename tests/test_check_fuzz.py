@@ -103,7 +103,7 @@ class Judge:
             wrong = wrong or "global settings changed"
         self.ends[f"{line[0] if line and len(line[0]) < 12 else '-'} {code}"] += 1
         self.ends[str(code)] += 1
-        if code == 0 and line[0] == "train" and "run " in printed.err:
+        if code == 0 and line[:1] == ["train"] and "run " in printed.err:
             self.ends["trained"] += 1
         return wrong
 
