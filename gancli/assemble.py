@@ -22,6 +22,7 @@ from gancli.errors import CombinationError, ConfigError
 from gancli.games.game import Game
 from gancli.games.noise import Latent
 from gancli.losses.penalties import Penalty
+from gancli.memory import weights_that_fit
 from gancli.rng import Rng, key
 from gancli.settings import Node, TrainSettings
 
@@ -130,7 +131,8 @@ def game(config: Mapping[str, Any], facts: DataFacts) -> Game:
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(key(seed, "init", name))
             facing = supplied | ({"shape": packed} if name == "D" else {})
-            nets[name] = make(node, f"model.{name}", **{k: v for k, v in facing.items() if k in wanted})
+            with weights_that_fit(f"model.{name}"):
+                nets[name] = make(node, f"model.{name}", **{k: v for k, v in facing.items() if k in wanted})
     if len(facts.shape) == 1:
         _refuse_points(config, penalties)
     loss = make(config["loss"], "loss")
@@ -172,6 +174,8 @@ def _latent(model: Node, facts: DataFacts) -> Latent:
 
 def _chosen(node: Node | None) -> Node:
     """A latent section without `dim: null`."""
+    if node is not None and not isinstance(node, dict):
+        raise ConfigError(f"model.latent={node}: expected a section of keys, such as model.latent.dim=64")
     return {k: v for k, v in (node or {}).items() if (k, v) != ("dim", None)}
 
 
@@ -213,10 +217,7 @@ def optimizer(node: Node, path: str, params: list[nn.Parameter]) -> Optimizer:
         and choice.__name__ in ("Adam", "AdamW", "SGD")
     ):
         supplied["fused"] = True
-    try:
-        made: Optimizer = make(node, path, **supplied)
-    except (ValueError, RuntimeError, TypeError) as error:  # torch's own words for a rate or beta out of range
-        raise ConfigError(f"{path}: {error}") from None
+    made: Optimizer = make(node, path, **supplied)  # torch's own words for a rate or beta out of range
     return made
 
 

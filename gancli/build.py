@@ -67,13 +67,26 @@ def _is_a(thing: object, module: str, kind: str) -> bool:
 
 def check(node: Mapping[str, Any], path: str, supplied: Sequence[str] = ()) -> None:
     """Check a `_target_` section's keys and types without building it. Raises ConfigError."""
-    _bind(find(node.get("_target_"), path), node, path, supplied)
+    _bind(find(_section(node, path).get("_target_"), path), node, path, supplied)
 
 
 def make(node: Mapping[str, Any], path: str, **supplied: Any) -> Any:
     """Build a `_target_` section; `supplied` are the arguments that do not come from the configuration."""
-    target = find(node.get("_target_"), path)
-    return target(**supplied, **_bind(target, node, path, tuple(supplied)))
+    target = find(_section(node, path).get("_target_"), path)
+    values = _bind(target, node, path, tuple(supplied))
+    try:
+        return target(**supplied, **values)
+    except (ArithmeticError, AssertionError, LookupError, MemoryError, RuntimeError, TypeError, ValueError) as error:
+        # Each value is of its type, and no such part can be made of them: a width of -1, more weights than memory.
+        words = " ".join(str(error).split())[:200]
+        raise ConfigError(f"{path}: cannot be built with these values ({type(error).__name__}: {words})") from error
+
+
+def _section(node: object, path: str) -> Mapping[str, Any]:
+    """A node that has keys. Raises ConfigError for a plain value."""
+    if not isinstance(node, Mapping):
+        raise ConfigError(f"{path}={'null' if node is None else node}: expected a section of keys")
+    return node
 
 
 def make_as(kind: Callable[..., T], node: Mapping[str, Any] | None, path: str) -> T:
@@ -84,6 +97,7 @@ def make_as(kind: Callable[..., T], node: Mapping[str, Any] | None, path: str) -
 def _bind(target: Callable[..., Any], node: Mapping[str, Any], path: str, supplied: Sequence[str]) -> dict[str, Any]:
     """A section's values as keyword arguments of `target`, checked and converted."""
     prefix = f"{path}." if path else ""
+    _section(node, path)
     parameters = {
         name: p
         for name, p in inspect.signature(target).parameters.items()
@@ -150,7 +164,10 @@ def _fits(value: Any, hint: Any, path: str) -> tuple[bool, Any]:
         return whole, int(value) if whole else value
     if hint is float:
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        return number, float(value) if number else value
+        try:
+            return number, float(value) if number else value
+        except OverflowError:  # a whole number beyond 1.8e308
+            return False, value
     if hint in (str, Path):
         text = isinstance(value, (str, int, float)) and not isinstance(value, bool)
         return text, hint(str(value)) if text else value

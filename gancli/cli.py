@@ -16,6 +16,8 @@ from gancli import ranks
 from gancli.errors import ConfigError, GanError, Interrupted, suggestion
 from gancli.help import VERBS, complete, completion_script, general_help, verb_help, version_line
 
+LONGEST = 2000  # characters of a message
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `gan ARGV`; returns the exit code."""
@@ -34,7 +36,7 @@ def _answer(words: list[str], say: ranks.Say) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except GanError as error:
-        say(" ".join(str(error).split()))
+        say(one_line(str(error)))
         return 2
     except KeyboardInterrupt:
         say("interrupted")
@@ -42,9 +44,38 @@ def _answer(words: list[str], say: ranks.Say) -> int:
     except Exception as error:
         if os.environ.get("GAN_TRACEBACK"):
             raise
+        plain = foreseen(error)
+        if plain:
+            say(one_line(plain))
+            return 2
         words_of_it = " ".join(str(error).split())[:300]
         say(f"{type(error).__name__}: {words_of_it} (not foreseen; GAN_TRACEBACK=1 shows where)")
         return 1
+
+
+def one_line(text: str) -> str:
+    """An error as one line of printable characters, cut where it is very long.
+
+    >>> one_line("no such\\nfile \\x00")
+    'no such file \\\\x00'
+    """
+    line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in " ".join(text.split()))
+    return line if len(line) <= LONGEST else line[: LONGEST - 4] + " ..."
+
+
+def foreseen(error: Exception) -> str | None:
+    """Words for errors of Python's own that any file name or size can cause; None for all others.
+
+    >>> foreseen(FileNotFoundError(2, "No such file or directory", "x"))
+    'No such file or directory: x'
+    """
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+    if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
+        return "this needs more memory than there is: type smaller numbers"
+    if isinstance(error, RuntimeError) and "home directory" in str(error):
+        return "a path begins with ~ and the name of a person who has no home directory here: write it in full"
+    return None
 
 
 def _dispatch(words: list[str]) -> int:
@@ -137,6 +168,8 @@ def split(words: Sequence[str]) -> tuple[list[str], list[str], list[Path]]:
     queue = list(words)
     while queue:
         word = queue.pop(0)
+        if "\0" in word:
+            raise ConfigError(f"{word[:40]!r} holds a NUL character: leave it out")
         name, equals, value = word.partition("=")
         if name in with_value and word.startswith("-"):
             if not equals:
@@ -192,9 +225,10 @@ class _Task:
 
     def __call__(self, config: Any) -> None:
         """One job: the composed configuration as plain values, and the overrides that made it, as they were typed."""
-        import torch
         from hydra.core.hydra_config import HydraConfig
         from omegaconf import OmegaConf
+
+        from gancli.device import settings_kept
 
         self.jobs += 1
         if self.stop is not None:
@@ -203,18 +237,16 @@ class _Task:
         typed = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
         assert isinstance(plain, dict)
         assert isinstance(typed, list)
-        threads = torch.get_num_threads()
         try:
-            ranks.join(plain.get("device") or {})
-            self.run({str(k): v for k, v in plain.items()}, [*self.places, *map(str, typed)])
+            with settings_kept():
+                ranks.join(plain.get("device") or {})
+                self.run({str(k): v for k, v in plain.items()}, [*self.places, *map(str, typed)])
         except (Interrupted, KeyboardInterrupt) as stop:
             self.stop = stop
         except GanError as error:
             self.failed.append(([str(o) for o in typed], error))
         except Exception as error:
             self.stop = error
-        finally:
-            torch.set_num_threads(threads)  # a job's device.threads is its own
 
     def report(self) -> None:
         """Raise what is to be said at the end: why it was stopped, the one job's error, or which jobs failed."""
@@ -229,16 +261,22 @@ class _Task:
 
 def _hydra(verb: str, flags: list[str], overrides: list[str], folders: list[Path], task: _Task) -> None:
     import hydra
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
 
-    from gancli.config import conf_dir, search_path
+    from gancli.config import conf_dir, first_line, search_path
 
     def job(config: Any) -> None:  # Hydra asks for a function
         task(config)
 
     before = sys.argv
     sys.argv = ["gan", *flags, *search_path(folders), *overrides]
+    full = os.environ.get("HYDRA_FULL_ERROR")
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises its errors then, instead of printing them over many lines
     try:
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=verb)(job)()
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(f"{first_line(error)}; gan {verb} --help lists keys and flags") from None
     except SystemExit as end:
         if end.code:
             raise ConfigError(
@@ -246,3 +284,5 @@ def _hydra(verb: str, flags: list[str], overrides: list[str], folders: list[Path
             ) from None
     finally:
         sys.argv = before
+        os.environ.pop("HYDRA_FULL_ERROR")
+        os.environ.update({} if full is None else {"HYDRA_FULL_ERROR": full})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,10 @@ TEXTS = frozenset(
         "observers.scores.weights",
     )
 )
+
+
+# Of Hydra's own keys, those that say how a sweep runs.
+HYDRAS_OWN = ("hydra/launcher", "hydra/sweeper", "hydra.launcher.", "hydra.sweeper.", "hydra.sweep.")
 
 
 def conf_dir() -> Path:
@@ -63,14 +68,14 @@ def in_quotes(text: str) -> str:
     return "'" + text.replace("\\'", "\\\\'").replace("'", "\\'") + ("\\'" if text.endswith("\\") else "'")
 
 
+@lru_cache(maxsize=4096)  # Hydra's parser takes milliseconds, and each word is asked about several times
 def parses(override: str) -> bool:
     """Whether Hydra can read this override."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import HydraException
 
     try:
         OverridesParser.create().parse_override(override)
-    except HydraException:
+    except Exception:  # besides Hydra's own, whatever int(...) and the grammar's other functions raise
         return False
     return True
 
@@ -140,6 +145,12 @@ def _refuse_lists(verb: str, overrides: Sequence[str], folders: Sequence[Path]) 
         return
     single = set(groups(verb, folders)) - {"penalty", "metrics"}
     for parsed in OverridesParser.create().parse_overrides(list(overrides)):
+        key = parsed.key_or_group
+        if key.split(".")[0].split("/")[0] == "hydra" and not key.startswith(HYDRAS_OWN):
+            raise ConfigError(
+                f"{parsed.input_line}: run directories and logs are not Hydra's here (run_dir= sets one); of its keys"
+                f" there are {', '.join(HYDRAS_OWN)}"
+            )
         if parsed.key_or_group in single and not parsed.is_sweep_override() and isinstance(parsed.value(), list):
             raise ConfigError(
                 f"{parsed.input_line}: one {parsed.key_or_group} at a time; -m runs several, one job each"

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -74,8 +78,8 @@ def resolve(device: DeviceChoice, precision: PrecisionChoice) -> Compute:
     """Turn wishes into what this machine has. Raises DeviceError when something asked for by name is missing."""
     where = chosen(device.kind)
     if device.threads is not None:
-        if device.threads < 1:
-            raise DeviceError(f"device.threads={device.threads}: at least 1, or null for torch's own choice")
+        if not 1 <= device.threads <= 1024:
+            raise DeviceError(f"device.threads={device.threads}: at least 1, at most 1024, or null for torch's choice")
         torch.set_num_threads(device.threads)
     if where.type == "cuda":
         torch.backends.cudnn.benchmark = True
@@ -83,6 +87,21 @@ def resolve(device: DeviceChoice, precision: PrecisionChoice) -> Compute:
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision.kind != "fp32"
     autocast, note = _autocast(precision.kind, where)
     return Compute(where, autocast, (f"device {_describe(where)}", note))
+
+
+@contextmanager
+def settings_kept() -> Iterator[None]:
+    """What a job sets for the whole process is undone after it, so that a sweep's jobs do not see each other."""
+    threads = torch.get_num_threads()
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32 = before
+        if "torch._dynamo" in sys.modules:  # it gives up on code that many jobs have compiled
+            torch.compiler.reset()
 
 
 def chosen(kind: Kind) -> torch.device:
@@ -111,8 +130,10 @@ def _describe(device: torch.device) -> str:
 
 def _autocast(kind: Precision, device: torch.device) -> tuple[torch.dtype | None, str]:
     if kind == "auto":
-        if device.type == "cuda" and torch.cuda.is_bf16_supported():
+        if device.type == "cuda" and _native_bf16():
             return torch.bfloat16, "precision bf16 (auto)"
+        if device.type == "cuda":
+            return None, "precision fp32 (auto: this CUDA device has no bf16; precision=fp16 may be faster)"
         return None, f"precision fp32 (auto: bf16 pays off on CUDA devices that have it, this is {device.type})"
     if kind == "fp16" and device.type != "cuda":
         raise DeviceError(
@@ -123,9 +144,16 @@ def _autocast(kind: Precision, device: torch.device) -> tuple[torch.dtype | None
             torch.bfloat16,
             "precision bf16, which this CPU has no instructions for: expect it to be many times slower than fp32",
         )
-    if kind == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
+    if kind == "bf16" and device.type == "cuda" and not _native_bf16():
         raise DeviceError("precision=bf16: this CUDA device has no bfloat16; use precision=fp16 or precision=auto")
+    if kind == "bf16" and device.type == "mps" and not torch.backends.mps.is_macos_or_newer(14, 0):
+        raise DeviceError("precision=bf16 on mps needs macOS 14: use precision=fp32 or precision=auto")
     return {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[kind], f"precision {kind}"
+
+
+def _native_bf16() -> bool:
+    """Whether the CUDA device computes in bfloat16 itself: torch also counts those that only emulate it, slowly."""
+    return bool(torch.cuda.is_bf16_supported(including_emulation=False))
 
 
 def compile_networks(nets: dict[str, nn.Module], *, twice: set[str], device: torch.device) -> list[str]:
@@ -133,13 +161,40 @@ def compile_networks(nets: dict[str, nn.Module], *, twice: set[str], device: tor
 
     The ahead-of-time backward of torch.compile rejects double backward, so a D with a gradient penalty stays eager.
     """
-    if device.type == "cpu" and not (os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")):
-        return ["compile: no C++ compiler found (install g++ or clang++); going on uncompiled"]
+    lacking = _lacking(device)
+    if lacking:
+        return [f"compile: {lacking}; going on uncompiled"]
     notes = []
     for name, net in nets.items():
         if name in twice:
             notes.append(f"compile: {name} stays uncompiled, its gradient penalty needs a second derivative")
-        else:
+            continue
+        try:
             net.compile()
-            notes.append(f"compile: {name} compiled, the first steps take longer")
+        except RuntimeError as error:  # a Python or a system that torch.compile does not support
+            uncompile(nets.values())
+            return [f"compile: {' '.join(str(error).split())[:120]}; going on uncompiled"]
+        notes.append(f"compile: {name} compiled, the first steps take longer")
     return notes
+
+
+def _lacking(device: torch.device) -> str | None:
+    """What torch.compile needs on this device and does not find."""
+    if device.type == "mps":
+        return "torch.compile does not support mps"
+    if device.type == "cuda":
+        if importlib.util.find_spec("triton") is None:
+            return "Triton is not installed (pip install triton)"
+        major, minor = torch.cuda.get_device_capability(device)
+        return None if major >= 7 else f"Triton needs a GPU of compute capability 7.0 and this one has {major}.{minor}"
+    found = os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")
+    return None if found else "no C++ compiler found (install g++ or clang++)"
+
+
+def uncompile(nets: Iterable[nn.Module]) -> bool:
+    """Let networks run as they are written again; whether any of them was compiled."""
+    found = False
+    for net in nets:
+        found = found or net._compiled_call_impl is not None
+        net._compiled_call_impl = None
+    return found

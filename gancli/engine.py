@@ -9,7 +9,7 @@ import copy
 import math
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -175,6 +175,9 @@ class Engine:
 
     def _update(self, player: Player) -> Tensor:
         """The optimizer's step; returns the norm of the gradient before clipping, a scalar on the device."""
+        if all(p.grad is None for p in player.params):
+            # A penalty that asks nothing of the gradient; a scaler would miss its check for infinities.
+            return torch.zeros((), device=self.compute.device)
         if player.scaler:
             player.scaler.unscale_(player.optimizer)
         norm = torch.nn.utils.get_total_norm([p.grad for p in player.params if p.grad is not None])
@@ -211,8 +214,8 @@ class Engine:
 
     # -- batches -------------------------------------------------------------------------------------------------------
 
-    def _rng(self, move: Move, repeat: int) -> Rng:
-        total = self.batch_size * move.size
+    def _rng(self, move: Move, repeat: int, rows: int | None = None) -> Rng:
+        total = rows or self.batch_size * move.size
         name = move.name or move.player
         return Rng(self.seed, self.step_number, name, repeat, total=total, device=self.compute.device, dtype=self.dtype)
 
@@ -292,22 +295,36 @@ class Engine:
 
     def rehearse(self) -> float:
         """Seconds a step is going to take, measured on one micro-batch of each move that leaves no trace."""
-        before = [buffer.clone() for buffer in self.game.buffers()]
         seconds = 0.0
         for _ in range(2):  # the first time includes the making of kernels
             seconds = 0.0
             for move in self.game.moves(self.seen):
-                player, rng = self.players[move.player], self._rng(move, 0)
-                parts = list(self._parts(rng.total))
-                self._focus(player)
-                began = time.perf_counter()
-                self._backward(player, move, parts[0], {}, rng)
-                self.compute.synchronize()
-                seconds += (time.perf_counter() - began) * len(parts) * move.repeat / move.every
-                player.optimizer.zero_grad(set_to_none=True)
-        for buffer, value in zip(self.game.buffers(), before, strict=True):
-            buffer.copy_(value)
+                with self.untouched():
+                    began = time.perf_counter()
+                    parts = self.try_part(move)
+                    self.compute.synchronize()
+                    seconds += (time.perf_counter() - began) * parts * move.repeat / move.every
         return seconds
+
+    def try_part(self, move: Move, rows: int | None = None) -> int:
+        """Forward and backward of a move's first micro-batch, or of `rows` alone; how many micro-batches there are."""
+        player, rng = self.players[move.player], self._rng(move, 0, rows)
+        parts = [(0, rows)] if rows else list(self._parts(rng.total))
+        self._focus(player)
+        self._backward(player, move, parts[0], {}, rng)
+        return len(parts)
+
+    @contextmanager
+    def untouched(self) -> Iterator[None]:
+        """A place to try moves in: afterwards buffers and gradients are as before, whatever happened."""
+        before = [buffer.clone() for buffer in self.game.buffers()]
+        try:
+            yield
+        finally:
+            for player in self.players.values():
+                player.optimizer.zero_grad(set_to_none=True)
+            for buffer, value in zip(self.game.buffers(), before, strict=True):
+                buffer.copy_(value)
 
     def _player(self, nets: list[nn.Module], optimizer: Optimizer) -> Player:
         params = [p for net in nets for p in net.parameters()]

@@ -14,7 +14,8 @@ def at_least(least: int, **values: float | None) -> None:
     """Raise ConfigError for the first value below `least`; None passes."""
     for name, value in values.items():
         if value is not None and not least <= value < float("inf"):
-            raise ConfigError(f"{name}={value:g}: must be at least {least}")
+            shown = f"{value:g}" if isinstance(value, float) else str(value)
+            raise ConfigError(f"{name}={shown}: must be at least {least}")
 
 
 @dataclass(frozen=True, kw_only=True)

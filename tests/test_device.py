@@ -15,9 +15,10 @@ Patch = pytest.MonkeyPatch
 
 def machine(monkeypatch: Patch, cuda: bool = False, mps: bool = False, bf16: bool = True) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: bf16)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: bf16)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda d: "a GPU")
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+    monkeypatch.setattr(torch.backends.mps, "is_macos_or_newer", lambda major, minor: True)
 
 
 @pytest.mark.parametrize(
@@ -92,6 +93,70 @@ def test_compile_leaves_penalised_networks_and_machines_without_a_compiler(monke
     monkeypatch.setattr(device.shutil, "which", lambda name: None)
     monkeypatch.delenv("CXX", raising=False)
     assert "no C++ compiler" in compile_networks(nets, twice=set(), device=torch.device("cpu"))[0]
+
+
+def test_compile_says_what_a_device_lacks(monkeypatch: Patch) -> None:
+    nets = dict(tiny.game().nets.items())
+    assert "does not support mps" in compile_networks(nets, twice=set(), device=torch.device("mps"))[0]
+    monkeypatch.setattr(device.importlib.util, "find_spec", lambda name: None)
+    assert "pip install triton" in compile_networks(nets, twice=set(), device=torch.device("cuda"))[0]
+    monkeypatch.setattr(device.importlib.util, "find_spec", lambda name: name)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda d: (6, 1))
+    assert "this one has 6.1" in compile_networks(nets, twice=set(), device=torch.device("cuda"))[0]
+    assert all(net._compiled_call_impl is None for net in nets.values())
+
+
+def test_a_compiler_that_fails_is_done_without(monkeypatch: Patch) -> None:
+    from gancli.verbs.train import _rehearse
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("inductor: no such instruction")
+
+    engine = tiny.engine()
+    engine.game.nets["G"]._compiled_call_impl = broken
+    notes: list[str] = []
+    assert _rehearse(engine, None, notes) > 0
+    assert notes == ["compile: the compiler failed (RuntimeError: inductor: no such instruction); going on uncompiled"]
+    assert engine.step()["loss_G"].isfinite()
+    monkeypatch.setattr(engine, "try_part", broken)
+    with pytest.raises(RuntimeError, match="no such instruction"):
+        _rehearse(engine, None, notes)  # nothing is compiled any more: it is not the compiler's fault
+
+
+def test_a_job_leaves_no_settings_behind(monkeypatch: Patch) -> None:
+    machine(monkeypatch, cuda=True)
+    cudnn, matmul, threads = torch.backends.cudnn, torch.backends.cuda.matmul, torch.get_num_threads()
+    before = cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32
+    with device.settings_kept():
+        resolve(DeviceChoice(kind="cuda", threads=threads + 1), PrecisionChoice(kind="bf16"))
+        assert (cudnn.benchmark, matmul.allow_tf32, torch.get_num_threads()) == (True, True, threads + 1)
+    assert (cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32) == before
+    assert torch.get_num_threads() == threads
+
+
+def test_half_precision_scales_each_player_and_skips_what_overflows() -> None:
+    game = tiny.game()
+    engine = tiny.engine(game)
+    engine = type(engine)(
+        game,
+        engine.streams,
+        {name: player.optimizer for name, player in engine.players.items()},
+        compute=device.Compute(autocast=torch.float16),
+        batch_size=8,
+        clip=1.0,
+    )
+    G, D = (engine.players[name] for name in "GD")
+    assert G.scaler is not None
+    assert D.scaler is not None
+    assert G.scaler is not D.scaler
+    D.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**120)  # D overflows, G does not
+    before = {name: tiny.weights(net) for name, net in game.nets.items()}
+    engine.step()
+    assert torch.equal(before["D"], tiny.weights(game.nets["D"]))
+    assert not torch.equal(before["G"], tiny.weights(game.nets["G"]))
+    assert D.scaler.get_scale() == 2.0**119
+    assert G.scaler.get_scale() == 2.0**16
+    assert engine.state()["scalers"]["D"]["scale"] == 2.0**119
 
 
 def test_several_processes_are_refused_in_words(monkeypatch: Patch) -> None:

@@ -16,8 +16,10 @@ if TYPE_CHECKING:
     from gancli.engine import Engine
 
 # What a resumed run may be told anew; everything else must be as it was.
+# micro_batch is among them: a run that ran out of memory goes on in smaller pieces, which changes how sums are rounded
+# and what batch norm takes its statistics over, and nothing else.
 FREE = frozenset(
-    ("steps", "max_time", "device", "precision", "compile", "observers", "note", "resume", "run_dir", "init")
+    "steps max_time device precision compile observers note resume run_dir init micro_batch".split()  # noqa: SIM905
 )
 
 

@@ -12,11 +12,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from gancli import assemble, checkpoint, device, ranks, rundir
+from gancli import assemble, checkpoint, device, memory, ranks, rundir
 from gancli.assemble import DataFacts
 from gancli.build import make, make_as
 from gancli.dist import World
@@ -74,15 +73,20 @@ def run(config: Mapping[str, Any], overrides: Sequence[str]) -> Path:
     engine = assemble.engine(settings, source, assemble.game(config, facts), compute)
     observers = [make(node, f"observers.{name}") for name, node in settings.observers.items() if node is not None]
     notes = [*compute.notes, *rank_notes(engine), *split_notes(engine)]
+    need = memory.footprint(engine) if settings.steps else None
+    if need is not None:
+        memory.refuse(need)
+        notes.append(need.line())
     if settings.compile and settings.steps:
         notes += device.compile_networks(dict(engine.game.nets.items()), twice=engine.game.twice, device=compute.device)
 
     wanted: list[str] = []
     with _Signals(wanted):
-        session = _session(settings, config, engine, facts, observers, wanted)
+        session = _session(settings, config, engine, facts, observers, wanted, need, notes)
         try:
-            _open(session, overrides, notes)
-            _train(session)
+            with memory.explained(need, session.run, engine):
+                _open(session, overrides, notes)
+                _train(session)
         except BaseException as error:
             reason = str(error) if isinstance(error, GanError) else f"{type(error).__name__}: {error}"
             if session.world.first:
@@ -113,16 +117,20 @@ def _session(
     facts: DataFacts,
     observers: list[Observer],
     wanted: list[str],
+    need: memory.Footprint | None,
+    notes: list[str],
 ) -> Session:
     """Reopen a run, or make a new one after a step was tried: what cannot step leaves nothing behind."""
-    about = {"parameters": {name: parameters(nets) for name, nets in engine.game.players().items()}}
+    about: dict[str, Any] = {"parameters": {name: parameters(nets) for name, nets in engine.game.players().items()}}
+    about["memory"] = need.plain() if need else None
     parts = (settings, config, engine, facts, observers)
     if settings.resume:
         reopened, spent = reopen(settings, config, facts, engine)
-        return Session(*parts, reopened, about, spent, _rehearse(engine), resumed=True, wanted=wanted)
+        estimate = _rehearse(engine, need, notes)
+        return Session(*parts, reopened, about, spent, estimate, resumed=True, wanted=wanted)
     if settings.init:
         start_from(settings.init, engine)
-    estimate = _rehearse(engine) if settings.steps else 0.0
+    estimate = _rehearse(engine, need, notes) if settings.steps else 0.0
     called = f"{settings.model['name']}-{facts.name}"
     new = RunDir(engine.world.from_first(lambda: rundir.new_directory("train", called, settings.run_dir)))
     if engine.world.first:
@@ -140,13 +148,18 @@ def _again(settings: TrainSettings, own: Path) -> TrainSettings:
     return replace(settings, run_dir=str(own))
 
 
-def _rehearse(engine: Engine) -> float:
-    """Seconds a step will take. Raises DeviceError where the device's memory is too small for it."""
+def _rehearse(engine: Engine, need: memory.Footprint | None, notes: list[str]) -> float:
+    """Seconds a step will take; uncompiled where the compiler fails, which joins the notes. Raises DeviceError."""
     try:
         return engine.rehearse()
-    except torch.OutOfMemoryError:
-        half = max(1, (engine.micro_batch or engine.batch_size) // 2)
-        raise DeviceError(f"a step does not fit into the device's memory: try micro_batch={half}, or less") from None
+    except Exception as error:
+        if memory.exhausted(error):
+            raise DeviceError(f"a step does not fit into the device's memory: {memory.advice(need, engine)}") from None
+        if isinstance(error, GanError) or not device.uncompile(engine.game.nets.values()):
+            raise
+        words = " ".join(str(error).split())[:120]
+        notes.append(f"compile: the compiler failed ({type(error).__name__}: {words}); going on uncompiled")
+    return engine.rehearse()
 
 
 def split_notes(engine: Engine) -> list[str]:
