@@ -5,6 +5,7 @@ Exit codes: 0 done, 2 a GanError (one line that says what to type instead), 1 an
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import sys
@@ -27,19 +28,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except GanError as error:
-        print(f"gan: {' '.join(str(error).split())}", file=sys.stderr)
+        _complain(str(error))
         return 2
     except KeyboardInterrupt:
-        print("gan: interrupted", file=sys.stderr)
+        _complain("interrupted")
         return 130
     except Exception as error:
         if os.environ.get("GAN_TRACEBACK"):
             raise
         words_of_it = " ".join(str(error).split())[:300]
-        print(
-            f"gan: {type(error).__name__}: {words_of_it} (not foreseen; GAN_TRACEBACK=1 shows where)", file=sys.stderr
-        )
+        _complain(f"{type(error).__name__}: {words_of_it} (not foreseen; GAN_TRACEBACK=1 shows where)")
         return 1
+
+
+def _complain(text: str) -> None:
+    """One line for the person; a name out of a stranger's file must not move the cursor, nor a full disk stop us."""
+    line = "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))
+    with contextlib.suppress(OSError):
+        print(f"gan: {line}", file=sys.stderr, flush=True)
 
 
 def _dispatch(words: list[str]) -> int:
@@ -149,16 +155,18 @@ def split(words: Sequence[str]) -> tuple[list[str], list[str], list[Path]]:
 
 def _with_recorded(overrides: list[str], folders: list[Path]) -> tuple[list[str], list[Path]]:
     """A resumed run starts from the command line it was started with; what is given now comes after."""
-    from gancli.config import value_of
+    from gancli.config import refuse_plugins, value_of
 
     resumed = value_of("resume", overrides)
     if not resumed:
         return overrides, folders
-    from gancli.verbs.resume import recorded_overrides
+    from gancli.verbs.resume import recorded_overrides, refuse_resolvers
 
     given = {o.partition("=")[0].lstrip("+") for o in overrides}
     _, recorded, places = split(recorded_overrides(resumed))
     kept = [o for o in recorded if o.partition("=")[0].lstrip("+") not in given]
+    refuse_resolvers(kept, resumed)
+    refuse_plugins(kept, places)
     return [*kept, *overrides], [*places, *folders]
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from gancli import assemble, checkpoint, rundir
+from gancli import assemble, checkpoint, export, rundir
 from gancli.assemble import DataFacts
 from gancli.device import Compute
 from gancli.errors import ConfigError, RunError, suggestion
@@ -98,7 +98,7 @@ class Sampler:
     def name(self) -> str:
         """The run's name without its date, for what is made from it."""
         return re.sub(
-            r"^\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d-", "", self.run.stem if self.run.suffix == ".pt" else self.run.name
+            r"^\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d-", "", self.run.stem if self.run.suffix in (".pt", export.SUFFIX) else self.run.name
         )
 
     def latents(self, seeds: Sequence[tuple[int, int]]) -> Tensor:
@@ -195,10 +195,15 @@ def load(
     if file is not None and which != "last":
         raise RunError(f"run={run} is a checkpoint already: leave checkpoint={which} out, or give the run's directory")
     file = file or found.checkpoint(which)
-    state = checkpoint.read(file, compute.device)
+    exported = file.suffix == export.SUFFIX
+    state = export.read(file) if exported else checkpoint.read_run(file)
     try:
+        if exported:
+            export.refuse_other(file, state, ema, standing_stats)
         sampler = _restore(state, ema, truncation, standing_stats, compute)
-    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+    except RunError:
+        raise
+    except Exception as error:  # all of it comes from the file: whatever goes wrong is the file's doing
         words = " ".join(str(error).split())[:200]
         raise RunError(f"{file} does not fit its own configuration: {type(error).__name__} {words}") from None
     sampler.run = found.path
@@ -208,12 +213,15 @@ def load(
 def _restore(
     state: Mapping[str, Any], ema: bool, truncation: float | None, standing_stats: int, compute: Compute
 ) -> Sampler:
-    """The sampler that a checkpoint's state describes."""
+    """The sampler that a checkpoint's state describes. Raises RunError before networks of other sizes are allocated."""
     facts = DataFacts.read(state["data"])
-    game = assemble.game(state["config"], facts)
-    game.load_state_dict(state["game"])
-    compute.place(game)
-    nets: dict[str, nn.Module] = dict(game.nets.items())
+    real = state.get("nets")  # of an export, the generator alone
+    refuse_sizes(assemble.game(state["config"], facts, real=()), state["game"], real)
+    game = assemble.game(state["config"], facts, real=real)
+    game.load_state_dict(state["game"], strict=real is None)
+    nets: dict[str, nn.Module] = {name: net for name, net in game.nets.items() if real is None or name in real}
+    for net in nets.values():
+        compute.place(net)
     averaged = bool(ema and state["ema"])
     if averaged:
         for name, weights in state["ema"].items():
@@ -225,4 +233,22 @@ def _restore(
     sampler = Sampler(game, nets, facts, compute, truncation)
     sampler.step, sampler.config = int(state["step"]), dict(state["config"])
     sampler.about = {"ema": averaged, "standing_stats": standing_stats if averaged else 0, "seen": int(state["seen"])}
+    sampler.about |= state.get("about", {})
     return sampler
+
+
+def refuse_sizes(shapes: Game, state: Mapping[str, Tensor], real: Sequence[str] | None = None) -> None:
+    """Raise RunError unless a game of shapes only has just the tensors of a file: a file must not claim more memory.
+
+    real: the networks that the file holds; None: it holds the whole game.
+    """
+    held = None if real is None else tuple(f"nets.{name}." for name in real)
+    wanted = {k: v.shape for k, v in shapes.state_dict().items() if held is None or k.startswith(held)}
+    other = sorted(name for name in wanted.keys() | state.keys() if wanted.get(name) != getattr(state.get(name), "shape", None))
+    if other:
+        name = other[0]
+        said, there = wanted.get(name), state.get(name)
+        raise RunError(
+            f"the file does not fit its own configuration: {len(other)} tensors differ, {name[:80]} is"
+            f" {'missing' if there is None else list(there.shape)} and should be {'absent' if said is None else list(said)}"
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -43,6 +44,8 @@ class Session:
     spent: float = 0.0  # seconds of training, over all resumes
     estimate: float = 0.0  # seconds a step
     resumed: bool = False
+    remembered: Mapping[str, Any] = field(default_factory=dict)  # by observers, in the checkpoint it goes on from
+    saved: int | None = None  # the step of the newest checkpoint
     stop: Stop | None = None
     wanted: list[str] = field(default_factory=list)  # signals that came in
 
@@ -73,8 +76,7 @@ def run(config: Mapping[str, Any], overrides: Sequence[str]) -> Path:
             _open(session, overrides, notes)
             _train(session)
         except BaseException as error:
-            reason = str(error) if isinstance(error, GanError) else f"{type(error).__name__}: {error}"
-            session.run.update(status="failed", reason=" ".join(reason.split()), step=engine.step_number)
+            _fail(session, error)
             raise
         finally:
             session.run.unlock()
@@ -105,13 +107,24 @@ def _session(
     about = {"parameters": {name: parameters(nets) for name, nets in engine.game.players().items()}}
     parts = (settings, config, engine, facts, observers)
     if settings.resume:
-        reopened, spent = reopen(settings, config, facts, engine)
-        return Session(*parts, reopened, about, spent, _rehearse(engine), resumed=True, wanted=wanted)
+        reopened, state = reopen(settings, config, facts, engine)
+        try:
+            estimate, spent = _rehearse(engine), float(state.get("seconds", 0.0))
+        except BaseException:
+            reopened.unlock()
+            raise
+        remembered, at = state.get("observers") or {}, engine.step_number
+        return Session(*parts, reopened, about, spent, estimate, True, remembered, at, wanted=wanted)
     if settings.init:
         start_from(settings.init, engine)
     estimate = _rehearse(engine) if settings.steps else 0.0
     new = RunDir(rundir.new_directory("train", f"{settings.model['name']}-{facts.name}", settings.run_dir))
     new.lock()
+    try:
+        rundir.refuse_taken(settings.run_dir)  # another process may have been here and gone in the meantime
+    except BaseException:
+        new.unlock()
+        raise
     return Session(*parts, new, about, 0.0, estimate, wanted=wanted)
 
 
@@ -140,8 +153,7 @@ def parameters(nets: Iterable[nn.Module]) -> int:
 def _open(session: Session, overrides: Sequence[str], notes: list[str]) -> None:
     """Write down what this run is before its first step."""
     run, engine, settings = session.run, session.engine, session.settings
-    if session.resumed:
-        run.forget_after(engine.step_number)
+    run.forget_after(engine.step_number)
     state = {
         "status": "running",
         "reason": None,
@@ -149,9 +161,11 @@ def _open(session: Session, overrides: Sequence[str], notes: list[str]) -> None:
         "seed": settings.seed,
         "note": settings.note,
     }
-    data = session.facts.plain() | {"images": len(engine.streams["real"].source)}
+    data = session.facts.plain()
     place = {"device": str(engine.compute.device), "notes": notes}
     run.write_config(session.config)
+    if not session.resumed:
+        _write(session)  # before run.json: what makes a directory a run comes after what it can go on from
     run.update(**state, **session.about, **place, data=data, overrides=list(overrides), **rundir.environment())
     counts = " · ".join(f"{name} {count:,} parameters" for name, count in session.about["parameters"].items())
     lines = [
@@ -174,9 +188,9 @@ def _train(session: Session) -> None:
     try:
         for observer in session.observers:
             observer.open(view)
-        if not session.resumed:
+        _restore_observers(session)
+        if engine.step_number == 0:
             _look(session, view)
-            _keep_now(session)  # a checkpoint stands before the first step, whoever looks on
         while not view.final and session.stop is None:
             view.logs = engine.step()
             now = time.perf_counter()
@@ -196,17 +210,23 @@ def _train(session: Session) -> None:
 def _keep_now(session: Session) -> None:
     """Save this moment, unless it is saved already or the run has failed."""
     failed = session.stop is not None and session.stop.failed
-    if not failed and session.engine.step_number not in session.run.listing():
+    if not failed and session.engine.step_number != session.saved:
         _save_if_finite(session)
 
 
 def _look(session: Session, view: RunView) -> None:
-    """Show every observer the run and do what it asks for."""
+    """Show every observer the run and do what it asks for; a checkpoint comes last, after what belongs to its step."""
+    keep: Keep | None = None
     for observer in session.observers:
         for event in observer.on_step(view):
-            _answer(session, view, event)
+            if isinstance(event, Keep):
+                keep = event
+            else:
+                _answer(session, view, event)
             if session.stop and session.stop.failed:
                 return
+    if keep is not None and (session.saved == view.step or _save_if_finite(session)):
+        _prune(session.run, keep)
 
 
 def _answer(session: Session, view: RunView, event: Event) -> None:
@@ -220,9 +240,6 @@ def _answer(session: Session, view: RunView, event: Event) -> None:
     elif isinstance(event, Alarm):
         run.append({"step": view.step, "alarm": event.name, "text": event.text})
         _say(run, f"alarm at step {view.step}: {event.text}")
-    elif isinstance(event, Keep):
-        if _save_if_finite(session):
-            _prune(run, event.keep)
     elif isinstance(event, Stop):
         session.stop = event
 
@@ -238,27 +255,59 @@ def _save_if_finite(session: Session) -> bool:
 
 
 def save(session: Session) -> Path:
-    """Write a checkpoint of this moment."""
-    engine = session.engine
-    state = engine.state() | {"seconds": session.spent, "config": dict(session.config), "data": session.facts.plain()}
-    about = {"seen": engine.seen, "config": dict(session.config), **rundir.environment()}
-    path = checkpoint.save(session.run.checkpoints, state, about)
-    session.run.update(step=engine.step_number)
+    """Write a checkpoint of this moment, and say so in run.json."""
+    path = _write(session)
+    session.run.update(step=session.engine.step_number)
     return path
 
 
-def _prune(run: RunDir, keep: int | None) -> None:
-    """Delete checkpoints but for the first, the best and the newest `keep`."""
+def _write(session: Session) -> Path:
+    """Write a checkpoint of this moment, after all rows up to it."""
+    engine, run = session.engine, session.run
+    own = {"seconds": session.spent, "config": dict(session.config), "data": session.facts.plain()}
+    about = {"seen": engine.seen, "config": dict(session.config), **rundir.environment()}
+    run.settle()
+    observers = {type(observer).__name__: observer.state() for observer in session.observers}
+    path = checkpoint.save(run.checkpoints, engine.state() | own | {"observers": observers}, about)
+    run.drop_aside()
+    session.saved = engine.step_number
+    return path
+
+
+def _restore_observers(session: Session) -> None:
+    """Let every observer go on where it was, as far as the checkpoint remembers it. Raises RunError."""
+    for observer in session.observers:
+        own = session.remembered.get(type(observer).__name__)
+        if own:
+            try:
+                observer.restore(own)
+            except (KeyError, TypeError, ValueError, AttributeError):
+                words = f"the checkpoint remembers something else of {type(observer).__name__}"
+                raise RunError(f"resume={session.settings.resume}: {words}; leave it out of observers") from None
+
+
+def _prune(run: RunDir, rule: Keep) -> None:
+    """Delete checkpoints but for the first, the best and the newest."""
     found = run.listing()
-    if keep is None or len(found) <= keep:
+    if rule.keep is None or len(found) <= rule.keep:
         return
-    try:
-        best = {run.best()}
-    except RunError:
-        best = set()
-    for step in sorted(set(found) - {min(found)} - best - set(sorted(found)[-keep:])):
-        found[step].with_suffix(".json").unlink(missing_ok=True)
-        found[step].unlink(missing_ok=True)
+    for step in sorted(set(found) - {min(found), run.best(rule.best)} - set(sorted(found)[-rule.keep :])):
+        checkpoint.delete(found[step])
+
+
+def _fail(session: Session, error: BaseException) -> None:
+    """Write down why a run failed; where it was the disk, the way on is said too. Raises RunError in its place."""
+    run, step = session.run, session.engine.step_number
+    reason = " ".join((str(error) if isinstance(error, GanError) else f"{type(error).__name__}: {error}").split())
+    began = (run.path / "run.json").exists()
+    if began:
+        with contextlib.suppress(GanError):  # a full disk: the reason is said on the terminal all the same
+            run.update(status="failed", reason=reason, step=step)
+    disk = error if isinstance(error, OSError) else error.__cause__ if isinstance(error, RunError) else None
+    if isinstance(disk, OSError):
+        kept = max(run.listing(), default=None)
+        way = f"; step {kept} is saved: gan train resume={run.path} goes on from there" if began else ""
+        raise RunError(f"step {step}: {reason}{way}") from error
 
 
 def _close(session: Session) -> None:
@@ -279,7 +328,8 @@ def _close(session: Session) -> None:
 
 def _say(run: RunDir, text: str) -> None:
     run.say(text)
-    print(text, file=sys.stderr, flush=True)
+    with contextlib.suppress(OSError):  # the terminal has gone, or the disk that it is written to is full
+        print(text, file=sys.stderr, flush=True)
 
 
 class _Signals:
