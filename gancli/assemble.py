@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Collection, Mapping
-from contextlib import nullcontext
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import nn
 from torch.optim import Optimizer
+from torch.overrides import TorchFunctionMode
 
 from gancli.build import check, convert, find, make, make_as
 from gancli.data.loader import Stream
@@ -151,7 +152,7 @@ def game(config: Mapping[str, Any], facts: DataFacts, real: Collection[str] | No
     nets: dict[str, nn.Module] = {}
     for name, node in player_nodes(model, penalties).items():
         wanted = inspect.signature(find(node["_target_"], f"model.{name}")).parameters
-        place = nullcontext() if real is None or name in real else torch.device("meta")
+        place = nullcontext() if real is None or name in real else shapes_only()
         with torch.random.fork_rng(devices=[]), place:
             torch.default_generator.manual_seed(key(seed, "init", name))
             facing = supplied | ({"shape": packed} if name == "D" else {})
@@ -165,6 +166,28 @@ def game(config: Mapping[str, Any], facts: DataFacts, real: Collection[str] | No
     wanted = inspect.signature(find(config["game"]["_target_"], "game")).parameters
     built: Game = make(config["game"], "game", **{k: v for k, v in parts.items() if k in wanted})
     return built
+
+
+class _Undrawn(TorchFunctionMode):
+    """Leaves initial weights undrawn: without memory there is nothing to draw, and torch takes seconds to find out."""
+
+    SAME = frozenset(("normal_", "uniform_", "orthogonal_", "normalize"))
+
+    def __torch_function__(
+        self, func: Any, kinds: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        given = kwargs or {}
+        name = getattr(func, "__name__", "")
+        if name in self.SAME:
+            return args[0] if args else given.get("tensor", given.get("input"))
+        return torch.empty(*args, **given) if name == "randn" else func(*args, **given)
+
+
+@contextmanager
+def shapes_only() -> Iterator[None]:
+    """Inside, networks are built without memory for their weights (torch's meta device)."""
+    with torch.device("meta"), _Undrawn():
+        yield
 
 
 def _refuse_points(config: Mapping[str, Any], penalties: Mapping[str, Penalty]) -> None:

@@ -111,7 +111,9 @@ def _safetensors(found: Sampler) -> bytes:
     need("safetensors")
     from safetensors.torch import save
 
-    own = {name: t.clone() for name, t in _parts(found).items()}  # no two share memory, which the format has no word for
+    own = {
+        name: t.clone() for name, t in _parts(found).items()
+    }  # no two share memory, which the format has no word for
     content: bytes = save(own, metadata={"gan": json.dumps(about(found))})
     return content
 

@@ -85,6 +85,11 @@ class Sampler:
         self.run, self.step, self.about, self.config = Path(), 0, dict[str, Any](), dict[str, Any]()
 
     @property
+    def whole(self) -> bool:
+        """Whether all networks are there: an export holds the generator alone."""
+        return self.nets.keys() >= self.game.nets._modules.keys()
+
+    @property
     def shape(self) -> tuple[int, ...]:
         """(C, H, W) of the images, or (D,) of points."""
         return self.facts.shape
@@ -98,7 +103,9 @@ class Sampler:
     def name(self) -> str:
         """The run's name without its date, for what is made from it."""
         return re.sub(
-            r"^\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d-", "", self.run.stem if self.run.suffix in (".pt", export.SUFFIX) else self.run.name
+            r"^\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d-",
+            "",
+            self.run.stem if self.run.suffix in (".pt", export.SUFFIX) else self.run.name,
         )
 
     def latents(self, seeds: Sequence[tuple[int, int]]) -> Tensor:
@@ -244,11 +251,12 @@ def refuse_sizes(shapes: Game, state: Mapping[str, Tensor], real: Sequence[str] 
     """
     held = None if real is None else tuple(f"nets.{name}." for name in real)
     wanted = {k: v.shape for k, v in shapes.state_dict().items() if held is None or k.startswith(held)}
-    other = sorted(name for name in wanted.keys() | state.keys() if wanted.get(name) != getattr(state.get(name), "shape", None))
+    there = {k: getattr(v, "shape", None) for k, v in state.items()}
+    other = sorted(name for name in wanted.keys() | there.keys() if wanted.get(name) != there.get(name))
     if other:
         name = other[0]
-        said, there = wanted.get(name), state.get(name)
+        said, held_as = ("none" if s is None else list(s) for s in (wanted.get(name), there.get(name)))
         raise RunError(
-            f"the file does not fit its own configuration: {len(other)} tensors differ, {name[:80]} is"
-            f" {'missing' if there is None else list(there.shape)} and should be {'absent' if said is None else list(said)}"
+            f"the file does not fit its own configuration: {len(other)} tensors differ, {name[:80]} is {held_as} and"
+            f" should be {said}"
         )

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from gancli import rundir
+from gancli.assemble import DataFacts
 from gancli.build import make, make_as
 from gancli.charts import Panel, chart
 from gancli.data.folder import folder as folder_source
@@ -46,6 +47,9 @@ def run(config: Mapping[str, Any], overrides: Sequence[str]) -> Path:
     of_images = [m for m in metrics if not isinstance(m, RunMetric)]
     if of_run and found is None:
         raise MetricError(f"metrics={of_run[0].name} looks into a run: give run= instead of input=")
+    asking = [m.name for m in of_run if m.asks_d]
+    if asking and found is not None and not found.whole:
+        raise MetricError(f"metrics={asking[0]} looks into D, and {settings.run} holds the generator only")
     if of_images:
         results = _judge_images(settings, found, of_images)
     else:
@@ -136,7 +140,8 @@ def _sets(settings: EvalSettings, found: Sampler | None, labelled: bool) -> tupl
         source = make(found.config["dataset"], "dataset")
         if source.fingerprint != found.facts.fingerprint:
             raise MetricError(
-                f"the data set {source.name} has changed since the run was trained on it: give reference=FOLDER instead"
+                f"the data set {source.name} has changed since the run was trained on it"
+                f" ({found.facts.differences(DataFacts.of(source))}): give reference=FOLDER instead"
             )
     real = from_source(source, n_real or min(settings.n, len(source)), seed, exact=n_real is not None)
     cut = [found.truncated(threshold) for threshold in settings.thresholds()]

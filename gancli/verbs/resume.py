@@ -66,9 +66,8 @@ def reopen(
     changed = differences(run.config(), config)
     if changed:
         more = f"; and {len(changed) - 5} more" if len(changed) > 5 else ""
-        raise RunError(
-            f"{which}: the run was configured otherwise ({'; '.join(changed[:5])}{more}); init= starts a new one from it"
-        )
+        shown = "; ".join(changed[:5]) + more
+        raise RunError(f"{which}: the run was configured otherwise ({shown}); init= starts a new one from it")
     run.lock()
     try:
         return run, _take(run, file, which, settings.steps, facts, engine)
@@ -93,7 +92,9 @@ def _take(run: RunDir, file: Path | None, which: str, steps: int, facts: DataFac
     except (KeyError, TypeError, ValueError):
         raise RunError(f"{which}: the checkpoint says nothing of its data set") from None
     if before.fingerprint != facts.fingerprint:
-        raise RunError(f"{which}: the data set has changed since the run was trained on it: {before.differences(facts)}")
+        raise RunError(
+            f"{which}: the data set has changed since the run was trained on it: {before.differences(facts)}"
+        )
     if state["step"] >= steps:
         raise RunError(f"{which}: the run is at step {state['step']} of {steps}; give it more with steps=N")
     try:
