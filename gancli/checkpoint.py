@@ -119,7 +119,7 @@ def of_a_run(state: dict[str, Any], path: Path) -> dict[str, Any]:
         if good and isinstance(part, dict):
             good = all(isinstance(key, str) for key in part)
             good = good and (inner is None or all(isinstance(value, inner) for value in part.values()))
-        counts = [part] if kind is int else list(part.values()) if good and inner is int and part else []
+        counts: list[Any] = [part] if kind is int else list(part.values()) if good and inner is int and part else []
         if not good or any(isinstance(n, bool) or not 0 <= n < 1 << 60 for n in counts):
             raise RunError(f"{path} is not a checkpoint of a run: its {name} is missing or of another kind")
     return state

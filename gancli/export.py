@@ -150,7 +150,6 @@ def _inputs(found: Sampler, rows: int) -> dict[str, Tensor]:
 def _onnx(found: Sampler) -> bytes:
     need("onnx")
     import copy
-    import io
 
     # In the plain order of memory, and without the products that only pay on this CPU.
     net = copy.deepcopy(found.nets["G"]).cpu().float().to(memory_format=torch.contiguous_format)
@@ -168,12 +167,8 @@ def _onnx(found: Sampler) -> bytes:
             raise RunError(f"format=onnx: this generator cannot be expressed in ONNX ({first})") from None
     assert program is not None
     program.model.metadata_props["gan"] = json.dumps(about(found))
-    file = io.BytesIO()
-    try:
-        program.save(file)
-    except Exception as error:
-        raise RunError(f"format=onnx: {' '.join(str(error).split())[:200]}") from None
-    return file.getvalue()
+    content: bytes = program.model_proto.SerializeToString()
+    return content
 
 
 @torch.no_grad()

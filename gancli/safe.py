@@ -44,7 +44,7 @@ class _Kind(NamedTuple):
 
 class _Storage(NamedTuple):
     key: str
-    count: int
+    numbers: int
 
 
 class _Tensor(NamedTuple):
@@ -183,8 +183,8 @@ def _tensor(storage: Any, offset: Any, shape: Any, stride: Any, *rest: Any) -> _
         raise UnsafeError("a tensor without a storage, shape or stride")
     count = prod(shape)
     last = offset + sum((n - 1) * step for n, step in zip(shape, stride, strict=True))
-    if count and (count > storage.count or last >= storage.count):
-        raise UnsafeError(f"a tensor {list(shape)} over a storage of {storage.count:,} numbers")
+    if count and (count > storage.numbers or last >= storage.numbers):
+        raise UnsafeError(f"a tensor {list(shape)} over a storage of {storage.numbers:,} numbers")
     return _Tensor(shape)
 
 
