@@ -176,11 +176,15 @@ def _check_onnx(found: Sampler, content: bytes) -> float:
     """The largest difference between ONNX Runtime's images and PyTorch's. Raises RunError where it is too large."""
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     worst = 0.0
     for rows in BATCHES:
         inputs = _inputs(found, rows)
-        (images,) = session.run(None, {name: tensor.numpy() for name, tensor in inputs.items()})
+        try:
+            session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+            (images,) = session.run(None, {name: tensor.numpy() for name, tensor in inputs.items()})
+        except Exception as error:  # the runtime's own kinds
+            words = " ".join(str(error).split())[:200]
+            raise RunError(f"format=onnx: ONNX Runtime does not take what was exported ({words})") from None
         place = found.compute.device
         y = inputs["y"].to(place) if "y" in inputs else None
         ours = found.game.render(found.nets, inputs["z"].to(place), y).float().cpu().numpy()

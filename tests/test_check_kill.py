@@ -21,8 +21,8 @@ from tests.test_train import rows, same_run
 
 # Rows at every step and a checkpoint at nearly every one: kills fall into writes, too.
 OFTEN = ["observers.checkpoints.every=2", "observers.grid.every=50", "observers.metrics.every=1",
-         "observers.alarms.every=3", "observers.progress=null", "observers.grid.n=4", "device=cpu", "model.ema.decay=0.5",
-         "device.threads=1"]  # fmt: skip
+         "observers.alarms.every=3", "observers.progress=null", "observers.grid.n=4", "device=cpu",
+         "model.ema.decay=0.5", "device.threads=1"]  # fmt: skip
 IMAGES = ["dataset=random", "dataset.size=[1,8,8]", "dataset.n=24", "batch_size=4"]
 KINDS = {
     "dcgan": (["model=dcgan", "model.ch=8", *IMAGES], 1300),
@@ -65,7 +65,7 @@ def test_killed_runs_end_with_the_same_bits(tmp_path: Path, kind: str) -> None:
     assert (about["status"], about["step"]) == ("finished", steps)
     same_run(tmp_path / "alone", tmp_path / "killed", steps)
     assert list(RunDir(tmp_path / "alone").listing()) == list(RunDir(tmp_path / "killed").listing())
-    assert not [p for p in (tmp_path / "killed").rglob(".*")]
+    assert not list((tmp_path / "killed").rglob(".*"))
 
 
 @pytest.mark.slow

@@ -62,8 +62,6 @@ def giant_storage(good: Path, bad: Path) -> None:
 
     def change(name: str, content: bytes) -> tuple[str, bytes]:
         if name.endswith("data.pkl"):
-            count = torch.load(good, weights_only=True)["game"]["nets.G.first.weight"].numel() if False else None
-            del count
             at = content.index(b"FloatStorage")
             mark = content.index(b"cpu", at)
             number = min(i for i in (content.find(b"K", mark), content.find(b"M", mark)) if i > 0)
@@ -154,8 +152,9 @@ def test_what_torch_saves_passes() -> None:
     net(torch.zeros(1, 2, 5, 5)).sum().backward()
     optimizer.step()
     kinds = [torch.zeros(3, dtype=kind) for kind in (torch.bool, torch.uint8, torch.int64, torch.half, torch.bfloat16)]
-    examined({"net": net.state_dict(), "optimizer": optimizer.state_dict(), "kinds": kinds, "view": torch.arange(9)[2:5],
-              "empty": torch.empty(0, 3), "scalar": torch.tensor(1.0), "plain": [1, -70_000, 2**40, 1.5, None, True, "é"],
+    examined({"net": net.state_dict(), "optimizer": optimizer.state_dict(), "kinds": kinds,
+              "view": torch.arange(9)[2:5], "empty": torch.empty(0, 3), "scalar": torch.tensor(1.0),
+              "plain": [1, -70_000, 2**40, 1.5, None, True, "é"],
               "parameter": torch.nn.Parameter(torch.ones(2)), "ordered": OrderedDict(a=1)})  # fmt: skip
 
 
@@ -181,7 +180,7 @@ def test_old_files_of_weights_are_read_and_measured(tmp_path: Path) -> None:
     content = path.read_bytes()
     at = content.index(b"K\x06", content.index(b"cpu"))
     path.write_bytes(content[:at] + b"J" + struct.pack("<i", 2**31 - 1) + content[at + 2 :])
-    with pytest.raises(MetricError, match="cannot|not a weights file"):
+    with pytest.raises(MetricError, match="not a weights file"):
         weights.read(path)
 
 
@@ -245,5 +244,5 @@ def test_arrays_that_say_more_than_they_have(tmp_path: Path) -> None:
     header = b"{'descr': '|u1', 'fortran_order': False, 'shape': (1000000, 3, 1000, 1000), }".ljust(117) + b"\n"
     with zipfile.ZipFile(tmp_path / "a.npz", "w") as file:
         file.writestr("images.npy", b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header + b"\0" * 100)
-    with pytest.raises(DataError, match="says .* and has 100 bytes"):
+    with pytest.raises(DataError, match="and has 100 bytes"):
         npz(str(tmp_path / "a.npz"))

@@ -35,7 +35,7 @@ class Attention(nn.Module):
         value = self._pixels(F.max_pool2d(self.g(x), 2))
         # The paper's scores are plain dot products, not divided by the root of their length.
         seen = F.scaled_dot_product_attention(query, key, value, scale=1.0)
-        return torch.addcmul(x, self.gamma, self.o(seen.transpose(1, 2).reshape(len(x), -1, height, width)))
+        return torch.addcmul(x, self.gamma, self.o(seen.transpose(1, 2).reshape(x.shape[0], -1, height, width)))
 
     def maps(self, x: Tensor) -> Tensor:
         """What each pixel looks at: [B, H·W, (H/2)·(W/2)], every row adding up to 1."""
