@@ -103,7 +103,9 @@ def _unsafe(path: Path, detail: str) -> RunError:
 PARTS: dict[str, tuple[type, type | None]] = {
     "step": (int, None), "seen": (int, None), "positions": (dict, int), "game": (dict, Tensor), "ema": (dict, dict),
     "optimizers": (dict, dict), "scalers": (dict, dict), "config": (dict, None), "data": (dict, None),
+    "seconds": (float, None), "observers": (dict, dict),
 }  # fmt: skip
+LATER = ("seconds", "observers")  # what older checkpoints lack
 
 
 def read_run(path: Path) -> dict[str, Any]:
@@ -114,6 +116,8 @@ def read_run(path: Path) -> dict[str, Any]:
 def of_a_run(state: dict[str, Any], path: Path) -> dict[str, Any]:
     """The same state, each of whose parts is there and of the right kind. Raises RunError, naming `path`."""
     for name, (kind, inner) in PARTS.items():
+        if name in LATER and name not in state:
+            continue
         part = state.get(name)
         good = type(part) is kind or (kind is dict and isinstance(part, dict))
         if good and isinstance(part, dict):
