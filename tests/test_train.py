@@ -300,9 +300,8 @@ def test_a_run_that_never_began_leaves_its_place_free(gan: Gan, monkeypatch: pyt
     def fail(*args: object) -> Path:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(checkpoint, "save", fail)
-    assert gan("train", *TINY, "steps=1", "run_dir=r").code == 130
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "save", fail)
+        assert gan("train", *TINY, "steps=1", "run_dir=r").code == 130
     assert not Path("r/run.json").exists()
-    monkeypatch.undo()
-    monkeypatch.chdir(Path("r").resolve().parent)
     assert gan("train", *TINY, "steps=1", "run_dir=r").code == 0
