@@ -134,8 +134,10 @@ def _read(file: IO[bytes], held: dict[str, int] | None, size: int) -> Any:
             raise UnsafeError("a memory that is larger than its contents")
         if count > LARGEST_PICKLE:
             raise UnsafeError("too many instructions")
+    end = file.tell()
     file.seek(start)
-    return _Reader(file, held, size).load()
+    pickled = io.BytesIO(file.read(end - start))  # of its own, since C code reads ahead
+    return _Reader(pickled, held, size).load()
 
 
 class _Reader(pickle.Unpickler):
