@@ -6,6 +6,7 @@ Either file gets its name only after it was read back and gave what PyTorch give
 from __future__ import annotations
 
 import json
+import re
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -163,7 +164,7 @@ def _onnx(found: Sampler) -> bytes:
                 input_names=list(inputs), output_names=["images"], dynamic_shapes=rows,
             )  # fmt: skip
         except Exception as error:  # the exporter raises a dozen kinds, with pages of text
-            first = " ".join(str(error).split())[:200]
+            first = re.sub(r"\x1b\[[0-9;]*m", "", " ".join(str(error).split()))[:200]
             raise RunError(f"format=onnx: this generator cannot be expressed in ONNX ({first})") from None
     assert program is not None
     program.model.metadata_props["gan"] = json.dumps(about(found))

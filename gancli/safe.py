@@ -119,6 +119,7 @@ def _examine_zip(file: IO[bytes], size: int) -> None:
 
 def _examine_legacy(file: IO[bytes], size: int) -> None:
     """The five pickles at the beginning of a file from before torch 1.6."""
+    file.seek(0)
     for _ in range(5):
         _walk(_read(file, None, size))
 
