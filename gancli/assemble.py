@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import nn
 from torch.optim import Optimizer
+from torch.overrides import TorchFunctionMode
 
 from gancli.build import check, convert, find, make, make_as
 from gancli.data.loader import Stream
@@ -38,17 +40,19 @@ class DataFacts:
     shape: tuple[int, ...]
     classes: tuple[str, ...]
     fingerprint: str
+    images: int = 0  # how many; 0: a checkpoint from before they were counted
 
     @staticmethod
     def of(source: Source) -> DataFacts:
         """The facts of a data set at hand."""
-        return DataFacts(source.name, tuple(source.shape), tuple(source.classes), source.fingerprint)
+        return DataFacts(source.name, tuple(source.shape), tuple(source.classes), source.fingerprint, len(source))
 
     @staticmethod
     def read(plain: Mapping[str, Any]) -> DataFacts:
         """The facts that a checkpoint carries."""
         shape, classes = tuple(map(int, plain["shape"])), tuple(map(str, plain["classes"]))
-        return DataFacts(str(plain["name"]), shape, classes, str(plain["fingerprint"]))
+        images = int(plain.get("images", 0))
+        return DataFacts(str(plain["name"]), shape, classes, str(plain["fingerprint"]), images)
 
     def plain(self) -> dict[str, Any]:
         """As plain values for a file."""
@@ -57,7 +61,26 @@ class DataFacts:
             "shape": list(self.shape),
             "classes": list(self.classes),
             "fingerprint": self.fingerprint,
+            "images": self.images,
         }
+
+    def differences(self, now: DataFacts) -> str:
+        """In words, what another data set has otherwise.
+
+        >>> DataFacts("a", (1, 8, 8), (), "x", 24).differences(DataFacts("a", (3, 8, 8), ("cat",), "y", 48))
+        'images 24 -> 48; shape 1×8×8 -> 3×8×8; classes 0 -> 1'
+        """
+
+        def shown(facts: DataFacts) -> dict[str, str]:
+            shape = "×".join(map(str, facts.shape))
+            counts = {"images": f"{facts.images:,}", "shape": shape, "classes": str(len(facts.classes))}
+            return {"name": facts.name, **counts}
+
+        pairs = [(name, old, shown(now)[name]) for name, old in shown(self).items()]
+        changed = [f"{name} {old} -> {new}" for name, old, new in pairs if old != new]
+        if self.classes != now.classes and len(self.classes) == len(now.classes):
+            changed.append("other names of classes")
+        return "; ".join(changed) or f"as many as before ({self.images:,}), with other contents"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,8 +139,11 @@ def player_nodes(model: Node, penalties: Mapping[str, Penalty]) -> dict[str, Nod
     return nodes
 
 
-def game(config: Mapping[str, Any], facts: DataFacts) -> Game:
-    """The game with its networks, their weights drawn from the configuration's seed. Raises ConfigError."""
+def game(config: Mapping[str, Any], facts: DataFacts, real: Collection[str] | None = None) -> Game:
+    """The game with its networks, their weights drawn from the configuration's seed. Raises ConfigError.
+
+    real: the networks that get memory for their weights (None: all); the others have shapes only.
+    """
     penalties: dict[str, Penalty] = {
         name: make(node, f"penalty.{name}") for name, node in (config.get("penalty") or {}).items()
     }
@@ -128,7 +154,8 @@ def game(config: Mapping[str, Any], facts: DataFacts) -> Game:
     nets: dict[str, nn.Module] = {}
     for name, node in player_nodes(model, penalties).items():
         wanted = inspect.signature(find(node["_target_"], f"model.{name}")).parameters
-        with torch.random.fork_rng(devices=[]):
+        place = nullcontext() if real is None or name in real else shapes_only()
+        with torch.random.fork_rng(devices=[]), place:
             torch.default_generator.manual_seed(key(seed, "init", name))
             facing = supplied | ({"shape": packed} if name == "D" else {})
             with weights_that_fit(f"model.{name}"):
@@ -142,6 +169,28 @@ def game(config: Mapping[str, Any], facts: DataFacts) -> Game:
     wanted = inspect.signature(find(config["game"]["_target_"], "game")).parameters
     built: Game = make(config["game"], "game", **{k: v for k, v in parts.items() if k in wanted})
     return built
+
+
+class _Undrawn(TorchFunctionMode):
+    """Leaves initial weights undrawn: without memory there is nothing to draw, and torch takes seconds to find out."""
+
+    SAME = frozenset(("normal_", "uniform_", "orthogonal_", "normalize"))
+
+    def __torch_function__(
+        self, func: Any, kinds: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        given = kwargs or {}
+        name = getattr(func, "__name__", "")
+        if name in self.SAME:
+            return args[0] if args else given.get("tensor", given.get("input"))
+        return torch.empty(*args, **given) if name == "randn" else func(*args, **given)
+
+
+@contextmanager
+def shapes_only() -> Iterator[None]:
+    """Inside, networks are built without memory for their weights (torch's meta device)."""
+    with torch.device("meta"), _Undrawn():
+        yield
 
 
 def _refuse_points(config: Mapping[str, Any], penalties: Mapping[str, Penalty]) -> None:

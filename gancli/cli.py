@@ -5,6 +5,7 @@ Exit codes: 0 done, 2 a GanError (one line that says what to type instead), 1 an
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import sys
@@ -24,7 +25,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     if ranks.several():
         return ranks.as_one(lambda say: _answer(words, say))
-    return _answer(words, lambda text: print(f"gan: {text}", file=sys.stderr))
+    return _answer(words, complain)
+
+
+def complain(text: str) -> None:
+    """One line for the person, where there still is a place to write it."""
+    with contextlib.suppress(OSError):
+        print(f"gan: {text}", file=sys.stderr, flush=True)
 
 
 def _answer(words: list[str], say: ranks.Say) -> int:
@@ -193,16 +200,18 @@ def split(words: Sequence[str]) -> tuple[list[str], list[str], list[Path]]:
 
 def _with_recorded(overrides: list[str], folders: list[Path]) -> tuple[list[str], list[Path]]:
     """A resumed run starts from the command line it was started with; what is given now comes after."""
-    from gancli.config import value_of
+    from gancli.config import refuse_plugins, value_of
 
     resumed = value_of("resume", overrides)
     if not resumed:
         return overrides, folders
-    from gancli.verbs.resume import recorded_overrides
+    from gancli.verbs.resume import recorded_overrides, refuse_resolvers
 
     given = {o.partition("=")[0].lstrip("+") for o in overrides}
     _, recorded, places = split(recorded_overrides(resumed))
     kept = [o for o in recorded if o.partition("=")[0].lstrip("+") not in given]
+    refuse_resolvers(kept, resumed)
+    refuse_plugins(kept, places)
     return [*kept, *overrides], [*places, *folders]
 
 

@@ -123,6 +123,41 @@ def search_path(folders: Sequence[Path]) -> list[str]:
     return [f"hydra.searchpath=[{','.join(in_quotes(f'file://{f.resolve()}') for f in folders)}]"] if folders else []
 
 
+def refuse_plugins(overrides: Sequence[str], folders: Sequence[Path]) -> None:
+    """Raise ConfigError where a recorded command line, or its folders, would change Hydra itself.
+
+    Hydra's callbacks, launchers and loggers name code to run; a run directory from a stranger must not choose them.
+    """
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    if not folders:
+        return  # without files of its own, a command line cannot reach Hydra but by keys that were refused before
+    own = ("callbacks", "launcher", "sweeper", "job_logging", "hydra_logging", "help", "run", "sweep", "env")
+    try:
+        found = [_hydra_node("train", each, places) for each, places in (([], []), (overrides, folders))]
+    except (HydraException, OmegaConfBaseException, ValueError):
+        return  # said in better words when it is composed for good
+    for name in own:
+        if found[0].get(name) != found[1].get(name):
+            raise ConfigError(f"the run's --config-dir changes hydra.{name}: it was not followed")
+    if any(found[1]["job"].get(name) for name in ("env_set", "env_copy")) or found[1]["job"].get("chdir"):
+        raise ConfigError("the run's --config-dir changes hydra.job: it was not followed")
+
+
+def _hydra_node(verb: str, overrides: Sequence[str], folders: Sequence[Path]) -> dict[str, Any]:
+    """Hydra's own part of a composed configuration, unresolved."""
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+    from omegaconf import OmegaConf
+
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        config = hydra_compose(verb, overrides=[*search_path(folders), *overrides], return_hydra_config=True)
+    plain = OmegaConf.to_container(config.hydra, resolve=False)
+    assert isinstance(plain, dict)
+    return {str(name): value for name, value in plain.items()}
+
+
 def value_of(key: str, overrides: Sequence[str]) -> str | None:
     """What the command line says of a key, unquoted; None when it says nothing. Raises ConfigError."""
     from hydra.core.override_parser.overrides_parser import OverridesParser

@@ -5,6 +5,7 @@
     │   └── CombinationError   parts that are each right and make no sense together
     ├── DataError          a data set that is missing, empty or unreadable
     ├── RunError           a run directory or checkpoint that is missing, cut short or does not fit
+    │   └── DamagedError       a checkpoint that is not whole: an older one may be
     ├── MetricError        an evaluation that cannot be made as asked
     ├── DeviceError        a device, precision or compiler that this machine lacks
     ├── RankError          another rank of this run failed, is gone or does not come
@@ -37,6 +38,10 @@ class DataError(GanError):
 
 class RunError(GanError):
     """A run directory or checkpoint that is missing, cut short or does not fit."""
+
+
+class DamagedError(RunError):
+    """A checkpoint that is not whole: an older one may be."""
 
 
 class MetricError(GanError):

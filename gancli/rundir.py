@@ -8,10 +8,10 @@ eval/            results of `gan eval`, one file a checkpoint and protocol
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
-import re
 import subprocess
 import time
 from collections.abc import Mapping
@@ -20,14 +20,17 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import yaml  # type: ignore[import-untyped]
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError  # type: ignore[import-untyped]
 
-from gancli.errors import RunError, suggestion
-from gancli.files import read_json, write_json, write_text
+from gancli.best import best_step
+from gancli.errors import ConfigError, RunError, suggestion
+from gancli.files import add_line, halves, read_json, sync, whole_file, write_json, write_text
 
 OUTPUTS = Path("outputs")
+ASIDE = ".aside"  # how the name of a checkpoint ends that the run went back past
+LARGEST_YAML, DEEPEST_YAML = 1 << 20, 50  # bytes, and sections within sections
 
 
 class RunDir:
@@ -46,8 +49,8 @@ class RunDir:
     def config(self) -> dict[str, Any]:
         """The configuration that made this run. Raises RunError."""
         try:
-            config = OmegaConf.to_container(OmegaConf.load(self.path / "config.yaml"))
-        except (OSError, ValueError, OmegaConfBaseException, YAMLError) as error:
+            config = OmegaConf.to_container(OmegaConf.create(_checked_yaml(self.path / "config.yaml")))
+        except (OSError, ValueError, OmegaConfBaseException, yaml.YAMLError) as error:
             raise RunError(f"{self.path}: cannot read config.yaml ({' '.join(str(error).split())})") from None
         if not isinstance(config, dict):
             raise RunError(f"{self.path}: config.yaml holds no configuration")
@@ -66,30 +69,47 @@ class RunDir:
         write_json(path, (self.about() if path.exists() else {}) | values)
 
     def say(self, text: str) -> None:
-        """Add a dated line to log.txt."""
-        with self.log_file.open("a") as file:
-            file.write(f"{datetime.now():%Y-%m-%d %H:%M:%S} {text}\n")
+        """Add a dated line to log.txt. Raises RunError."""
+        add_line(self.log_file, f"{datetime.now():%Y-%m-%d %H:%M:%S} {text}")
 
     def append(self, row: Mapping[str, Any]) -> None:
-        """Add a row to metrics.jsonl."""
-        with self.metrics.open("a") as file:
-            file.write(json.dumps(row) + "\n")
+        """Add a row to metrics.jsonl. Raises RunError."""
+        add_line(self.metrics, json.dumps(row))
+
+    def settle(self) -> None:
+        """Bring all rows so far onto the disk: a checkpoint never outlives the rows before it."""
+        if self.metrics.exists():
+            sync(self.metrics)
 
     def forget_after(self, step: int) -> None:
-        """Drop rows, grids and checkpoints past `step`, and a row that was cut short: the run goes on from there."""
-        for path in [*self.checkpoints.glob("*.*"), *self.samples.glob("*.png")]:
-            if path.stem.isdigit() and int(path.stem) > step:
+        """Go back to `step`: drop rows and grids past it, and a row that was cut short; set later checkpoints aside.
+
+        What is seen at step 0 is seen again when a run goes on from there, so its rows are dropped too. Checkpoints
+        that were set aside stay until the next one is whole (`drop_aside`).
+        """
+        # First the checkpoints: were the process killed now, the run would still go on from `step`.
+        for number, path in self.listing().items():
+            if number > step:
+                path.replace(path.with_name(path.name + ASIDE))
+                path.with_suffix(".json").unlink(missing_ok=True)
+        last = step or -1
+        for path in self.samples.glob("*.png"):
+            if path.stem.isdecimal() and int(path.stem) > last:
                 path.unlink()
         if not self.metrics.exists():
             return
-        kept = []
-        for line in self.metrics.read_text().splitlines():
-            try:
-                if json.loads(line)["step"] <= step:
-                    kept.append(line + "\n")
-            except (ValueError, KeyError):
-                continue
-        write_text(self.metrics, "".join(kept))
+        with self.metrics.open() as lines, whole_file(self.metrics) as kept:
+            for line in lines:
+                try:
+                    if json.loads(line)["step"] <= last:
+                        kept.write(line.rstrip("\n").encode() + b"\n")
+                except (ValueError, KeyError, TypeError, RecursionError):
+                    continue
+
+    def drop_aside(self) -> None:
+        """Delete the checkpoints that were set aside: a newer one is whole."""
+        for path in self.checkpoints.glob(f"*{ASIDE}"):
+            path.unlink(missing_ok=True)
 
     def lock(self) -> None:
         """Keep other processes from training in this directory. Raises RunError when one already does."""
@@ -99,49 +119,51 @@ class RunDir:
             return
         if self._lock is not None:
             return
+        path = self.path / ".lock"
         try:
-            self._lock = (self.path / ".lock").open("w")
+            while self._lock is None:
+                file = path.open("w")
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    file.close()
+                    raise RunError(f"{self.path}: another process is training here; wait for it or stop it") from None
+                except OSError:
+                    pass  # a file system without locks
+                # Whoever left in the meantime took the file away: a lock on it keeps nobody out.
+                if path.exists() and path.stat().st_ino == os.fstat(file.fileno()).st_ino:
+                    self._lock = file
+                else:
+                    file.close()
         except OSError as error:
             raise RunError(
                 f"cannot write to {self.path}: {error.strerror}; choose another place with run_dir=PATH"
             ) from None
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            self._lock.close()
-            self._lock = None
-            raise RunError(f"{self.path}: another process is training here; wait for it or stop it") from None
-        for left in [*self.path.glob(".*.*"), *self.checkpoints.glob(".*"), *self.samples.glob(".*")]:
-            left.unlink()  # temporary files of a process that was killed
+        for left in [half for folder in (self.path, self.checkpoints, self.samples) for half in halves(folder)]:
+            left.unlink(missing_ok=True)  # of a process that was killed
 
     def unlock(self) -> None:
         """Let others in again."""
         if self._lock is not None:
-            (self.path / ".lock").unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                (self.path / ".lock").unlink(missing_ok=True)
             self._lock.close()
             self._lock = None
 
-    def best(self) -> int:
-        """The step with the lowest FID, or fd of another extractor, among the results of one protocol, the newest.
+    def best_by(self) -> str:
+        """The metric that this run's best checkpoint is chosen by; fid where its configuration names none."""
+        try:
+            return str(self.config()["observers"]["checkpoints"].get("best") or "fid")
+        except (RunError, KeyError, TypeError, AttributeError):
+            return "fid"
 
-        Raises RunError if there is none.
-        """
-        scores: dict[str, list[tuple[float, int]]] = {}
-        for path in sorted(self.results.glob("*.json"), key=lambda p: p.stat().st_mtime_ns):
-            try:
-                found = read_json(path)
-                name = next(key for key in found if key == "fid" or re.match("fd_(?!per_class)", key))
-                protocol, score = str(found["protocol_id"]), (float(found[name]), int(found["step"]))
-            except (RunError, KeyError, StopIteration, TypeError, ValueError):
-                continue  # another metric's result, or a damaged one
-            scores[protocol] = [*scores.pop(protocol, []), score]  # the newest protocol comes last
-        if not scores:
-            raise RunError(f"{self.path}: no checkpoint has an FID yet; run gan eval run={self.path} checkpoint=STEP")
-        return min(scores[list(scores)[-1]])[1]
+    def best(self, metric: str) -> int | None:
+        """The step of the checkpoint that is best by a result of `gan eval`; None where none has it."""
+        return best_step(self.results, metric, self.listing())
 
     def listing(self) -> dict[int, Path]:
         """The checkpoint files by step, in order."""
-        found = {int(path.stem): path for path in self.checkpoints.glob("*.pt") if path.stem.isdigit()}
+        found = {int(path.stem): path for path in self.checkpoints.glob("*.pt") if path.stem.isdecimal()}
         return dict(sorted(found.items()))
 
     def checkpoint(self, which: int | str) -> Path:
@@ -151,7 +173,17 @@ class RunDir:
             raise RunError(f"{self.path} holds no checkpoint")
         if which == "last":
             return found[max(found)]
-        step = self.best() if which == "best" else which
+        step: int | str | None = which
+        if which == "best":
+            metric = self.best_by()
+            try:
+                step = self.best(metric)
+            except ConfigError as error:
+                raise RunError(f"{self.path}: {error}") from None
+            if step is None:
+                raise RunError(
+                    f"{self.path}: no checkpoint has a {metric} yet; run gan eval run={self.path} checkpoint=STEP"
+                )
         if not isinstance(step, int) or step not in found:
             steps = ", ".join(map(str, found))
             raise RunError(f"checkpoint={which}: {self.path.name} has last, best and the steps {steps}")
@@ -167,6 +199,8 @@ def refuse_taken(chosen: str | None) -> None:
     path = Path(chosen).expanduser()
     if (path / "run.json").exists():
         raise RunError(f"run_dir={chosen} holds a run already: resume={chosen} goes on with it; or choose another")
+    if any(RunDir(path).listing()):
+        raise RunError(f"run_dir={chosen} holds checkpoints of a run without its run.json: choose another place")
     if path.exists() and not path.is_dir():
         raise RunError(f"run_dir={chosen} is a file: choose another place")
 
@@ -221,6 +255,22 @@ def find(which: str, key: str = "run") -> tuple[RunDir, Path | None]:
     if not (path / "run.json").is_file():
         raise RunError(f"{key}={which} is not a run directory: it has no run.json")
     return RunDir(path), None
+
+
+def _checked_yaml(path: Path) -> str:
+    """A YAML file's text, of plain values only. Raises OSError, ValueError or YAMLError.
+
+    Aliases, which our files never have, turn a few lines into more values than any memory holds.
+    """
+    if path.stat().st_size > LARGEST_YAML:
+        raise ValueError(f"over {LARGEST_YAML >> 20} MiB")
+    text, depth = path.read_text(), 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        tagged = isinstance(event, yaml.NodeEvent) and getattr(event, "tag", None) is not None
+        if isinstance(event, yaml.AliasEvent) or tagged or depth > DEEPEST_YAML:
+            raise ValueError("aliases, tags, or sections too deep in each other")
+    return text
 
 
 def environment() -> dict[str, Any]:

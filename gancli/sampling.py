@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from gancli import assemble, checkpoint, rundir
+from gancli import assemble, checkpoint, export, rundir
 from gancli.assemble import DataFacts
 from gancli.device import Compute
 from gancli.dist import World
@@ -88,6 +88,11 @@ class Sampler:
         self.run, self.step, self.about, self.config = Path(), 0, dict[str, Any](), dict[str, Any]()
 
     @property
+    def whole(self) -> bool:
+        """Whether all networks are there: an export holds the generator alone."""
+        return self.nets.keys() >= self.game.nets._modules.keys()
+
+    @property
     def shape(self) -> tuple[int, ...]:
         """(C, H, W) of the images, or (D,) of points."""
         return self.facts.shape
@@ -101,7 +106,9 @@ class Sampler:
     def name(self) -> str:
         """The run's name without its date, for what is made from it."""
         return re.sub(
-            r"^\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d-", "", self.run.stem if self.run.suffix == ".pt" else self.run.name
+            r"^\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d-",
+            "",
+            self.run.stem if self.run.suffix in (".pt", export.SUFFIX) else self.run.name,
         )
 
     def latents(self, seeds: Sequence[tuple[int, int]]) -> Tensor:
@@ -211,12 +218,16 @@ def load(
                 f"run={run} is a checkpoint already: leave checkpoint={which} out, or give the run's directory"
             )
         file = file or found.checkpoint(which)
-        return found.path, file, checkpoint.read(file, "cpu" if world.size > 1 else compute.device)
+        return found.path, file, export.read(file) if file.suffix == export.SUFFIX else checkpoint.read_run(file)
 
     place, file, state = world.from_first(read)
     try:
+        if file.suffix == export.SUFFIX:
+            export.refuse_other(file, state, ema, standing_stats)
         sampler = _restore(state, ema, truncation, standing_stats, compute)
-    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+    except RunError:
+        raise
+    except Exception as error:  # all of it comes from the file: whatever goes wrong is the file's doing
         words = " ".join(str(error).split())[:200]
         raise RunError(f"{file} does not fit its own configuration: {type(error).__name__} {words}") from None
     sampler.run = place
@@ -226,12 +237,15 @@ def load(
 def _restore(
     state: Mapping[str, Any], ema: bool, truncation: float | None, standing_stats: int, compute: Compute
 ) -> Sampler:
-    """The sampler that a checkpoint's state describes."""
+    """The sampler that a checkpoint's state describes. Raises RunError before networks of other sizes are allocated."""
     facts = DataFacts.read(state["data"])
-    game = assemble.game(state["config"], facts)
-    game.load_state_dict(state["game"])
-    compute.place(game)
-    nets: dict[str, nn.Module] = dict(game.nets.items())
+    real = state.get("nets")  # of an export, the generator alone
+    refuse_sizes(assemble.game(state["config"], facts, real=()), state["game"], real)
+    game = assemble.game(state["config"], facts, real=real)
+    game.load_state_dict(state["game"], strict=real is None)
+    nets: dict[str, nn.Module] = {name: net for name, net in game.nets.items() if real is None or name in real}
+    for net in nets.values():
+        compute.place(net)
     averaged = bool(ema and state["ema"])
     if averaged:
         for name, weights in state["ema"].items():
@@ -243,4 +257,23 @@ def _restore(
     sampler = Sampler(game, nets, facts, compute, truncation)
     sampler.step, sampler.config = int(state["step"]), dict(state["config"])
     sampler.about = {"ema": averaged, "standing_stats": standing_stats if averaged else 0, "seen": int(state["seen"])}
+    sampler.about |= state.get("about", {})
     return sampler
+
+
+def refuse_sizes(shapes: Game, state: Mapping[str, Tensor], real: Sequence[str] | None = None) -> None:
+    """Raise RunError unless a game of shapes only has just the tensors of a file: a file must not claim more memory.
+
+    real: the networks that the file holds; None: it holds the whole game.
+    """
+    held = None if real is None else tuple(f"nets.{name}." for name in real)
+    wanted = {k: v.shape for k, v in shapes.state_dict().items() if held is None or k.startswith(held)}
+    there = {k: getattr(v, "shape", None) for k, v in state.items()}
+    other = sorted(name for name in wanted.keys() | there.keys() if wanted.get(name) != there.get(name))
+    if other:
+        name = other[0]
+        said, held_as = ("none" if s is None else list(s) for s in (wanted.get(name), there.get(name)))
+        raise RunError(
+            f"the file does not fit its own configuration: {len(other)} tensors differ, {name[:80]} is {held_as} and"
+            f" should be {said}"
+        )

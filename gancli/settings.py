@@ -81,7 +81,7 @@ class SampleSettings(DrawSettings):
     arithmetic: str | None
     attention: bool
     points: list[list[float]] | None
-    format: Literal["grid", "png", "npz"]
+    format: Literal["grid", "png", "npz", "safetensors", "onnx"]
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from gancli import rundir
+from gancli import checkpoint, rundir
 from gancli.errors import RunError
 from gancli.files import write_json
 from gancli.rundir import RunDir
@@ -83,6 +84,7 @@ def test_checkpoints_by_name(here: Path) -> None:
         run.checkpoint(501)
     with pytest.raises(RunError, match="gan eval"):
         run.checkpoint("best")
+    write_json(run.results / "pruned.json", {"fid": 1.0, "recall": 0.9, "step": 700, "protocol_id": "a"})
     for step, fid in ((0, 300.0), (500, 12.0), (1000, 40.0)):
         write_json(run.results / f"{step}.json", {"fid": fid, "step": step, "protocol_id": "a"})
     write_json(run.results / "damaged.json", {"fid": 3})
@@ -90,6 +92,11 @@ def test_checkpoints_by_name(here: Path) -> None:
     write_json(old, {"fid": 1.0, "step": 0, "protocol_id": "another protocol"})
     os.utime(old, (1e9, 1e9))
     assert run.checkpoint("best").name == "00000500.pt"
+    for step, recall in ((0, 0.1), (500, 0.2), (1000, 0.3)):
+        write_json(run.results / f"recall{step}.json", {"recall": recall, "step": step, "protocol_id": "a"})
+    assert (run.best("recall"), run.best("fid"), run.best("kid")) == (1000, 500, None)
+    run.write_config({"observers": {"checkpoints": {"best": "recall"}}})
+    assert run.checkpoint("best").name == "00001000.pt"
 
 
 def test_rows_past_the_restored_step_are_dropped(here: Path) -> None:
@@ -110,3 +117,71 @@ def test_two_processes_cannot_train_in_one_directory(here: Path) -> None:
     run.unlock()
     other.lock()
     other.unlock()
+
+
+def test_going_back_keeps_what_came_later_until_the_next_checkpoint(here: Path) -> None:
+    run = a_run("x")
+    for step in (0, 5, 10):
+        checkpoint.save(run.checkpoints, {"step": step}, {})
+    kept = (run.checkpoints / "00000010.pt").read_bytes()
+    run.forget_after(5)
+    assert list(run.listing()) == [0, 5]
+    assert (run.checkpoints / "00000010.pt.aside").read_bytes() == kept
+    run.drop_aside()
+    assert sorted(p.name for p in run.checkpoints.glob("*.pt*")) == ["00000000.pt", "00000005.pt"]
+
+
+def test_what_was_seen_at_step_0_is_seen_again(here: Path) -> None:
+    run = a_run("x")
+    for step in (0, 1):
+        run.append({"step": step})
+    checkpoint.save(run.checkpoints, {"step": 0}, {})
+    run.forget_after(0)
+    assert run.metrics.read_text() == ""
+    assert list(run.listing()) == [0]
+
+
+def test_a_lock_on_a_file_that_is_gone_keeps_nobody_out(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import fcntl
+
+    run, first = a_run("x"), True
+    real = fcntl.flock
+
+    def late(file: Any, how: int) -> None:
+        nonlocal first
+        if first:  # whoever held it left between opening and locking
+            first = False
+            (run.path / ".lock").unlink()
+        real(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    run.lock()
+    with pytest.raises(RunError, match="another process"):
+        RunDir(run.path).lock()
+    run.unlock()
+    assert not (run.path / ".lock").exists()
+
+
+def test_a_locked_run_touches_no_file_but_its_own(here: Path) -> None:
+    run = a_run("x")
+    (run.path / ".profile.old").write_text("mine")
+    (run.path / ".run.json.abc.half").write_text("{")
+    run.lock()
+    run.unlock()
+    assert (run.path / ".profile.old").exists()
+    assert not (run.path / ".run.json.abc.half").exists()
+
+
+def test_checkpoints_without_a_run_are_not_written_over(here: Path) -> None:
+    run = a_run("x")
+    checkpoint.save(run.checkpoints, {"step": 7}, {})
+    (run.path / "run.json").unlink()
+    with pytest.raises(RunError, match=r"without its run\.json"):
+        rundir.refuse_taken(str(run.path))
+
+
+def test_a_full_disk_is_an_error_in_words(here: Path) -> None:
+    run = RunDir(Path("nowhere"))
+    for write in (lambda: run.say("x"), lambda: run.append({"step": 1})):
+        with pytest.raises(RunError, match="cannot write nowhere/"):
+            write()

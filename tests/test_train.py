@@ -9,11 +9,13 @@ import threading
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from gancli import checkpoint
+from gancli.files import write_json
 from gancli.observers.checkpoints import Checkpoints
 from gancli.rundir import RunDir
 from tests.conftest import TINY, Answer, Gan
@@ -253,3 +255,54 @@ def test_cfg_shows_the_job_and_writes_nothing(gan: Gan) -> None:
     assert "gancli.losses.adversarial.Hinge" in answer.out
     assert "note: Food & Drink" in answer.out
     assert list(Path().iterdir()) == []
+
+
+def test_other_data_are_refused_with_the_difference(gan: Gan) -> None:
+    np.savez("data.npz", images=np.zeros((24, 8, 8), np.uint8))
+    keys = [w for w in TINY if not w.startswith("dataset")] + ["dataset=npz", "dataset.root=data.npz"]
+    assert gan("train", *keys, "steps=1", "run_dir=r").code == 0
+    np.savez("data.npz", images=np.zeros((48, 8, 8), np.uint8), labels=np.arange(48) % 3)
+    answer = gan("train", "resume=r", "steps=2")
+    assert answer.code == 2
+    assert "images 24 -> 48; classes 0 -> 3" in answer.err
+
+
+def test_alarms_go_on_counting(gan: Gan) -> None:
+    keys = ["observers.alarms.every=1", "observers.alarms.patience=3", "observers.metrics.every=1",
+            "observers.checkpoints.every=1"]  # fmt: skip
+    assert gan("train", *TINY, *keys, "steps=4", "run_dir=r").code == 0
+    assert gan("train", "resume=r", "steps=8").code == 0
+    assert gan("train", *TINY, *keys, "steps=8", "run_dir=s").code == 0
+    same_run(Path("r"), Path("s"), 8)
+    remembered = [checkpoint.read(Path(f"{run}/checkpoints/00000008.pt"))["observers"] for run in "rs"]
+    assert remembered[0] == remembered[1]
+    assert remembered[0]["Alarms"]["best"]["diversity"] > 0
+
+
+def test_the_best_by_a_metric_is_kept(gan: Gan) -> None:
+    keys = ["observers.checkpoints.every=1", "observers.checkpoints.keep=1", "observers.checkpoints.best=recall"]
+    assert gan("train", *TINY, *keys, "steps=2", "run_dir=r").code == 0
+    assert list(RunDir(Path("r")).listing()) == [0, 2]
+    write_json(Path("r/eval/a.json"), {"recall": 0.5, "fid": 9.0, "step": 2, "protocol_id": "a"})
+    assert gan("train", "resume=r", "steps=5").code == 0
+    assert list(RunDir(Path("r")).listing()) == [0, 2, 5]
+    assert gan("sample", "run=r", "checkpoint=best", "n=2").code == 0
+
+
+def test_a_damaged_newest_checkpoint_is_passed_over_aloud(gan: Gan) -> None:
+    assert gan("train", *TINY, "observers.checkpoints.every=2", "steps=4", "run_dir=r").code == 0
+    Path("r/checkpoints/00000004.pt").write_bytes(b"")
+    answer = gan("train", "resume=r", "steps=6")
+    assert answer.code == 0
+    assert answer.err.splitlines()[0].startswith("passed over: r/checkpoints/00000004.pt is ")
+
+
+def test_a_run_that_never_began_leaves_its_place_free(gan: Gan, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*args: object) -> Path:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "save", fail)
+        assert gan("train", *TINY, "steps=1", "run_dir=r").code == 130
+    assert not Path("r/run.json").exists()
+    assert gan("train", *TINY, "steps=1", "run_dir=r").code == 0

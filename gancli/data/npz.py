@@ -16,6 +16,7 @@ from gancli.data.source import Source, check_split, finish
 from gancli.errors import ConfigError, DataError
 
 LARGEST_BYTES = 1 << 34
+BOMB_BYTES, BOMB_RATIO = 1 << 28, 500  # a member larger than both, unpacked and over packed, holds no images
 _HINT = "numpy.savez(FILE, images=uint8 [N,H,W] or [N,H,W,C], labels=integers [N], classes=names)"
 
 
@@ -59,11 +60,12 @@ def _read(path: Path) -> tuple[NDArray[Any], NDArray[Any] | None, list[str] | No
     try:
         with zipfile.ZipFile(path) as file:
             declared = sum(member.file_size for member in file.infolist())
-        if declared > LARGEST_BYTES:
-            raise DataError(
-                f"{path} unpacks to {declared >> 30} GiB, over the limit of 16: type dataset=folder with images"
-            )
-        _check_sizes(path)
+            if declared > LARGEST_BYTES:
+                raise DataError(
+                    f"{path} unpacks to {declared >> 30} GiB, over the limit of 16: type dataset=folder with images"
+                )
+            for member in file.infolist():
+                _check_member(path, file, member)
         with np.load(path, allow_pickle=False) as archive:
             if "images" not in archive:
                 found = ", ".join(archive.files) or "nothing"
@@ -80,23 +82,19 @@ def _read(path: Path) -> tuple[NDArray[Any], NDArray[Any] | None, list[str] | No
     return arrays["images"], arrays.get("labels"), classes
 
 
-def _check_sizes(path: Path) -> None:
-    """Raises DataError for an array whose header asks for other memory than the file has bytes for it."""
-    with zipfile.ZipFile(path) as file:
-        for member in file.infolist():
-            if not member.filename.endswith(".npy"):
-                continue
-            with file.open(member) as opened:
-                version = np.lib.format.read_magic(opened)
-                read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-                shape, _, dtype = read(opened)
-                wanted, there = math.prod(shape) * dtype.itemsize, member.file_size - opened.tell()
-                # Objects are refused by np.load, with its own reason.
-                if wanted != there and not dtype.hasobject:
-                    raise DataError(
-                        f"{path}: {member.filename} says it is {dtype} {list(shape)}, {wanted} bytes, and has {there}: "
-                        f"write it with {_HINT}"
-                    )
+def _check_member(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:
+    """Raise DataError before memory is taken for an array larger than its bytes, or for a decompression bomb."""
+    if member.file_size > BOMB_BYTES and member.file_size > BOMB_RATIO * member.compress_size:
+        raise DataError(f"{path}: {member.filename} unpacks to {member.file_size >> 20} MiB of next to nothing")
+    if member.filename not in ("images.npy", "labels.npy", "classes.npy"):
+        return
+    with archive.open(member) as file:
+        version = np.lib.format.read_magic(file)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, kind = read(file)
+        held = member.file_size - file.tell()
+    if not kind.hasobject and math.prod(shape) * kind.itemsize != held:  # objects are refused anyway
+        raise DataError(f"{path}: {member.filename} says {list(shape)} of {kind} and has {held:,} bytes")
 
 
 def _check_labels(path: Path, labels: NDArray[Any], count: int) -> NDArray[np.int64]:

@@ -23,6 +23,7 @@ class Errors(RunMetric):
     """Wrongly named images of the test split, all of which are judged; of the averaged D where there is an average."""
 
     name: ClassVar[str] = "errors"
+    asks_d: ClassVar[bool] = True
 
     @torch.no_grad()
     def measure(self, found: Sampler, n: int, seed: int, progress: Report) -> tuple[dict[str, float], dict[str, Any]]:

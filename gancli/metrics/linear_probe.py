@@ -30,6 +30,7 @@ class LinearProbe(RunMetric):
     """
 
     name: ClassVar[str] = "linear_probe"
+    asks_d: ClassVar[bool] = True
     limit: int = 10_000
     cost: float = 0.01
 

@@ -25,6 +25,7 @@ class RunMetric(Metric):
     """A metric that is given a trained run, to draw from and to look into."""
 
     compares: ClassVar[bool] = False
+    asks_d: ClassVar[bool] = False  # whether it looks into D
 
     @abstractmethod
     def measure(self, found: Sampler, n: int, seed: int, progress: Report) -> tuple[dict[str, float], dict[str, Any]]:

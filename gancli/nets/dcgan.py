@@ -51,7 +51,7 @@ class Project(nn.ConvTranspose2d):
 
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
         """[B, inputs] -> [B, outputs, *base]."""
-        return (input @ self.weight.flatten(1)).view(len(input), *self.weight.shape[1:])
+        return (input @ self.weight.flatten(1)).view(input.shape[0], *self.weight.shape[1:])
 
 
 class Logit(nn.Conv2d):

@@ -75,7 +75,7 @@ class Generator(nn.Module):
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """[B, latent_dim] -> [B, *shape]; the labels are ignored."""
         out: Tensor = self.head(self.body(z)).tanh()
-        return out.view(len(z), *self.shape)
+        return out.view(z.shape[0], *self.shape)
 
 
 class Discriminator(nn.Module):

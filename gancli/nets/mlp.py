@@ -32,7 +32,7 @@ class Maxout(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, width × pieces] -> [B, width]."""
-        return x.view(len(x), -1, self.pieces).amax(2)
+        return x.view(x.shape[0], -1, self.pieces).amax(2)
 
 
 class Generator(nn.Module):
@@ -61,7 +61,7 @@ class Generator(nn.Module):
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """[B, latent_dim] -> [B, *shape]; the labels are ignored."""
         out: Tensor = self.head(self.body(z))
-        return out if len(self.shape) == 1 else out.tanh().view(len(z), *self.shape)
+        return out if len(self.shape) == 1 else out.tanh().view(z.shape[0], *self.shape)
 
 
 class Discriminator(nn.Module):

@@ -139,7 +139,7 @@ class Generator(nn.Module):
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """[B, latent_dim], labels [B] or a mixture of classes [B, classes] -> [B, C, H, W]."""
         first, heard = self.condition(z, y)
-        h = self.dense(first).view(len(z), -1, *self.base)
+        h = self.dense(first).view(z.shape[0], -1, *self.base)
         for k, block in enumerate(self.blocks):
             h = block(h, heard[k])
             if str(k) in self.attention:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -52,6 +53,14 @@ class Alarms(Observer):
         """Measure the data's own diversity."""
         stream = view.engine.streams["real"]
         self._data = spread(stream.batch(0, min(self.n, len(stream.source)))["x"]) or 1.0
+
+    def state(self) -> dict[str, Any]:
+        """Looks in a row at which something was wrong, and the best of the run so far."""
+        return {"strikes": dict(self._strikes), "best": dict(self._best)}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on counting."""
+        self._strikes, self._best = dict(state["strikes"]), dict(state["best"])
 
     def on_step(self, view: RunView) -> Iterator[Event]:
         """Alarms that have just become true, with their figures; the end of a run that explodes."""

@@ -39,9 +39,20 @@ class Film:
 
 @dataclass(frozen=True)
 class Keep:
-    """Save a checkpoint now; afterwards keep only the newest `keep` (None: all) beside the first and the best."""
+    """Save a checkpoint when all have looked; then keep only the newest `keep` (None: all), the first and the best.
+
+    best: the result of `gan eval` that says which is best.
+    """
 
     keep: int | None = None
+    best: str = "fid"
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A result of metrics with its protocol, for the run's eval/."""
+
+    result: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -69,7 +80,7 @@ def diverged(what: str, step: int) -> Stop:
     )
 
 
-Event = Row | Picture | Film | Keep | Alarm | Stop
+Event = Row | Picture | Film | Keep | Alarm | Scored | Stop
 
 
 @dataclass
@@ -134,6 +145,13 @@ class Observer:
     def on_step(self, view: RunView) -> Iterator[Event]:
         """Called before the first step and after each."""
         return iter(())
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint must remember of this observer, as plain values, so that a resumed run says the same."""
+        return {}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take up what a checkpoint remembers; called after `open`, never with what `state` did not return."""
 
     def close(self) -> None:
         """Called once at the end, whatever happened."""

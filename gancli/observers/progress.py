@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from collections.abc import Iterator
@@ -42,7 +43,7 @@ class Progress(Observer):
             self._task = self._bar.add_task("training", total=view.steps, completed=view.step, words=self._words(view))
             self._bar.start()
         else:
-            print(f"step {view.step}/{view.steps} · {self._words(view)}", file=sys.stderr, flush=True)
+            self._line(view)
             self._next = time.monotonic() + self.every
 
     def on_step(self, view: RunView) -> Iterator[Event]:
@@ -53,7 +54,7 @@ class Progress(Observer):
         if self._bar is not None:
             self._bar.update(self._task, completed=view.step, words=self._words(view))
         else:
-            print(f"step {view.step}/{view.steps} · {self._words(view)}", file=sys.stderr, flush=True)
+            self._line(view)
         self._next = now + (self.every if self._bar is None else REFRESH)
         return iter(())
 
@@ -62,6 +63,10 @@ class Progress(Observer):
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
+
+    def _line(self, view: RunView) -> None:
+        with contextlib.suppress(OSError):  # whoever read has gone, or the disk of the file they read is full
+            print(f"step {view.step}/{view.steps} · {self._words(view)}", file=sys.stderr, flush=True)
 
     def _words(self, view: RunView) -> str:
         parts = [

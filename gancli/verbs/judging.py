@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gancli import ranks
+from gancli.assemble import DataFacts
 from gancli.build import make
 from gancli.data.folder import folder as folder_source
 from gancli.data.source import Source
@@ -44,6 +45,9 @@ def evaluate(settings: EvalSettings, metrics: Sequence[Metric], extractor: Calla
     if of_run and found is None:
         raise MetricError(f"metrics={of_run[0].name} looks into a run: give run= instead of input=")
     _refuse_run(settings, found, of_run)
+    asking = [m.name for m in of_run if isinstance(m, RunMetric) and m.asks_d]
+    if asking and found is not None and not found.whole:
+        raise MetricError(f"metrics={asking[0]} looks into D, and {settings.run} holds the generator only")
     if of_images:
         made = _judge_images(settings, found, of_images, extractor)
     else:
@@ -185,7 +189,8 @@ def _sets(
         facts = {"split": found.config["dataset"].get("split")}
         if source.fingerprint != found.facts.fingerprint and (given is None or labelled):
             raise MetricError(
-                f"the data set {source.name} has changed since the run was trained on it: give reference=FOLDER instead"
+                f"the data set {source.name} has changed since the run was trained on it"
+                f" ({found.facts.differences(DataFacts.of(source))}): give reference=FOLDER instead"
             )
     if given is not None:
         real = given

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+import sys
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,18 +26,38 @@ FREE = frozenset(
 
 
 def recorded_overrides(which: str) -> list[str]:
-    """The command line a run was started with, so that resuming composes the same configuration. Raises RunError."""
+    """The command line a run was started with, so that resuming composes the same configuration. Raises RunError.
+
+    A run directory may come from a stranger: what reaches beyond a run's own keys is refused, not composed.
+    """
     run, _ = rundir.find(which, key="resume")
     recorded = run.about().get("overrides") or []
     if not isinstance(recorded, list):
         raise RunError(f"{run.path / 'run.json'} is damaged: its overrides are no list")
-    return [str(o) for o in recorded if str(o).lstrip("+").partition("=")[0] not in ("resume", "run_dir", "init")]
+    kept = []
+    for override in map(str, recorded):
+        key = override.lstrip("+~").partition("=")[0]
+        if re.match(r"hydra\b", key):
+            raise RunError(f"{run.path / 'run.json'}: {override[:100]} is no key of a run; it was not followed")
+        if key not in ("resume", "run_dir", "init"):
+            kept.append(override)
+    return kept
+
+
+def refuse_resolvers(overrides: Iterable[str], which: str) -> None:
+    """Raise RunError for recorded values that would be asked of this machine, such as its environment's secrets."""
+    for override in overrides:
+        if re.search(r"\$\{[^}]*:", override):
+            raise RunError(
+                f"resume={which}: the run recorded {override[:100]}, which asks this machine for the value: give"
+                f" {override.lstrip('+').partition('=')[0]}= on the command line"
+            )
 
 
 def reopen(
     settings: TrainSettings, config: Mapping[str, Any], facts: DataFacts, engine: Engine
-) -> tuple[RunDir, float]:
-    """Take up a run, locked, where its newest whole checkpoint stands; its seconds of training so far, too.
+) -> tuple[RunDir, dict[str, Any]]:
+    """Take up a run, locked, where its newest whole checkpoint stands; that checkpoint's state, too.
 
     Raises RunError where it is not the same run any more.
     """
@@ -55,33 +77,47 @@ def _read(
     """The run's place and the state to take up; the run, locked, goes into `held`. Raises RunError."""
     from gancli import checkpoint
 
-    which, device = f"resume={settings.resume}", "cpu" if engine.world.size > 1 else engine.compute.device
+    which = f"resume={settings.resume}"
     run, file = rundir.find(str(settings.resume), key="resume")
+    if file is not None and file.resolve() not in [path.resolve() for path in run.listing().values()]:
+        raise RunError(f"{which} is no checkpoint in a run's checkpoints/: init={settings.resume} starts a new run")
     changed = differences(run.config(), config)
     if changed:
-        raise RunError(
-            f"{which}: the run was configured otherwise ({'; '.join(changed[:5])}); init= starts a new one from it"
-        )
+        more = f"; and {len(changed) - 5} more" if len(changed) > 5 else ""
+        shown = "; ".join(changed[:5]) + more
+        raise RunError(f"{which}: the run was configured otherwise ({shown}); init= starts a new one from it")
     run.lock()
     held.append(run)
     if file is not None:
-        return run.path, checkpoint.read(file, device)
-    state, wrong = checkpoint.newest(run, device)
+        state, wrong = checkpoint.read(file), list[str]()
+        if state["step"] != int(file.stem):
+            raise RunError(f"{which} is named after another step than its own, {state['step']}")
+    else:
+        state, wrong = checkpoint.newest(run)
     for problem in wrong:
         run.say(f"passed over: {problem}")
-    return run.path, state
+        print(f"passed over: {problem}", file=sys.stderr, flush=True)
+    return run.path, checkpoint.of_a_run(state, file or run.checkpoint(state["step"]))
 
 
-def _take(state: Mapping[str, Any], which: str, steps: int, facts: DataFacts, engine: Engine) -> float:
-    if state["data"]["fingerprint"] != facts.fingerprint:
-        raise RunError(f"{which}: the data set {facts.name} has changed since the run was trained on it")
+def _take(state: dict[str, Any], which: str, steps: int, facts: DataFacts, engine: Engine) -> dict[str, Any]:
+    from gancli.assemble import DataFacts as Facts
+
+    try:
+        before = Facts.read(state["data"])
+    except (KeyError, TypeError, ValueError):
+        raise RunError(f"{which}: the checkpoint says nothing of its data set") from None
+    if before.fingerprint != facts.fingerprint:
+        raise RunError(
+            f"{which}: the data set has changed since the run was trained on it: {before.differences(facts)}"
+        )
     if state["step"] >= steps:
         raise RunError(f"{which}: the run is at step {state['step']} of {steps}; give it more with steps=N")
     try:
         engine.load(state)
-    except (KeyError, RuntimeError, ValueError, TypeError, AttributeError) as error:
+    except (KeyError, RuntimeError, ValueError, TypeError, AttributeError, IndexError) as error:
         raise RunError(f"{which}: the checkpoint does not fit: {' '.join(str(error).split())[:200]}") from None
-    return float(state.get("seconds", 0.0))
+    return state
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:
@@ -108,14 +144,13 @@ def start_from(which: str, engine: Engine) -> None:
 
     def found() -> dict[str, Any]:
         run, file = rundir.find(which, key="init")
-        device = "cpu" if engine.world.size > 1 else engine.compute.device
-        return checkpoint.read(file or run.checkpoint("last"), device)
+        return checkpoint.read_run(file or run.checkpoint("last"))
 
     state = engine.world.from_first(found)
     try:
         engine.game.load_state_dict(state["game"])
         for name, net in engine.averages.items():
             net.load_state_dict(state["ema"].get(name) or engine.game.nets[name].state_dict())
-    except (KeyError, RuntimeError) as error:
+    except (KeyError, RuntimeError, ValueError, TypeError, AttributeError) as error:
         words = " ".join(str(error).split())[:200]
         raise RunError(f"init={which}: its weights do not fit this model: {words}") from None

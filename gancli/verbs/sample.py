@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gancli import pictures
+from gancli import export, pictures
 from gancli.build import make_as
 from gancli.dist import World
 from gancli.errors import ConfigError
@@ -21,6 +23,7 @@ from gancli.verbs import figures
 from gancli.verbs.drawing import directory, images_only, sampler
 from gancli.verbs.lists import class_list, seed_list
 
+EXPORTS = ("safetensors", "onnx")  # formats that are no images but the generator itself
 MANY, ROW, FEW = 64, 8, 6  # images where n is not given: in all, a class, and of an attention sheet
 
 
@@ -29,6 +32,8 @@ def run(config: Mapping[str, Any], overrides: Sequence[str]) -> Path:
     settings = make_as(SampleSettings, config, "")
     seeds = seed_list(settings.seeds)
     _refuse(settings)
+    if settings.format in EXPORTS:
+        return _export(settings)
     found = sampler(settings, settings.truncation)
     if settings.arithmetic is not None:
         return _arithmetic(settings, found)
@@ -64,10 +69,29 @@ def _refuse(settings: SampleSettings) -> None:
         raise ConfigError("points= are looked from in attention=true: add that, or leave points out")
     if settings.format != "grid" and (settings.attention or settings.arithmetic is not None):
         raise ConfigError(f"format={settings.format}: a figure is one picture; leave format out")
+    if settings.format in EXPORTS:
+        for name in ("n", "seeds", "classes", "truncation"):
+            if getattr(settings, name) is not None:
+                raise ConfigError(f"format={settings.format} writes the generator, not images: leave {name} out")
+        export.need(settings.format)
     if settings.arithmetic is not None:
         figures.terms(settings.arithmetic)
     if settings.attention:
         figures.checked_points(figures.POINTS if settings.points is None else settings.points)
+
+
+def _export(settings: SampleSettings) -> Path:
+    """Write the generator, checked against what it gives here, into a new directory."""
+    found = sampler(settings)
+    with tempfile.TemporaryDirectory() as scratch:  # what cannot be exported leaves nothing behind
+        made, worst = export.write(found, settings.format, Path(scratch))
+        folder = directory("sample", settings, found.name, found.protocol() | {"largest_difference": worst})
+        target = folder / made.name
+        with whole_file(target) as file, made.open("rb") as content:
+            shutil.copyfileobj(content, file)
+    same = "read back bit by bit" if settings.format == "safetensors" else f"at most {worst:.1e} from PyTorch's images"
+    print(f"generator of {found.run.name} at step {found.step:,}: {target} ({same})")
+    return folder
 
 
 def _plan(

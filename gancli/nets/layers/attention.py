@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from gancli.nets.layers.conv import Conv
 from gancli.nets.layers.init import Init
+from gancli.nets.layers.products import exporting
 
 
 class Attention(nn.Module):
@@ -34,8 +35,11 @@ class Attention(nn.Module):
         query, key = self._pixels(self.theta(x)), self._pixels(F.max_pool2d(self.phi(x), 2))
         value = self._pixels(F.max_pool2d(self.g(x), 2))
         # The paper's scores are plain dot products, not divided by the root of their length.
-        seen = F.scaled_dot_product_attention(query, key, value, scale=1.0)
-        return torch.addcmul(x, self.gamma, self.o(seen.transpose(1, 2).reshape(len(x), -1, height, width)))
+        if exporting():  # ONNX has a word for the sum, not for the kernel
+            seen = torch.softmax(query @ key.transpose(1, 2), dim=-1) @ value
+        else:
+            seen = F.scaled_dot_product_attention(query, key, value, scale=1.0)
+        return torch.addcmul(x, self.gamma, self.o(seen.transpose(1, 2).reshape(x.shape[0], -1, height, width)))
 
     def maps(self, x: Tensor) -> Tensor:
         """What each pixel looks at: [B, H·W, (H/2)·(W/2)], every row adding up to 1."""

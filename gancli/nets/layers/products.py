@@ -50,7 +50,13 @@ def _pays(x: Tensor, kernel: Tensor) -> bool:
         and not torch.is_autocast_enabled("cpu")
         and kernel.is_contiguous(memory_format=torch.channels_last)
         and x.dtype == kernel.dtype
+        and not exporting()  # an export cannot choose by the batch size
     )
+
+
+def exporting() -> bool:
+    """Whether a network is being written down for another program (torch.export), not run."""
+    return bool(getattr(torch.compiler, "is_exporting", bool)())
 
 
 def _images(like: Tensor, shape: Sequence[int]) -> Tensor:

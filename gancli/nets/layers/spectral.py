@@ -37,7 +37,7 @@ class Weighted(nn.Module):
             init(self.weight)
         self.register_buffer("u", F.normalize(torch.randn(shape[0]), dim=0, eps=eps) if spectral else None)
         self.register_buffer("v", torch.zeros(1, *shape[1:]) if spectral else None)
-        if spectral:
+        if spectral and not self.weight.is_meta:
             self.advance()
 
     @torch.no_grad()

@@ -1,0 +1,277 @@
+"""A run in progress: its beginning, its loop, what observers ask for, and how it ends."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from gancli import checkpoint, ranks, rundir
+from gancli.assemble import DataFacts
+from gancli.dist import World
+from gancli.engine import Engine
+from gancli.errors import GanError, RankError, RunError
+from gancli.metrics import results
+from gancli.observers.observer import Alarm, Event, Film, Keep, Observer, Picture, Row, RunView, Scored, Stop, diverged
+from gancli.pictures import save_film, save_png
+from gancli.rundir import RunDir
+from gancli.settings import TrainSettings
+
+
+@dataclass
+class Session:
+    """One process's part of a run."""
+
+    settings: TrainSettings
+    config: Mapping[str, Any]
+    engine: Engine
+    facts: DataFacts
+    observers: list[Observer]
+    run: RunDir
+    about: dict[str, Any]
+    spent: float = 0.0  # seconds of training, over all resumes
+    estimate: float = 0.0  # seconds a step
+    resumed: bool = False
+    remembered: Mapping[str, Any] = field(default_factory=dict)  # by observers, in the checkpoint it goes on from
+    saved: int | None = None  # the step of the newest checkpoint
+    stop: Stop | None = None
+    wanted: list[str] = field(default_factory=list)  # signals that came in
+
+    @property
+    def world(self) -> World:
+        """Who trains together; the first of them writes and speaks."""
+        return self.engine.world
+
+
+def begin(session: Session, overrides: Sequence[str], notes: list[str]) -> None:
+    """Write down what this run is before its first step."""
+    if not session.world.first:
+        return
+    run, engine, settings = session.run, session.engine, session.settings
+    run.forget_after(engine.step_number)
+    state = {
+        "status": "running",
+        "reason": None,
+        "step": engine.step_number,
+        "seed": settings.seed,
+        "note": settings.note,
+    }
+    data = session.facts.plain()
+    place = {"device": str(engine.compute.device), "world": session.world.size, "backend": ranks.backend()}
+    place |= {"job": ranks.job(), "notes": notes}
+    run.write_config(session.config)
+    if not session.resumed:
+        _write(session)  # before run.json: what makes a directory a run comes after what it can go on from
+    run.update(**state, **session.about, **place, data=data, overrides=list(overrides), **rundir.environment())
+    counts = " · ".join(f"{name} {count:,} parameters" for name, count in session.about["parameters"].items())
+    lines = [
+        f"run {run.path}",
+        f"data {data['name']}: {data['images']:,} items of {'×'.join(map(str, data['shape']))}",
+        f"{counts} · batches of {engine.batch_size}",
+        *(note for net in engine.game.nets.values() for note in getattr(net, "notes", ())),
+        *notes,
+    ]
+    for line in [*lines, *([f"resumed at step {engine.step_number}"] if session.resumed else [])]:
+        _say(run, line)
+
+
+def play(session: Session) -> None:
+    """The loop: a step, then whoever looks at it. Ctrl-C and SIGTERM end it after the current step."""
+    engine, settings = session.engine, session.settings
+    start = engine.step_number
+    view = RunView(engine, settings.steps, estimate=session.estimate, began_at=start, folder=session.run.path)
+    view.final = engine.step_number >= settings.steps
+    began, spent = time.perf_counter(), session.spent
+    # Those that all ranks call come first: what rank 0 does alone must not come between them.
+    session.observers.sort(key=lambda observer: not observer.everywhere)
+    session.observers = [o for o in session.observers if o.everywhere or session.world.first]
+    try:
+        for observer in session.observers:
+            observer.open(view)
+        _restore_observers(session)
+        if engine.step_number == 0:
+            _look(session, view)
+        _agree(session)
+        while not view.final and session.stop is None:
+            view.logs = engine.step()
+            now = time.perf_counter()
+            view.seconds = session.spent = spent + now - began
+            late = settings.max_time is not None and now - began >= settings.max_time * 60
+            called, late = map(bool, session.world.highest(bool(session.wanted), late))
+            if called and not session.wanted:
+                session.wanted.append("a signal to another rank")
+            view.final = engine.step_number >= settings.steps or called or late
+            _look(session, view)
+            if late and engine.step_number < settings.steps:
+                session.stop = session.stop or Stop(f"max_time={settings.max_time:g} minutes are over")
+            _agree(session)
+        _keep_now(session)
+        _agree(session)
+    finally:
+        for observer in session.observers:
+            observer.close()
+    _close(session)
+
+
+def _agree(session: Session) -> None:
+    """Every rank stops where one does, for the same reason."""
+    stop = session.stop
+    if any(session.world.highest(stop is not None)):
+        stops = [each for each in session.world.everyone(stop) if each is not None]
+        session.stop = next((each for each in stops if each.failed), stops[0])
+
+
+def part(session: Session) -> None:
+    """Let observers see how the run ended; what goes wrong with that must not hide how."""
+    for observer in session.observers:
+        try:
+            observer.ended(session.run.path)
+        except GanError as error:
+            print(f"{' '.join(str(error).split())}", file=sys.stderr, flush=True)
+
+
+def _keep_now(session: Session) -> None:
+    """Save this moment, unless it is saved already or the run has failed."""
+    failed = session.stop is not None and session.stop.failed
+    if session.world.first and not failed and session.engine.step_number != session.saved:
+        _save_if_finite(session)
+
+
+def _look(session: Session, view: RunView) -> None:
+    """Show every observer the run and do what it asks for; a checkpoint comes last, after what belongs to its step."""
+    keep: Keep | None = None
+    view.events.clear()
+    for observer in session.observers:
+        for event in observer.on_step(view):
+            view.events.append(event)
+            if isinstance(event, Keep):
+                keep = event
+            else:
+                _answer(session, view, event)
+            if session.stop and session.stop.failed and not observer.everywhere:
+                return
+    failed = session.stop is not None and session.stop.failed
+    if keep is None or failed or not session.world.first:
+        return
+    if session.saved == view.step or _save_if_finite(session):
+        _prune(session.run, keep)
+
+
+def _answer(session: Session, view: RunView, event: Event) -> None:
+    run = session.run
+    if isinstance(event, Stop):
+        session.stop = event
+    elif not session.world.first:
+        return
+    elif isinstance(event, Row):
+        run.append(event.values)
+    elif isinstance(event, Picture):
+        save_png(run.samples / f"{event.name}.png", event.image)
+    elif isinstance(event, Film):
+        save_film(run.samples, event.name, event.seconds)
+    elif isinstance(event, Alarm):
+        run.append({"step": view.step, "alarm": event.name, "text": event.text})
+        _say(run, f"alarm at step {view.step}: {event.text}")
+    elif isinstance(event, Scored):
+        results.keep(run.path, event.result)
+
+
+def _save_if_finite(session: Session) -> bool:
+    """Write a checkpoint; where a weight is no longer a number, end the run instead: the last good one stays."""
+    engine = session.engine
+    if not all(bool(p.isfinite().all()) for p in engine.game.parameters()):
+        session.stop = diverged("a weight", engine.step_number)
+        return False
+    save(session)
+    return True
+
+
+def save(session: Session) -> Path:
+    """Write a checkpoint of this moment, and say so in run.json."""
+    path = _write(session)
+    session.run.update(step=session.engine.step_number)
+    return path
+
+
+def _write(session: Session) -> Path:
+    """Write a checkpoint of this moment, after all rows up to it."""
+    engine, run = session.engine, session.run
+    own = {"seconds": session.spent, "config": dict(session.config), "data": session.facts.plain()}
+    about = {"seen": engine.seen, "config": dict(session.config), **rundir.environment()}
+    run.settle()
+    observers = {type(observer).__name__: observer.state() for observer in session.observers}
+    path = checkpoint.save(run.checkpoints, engine.state() | own | {"observers": observers}, about)
+    run.drop_aside()
+    session.saved = engine.step_number
+    return path
+
+
+def _restore_observers(session: Session) -> None:
+    """Let every observer go on where it was, as far as the checkpoint remembers it. Raises RunError."""
+    for observer in session.observers:
+        own = session.remembered.get(type(observer).__name__)
+        if own:
+            try:
+                observer.restore(own)
+            except (KeyError, TypeError, ValueError, AttributeError):
+                words = f"the checkpoint remembers something else of {type(observer).__name__}"
+                raise RunError(f"resume={session.settings.resume}: {words}; leave it out of observers") from None
+
+
+def _prune(run: RunDir, rule: Keep) -> None:
+    """Delete checkpoints but for the first, the best and the newest."""
+    found = run.listing()
+    if rule.keep is None or len(found) <= rule.keep:
+        return
+    for step in sorted(set(found) - {min(found), run.best(rule.best)} - set(sorted(found)[-rule.keep :])):
+        checkpoint.delete(found[step])
+
+
+def fail(session: Session, error: BaseException) -> None:
+    """Write down why a run failed; where it was the disk, the way on is said too.
+
+    Raises RunError or RankError in its place.
+    """
+    run, step = session.run, session.engine.step_number
+    reason = " ".join((str(error) if isinstance(error, GanError) else f"{type(error).__name__}: {error}").split())
+    began = (run.path / "run.json").exists()
+    if began and session.world.first:
+        with contextlib.suppress(GanError):  # a full disk: the reason is said on the terminal all the same
+            run.update(status="failed", reason=reason, step=step)
+    if isinstance(error, RankError):
+        raise RankError(f"{error}; go on with: resume={run.path}") from None
+    disk = error if isinstance(error, OSError) else error.__cause__ if isinstance(error, RunError) else None
+    if isinstance(disk, OSError):
+        kept = max(run.listing(), default=None)
+        way = f"; step {kept} is saved: gan train resume={run.path} goes on from there" if began else ""
+        raise RunError(f"step {step}: {reason}{way}") from error
+
+
+def _close(session: Session) -> None:
+    """Say how the run ended, in run.json, in the log and to the person."""
+    run, step, steps, stop = session.run, session.engine.step_number, session.settings.steps, session.stop
+    if not session.world.first:
+        if stop is not None and stop.failed:
+            raise RunError(stop.reason)  # which rank 0 says
+        return
+    if stop is not None and stop.failed:
+        kept = max(run.listing().values())
+        raise RunError(f"{stop.reason}. The last good checkpoint is {kept}")
+    if step < steps:
+        reason = stop.reason if stop else f"{session.wanted[0] if session.wanted else 'an observer'} came in"
+        run.update(status="stopped", reason=reason, step=step)
+        _say(run, f"stopped at step {step} of {steps}: {reason}; go on with: gan train resume={run.path}")
+        return
+    run.update(status="finished", reason=None, step=step)
+    seconds = f" in {session.spent:.0f} s of training" if step else ""
+    _say(run, f"finished at step {step}{seconds}; look at {run.samples}, then try: gan sample run={run.path}")
+
+
+def _say(run: RunDir, text: str) -> None:
+    run.say(text)
+    with contextlib.suppress(OSError):  # the terminal has gone, or the disk that it is written to is full
+        print(text, file=sys.stderr, flush=True)
