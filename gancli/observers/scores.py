@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar
 
 import torch
 
+from gancli import ranks
 from gancli.assemble import DataFacts
 from gancli.build import make
 from gancli.config import compose
 from gancli.errors import CombinationError, ConfigError
+from gancli.metrics.evaluation import Evaluator
+from gancli.metrics.extractor import Extractor
+from gancli.metrics.images import from_sampler, from_source
+from gancli.metrics.metric import Metric
+from gancli.metrics.results import finished
+from gancli.metrics.run_metric import FeatureRunMetric, RunMetric
 from gancli.observers.observer import Event, Keep, Observer, Row, RunView, Scored
 from gancli.sampling import Sampler, settle
-
-if TYPE_CHECKING:
-    from gancli.metrics.evaluation import Evaluator
 
 
 class Scores(Observer):
@@ -51,21 +55,35 @@ class Scores(Observer):
         self._evaluator: Evaluator | None = None
         keys = [f"metrics=[{','.join(metrics)}]", f"extractor={extractor}", *options]
         keys += [f"extractor.weights='{weights}'"] if weights is not None else []
-        self._config = compose("eval", keys) if every is not None else {}
+        self._metrics: list[Metric] = []
+        self._extractor: Extractor | None = None
+        if every is not None:  # what is missing is said before anything is written
+            self._load(compose("eval", keys))
+
+    def _load(self, config: Mapping[str, Any]) -> None:
+        self._metrics = [make(node, f"metrics.{name}") for name, node in config["metrics"].items() if node]
+        for metric in self._metrics:
+            if isinstance(metric, (RunMetric, FeatureRunMetric)):
+                raise CombinationError(
+                    f"observers.scores.metrics: {metric.name} looks into a finished run; use gan eval"
+                )
+        if any(metric.needs_extractor() for metric in self._metrics):
+            with ranks.one_first():
+                self._extractor = make(config["extractor"], "extractor")
 
     def open(self, view: RunView) -> None:
-        """Load the extractor before the first step, so that what it lacks is said then."""
-        if self.every is not None and view.steps:
-            self._evaluator = self._prepared(view)
+        """Take the data that samples are compared with."""
+        if self.every is None or not view.steps:
+            return
+        source = view.engine.streams["real"].source
+        if self._extractor is not None:
+            self._extractor.to(view.engine.compute.device)
+        real = from_source(source, min(self.n, len(source)), 0)
+        self._evaluator = Evaluator(self._metrics, real, self._extractor, source)
 
     def on_step(self, view: RunView) -> Iterator[Event]:
         """A result, its row and a checkpoint, when they are due."""
-        if (
-            self._evaluator is None
-            or self.every is None
-            or not view.due(self.every)
-            or not (view.logs or view.step == 0)
-        ):
+        if self._evaluator is None or self.every is None or not view.due(self.every):
             return
         result = self.judged(view, self._evaluator)
         yield Scored(result)
@@ -75,33 +93,10 @@ class Scores(Observer):
     @torch.no_grad()
     def judged(self, view: RunView, evaluator: Evaluator) -> dict[str, Any]:
         """The result with its protocol, from copies: judging leaves no trace in the run."""
-        from gancli.metrics.images import from_sampler
-        from gancli.metrics.results import finished
-
         began = time.perf_counter()
         sampler = self._sampler(view)
         result = evaluator.judge(from_sampler(sampler, self.n, 0, bool(evaluator.by_label))).as_json()
         return finished(result, view.step, time.perf_counter() - began)
-
-    def _prepared(self, view: RunView) -> Evaluator:
-        from gancli.metrics.evaluation import Evaluator
-        from gancli.metrics.images import from_source
-        from gancli.metrics.metric import LabelMetric
-        from gancli.metrics.run_metric import RunMetric
-
-        source = view.engine.streams["real"].source
-        chosen = [make(node, f"metrics.{name}") for name, node in self._config["metrics"].items() if node]
-        for metric in chosen:
-            if isinstance(metric, RunMetric):
-                raise CombinationError(
-                    f"observers.scores.metrics: {metric.name} looks into a finished run; use gan eval"
-                )
-        extractor = None
-        if not all(isinstance(m, LabelMetric) for m in chosen):
-            extractor = make(self._config["extractor"], "extractor")
-            extractor.to(view.engine.compute.device)
-        real = from_source(source, min(self.n, len(source)), 0)
-        return Evaluator(chosen, real, extractor, source)
 
     def _sampler(self, view: RunView) -> Sampler:
         """The generator as `gan sample` would draw with it at this step."""

@@ -1,0 +1,69 @@
+"""Scores while training: what gan eval would say, and not a bit of the run changed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+
+from tests.conftest import TINY, Gan
+
+KEYS = ["dataset.size=[1,16,16]", "steps=4", "observers.metrics.every=1", "observers.checkpoints.every=100"]
+SCORED = ["observers.scores.every=2", "observers.scores.metrics=[swd]", "observers.scores.n=20"]
+SCORED += ["observers.checkpoints.best=swd", "observers.scores.standing_stats=3"]
+
+
+def state(run: str, step: int) -> dict[str, object]:
+    return torch.load(f"{run}/checkpoints/{step:08d}.pt", weights_only=True)  # type: ignore[no-any-return]
+
+
+def equal(a: object, b: object) -> bool:
+    if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(equal(a[k], b[k]) for k in a)
+    return a == b
+
+
+def test_every_observer_on_or_off_leaves_the_run_as_it_is(gan: Gan) -> None:
+    words = [w for w in TINY if not w.startswith("observers.")]
+    every = [f"observers.{name}.every=1" for name in ("grid", "checkpoints", "alarms", "metrics")]
+    both = "observers=spectra observers.spectra.every=1 observers.checkpoints.keep=null logger=tensorboard".split()
+    assert gan("train", *words, *KEYS[:2], *both, *SCORED, *every, "run_dir=watched").code == 0
+    assert gan("train", *words, *KEYS[:2], "observers=none", "run_dir=alone").code == 0
+    watched, alone = state("watched", 4), state("alone", 4)
+    for part in ("game", "ema", "optimizers", "positions"):
+        assert equal(watched[part], alone[part]), part
+    assert len(list(Path("watched/eval").glob("*.json"))) == 3
+
+
+def test_a_score_is_what_eval_says_of_its_checkpoint(gan: Gan) -> None:
+    assert gan("train", *TINY, *KEYS, *SCORED, "run_dir=r").code == 0
+    assert sorted(p.stem for p in Path("r/checkpoints").glob("*.pt")) == ["00000000", "00000002", "00000004"]
+    scored = {json.loads(p.read_text())["step"]: json.loads(p.read_text()) for p in Path("r/eval").glob("*.json")}
+    assert scored.keys() == {0, 2, 4}
+    rows = [json.loads(line) for line in Path("r/metrics.jsonl").read_text().splitlines()]
+    assert {row["step"]: row["swd"] for row in rows if "swd" in row} == {s: r["swd"] for s, r in scored.items()}
+    words = ["metrics=[swd]", "n=20", "standing_stats=3", "device=cpu"]
+    assert gan("eval", "run=r", "checkpoint=2", *words, "run_dir=e").code == 0
+    found = json.loads(Path("e/results.json").read_text())
+    assert found["swd"] == scored[2]["swd"]
+    assert found["protocol"]["fake"] == scored[2]["protocol"]["fake"]
+    answer = gan("sample", "run=r", "checkpoint=best", "n=4", "run_dir=s")
+    best = min(scored, key=lambda step: (scored[step]["swd"], step))
+    assert answer.code == 0
+    assert f"at step {best:,}" in answer.out
+
+
+def test_what_cannot_be_scored_is_said_before_anything_is_written(gan: Gan) -> None:
+    for words, remedy in (
+        (["observers.scores.metrics=[fdi]"], "did you mean fid?"),
+        (["observers.scores.metrics=[modes]"], "use gan eval"),
+        (["observers.scores.weights=nowhere.pth"], "nowhere.pth"),
+        (["observers.scores.n=1"], "n at least 2"),
+    ):
+        answer = gan("train", *TINY, "steps=2", "observers.scores.every=1", *words, "run_dir=r")
+        assert (answer.code, answer.err.count("\n")) == (2, 1), answer.err
+        assert remedy in answer.err
+        assert not Path("r").exists()
