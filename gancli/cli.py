@@ -1,4 +1,4 @@
-"""The command line: takes the verb, checks the whole configuration, then lets Hydra run it.
+"""The command line: takes the verb, composes and checks the whole configuration by Hydra, then runs it.
 
 Exit codes: 0 done, 2 a GanError (one line that says what to type instead), 1 an error nobody foresaw, 130 interrupted.
 """
@@ -108,7 +108,7 @@ def _dispatch(words: list[str]) -> int:
 
 
 def _run(verb: str, words: list[str]) -> int:
-    """Compose and check every job first, so that a wrong word writes nothing; then hand over to Hydra."""
+    """Compose and check every job first, so that a wrong word writes nothing; then run them one after the other."""
     from gancli.config import compose, expand, quote
 
     flags, overrides, folders = split(words)
@@ -132,12 +132,15 @@ def _run(verb: str, words: list[str]) -> int:
     package = flags[flags.index("--package") + 1] if "--package" in flags[:-1] else "_global_"
     if package != "_global_" and package.split(".")[0] not in configs[0]:
         raise ConfigError(f"--package {package}: {suggestion(package, configs[0])}")
-    if not shown:
-        for config in configs:
-            check(verb, config)
-    task = _Task(_verb(verb), folders)
-    _hydra(verb, flags, overrides, folders, task)
-    task.report()
+    if shown:
+        _show(verb, flags, overrides, folders)
+        return 0
+    for config in configs:
+        check(verb, config)
+    jobs_done = _Jobs(_verb(verb), folders)
+    for config, typed in zip(configs, jobs, strict=True):
+        jobs_done.run(config, typed)
+    jobs_done.report()
     return 0
 
 
@@ -222,38 +225,31 @@ def _verb(verb: str) -> Callable[[dict[str, Any], Sequence[str]], Path]:
     return run
 
 
-class _Task:
-    """What Hydra calls for every job; it keeps errors for the end, since Hydra would print a traceback."""
+class _Jobs:
+    """Runs jobs and keeps their errors for the end, so that one that fails does not keep the others from running."""
 
-    def __init__(self, run: Callable[[dict[str, Any], Sequence[str]], Path], folders: Sequence[Path]):
-        self.run = run
+    def __init__(self, verb: Callable[[dict[str, Any], Sequence[str]], Path], folders: Sequence[Path]):
+        self.verb = verb
         self.places = [f"--config-dir={folder.resolve()}" for folder in folders]
-        self.jobs = 0
+        self.count = 0
         self.failed: list[tuple[list[str], GanError]] = []
         self.stop: BaseException | None = None
 
-    def __call__(self, config: Any) -> None:
-        """One job: the composed configuration as plain values, and the overrides that made it, as they were typed."""
-        from hydra.core.hydra_config import HydraConfig
-        from omegaconf import OmegaConf
-
+    def run(self, config: dict[str, Any], typed: list[str]) -> None:
+        """One job: its composed configuration as plain values, and the overrides that made it, as they were typed."""
         from gancli.device import settings_kept
 
-        self.jobs += 1
         if self.stop is not None:
             return
-        plain = OmegaConf.to_container(config, resolve=True)
-        typed = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
-        assert isinstance(plain, dict)
-        assert isinstance(typed, list)
+        self.count += 1
         try:
             with settings_kept():
-                ranks.join(plain.get("device") or {})
-                self.run({str(k): v for k, v in plain.items()}, [*self.places, *map(str, typed)])
+                ranks.join(config.get("device") or {})
+                self.verb(config, [*self.places, *typed])
         except (Interrupted, KeyboardInterrupt) as stop:
             self.stop = stop
         except GanError as error:
-            self.failed.append(([str(o) for o in typed], error))
+            self.failed.append((typed, error))
         except Exception as error:
             self.stop = error
 
@@ -261,29 +257,30 @@ class _Task:
         """Raise what is to be said at the end: why it was stopped, the one job's error, or which jobs failed."""
         if self.stop is not None:
             raise self.stop
-        if self.failed and self.jobs == 1:
+        if self.failed and self.count == 1:
             raise self.failed[0][1]
         if self.failed:
             each = "; ".join(f"[{' '.join(typed)}] {error}" for typed, error in self.failed)
-            raise GanError(f"{len(self.failed)} of {self.jobs} jobs failed: {each}")
+            raise GanError(f"{len(self.failed)} of {self.count} jobs failed: {each}")
 
 
-def _hydra(verb: str, flags: list[str], overrides: list[str], folders: list[Path], task: _Task) -> None:
+def _show(verb: str, flags: list[str], overrides: list[str], folders: list[Path]) -> None:
+    """--cfg and --info, which are Hydra's own."""
     import hydra
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
     from gancli.config import conf_dir, first_line, search_path
 
-    def job(config: Any) -> None:  # Hydra asks for a function
-        task(config)
+    def nothing(config: Any) -> None:  # Hydra asks for a function
+        raise AssertionError("Hydra was asked to show, not to run")
 
     before = sys.argv
     sys.argv = ["gan", *flags, *search_path(folders), *overrides]
     full = os.environ.get("HYDRA_FULL_ERROR")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises its errors then, instead of printing them over many lines
     try:
-        hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=verb)(job)()
+        hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=verb)(nothing)()
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(f"{first_line(error)}; gan {verb} --help lists keys and flags") from None
     except SystemExit as end:

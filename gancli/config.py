@@ -19,10 +19,6 @@ TEXTS = frozenset(
 )
 
 
-# Of Hydra's own keys, those that say how a sweep runs.
-HYDRAS_OWN = ("hydra/launcher", "hydra/sweeper", "hydra.launcher.", "hydra.sweeper.", "hydra.sweep.")
-
-
 def conf_dir() -> Path:
     """Where the configuration lives: inside an installed package, or beside it in a checkout."""
     package = Path(__file__).resolve().parent
@@ -181,10 +177,10 @@ def _refuse_lists(verb: str, overrides: Sequence[str], folders: Sequence[Path]) 
     single = set(groups(verb, folders)) - {"penalty", "metrics"}
     for parsed in OverridesParser.create().parse_overrides(list(overrides)):
         key = parsed.key_or_group
-        if key.split(".")[0].split("/")[0] == "hydra" and not key.startswith(HYDRAS_OWN):
+        if key.split(".")[0].split("/")[0] == "hydra":
             raise ConfigError(
-                f"{parsed.input_line}: run directories and logs are not Hydra's here (run_dir= sets one); of its keys"
-                f" there are {', '.join(HYDRAS_OWN)}"
+                f"{parsed.input_line}: Hydra composes here and runs nothing: run_dir= says where to write,"
+                " launcher= and search= how a sweep of gan train runs"
             )
         if parsed.key_or_group in single and not parsed.is_sweep_override() and isinstance(parsed.value(), list):
             raise ConfigError(

@@ -239,3 +239,16 @@ def trained_run(trained: Path, tmp_path: Path) -> Path:
     import shutil
 
     return Path(shutil.copytree(trained, tmp_path / "run"))
+
+
+@pytest.mark.slow
+def test_scores_while_training_are_shared_out(gan: Gan, tmp_path: Path, weights_file: Path) -> None:
+    keys = [*TINY, "steps=2", "observers.scores.every=2", "observers.scores.metrics=[kid]", "observers.scores.n=40"]
+    keys.append(f"observers.scores.weights={weights_file}")
+    job = start("train", *keys, "run_dir=two", cwd=tmp_path)
+    assert gan("train", *keys, "run_dir=one").code == 0
+    assert job.wait(timeout=300) == 0, (tmp_path / "said").read_text()
+    one, two = (sorted((tmp_path / name / "eval").glob("*.json")) for name in ("one", "two"))
+    assert len(one) == len(two) == 2
+    for ours, theirs in zip(one, two, strict=True):
+        assert json.loads(theirs.read_text())["kid"] == pytest.approx(json.loads(ours.read_text())["kid"], rel=1e-6)

@@ -29,7 +29,7 @@ def equal(a: object, b: object) -> bool:
 def test_every_observer_on_or_off_leaves_the_run_as_it_is(gan: Gan) -> None:
     words = [w for w in TINY if not w.startswith("observers.")]
     every = [f"observers.{name}.every=1" for name in ("grid", "checkpoints", "alarms", "metrics")]
-    both = "observers=spectra observers.spectra.every=1 observers.checkpoints.keep=null logger=tensorboard".split()
+    both = ["observers=spectra", "observers.spectra.every=1", "observers.checkpoints.keep=null", "logger=tensorboard"]
     assert gan("train", *words, *KEYS[:2], *both, *SCORED, *every, "run_dir=watched").code == 0
     assert gan("train", *words, *KEYS[:2], "observers=none", "run_dir=alone").code == 0
     watched, alone = state("watched", 4), state("alone", 4)
