@@ -256,7 +256,8 @@ def _missing_key(verb: str, config: Any, path: str, extra: set[str]) -> str | No
         names = {str(k) for k in node} if hasattr(node, "keys") else set()
         if part not in names:
             here = f"{walked}." if walked else ""
-            near = nearest(part, names | (extra if not walked else set())) or _leaf(config, part)
+            # The very word, wherever it stands, before one that is like it.
+            near = _leaf(config, part) or nearest(part, names | (extra if not walked else set()))
             meant = f"did you mean {here if near in names else ''}{near}?" if near else f"{verb} has no such key"
             place = (
                 f"{walked} has {', '.join(sorted(names)) or 'no keys'}"

@@ -41,7 +41,7 @@ def test_gradients_do_not_depend_on_the_split(penalty: str, micro_batch: int) ->
 
 def test_logs_do_not_depend_on_the_split() -> None:
     logs = [tiny.engine(dtype=torch.float64, micro_batch=m).step() for m in (None, 3)]
-    assert set(logs[0]) == {"loss_D", "D_real", "D_fake", "loss_G"}
+    assert set(logs[0]) == {"loss_D", "D_real", "D_fake", "loss_G", "grad_norm_D", "grad_norm_G"}
     for name in logs[0]:
         torch.testing.assert_close(logs[0][name], logs[1][name], rtol=1e-6, atol=1e-12)
 

@@ -68,7 +68,7 @@ WRONG = [
     ("train optimizer.G.betas=[a,b]", "expected 2 numbers"),
     ("train +optimizer.G.fused=true +optimizer.G.foreach=true", "optimizer.G"),
     ("train max_time=nan", "max_time"),
-    ("train observers.checkpoints.best=fdi", "did you mean fid?"),
+    ("train observers.checkpoints.best=kidd", "did you mean kid?"),
     ("train resume={run}/samples/00000006.png steps=9", "init="),
     ("sample run={run} format=onnx n=3", "leave n out"),
     ("sample run={run} format=safetensors truncation=0.5", "leave truncation out"),
