@@ -26,8 +26,8 @@ STYLE = """
 body { background: #f4f5f8; color: #1b1f27; }
 .q-card { box-shadow: none; border: 1px solid #e2e5ec; border-radius: 10px; }
 .pixels img { image-rendering: pixelated; border-radius: 4px; }
+.head { background: white; border-bottom: 1px solid #e2e5ec; }
 .soft { color: #667085; font-size: 13px; }
-.name { font-size: 15px; font-weight: 600; }
 """
 
 
@@ -45,7 +45,7 @@ def application(desk: Desk, first: Wish, folder: Path, local: bool) -> FastAPI:
         Page(desk, first, folder).build()
 
     title = f"Latents of {desk.sampler.name}"
-    ui.run_with(app, root=root, title=title, favicon="🎲", show_welcome_message=False)
+    ui.run_with(app, root=root, title=title, favicon="🎲", binding_refresh_interval=None, show_welcome_message=False)
     return app
 
 
@@ -64,12 +64,13 @@ class Page:
     def build(self) -> None:
         """Lay the page out, and draw what it begins with."""
         ui.add_css(STYLE)
+        ui.colors(primary=BLUE)
         ui.query(".nicegui-content").classes("p-0 gap-0")
         ui.context.client.on_delete(self._leave)
-        with ui.row().classes("w-full items-baseline gap-x-4 gap-y-0 px-6 py-4 bg-white border-b"):
+        with ui.row().classes("w-full items-baseline gap-x-4 gap-y-0 px-6 py-4 head"):
             ui.label(f"Latents of {self.desk.sampler.name}").classes("text-xl font-semibold")
             ui.label(" · ".join(facts(self.desk.sampler))).classes("soft").props("data-show=facts")
-        with ui.row().classes("w-full no-wrap items-start gap-5 p-6").style("max-width: 1240px"):
+        with ui.row().classes("w-full no-wrap items-start gap-5 p-6 mx-auto").style("max-width: 1280px"):
             with ui.column().classes("gap-5 shrink-0").style("width: 290px"):
                 self._controls()
                 self._downloads()
@@ -99,7 +100,6 @@ class Page:
             widest = max(2.5, first.truncation or 0)
             self.threshold = ui.slider(min=0.05, max=widest, step=0.05, value=first.truncation or 1.0)
             self.threshold.on_value_change(self._other_cut).props("data-ask=truncation").classes("px-2")
-            self.threshold.bind_enabled_from(self.cut, "value")
             self._say_cut()
 
     def _downloads(self) -> None:
@@ -110,14 +110,17 @@ class Page:
             self.zip = ui.button("PNG files in a zip", icon="folder_zip", on_click=self._download_zip)
             self.zip.classes("w-full").props("unelevated no-caps data-ask=zip")
             self.progress = ui.linear_progress(0, show_value=False).classes("w-full").props("instant-feedback")
-            self.progress.bind_value_from(self, "share").bind_visibility_from(self, "share")
+            self.progress.set_visibility(False)
+            self.watch = ui.timer(0.3, lambda: self.progress.set_value(self.share), active=False)
             save = ui.button("This sheet as a PNG", icon="image", on_click=self._download_sheet)
             save.classes("w-full").props("outline no-caps data-ask=png")
 
     def _sheet(self) -> None:
         with _card("Sheet"):
             self.picture = ui.interactive_image(on_mouse=self._pick, events=["click"], sanitize=False)
-            self.picture.classes("pixels cursor-pointer").style("width: min(100%, 640px)").props("data-show=sheet")
+            self.picture.classes("pixels cursor-pointer self-center").style("width: min(100%, 720px)").props(
+                "data-show=sheet"
+            )
             ui.label("A click on an image starts the path below there, a click with Shift ends it.").classes("soft")
             with ui.row().classes("w-full no-wrap items-center gap-2"):
                 self.command = ui.label().classes("font-mono text-xs grow bg-gray-100 rounded px-3 py-2")
@@ -171,6 +174,7 @@ class Page:
 
     def _say_cut(self) -> None:
         cut = self._truncation()
+        self.threshold.set_enabled(cut is not None)
         self.shown_cut.text = "off" if cut is None else f"± {cut:.2f}"
 
     async def _other_cut(self) -> None:
@@ -243,8 +247,7 @@ class Page:
         await self.rewalk()
 
     async def _download_zip(self) -> None:
-        self.zip.props("loading")
-        self.share = 0.01
+        self._busy(True)
         with _told():
             wish = self._wish(_whole(self.count))
             for old in self.folder.iterdir():
@@ -252,8 +255,15 @@ class Page:
             target = self.folder / f"{self.desk.sampler.name}-seed{wish.seed}.zip"
             await run.io_bound(self.desk.archive, wish, target, lambda drawn: self._advance(drawn / wish.size))
             ui.download.file(target)
+        self._busy(False)
+
+    def _busy(self, busy: bool) -> None:
+        """Show the archive's progress meanwhile, and take no second order."""
         self.share = 0.0
-        self.zip.props(remove="loading")
+        self.progress.value = 0.0
+        self.progress.set_visibility(busy)
+        self.watch.active = busy
+        self.zip.props("loading") if busy else self.zip.props(remove="loading")
 
     def _advance(self, share: float) -> None:
         """Called between chunks. Raises Interrupted where nobody waits for the archive any more."""
