@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import http.client
 import io
 import os
@@ -12,7 +13,7 @@ import sys
 import time
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ PATIENCE = 120  # seconds that a crowded machine may take
 
 @contextmanager
 def served(run: Path, place: Path, *words: str) -> Iterator[tuple[subprocess.Popen[str], int, str]]:
-    """`gan sample serve=true` in a process of its own: the process, its port and the first line it says."""
+    """`gan sample serve=true` in a process of its own: the process, its port and what it says of it."""
     command = [sys.executable, "-m", "gancli", "sample", f"run={run}", "serve=true", "open=false", "device=cpu", *words]
     paths = [str(Path(gancli.__file__).parent.parent), os.environ.get("PYTHONPATH", "")]
     process = subprocess.Popen(
@@ -41,13 +42,16 @@ def served(run: Path, place: Path, *words: str) -> Iterator[tuple[subprocess.Pop
     )
     try:
         assert process.stdout is not None
-        line = process.stdout.readline()
-        found = ADDRESS.search(line)
-        assert found, (line, process.communicate())
-        yield process, int(found[1]), line
+        said = ""
+        while not (found := ADDRESS.search(said)):
+            line = process.stdout.readline()
+            assert line, (said, process.communicate())
+            said += line
+        yield process, int(found[1]), said
     finally:
-        process.kill()
-        process.communicate()
+        if process.poll() is None:
+            process.kill()
+            process.communicate()
 
 
 def listening(port: int) -> list[str]:
@@ -69,8 +73,6 @@ def until(wanted: Callable[[], Any]) -> Any:
 
 def shown(driver: Any, name: str) -> bytes:
     """The PNG that a picture of the page shows, once the browser has drawn it."""
-    import base64
-
     script = """const i = document.querySelector(`[data-show="${arguments[0]}"] img`);
         return i && i.complete && i.naturalWidth > 0 ? i.src : ''"""
     source: str = until(lambda: driver.execute_script(script, name))
@@ -120,8 +122,8 @@ def test_the_latent_page_in_a_browser(labelled: Path, tmp_path: Path) -> None:
     desk = Desk(gancli.load(str(labelled)))
     files = tmp_path / "files"
     files.mkdir()
-    with served(labelled, tmp_path, "port=0", "n=12") as (process, port, line), chromium() as driver:
-        assert line.startswith(f"latents of {labelled.name} at step 4: http://127.0.0.1:{port}/")
+    with served(labelled, tmp_path, "port=0", "n=12") as (process, port, said), chromium() as driver:
+        assert said.startswith(f"latents of {labelled.name} at step 4: http://127.0.0.1:{port}/")
         assert listening(port) == ["0100007F"]
         driver.execute_cdp_cmd(
             "Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(files), "eventsEnabled": True}
@@ -139,12 +141,12 @@ def test_the_latent_page_in_a_browser(labelled: Path, tmp_path: Path) -> None:
         becomes(driver, "between", frames[FRAMES // 2])
         becomes(driver, "end", frames[-1])
 
-        slider = driver.find_element("css selector", '[data-ask="t"]')
+        slider = driver.find_element("css selector", '[data-ask="t"] [tabindex="0"]')
         slider.send_keys(Keys.ARROW_RIGHT)
         becomes(driver, "between", frames[FRAMES // 2 + 1])
-        slider.send_keys(Keys.HOME)
-        becomes(driver, "between", frames[0])
-        assert driver.find_element("css selector", '[data-show="t"]').text == "t = 0.00"
+        slider.send_keys(Keys.ARROW_LEFT * 5)
+        becomes(driver, "between", frames[FRAMES // 2 - 4])
+        assert driver.find_element("css selector", '[data-show="t"]').text == "t = 0.30"
 
         driver.execute_script("arguments[0].click()", control(driver, "next"))
         becomes(driver, "sheet", desk.sheet(Wish(1, 12)).png)
@@ -195,7 +197,8 @@ def test_a_page_for_others_says_so_and_a_local_one_answers_to_local_names(labell
     def status(port: int, name: str) -> int:
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
         connection.request("GET", "/", headers={"Host": name})
-        return connection.getresponse().status
+        with closing(connection):
+            return connection.getresponse().status
 
     with served(labelled, tmp_path) as (process, port, _):
         assert status(port, f"127.0.0.1:{port}") == status(port, f"localhost:{port}") == 200
@@ -203,10 +206,10 @@ def test_a_page_for_others_says_so_and_a_local_one_answers_to_local_names(labell
         process.send_signal(signal.SIGTERM)
         out, err = process.communicate(timeout=PATIENCE)
         assert (process.returncode, out, err) == (0, "", "")
-    with served(labelled, tmp_path, "host=0.0.0.0") as (process, port, _):
+    with served(labelled, tmp_path, "host=0.0.0.0") as (process, port, said):
+        assert said.startswith("note: 0.0.0.0 is not this machine alone: all who reach it can draw\n")
         assert listening(port) == ["00000000"]
         assert status(port, f"elsewhere.example:{port}") == 200
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=PATIENCE)
-        note = "note: 0.0.0.0 is not this machine alone: all who reach it can draw\n"
-        assert (process.returncode, out, err) == (0, note, "")
+        assert (process.returncode, out, err) == (0, "", "")

@@ -8,6 +8,7 @@ import signal
 import socket
 import sys
 import tempfile
+import warnings
 import webbrowser
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,13 +35,16 @@ def serve(desk: Desk, first: Wish, listener: socket.socket, show: bool) -> None:
     from gancli.serve import page
 
     local, where = address.loopback(listener), address.url(listener)
-    print(f"latents of {desk.sampler.run.name} at step {desk.sampler.step:,}: {where} (Ctrl-C ends it)", flush=True)
     if not local:
         print(f"note: {listener.getsockname()[0]} is not this machine alone: all who reach it can draw", flush=True)
+    print(f"latents of {desk.sampler.run.name} at step {desk.sampler.step:,}: {where} (Ctrl-C ends it)", flush=True)
     if show and screen():
         webbrowser.open(where)
-    with tempfile.TemporaryDirectory(prefix="gan-page-", ignore_cleanup_errors=True) as folder, _quiet_signals():
-        app = page.application(desk, first, Path(folder), local)
+    folder = tempfile.TemporaryDirectory(prefix="gan-page-", ignore_cleanup_errors=True)
+    with folder as place, _quiet_signals(), warnings.catch_warnings():
+        app = page.application(desk, first, Path(place), local)
+        # NiceGUI looks at every object there is, and one of torch's complains of being looked at.
+        warnings.filterwarnings("ignore", "`torch.distributed.reduce_op`", FutureWarning)
         keys: dict[str, Any] = {"access_log": False, "timeout_graceful_shutdown": PATIENCE}
         try:
             uvicorn.Server(uvicorn.Config(app, log_level="critical", **keys)).run(sockets=[listener])
