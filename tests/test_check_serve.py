@@ -95,7 +95,7 @@ def type_in(driver: Any, name: str, text: str) -> None:
     field = control(driver, name)
     field = field if field.tag_name == "input" else field.find_element("css selector", "input")
     field.send_keys(Keys.CONTROL, "a")
-    field.send_keys(text)
+    field.send_keys(text, Keys.TAB)
 
 
 def choose(driver: Any, name: str, words: str) -> None:
