@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from gancli.files import whole_file
 
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 INK, DATA, PAPER = (200, 30, 60), (165, 175, 190), (255, 255, 255)
+MANY, ROW = 64, 8  # images of a sheet, and of a class's row in it, where no number is given
 
 
 def to_pixels(image: Tensor) -> Pixels:
@@ -79,12 +81,26 @@ def columns_for(n: int) -> int:
     return max(1, round(math.sqrt(n) + 0.24))
 
 
-def save_png(path: Path, pixels: Pixels) -> None:
-    """Write one PNG, whole."""
+def grid(images: Tensor, names: Sequence[str] = ()) -> Pixels:
+    """A near-square sheet of images [n, C, H, W] uint8; with names, as many rows, each with its name beside it."""
+    if not names:
+        return sheet(images, columns_for(len(images)))
+    return with_names(sheet(images, len(images) // len(names)), names)
+
+
+def png(pixels: Pixels) -> bytes:
+    """The bytes of one PNG."""
     from PIL import Image
 
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
+
+
+def save_png(path: Path, pixels: Pixels) -> None:
+    """Write one PNG, whole."""
     with whole_file(path) as file:
-        Image.fromarray(pixels).save(file, "PNG")
+        file.write(png(pixels))
 
 
 def save_gif(path: Path, frames: Sequence[Pixels], seconds: float) -> None:

@@ -181,6 +181,14 @@ class Sampler:
             return None
         return torch.cat([Rng(s, "label", k, total=1).integers("y", self.game.classes) for s, k in seeds])
 
+    def rows(
+        self, pairs: Sequence[tuple[int, int]], classes: Sequence[int]
+    ) -> tuple[list[tuple[int, int]], Tensor | None]:
+        """The pairs once a class, and the labels: the same latents in each; without classes, labels drawn evenly."""
+        if not classes:
+            return list(pairs), self.labels(pairs)
+        return list(pairs) * len(classes), torch.tensor(classes).repeat_interleave(len(pairs))
+
     def protocol(self) -> dict[str, Any]:
         """What the samples depend on, as plain values."""
         return {"run": str(self.run), "step": self.step, "truncation": self.truncation, **self.about}

@@ -82,11 +82,17 @@ class SampleSettings(DrawSettings):
     attention: bool
     points: list[list[float]] | None
     format: Literal["grid", "png", "npz", "safetensors", "onnx"]
+    serve: bool
+    host: str
+    port: int
+    open: bool
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_truncation(self.truncation)
         at_least(1, n=self.n)
+        if not 0 <= self.port <= 65535:
+            raise ConfigError(f"port={self.port}: a port is a number up to 65535; 0 takes any free one")
 
 
 @dataclass(frozen=True, kw_only=True)

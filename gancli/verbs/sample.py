@@ -1,4 +1,4 @@
-"""`gan sample`: images of a trained generator as a grid, as files, or as one array; and figures of its latents."""
+"""`gan sample`: images of a trained generator as a grid, as files, as an array or in a page; figures of its latents."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from gancli import export, pictures
@@ -24,7 +23,7 @@ from gancli.verbs.drawing import directory, images_only, sampler
 from gancli.verbs.lists import class_list, seed_list
 
 EXPORTS = ("safetensors", "onnx")  # formats that are no images but the generator itself
-MANY, ROW, FEW = 64, 8, 6  # images where n is not given: in all, a class, and of an attention sheet
+FEW = 6  # images of an attention sheet, where n is not given
 
 
 def run(config: Mapping[str, Any], overrides: Sequence[str]) -> Path:
@@ -34,6 +33,8 @@ def run(config: Mapping[str, Any], overrides: Sequence[str]) -> Path:
     _refuse(settings)
     if settings.format in EXPORTS:
         return _export(settings)
+    if settings.serve:
+        return _serve(settings)
     found = sampler(settings, settings.truncation)
     if settings.arithmetic is not None:
         return _arithmetic(settings, found)
@@ -63,6 +64,10 @@ def run(config: Mapping[str, Any], overrides: Sequence[str]) -> Path:
 
 def _refuse(settings: SampleSettings) -> None:
     """Raise ConfigError for keys that exclude each other."""
+    if settings.serve:
+        _refuse_page(settings)
+    elif (settings.host, settings.port, settings.open) != ("127.0.0.1", 0, True):
+        raise ConfigError("host=, port= and open= are the page's: add serve=true, or leave them out")
     if settings.attention and settings.arithmetic is not None:
         raise ConfigError("attention=true and arithmetic= are two figures: draw one at a time")
     if settings.points is not None and not settings.attention:
@@ -94,16 +99,42 @@ def _export(settings: SampleSettings) -> Path:
     return folder
 
 
+def _refuse_page(settings: SampleSettings) -> None:
+    """Raise ConfigError for keys that a page has no use for."""
+    if settings.format != "grid":
+        raise ConfigError(f"format={settings.format}: with serve=true the page downloads files; leave format out")
+    if settings.run_dir is not None:
+        raise ConfigError(f"run_dir={settings.run_dir}: serve=true writes nothing; leave run_dir out")
+    for name in ("seeds", "arithmetic", "attention", "points"):
+        if getattr(settings, name):
+            raise ConfigError(f"{name}= and serve=true: the page draws from one seed; leave one of them out")
+
+
+def _serve(settings: SampleSettings) -> Path:
+    """Open the page and keep it open until a person ends it; nothing is written."""
+    from gancli.serve import address, server
+    from gancli.serve.desk import Desk, Wish
+
+    if World.of_group().size > 1:
+        raise ConfigError("serve=true opens one page: start it without torchrun")
+    server.need_library()
+    with address.bound(settings.host, settings.port) as listener:
+        found = sampler(settings, settings.truncation)
+        images_only(found, "sample serve=true")
+        wanted = tuple(class_list(settings.classes, found))
+        n = settings.n or (pictures.ROW if len(wanted) > 1 else pictures.MANY)
+        desk = Desk(found)
+        server.serve(desk, desk.checked(Wish(settings.seed, n, settings.truncation, wanted)), listener, settings.open)
+    return Path()
+
+
 def _plan(
     settings: SampleSettings, found: Sampler, seeds: Sequence[int]
 ) -> tuple[list[tuple[int, int]], Tensor | None]:
     """(seed, number) of every image, and its class where there are classes: the same latents for every class."""
     wanted = class_list(settings.classes, found)
-    n = settings.n or (FEW if settings.attention else ROW if wanted else MANY)
-    pairs = [(s, 0) for s in seeds] or [(settings.seed, k) for k in range(n)]
-    if not wanted:
-        return pairs, found.labels(pairs)
-    return pairs * len(wanted), torch.tensor(wanted).repeat_interleave(len(pairs))
+    n = settings.n or (FEW if settings.attention else pictures.ROW if wanted else pictures.MANY)
+    return found.rows([(s, 0) for s in seeds] or [(settings.seed, k) for k in range(n)], wanted)
 
 
 def _about(
@@ -119,11 +150,8 @@ def _about(
 
 def _grid(settings: SampleSettings, found: Sampler, images: Tensor, labels: Tensor | None) -> pictures.Pixels:
     """A near-square sheet; with classes= a row each, its name beside it."""
-    if settings.classes is None or labels is None:
-        return pictures.sheet(images, pictures.columns_for(len(images)))
-    rows = list(dict.fromkeys(labels.tolist()))
-    page = pictures.sheet(images, len(images) // len(rows))
-    return pictures.with_names(page, [found.classes[row] for row in rows])
+    rows = [] if settings.classes is None or labels is None else list(dict.fromkeys(labels.tolist()))
+    return pictures.grid(images, [found.classes[row] for row in rows])
 
 
 def _write_files(

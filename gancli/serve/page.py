@@ -1,0 +1,323 @@
+"""The page itself, on NiceGUI: it serves its scripts and fonts itself, so that it works without a network."""
+
+from __future__ import annotations
+
+import base64
+import shutil
+import tempfile
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from fastapi import FastAPI
+from nicegui import run, ui
+from nicegui.events import MouseEventArguments
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+from gancli import pictures
+from gancli.errors import GanError, Interrupted
+from gancli.serve.desk import FRAMES, GAP, MOST, MOST_FILES, Desk, Sheet, Walk, Wish, facts
+from gancli.serve.latest import Latest
+
+BLUE, AMBER = "#2563eb", "#d97706"  # of a path's start and end
+EVENLY, EVERY = -1, -2  # choices beside the classes
+LARGEST = 2**31 - 1  # seed that the fields take
+STYLE = """
+body { background: #f4f5f8; color: #1b1f27; }
+.q-card { box-shadow: none; border: 1px solid #e2e5ec; border-radius: 10px; }
+.pixels img { image-rendering: pixelated; border-radius: 4px; }
+.head { background: white; border-bottom: 1px solid #e2e5ec; }
+.soft { color: #667085; font-size: 13px; }
+"""
+
+
+def application(desk: Desk, first: Wish, folder: Path, local: bool) -> FastAPI:
+    """The page as an application for a server; downloads wait in the folder.
+
+    local: refuse what was not addressed to this machine. A site elsewhere whose name is made to mean 127.0.0.1 could
+    otherwise read the page in a visitor's browser.
+    """
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    if local:
+        app.add_middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost", "[::1]"], www_redirect=False)
+
+    def root() -> None:
+        Page(desk, first, folder).build()
+
+    title = f"Latents of {desk.sampler.name}"
+    ui.run_with(app, root=root, title=title, favicon="🎲", binding_refresh_interval=None, show_welcome_message=False)
+    return app
+
+
+class Page:
+    """One visitor's page: the controls, and what they ask of the desk."""
+
+    def __init__(self, desk: Desk, first: Wish, folder: Path):
+        self.desk, self.first = desk, first
+        self.sheet: Sheet | None = None
+        self.frames: list[bytes] = []
+        self.share = 0.0  # of an archive that is drawn
+        self.redraw, self.rewalk = Latest(self._draw_sheet), Latest(self._draw_walk)
+        self.folder = Path(tempfile.mkdtemp(dir=folder))
+        self.left = False
+
+    def build(self) -> None:
+        """Lay the page out, and draw what it begins with."""
+        ui.add_css(STYLE)
+        ui.colors(primary=BLUE)
+        ui.query(".nicegui-content").classes("p-0 gap-0")
+        ui.context.client.on_delete(self._leave)
+        with ui.row().classes("w-full items-baseline gap-x-4 gap-y-0 px-6 py-4 head"):
+            ui.label(f"Latents of {self.desk.sampler.name}").classes("text-xl font-semibold")
+            ui.label(" · ".join(facts(self.desk.sampler))).classes("soft").props("data-show=facts")
+        with ui.row().classes("w-full no-wrap items-start gap-5 p-6 mx-auto").style("max-width: 1280px"):
+            with ui.column().classes("gap-5 shrink-0").style("width: 290px"):
+                self._controls()
+                self._downloads()
+            with ui.column().classes("gap-5 grow").style("min-width: 0"):
+                self._sheet()
+                self._path()
+        ui.timer(0, self.redraw, once=True)
+        ui.timer(0, self.rewalk, once=True)
+
+    def _controls(self) -> None:
+        first = self.first
+        with _card("Samples"):
+            with ui.row().classes("w-full no-wrap items-center gap-2"):
+                self.seed = _number("Seed", first.seed, 0, LARGEST, "seed", self.redraw).classes("grow")
+                ui.button("next", on_click=self._next_seed).props("outline no-caps data-ask=next")
+            self.n = _number("Images", first.n, 1, MOST, "n", self.redraw).classes("w-full")
+            several = len(first.classes) > 1
+            self.rows = first.classes if several else tuple(range(len(self.desk.classes)))
+            chosen = EVERY if several else next(iter(first.classes), EVENLY)
+            self.classes = ui.select(self._choices(), label="Class", value=chosen, on_change=self._other_class)
+            self.classes.classes("w-full").props("outlined dense data-ask=class")
+            self.classes.set_visibility(bool(self.desk.classes))
+            with ui.row().classes("w-full no-wrap items-center"):
+                self.cut = ui.switch("Truncation", value=first.truncation is not None, on_change=self._other_cut)
+                self.cut.props("data-ask=cut")
+                self.shown_cut = ui.label().classes("soft grow text-right")
+            widest = max(2.5, first.truncation or 0)
+            self.threshold = ui.slider(min=0.05, max=widest, step=0.05, value=first.truncation or 1.0)
+            self.threshold.on_value_change(self._other_cut).props("data-ask=truncation").classes("px-2")
+            self._say_cut()
+
+    def _downloads(self) -> None:
+        with _card("Download"):
+            words = "Images 0 to N - 1 of the seed" + (", of each class that has a row" if self.desk.classes else "")
+            self.count = _number("N", 100, 1, MOST_FILES, "count").classes("w-full")
+            ui.label(words).classes("soft")
+            self.zip = ui.button("PNG files in a zip", icon="folder_zip", on_click=self._download_zip)
+            self.zip.classes("w-full").props("unelevated no-caps data-ask=zip")
+            self.progress = ui.linear_progress(0, show_value=False).classes("w-full").props("instant-feedback")
+            self.progress.set_visibility(False)
+            self.watch = ui.timer(0.3, lambda: self.progress.set_value(self.share), active=False)
+            save = ui.button("This sheet as a PNG", icon="image", on_click=self._download_sheet)
+            save.classes("w-full").props("outline no-caps data-ask=png")
+
+    def _sheet(self) -> None:
+        with _card("Sheet"):
+            self.picture = ui.interactive_image(on_mouse=self._pick, events=["click"], sanitize=False)
+            self.picture.classes("pixels cursor-pointer self-center").style("width: min(100%, 720px)").props(
+                "data-show=sheet"
+            )
+            ui.label("A click on an image starts the path below there, a click with Shift ends it.").classes("soft")
+            with ui.row().classes("w-full no-wrap items-center gap-2"):
+                self.command = ui.label().classes("font-mono text-xs grow bg-gray-100 rounded px-3 py-2")
+                self.command.style("overflow-wrap: anywhere").props("data-show=command")
+                copy = ui.button(icon="content_copy", on_click=lambda: ui.clipboard.write(self.command.text))
+                copy.props("flat dense aria-label='copy the command'")
+
+    def _path(self) -> None:
+        seed = self.first.seed
+        with _card("Path"):
+            with ui.row().classes("w-full no-wrap items-center justify-center gap-6"):
+                self.start, self.start_picture = self._end("start", BLUE, (seed, 0))
+                self.between = _picture("between", 240)
+                self.end, self.end_picture = self._end("end", AMBER, (seed, 1))
+            with ui.row().classes("w-full no-wrap items-center gap-4 px-2"):
+                step = 1 / (FRAMES - 1)
+                self.t = ui.slider(min=0, max=1, step=step, value=0.5, on_change=self._show_frame).props("data-ask=t")
+                self.shown_t = ui.label().classes("soft").style("width: 64px").props("data-show=t")
+            names = dict(enumerate(self.desk.classes))
+            self.label = ui.select(names, label="Class", value=self.desk.label((seed, 0)), on_change=self.rewalk)
+            self.label.props("outlined dense data-ask=label").style("width: 240px").set_visibility(bool(names))
+            ui.label("Along the great circle between two latents, as gan interpolate goes.").classes("soft")
+
+    def _end(
+        self, name: str, colour: str, pair: tuple[int, int]
+    ) -> tuple[tuple[ui.number, ui.number], ui.interactive_image]:
+        """One end of the path: its picture, and the fields of its seed and number."""
+        with ui.column().classes("items-center gap-2 shrink-0").style("width: 190px"):
+            ui.label(name.capitalize()).classes("font-semibold").style(f"color: {colour}")
+            picture = _picture(name, 118).style(f"border: 3px solid {colour}; border-radius: 6px")
+            with ui.row().classes("no-wrap gap-2"):
+                seed = _number("Seed", pair[0], 0, LARGEST, f"{name}-seed", self.rewalk)
+                number = _number("Image", pair[1], 0, LARGEST, f"{name}-image", self.rewalk)
+        return (seed, number), picture
+
+    def _choices(self) -> dict[int, str]:
+        """The class field's choices; several classes that were typed stand where `all` would."""
+        names, chosen = self.desk.classes, {EVENLY: "drawn evenly"}
+        if 0 < len(self.rows) <= MOST:
+            every = len(self.rows) == len(names)
+            chosen[EVERY] = ("all" if every else ", ".join(names[c] for c in self.rows)) + ", a row each"
+        return chosen | dict(enumerate(names))
+
+    def _wish(self, n: int) -> Wish:
+        chosen = int(self.classes.value)
+        classes = self.rows if chosen == EVERY else () if chosen == EVENLY else (chosen,)
+        return Wish(_whole(self.seed), n, self._truncation(), classes)
+
+    def _truncation(self) -> float | None:
+        return round(float(self.threshold.value), 4) if self.cut.value else None
+
+    def _say_cut(self) -> None:
+        cut = self._truncation()
+        self.threshold.set_enabled(cut is not None)
+        self.shown_cut.text = "off" if cut is None else f"± {cut:.2f}"
+
+    async def _other_cut(self) -> None:
+        self._say_cut()
+        await self.redraw()
+        await self.rewalk()
+
+    def _next_seed(self) -> None:
+        self.seed.value = min(LARGEST, _whole(self.seed) + 1)  # which draws
+
+    async def _other_class(self) -> None:
+        """Draw; where one row a class begins or ends, with as many images as suit it."""
+        each = self.classes.value == EVERY
+        if each != (self.sheet is not None and self.sheet.each):
+            self.n.value = max(1, min(pictures.ROW, MOST // len(self.rows))) if each else pictures.MANY
+        await self.redraw()
+
+    async def _draw_sheet(self) -> None:
+        with _told():
+            wish = self._wish(_whole(self.n))
+            sheet = await run.io_bound(self.desk.sheet, wish)
+            if sheet is None or self.left:
+                return
+            self.sheet = sheet
+            self.picture.source = _address(sheet.png)
+            self.command.text = self.desk.command(wish)
+            self._mark()
+
+    async def _draw_walk(self) -> None:
+        with _told():
+            ends = [(_whole(seed), _whole(number)) for seed, number in (self.start, self.end)]
+            walk = Walk(ends[0], ends[1], self._truncation(), self.label.value)
+            frames = await run.io_bound(self.desk.walk, walk)
+            if frames is None or self.left:
+                return
+            self.frames = frames
+            self.start_picture.source, self.end_picture.source = _address(frames[0]), _address(frames[-1])
+            self._show_frame()
+            self._mark()
+
+    def _show_frame(self) -> None:
+        if self.frames:
+            k = round(self.t.value * (FRAMES - 1))
+            self.between.source = _address(self.frames[k])
+            self.shown_t.text = f"t = {k / (FRAMES - 1):.2f}"
+
+    def _mark(self) -> None:
+        """Frame the path's ends in the sheet."""
+        frames = []
+        for (seed, number), colour in ((self.start, BLUE), (self.end, AMBER)):
+            pair = (_whole(seed), _whole(number))
+            if self.sheet is not None and pair in self.sheet.pairs:
+                x, y = self.sheet.corner(self.sheet.pairs.index(pair))
+                height, width = (side - GAP for side in self.sheet.cell)
+                frames.append(
+                    f'<rect x="{x}" y="{y}" width="{width}" height="{height}" fill="none" stroke="{colour}"'
+                    ' stroke-width="4" rx="2" />'
+                )
+        self.picture.content = "".join(frames)
+
+    async def _pick(self, event: MouseEventArguments) -> None:
+        """Take the image under the mouse as an end of the path; its class becomes the path's with its start."""
+        k = self.sheet.at(event.image_x, event.image_y) if self.sheet is not None else None
+        if self.sheet is None or k is None:
+            return
+        seed, number = self.end if event.shift else self.start
+        seed.value, number.value = self.sheet.pairs[k]
+        if self.sheet.labels is not None and not event.shift:
+            self.label.value = self.sheet.labels[k]
+        await self.rewalk()
+
+    async def _download_zip(self) -> None:
+        self._busy(True)
+        with _told():
+            wish = self._wish(_whole(self.count))
+            for old in self.folder.iterdir():
+                old.unlink()
+            target = self.folder / f"{self.desk.sampler.name}-seed{wish.seed}.zip"
+            await run.io_bound(self.desk.archive, wish, target, lambda drawn: self._advance(drawn / wish.size))
+            ui.download.file(target)
+        self._busy(False)
+
+    def _busy(self, busy: bool) -> None:
+        """Show the archive's progress meanwhile, and take no second order."""
+        self.share = 0.0
+        self.progress.value = 0.0
+        self.progress.set_visibility(busy)
+        self.watch.active = busy
+        self.zip.props("loading") if busy else self.zip.props(remove="loading")
+
+    def _advance(self, share: float) -> None:
+        """Called between chunks. Raises Interrupted where nobody waits for the archive any more."""
+        if self.left:
+            raise Interrupted("the visitor left")
+        self.share = share
+
+    def _download_sheet(self) -> None:
+        if self.sheet is not None:
+            ui.download.content(self.sheet.png, f"{self.desk.sampler.name}-seed{_whole(self.seed)}.png")
+
+    def _leave(self) -> None:
+        self.left = True
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Tell the visitor of an error; the page goes on."""
+    try:
+        yield
+    except Interrupted:
+        return
+    except GanError as error:
+        ui.notify(str(error), type="warning", multi_line=True)
+    except Exception as error:
+        ui.notify(f"{type(error).__name__}: {' '.join(str(error).split())[:300]}", type="negative", multi_line=True)
+
+
+def _card(title: str) -> ui.column:
+    """A box with a title; what is made inside it stands in it."""
+    with ui.card().classes("w-full p-5"), ui.column().classes("w-full gap-3") as inside:
+        ui.label(title).classes("text-base font-semibold")
+    return inside
+
+
+def _number(
+    label: str, value: int, least: int, most: int, ask: str, change: Callable[[], Awaitable[None]] | None = None
+) -> ui.number:
+    """A field of a whole number within bounds."""
+    field = ui.number(label, value=value, min=least, max=most, precision=0, step=1, on_change=change)
+    return field.props(f"outlined dense debounce=300 data-ask={ask}")
+
+
+def _whole(field: ui.number) -> int:
+    """A field's number, brought within its bounds; an empty field is its least."""
+    return int(min(max(field.value or 0, field.min), field.max))
+
+
+def _picture(show: str, width: int) -> ui.interactive_image:
+    image = ui.interactive_image(sanitize=False).classes("pixels").props(f"data-show={show}")
+    return image.style(f"width: {width}px")
+
+
+def _address(png: bytes) -> str:
+    """A picture as an address that holds it."""
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}"

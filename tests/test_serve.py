@@ -1,0 +1,230 @@
+"""The latent page without a browser: what it draws, where it listens, and what it refuses."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import io
+import json
+import shlex
+import shutil
+import socket
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import gancli
+from gancli import pictures
+from gancli.errors import ConfigError, Interrupted
+from gancli.serve import address
+from gancli.serve.desk import FRAMES, Desk, Walk, Wish, facts
+from gancli.serve.latest import Latest
+from gancli.serve.server import screen
+from tests.conftest import Gan
+
+
+@pytest.fixture(scope="module")
+def desk(labelled: Path) -> Desk:
+    return Desk(gancli.load(str(labelled)))
+
+
+def pixels(png: bytes) -> pictures.Pixels:
+    with Image.open(io.BytesIO(png)) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+@pytest.mark.parametrize(
+    "wish",
+    [Wish(3, 9), Wish(0, 5, 0.5, (0, 1, 2)), Wish(1, 3, None, (2, 0))],
+    ids=["evenly", "all truncated", "two rows"],
+)
+def test_a_sheet_is_the_grid_of_the_command_that_it_names(gan: Gan, desk: Desk, wish: Wish) -> None:
+    sheet = desk.sheet(wish)
+    verb, *words = shlex.split(desk.command(wish))[1:]
+    assert gan(verb, *words, "run_dir=r").code == 0
+    assert sheet.png == Path("r/grid.png").read_bytes()
+    about = json.loads(Path("r/sample.json").read_text())
+    assert [list(pair) for pair in sheet.pairs] == about["seeds"]
+    assert sheet.labels == about["classes"]
+    assert about["truncation"] == wish.truncation
+
+
+def test_the_command_names_what_was_not_left_as_it_is(labelled: Path, trained: Path, tmp_path: Path) -> None:
+    raw = Desk(gancli.load(str(labelled), 0, ema=False))
+    assert raw.command(Wish(2, 4, 0.7, (1,))) == (
+        f"gan sample run={labelled} checkpoint=0 ema=false seed=2 n=4 truncation=0.7 classes=1"
+    )
+    file = Path(shutil.copy(trained / "checkpoints" / "00000004.pt", tmp_path / "alone.pt"))
+    settled = Desk(gancli.load(str(file), standing_stats=3))
+    assert settled.command(Wish(0, 8)) == f"gan sample run={file} standing_stats=3 seed=0 n=8"
+
+
+def test_images_are_found_under_the_mouse(desk: Desk) -> None:
+    for wish in (Wish(0, 7), Wish(0, 3, None, (0, 2))):
+        sheet = desk.sheet(wish)
+        page = pixels(sheet.png)
+        images = torch.cat([next(desk.sampler.images(wish.n, wish.seed, c)) for c in wish.classes or (None,)])
+        height, width = (side - 2 for side in sheet.cell)
+        for k, image in enumerate(images):
+            x, y = sheet.corner(k)
+            large = pictures.to_pixels(image).repeat(4, 0).repeat(4, 1)
+            np.testing.assert_array_equal(page[y : y + height, x : x + width], large)
+            assert sheet.at(x, y) == sheet.at(x + width - 1, y + height - 1) == k
+        assert sheet.at(page.shape[1] + 1, 5) is None
+        assert sheet.at(5, page.shape[0] + 1) is None
+    assert sheet.at(1, 5) is None  # a name
+    assert sheet.each
+
+
+def test_a_path_is_the_one_that_interpolate_draws(gan: Gan, labelled: Path, desk: Desk) -> None:
+    frames = desk.walk(Walk((5, 0), (5, 1), label=desk.label((5, 0))))
+    assert len(frames) == FRAMES
+    images = torch.stack([torch.from_numpy(pixels(frame).copy()).permute(2, 0, 1) for frame in frames])
+    keys = ["rows=1", f"frames={FRAMES}", "seed=5", "run_dir=r"]
+    assert gan("interpolate", f"run={labelled}", *keys).code == 0
+    with Image.open("r/paths.png") as drawn:
+        np.testing.assert_array_equal(np.asarray(drawn), pictures.sheet(images, FRAMES))
+    cut = desk.walk(Walk((5, 0), (5, 1), 0.1, 0))
+    assert cut[0] != desk.walk(Walk((5, 0), (5, 1), None, 0))[0]
+
+
+@pytest.mark.parametrize(("wish", "words"), [(Wish(2, 40), []), (Wish(0, 3, None, (0, 1, 2)), ["classes=all"])])
+def test_an_archive_has_the_files_of_format_png(
+    gan: Gan, labelled: Path, desk: Desk, wish: Wish, words: list[str], tmp_path: Path
+) -> None:
+    told: list[int] = []
+    desk.archive(wish, tmp_path / "a.zip", told.append)
+    assert told == ([32, 40] if wish.size == 40 else [9])
+    keys = [f"seed={wish.seed}", f"n={wish.n}", "format=png", "run_dir=r"]
+    assert gan("sample", f"run={labelled}", *words, *keys).code == 0
+    with zipfile.ZipFile(tmp_path / "a.zip") as file:
+        packed = {name: file.read(name) for name in file.namelist()}
+    assert json.loads(packed.pop("sample.json")) == json.loads(Path("r/sample.json").read_text())
+    assert packed == {p.name: p.read_bytes() for p in Path("r").glob("*.png")}
+    assert len(packed) == wish.size
+
+
+def test_what_is_too_much_is_refused(desk: Desk, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"n=257: a sheet of the page has at most 256 images$"):
+        desk.sheet(Wish(0, 257))
+    with pytest.raises(ConfigError, match=r"at most 256 images, 85 a class$"):
+        desk.sheet(Wish(0, 86, None, (0, 1, 2)))
+    with pytest.raises(ConfigError, match="at most 1,000 images, 333 a class"):
+        desk.archive(Wish(0, 334, None, (0, 1, 2)), tmp_path / "a.zip", print)
+    assert not (tmp_path / "a.zip").exists()
+
+
+def test_a_closed_desk_ends_what_it_draws(labelled: Path, tmp_path: Path) -> None:
+    desk = Desk(gancli.load(str(labelled)))
+    told: list[int] = []
+
+    def progress(drawn: int) -> None:
+        told.append(drawn)
+        desk.close()
+
+    with pytest.raises(Interrupted):
+        desk.archive(Wish(0, 100), tmp_path / "a.zip", progress)
+    assert told == [32]
+
+
+def test_facts_of_the_generator(labelled: Path, trained: Path, desk: Desk) -> None:
+    assert facts(desk.sampler) == [
+        "step 4", "averaged weights (EMA)", "standing statistics of 16 passes", "16 × 16 colour", "3 classes",
+    ]  # fmt: skip
+    raw = Desk(gancli.load(str(trained), ema=False))
+    assert facts(raw.sampler) == ["step 6", "raw weights", "8 × 8 grey", "no classes"]
+    assert raw.classes == ()
+    assert raw.label((0, 0)) is None
+
+
+def test_the_newest_of_many_wishes_is_drawn() -> None:
+    done: list[int] = []
+
+    async def main() -> None:
+        wish = 0
+
+        async def work() -> None:
+            now = wish
+            await asyncio.sleep(0.01)
+            done.append(now)
+
+        latest = Latest(work)
+        tasks = []
+        for wish in range(5):  # noqa: B007
+            tasks.append(asyncio.create_task(latest()))
+            await asyncio.sleep(0)
+        await asyncio.gather(*tasks)
+
+    asyncio.run(main())
+    assert done == [0, 4]
+
+
+def test_an_error_does_not_end_later_work() -> None:
+    calls: list[bool] = []
+
+    async def work() -> None:
+        calls.append(True)
+        if len(calls) == 1:
+            raise ValueError
+
+    async def main() -> None:
+        latest = Latest(work)
+        with pytest.raises(ValueError):  # noqa: PT011
+            await latest()
+        await latest()
+
+    asyncio.run(main())
+    assert len(calls) == 2
+
+
+def test_it_listens_on_this_machine_alone_unless_told() -> None:
+    with address.bound("127.0.0.1", 0) as listener:
+        assert listener.getsockname()[0] == "127.0.0.1"
+        assert address.loopback(listener)
+        port = listener.getsockname()[1]
+        assert address.url(listener) == f"http://127.0.0.1:{port}/"
+        with pytest.raises(ConfigError, match=f"port={port}: .*in use.*port=0 takes a free port"):
+            address.bound("127.0.0.1", port)
+    with address.bound("localhost", 0) as listener:
+        assert address.loopback(listener)
+    with address.bound("0.0.0.0", 0) as listener:
+        assert not address.loopback(listener)
+        assert address.url(listener) == f"http://127.0.0.1:{listener.getsockname()[1]}/"
+
+
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="no IPv6")
+def test_addresses_of_six() -> None:
+    with address.bound("::1", 0) as listener:
+        assert address.loopback(listener)
+        assert address.url(listener) == f"http://[::1]:{listener.getsockname()[1]}/"
+
+
+def test_a_browser_opens_where_there_is_a_screen(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("SSH_CONNECTION", "DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(sys, "platform", "linux")
+    assert not screen()
+    monkeypatch.setenv("DISPLAY", ":0")
+    assert screen()
+    monkeypatch.setenv("SSH_CONNECTION", "x")
+    assert not screen()
+
+
+def test_a_missing_library_is_named(gan: Gan, labelled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    answer = gan("sample", f"run={labelled}", "serve=true", "open=false")
+    assert answer.code == 2
+    assert answer.err == "gan: serve=true needs NiceGUI, which is not installed: type pip install 'gancli[serve]'\n"
+
+
+def test_points_have_no_page(gan: Gan) -> None:
+    quiet = ["observers.progress=null", "observers.grid=null", "observers.report=null", "device=cpu"]
+    assert gan("train", "model=mlp", "dataset=ring", "steps=1", "batch_size=4", *quiet, "run_dir=ring").code == 0
+    answer = gan("sample", "run=ring", "serve=true", "open=false")
+    assert answer.code == 2
+    assert "serve=true draws images and this run draws points of 2 numbers" in answer.err
