@@ -113,7 +113,7 @@ def _run(verb: str, words: list[str]) -> int:
 
     flags, overrides, folders = split(words)
     sweep = "-m" in flags or "--multirun" in flags
-    shown = any(flag in ("--cfg", "-c", "--info", "-i") for flag in flags)
+    shown = any(flag in ("--cfg", "-c") for flag in flags)
     if sweep and shown:
         raise ConfigError("-m runs jobs and --cfg shows one: leave one of them out")
     if sweep and (ranks.several() or ranks.job()):
@@ -170,8 +170,6 @@ def split(words: Sequence[str]) -> tuple[list[str], list[str], list[Path]]:
         "-p": "package",
         "--config-dir": "dir",
         "-cd": "dir",
-        "--info": "info",
-        "-i": "info",
     }
     plain = ("-m", "--multirun", "--resolve", "--hydra-help")
     flags, overrides, folders = [], [], []
@@ -265,7 +263,7 @@ class _Jobs:
 
 
 def _show(verb: str, flags: list[str], overrides: list[str], folders: list[Path]) -> None:
-    """--cfg and --info, which are Hydra's own."""
+    """--cfg, which is Hydra's own."""
     import hydra
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException

@@ -243,5 +243,4 @@ LINES = st.one_of(
     spoilt(),
     spoilt(),
     noise(),
-    noise(),
 )

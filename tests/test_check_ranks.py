@@ -169,7 +169,11 @@ def test_the_command_on_two_ranks_is_the_command_on_one(gan: Gan, tmp_path: Path
     one, two = rows(tmp_path / "one"), rows(tmp_path / "two")
     assert len(one) == len(two) == 5
     for ours, theirs in zip(one, two, strict=True):
-        assert theirs == pytest.approx(ours, rel=1e-6, abs=1e-6)
+        # Norms are sums of thousands of numbers that were themselves summed in another order.
+        norms = {name for name in ours if "_norm_" in name}
+        assert {n: theirs[n] for n in norms} == pytest.approx({n: ours[n] for n in norms}, rel=1e-4)
+        rest = ours.keys() - norms
+        assert {n: theirs[n] for n in rest} == pytest.approx({n: ours[n] for n in rest}, rel=1e-6, abs=1e-6)
     about = json.loads((tmp_path / "two" / "run.json").read_text())
     assert (about["world"], about["backend"], about["status"]) == (2, "gloo", "finished")
     said = (tmp_path / "said").read_text()
