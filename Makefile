@@ -1,6 +1,7 @@
 # Everything a fresh machine needs: only Python >= 3.10 and make have to be there.
 PYTHON ?= python3
 BIN := .venv/bin
+PLAIN := .venv/.plain
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
@@ -11,13 +12,17 @@ help:  ## this list
 
 setup: $(READY)  ## make .venv and install the project and its tools into it
 
-$(READY): pyproject.toml
+$(PLAIN): pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "gan needs Python 3.10 or newer; set PYTHON=...")'
 	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	@touch $(PLAIN)
+
+$(READY): $(PLAIN)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
 	@touch $(READY)
 
-demo: $(READY)  ## train a DCGAN on real pictures for about five minutes, then sample and interpolate
+demo: $(PLAIN)  ## train a DCGAN on real pictures for about five minutes, then sample and interpolate
 	$(BIN)/gan train experiment=demo
 	$(BIN)/gan sample
 	$(BIN)/gan interpolate
@@ -26,7 +31,7 @@ demo: $(READY)  ## train a DCGAN on real pictures for about five minutes, then s
 test: $(READY)  ## the tests, at most ten minutes
 	$(BIN)/python -m pytest -m "not slow"
 
-check: $(READY)  ## the slow tests: the built wheel, kills, every command of the README
+check: $(READY)  ## the slow tests: the built wheel, kills, ranks, pages in Chromium, every command of the README
 	$(BIN)/python -m pytest -m slow
 
 lint: $(READY)  ## style and format, without changing anything
