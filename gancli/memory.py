@@ -22,7 +22,8 @@ from torch.utils._pytree import tree_leaves
 from gancli.errors import ConfigError, DeviceError, GanError, RunError
 
 if TYPE_CHECKING:
-    from gancli.engine import Engine
+    from gancli.dist import World
+from gancli.engine import Engine
     from gancli.games.game import Couples, Move
     from gancli.rundir import RunDir
 
@@ -168,9 +169,10 @@ def couples_of(engine: Engine) -> Couples:
 
 
 def rows_of(engine: Engine, move: Move) -> int:
-    """This rank's rows of a whole move."""
-    start, stop = engine.world.rows(engine.batch_size * move.size)
-    return stop - start
+    """The rows of a whole move that a rank has at most: all ranks have to try the same, since they meet in it."""
+    total = engine.batch_size * move.size
+    shares = (World(rank, engine.world.size).rows(total) for rank in range(engine.world.size))
+    return max(stop - start for start, stop in shares)
 
 
 def _lines(engine: Engine, move: Move, rows: int, couples: Couples) -> tuple[Line, ...]:
