@@ -19,11 +19,11 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from gancli.dist import World
 from gancli.errors import ConfigError, DeviceError, GanError, RunError
 
 if TYPE_CHECKING:
-    from gancli.dist import World
-from gancli.engine import Engine
+    from gancli.engine import Engine
     from gancli.games.game import Couples, Move
     from gancli.rundir import RunDir
 
