@@ -37,6 +37,11 @@ class NoiseSource(Source):
             self._purpose = None
         return torch.from_numpy(self._content[index]), torch.from_numpy(self.labels[index])
 
+    def only(self, index: Index) -> Source:
+        """These rows alone, which have to be drawn for that."""
+        self.rows(index)
+        return super().only(index)
+
 
 def noise(
     size: Size = 32,

@@ -16,7 +16,7 @@ from gancli.metrics.extractor import Extractor
 from gancli.metrics.images import extract, from_sampler, from_source
 from gancli.metrics.metric import Report, named
 from gancli.metrics.neighbours import nearest
-from gancli.metrics.run_metric import FeatureRunMetric, Findings, training_data
+from gancli.metrics.run_metric import FeatureRunMetric, Findings, kept_out, training_data
 from gancli.pictures import Pixels, sheet, with_names
 from gancli.settings import at_least
 
@@ -57,6 +57,18 @@ def left_out(training: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
     return _share(distance, torch.where(first_is_this, distances[where, 2], distances[where, 1])), distance
 
 
+def nearer_share(samples: Tensor, training: Tensor, unseen: Tensor) -> float:
+    """The share of samples nearer to a training image than to any of as many unseen ones; half of those in between.
+
+    >>> nearer_share(torch.tensor([[0.1], [5.0], [9.0]]), torch.tensor([[0.0], [4.0]]), torch.tensor([[6.0], [9.0]]))
+    0.5
+    """
+    count = min(len(training), len(unseen))
+    chosen = torch.from_numpy(order(len(training), "memorisation")[:count])
+    seen, fresh = (nearest(samples, images, 1)[0][:, 0] for images in (training[chosen], unseen[:count]))
+    return float(((seen < fresh).double() + 0.5 * (seen == fresh).double()).mean())
+
+
 def _others(training: Tensor, rows: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """`nearest` of training images, with each itself in the first place even where another is equal to it."""
     distance, number = nearest(training[rows], training, k)
@@ -80,8 +92,10 @@ class Memorisation(FeatureRunMetric):
     against the others, one by one: of fresh images of the data a share of q would be. The run is flagged where the
     share of copies is above `limit`. Because each distance is measured by its own neighbourhood, a generator that draws
     typical images only, where the data lie dense, is not taken for one that copies; and because bad samples are far
-    from everything, an untrained one is not either. Sources: Meehan et al. 2020 (the comparison with fresh images),
-    Alaa et al. 2022, section 3.3 (the scale of the neighbour).
+    from everything, an untrained one is not either. Copies with noise are far from everything, too: where dataset.limit
+    kept images from the run, as many of them are searched as well, and the run is flagged where more than `nearer` of
+    the samples have their nearest image among those it was trained on, instead of half. Sources: Meehan et al. 2020
+    (the comparison with fresh images), Alaa et al. 2022, section 3.3 (the scale of the neighbour).
 
     quantile: q. limit: share of copies from which the run is flagged. rows: of the sheet, half of them the most
     suspicious samples, half the first drawn. neighbours: training images in each row. images: training images that are
@@ -91,12 +105,13 @@ class Memorisation(FeatureRunMetric):
     name: ClassVar[str] = "memorisation"
     quantile: float = 0.05
     limit: float = 0.2
+    nearer: float = 0.75
     rows: int = 16
     neighbours: int = 7
     images: int | None = None
 
     def __post_init__(self) -> None:
-        for key, value in (("quantile", self.quantile), ("limit", self.limit)):
+        for key, value in (("quantile", self.quantile), ("limit", self.limit), ("nearer", self.nearer)):
             if not 0 < value < 1:
                 raise ConfigError(f"metrics.memorisation.{key}={value:g}: a share above 0 and below 1")
         at_least(1, **{"metrics.memorisation.rows": self.rows, "metrics.memorisation.neighbours": self.neighbours})
@@ -104,7 +119,7 @@ class Memorisation(FeatureRunMetric):
 
     def settings(self, n_fake: int, n_real: int) -> dict[str, Any]:
         """The rule: quantile, limit, and how many training images were searched at most."""
-        return {"quantile": self.quantile, "limit": self.limit, "images": self.images}
+        return {"quantile": self.quantile, "limit": self.limit, "nearer": self.nearer, "images": self.images}
 
     def refuse(self, found: Sampler) -> None:
         """Raises MetricError for a run of points, or of fewer than ten images."""
@@ -126,10 +141,17 @@ class Memorisation(FeatureRunMetric):
         bar_ratio, bar_distance = left_out(training, judged)
         bar = float(bar_ratio.quantile(self.quantile))
         share = float((ratio < bar).double().mean())
+        values = {named(self.name, extractor): share}
+        fresh = kept_out(found, source)
+        if fresh is not None:
+            unseen = extract(from_source(fresh, None, 0), extractor, progress, "images kept from the run")
+            values[named("nearer_to_training", extractor)] = nearer_share(samples, training, unseen)
+        seen_share = max([0.5, *list(values.values())[1:]])
         details = {
-            "memorised": share > self.limit,
+            "memorised": share > self.limit or seen_share > self.nearer,
             "memorisation_rule": f"a copy has a ratio below {bar:.4f}, the {self.quantile:g}-quantile of real images'; "
-            f"flagged above a share of {self.limit:g}, expected of fresh images {self.quantile:g}",
+            f"flagged above a share of {self.limit:g}, expected of fresh images {self.quantile:g}, or where over"
+            f" {self.nearer:g} of the samples are nearer to training images than to as many kept from the run",
             "nearest_ratio_median": {"samples": float(ratio.median()), "real": float(bar_ratio.median())},
             "nearest_distance_median": {"samples": float(distance.median()), "real": float(bar_distance.median())},
             "training_images": len(training),
@@ -144,7 +166,7 @@ class Memorisation(FeatureRunMetric):
                 _histogram("distance to the nearest", distance, bar_distance, None),
             ]
         )
-        return Findings({named(self.name, extractor): share}, details, {"memorisation": _stacked(page, charts)})
+        return Findings(values, details, {"memorisation": _stacked(page, charts)})
 
 
 def _chosen(ratio: Tensor, rows: int) -> Tensor:

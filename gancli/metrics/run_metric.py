@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from gancli.build import make
-from gancli.data.source import Source
+from gancli.data.source import Source, order
 from gancli.errors import ConfigError, MetricError
 from gancli.metrics.extractor import Extractor
 from gancli.metrics.metric import Metric, Report
@@ -100,6 +101,17 @@ def training_data(found: Sampler, metric: str) -> Source:
             "data back, or leave it out of metrics"
         )
     return source
+
+
+def kept_out(found: Sampler, source: Source) -> Source | None:
+    """As many images as a run was trained on, of those that dataset.limit kept from it; None where there are none."""
+    node = found.config["dataset"]
+    limit = node.get("limit")
+    if limit is None:
+        return None
+    whole: Source = make({**node, "limit": None}, "dataset")
+    rest = order(len(whole), "limit")[limit : 2 * limit]
+    return whole.only(np.sort(rest)) if len(rest) and whole.shape == source.shape else None
 
 
 def refuse_unlabelled(found: Sampler, metric: str) -> None:

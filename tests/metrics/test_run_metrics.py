@@ -14,7 +14,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from gancli.data.source import Source
+from gancli.build import make
+from gancli.data.source import Source, order
 from gancli.errors import ConfigError, MetricError
 from gancli.metrics import by_class
 from gancli.metrics.by_class import Cas, FidPerClass
@@ -34,6 +35,7 @@ class Plain:
         self.source, self.shown, self.asked = source, images, labels
         self.shape, self.classes, self.run = source.shape, source.classes, Path("outputs/x")
         self.game = SimpleNamespace(labelled=len(source.classes) > 1, classes=len(source.classes))
+        self.config: dict[str, Any] = {"dataset": {"limit": None}}
 
     def labelled_images(self, n: int, seed: int, classes: int | None = None, first: int = 0) -> Any:
         """The first n, or of one class, again and again."""
@@ -173,6 +175,24 @@ def test_memorisation_is_flagged_for_copies_alone(own: Source, copied: bool, tin
     assert page.shape[0] == 4 * 66 + 2 + 280
     if copied:
         assert result.details["nearest_distance_median"]["samples"] == 0
+
+
+@pytest.mark.parametrize("copied", [True, False])
+def test_noisy_copies_are_flagged_where_images_were_kept_from_the_run(copied: bool, tiny: Any) -> None:
+    keys = {"_target_": "gancli.data.embedded.fashion", "limit": 90}
+    trained_on, whole = make(keys, "dataset"), make({**keys, "limit": None}, "dataset")
+    tiny.dim = 784
+    fresh = whole.only(order(len(whole), "limit")[500:590])
+    shown = (trained_on if copied else fresh).rows(np.arange(90))[0].float()
+    noise = torch.randn(shown.shape, generator=torch.Generator().manual_seed(0))
+    noisy = (shown + 60 * noise).clamp(0, 255).to(torch.uint8)
+    found = Plain(trained_on, noisy, torch.zeros(90, dtype=torch.int64))
+    found.config = {"dataset": keys}
+    found.facts = SimpleNamespace(fingerprint=trained_on.fingerprint)  # type: ignore[attr-defined]
+    result = Memorisation(rows=4, neighbours=3).measure(tiny, found, 90, 0, quiet)  # type: ignore[arg-type]
+    assert result.details["memorised"] is copied
+    nearer = result.values["nearer_to_training"]
+    assert nearer > 0.95 if copied else 0.3 < nearer < 0.7
 
 
 def test_from_the_shell(gan: Gan, labelled: Path, tmp_path: Path, weights_file: Path) -> None:
