@@ -165,7 +165,7 @@ def test_the_command_on_two_ranks_is_the_command_on_one(gan: Gan, tmp_path: Path
     keys = [*keys, "observers.metrics.every=1", "steps=5"]
     job = start("train", *keys, "run_dir=two", cwd=tmp_path)
     assert gan("train", *keys, "run_dir=one").code == 0
-    assert job.wait(timeout=300) == 0, (tmp_path / "said").read_text()
+    assert job.wait(timeout=900) == 0, (tmp_path / "said").read_text()
     one, two = rows(tmp_path / "one"), rows(tmp_path / "two")
     assert len(one) == len(two) == 5
     for ours, theirs in zip(one, two, strict=True):
@@ -187,12 +187,12 @@ def test_a_killed_rank_changes_nothing(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
     alone = start("train", *keys, cwd=tmp_path / "a")
-    assert alone.wait(timeout=300) == 0, (tmp_path / "a" / "said").read_text()
+    assert alone.wait(timeout=900) == 0, (tmp_path / "a" / "said").read_text()
     job = start("train", *keys, cwd=tmp_path / "b", launch=("--max-restarts=1",))
     said, runs = tmp_path / "b" / "said", tmp_path / "b" / "outputs" / "train"
     until(lambda: any(lines(path) > 24 for path in runs.glob("*/metrics.jsonl")), job, said)
     os.kill(worker(job, 1), signal.SIGKILL)
-    assert job.wait(timeout=300) == 0, said.read_text()
+    assert job.wait(timeout=900) == 0, said.read_text()
     (killed,), (undisturbed,) = runs.iterdir(), (tmp_path / "a" / "outputs" / "train").iterdir()
     assert "resumed at step" in (killed / "log.txt").read_text()
     assert "rank 1 is gone" in said.read_text()
@@ -230,7 +230,7 @@ def test_samples_and_scores_of_two_ranks_are_those_of_one(
     for words in (drawing, judging):
         job = start(*words, f"run_dir=two-{words[0]}", cwd=tmp_path)
         assert gan(*words, f"run_dir=one-{words[0]}").code == 0
-        assert job.wait(timeout=300) == 0, (tmp_path / "said").read_text()
+        assert job.wait(timeout=900) == 0, (tmp_path / "said").read_text()
     one, two = ((tmp_path / f"{count}-sample" / "samples.npz").read_bytes() for count in ("one", "two"))
     assert one == two
     first, second = (json.loads((tmp_path / f"{count}-eval" / "results.json").read_text()) for count in ("one", "two"))
@@ -251,7 +251,7 @@ def test_scores_while_training_are_shared_out(gan: Gan, tmp_path: Path, weights_
     keys.append(f"observers.scores.weights={weights_file}")
     job = start("train", *keys, "run_dir=two", cwd=tmp_path)
     assert gan("train", *keys, "run_dir=one").code == 0
-    assert job.wait(timeout=300) == 0, (tmp_path / "said").read_text()
+    assert job.wait(timeout=900) == 0, (tmp_path / "said").read_text()
     one, two = (sorted((tmp_path / name / "eval").glob("*.json")) for name in ("one", "two"))
     assert len(one) == len(two) == 2
     for ours, theirs in zip(one, two, strict=True):
