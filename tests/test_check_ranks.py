@@ -234,7 +234,10 @@ def test_samples_and_scores_of_two_ranks_are_those_of_one(
     one, two = ((tmp_path / f"{count}-sample" / "samples.npz").read_bytes() for count in ("one", "two"))
     assert one == two
     first, second = (json.loads((tmp_path / f"{count}-eval" / "results.json").read_text()) for count in ("one", "two"))
-    assert (first["fid"], first["kid"], first["protocol_id"]) == (second["fid"], second["kid"], second["protocol_id"])
+    # The distance's matrix root is rounded otherwise on another number of threads.
+    assert second["fid"] == pytest.approx(first["fid"], rel=1e-6)
+    assert second["kid"] == pytest.approx(first["kid"], rel=1e-6)
+    assert first["protocol_id"] == second["protocol_id"]
 
 
 @pytest.fixture

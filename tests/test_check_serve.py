@@ -30,7 +30,18 @@ PATIENCE = 120  # seconds that a crowded machine may take
 @contextmanager
 def served(run: Path, place: Path, *words: str) -> Iterator[tuple[subprocess.Popen[str], int, str]]:
     """`gan sample serve=true` in a process of its own: the process, its port and what it says of it."""
-    command = [sys.executable, "-m", "gancli", "sample", f"run={run}", "serve=true", "open=false", "device=cpu", *words]
+    command = [
+        sys.executable,
+        "-m",
+        "gancli",
+        "sample",
+        f"run={run}",
+        "serve=true",
+        "open=false",
+        "device=cpu",
+        "device.threads=1",
+        *words,
+    ]
     paths = [str(Path(gancli.__file__).parent.parent), os.environ.get("PYTHONPATH", "")]
     process = subprocess.Popen(
         command,
