@@ -40,6 +40,7 @@ def test_every_evaluation_file_composes(choice: str) -> None:
 
 
 SMALL = {
+    "gan": ["model=gan", "model.G.hidden=[8]", "model.D.hidden=[8]", "dataset=random", "dataset.size=[1,8,8]"],
     "mlp": ["model=mlp", "dataset=random", "dataset.size=[1,8,8]"],
     "dcgan": ["model=dcgan", "model.ch=4", "dataset=random", "dataset.size=[1,8,8]"],
     "sngan": ["model=sngan", "model.ch=4", "dataset=random", "dataset.size=[1,32,32]"],

@@ -36,6 +36,7 @@ def sized(side: int, classes: int = 1000) -> DataFacts:
 @pytest.mark.parametrize(
     ("keys", "facts", "g", "d"),
     [
+        (["model=gan"], DataFacts("x", (1, 28, 28), (), ""), 2_503_984, 1_231_441),
         (["model=sngan"], sized(32), 4_276_739, 1_053_824),
         (["model=sngan", "model.conditioning=projection"], IMAGENET, 41_996_931, 30_041_857),
         (["model=sagan"], IMAGENET, 42_017_412, 39_448_258),

@@ -108,13 +108,21 @@ class NoiseGame(Game):
         )
 
     def setup_rows(self) -> int:
-        """A reference batch for each pack, where a network has virtual batch norm."""
-        return REFERENCE * self.pack if any(isinstance(m, Referenced) for m in self.nets.modules()) else 0
+        """As many as networks that fit themselves to the data ask for; a reference batch for each pack."""
+        virtual = REFERENCE * self.pack if any(isinstance(m, Referenced) for m in self.nets.modules()) else 0
+        return max(virtual, *(getattr(net, "fit_rows", 0) for net in self.nets.values()))
 
     @torch.no_grad()
     def setup(self, real: Mapping[str, Tensor], rng: Rng) -> None:
-        """Give networks with virtual batch norm their reference batches: latents for G, real images for D."""
+        """Let networks fit themselves to real images; give those with virtual batch norm their reference batches.
+
+        The reference of G is of latents, D's of real images.
+        """
         for name, net in self.nets.items():
+            if (rows := getattr(net, "fit_rows", 0)) and callable(fit := getattr(net, "fit", None)):
+                with torch.random.fork_rng([rng.device] if rng.device.type == "cuda" else []):
+                    torch.manual_seed(rng.seed("fit"))
+                    fit(real["x"][:rows].to(next(net.parameters()).dtype))
             for module in net.modules():
                 if isinstance(module, Referenced):
                     rows = self.latents(rng) if name == "G" else self._real(dict(real))[0]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
@@ -18,9 +17,6 @@ from gancli.losses.adversarial import AdversarialLoss
 from gancli.losses.penalties import Penalty
 from gancli.rng import Rng
 from gancli.settings import at_least
-
-FIT = 500  # images that set the scales of weight-normed layers
-
 
 class SemiSupervisedGame(NoiseGame):
     """The noise game with a K-class D that learns the classes of `labels` images, as many of each class.
@@ -72,20 +68,6 @@ class SemiSupervisedGame(NoiseGame):
                 f"game.labels={self.labels}: a multiple of the {len(source.classes)} classes, at most all images"
             )
         return np.concatenate(rows)
-
-    def setup_rows(self) -> int:
-        """Images for the scales of weight-normed layers."""
-        return max(super().setup_rows(), FIT if hasattr(self.nets["D"], "fit") else 0)
-
-    @torch.no_grad()
-    def setup(self, real: Mapping[str, Tensor], rng: Rng) -> None:
-        """Let D set its scales by a batch, besides what the noise game sets up."""
-        super().setup(real, rng)
-        fit = getattr(self.nets["D"], "fit", None)
-        if fit is not None:
-            with torch.random.fork_rng(devices=[]):
-                torch.default_generator.manual_seed(rng.seed("fit"))
-                fit(real["x"].to(next(self.nets["D"].parameters()).dtype))
 
     def discriminator_feeds(self) -> tuple[str, ...]:
         """D's moves are dealt labelled images, too."""

@@ -144,7 +144,8 @@ class Memorisation(FeatureRunMetric):
         values = {named(self.name, extractor): share}
         fresh = kept_out(found, source)
         if fresh is not None:
-            unseen = extract(from_source(fresh, None, 0), extractor, progress, "images kept from the run")
+            as_many = from_source(fresh, min(len(training), len(fresh)), 0)
+            unseen = extract(as_many, extractor, progress, "images kept from the run")
             values[named("nearer_to_training", extractor)] = nearer_share(samples, training, unseen)
         seen_share = max([0.5, *list(values.values())[1:]])
         details = {

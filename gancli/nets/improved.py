@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gancli.errors import ConfigError
+from gancli.nets.layers.init import Init, normal, xavier
+from gancli.nets.layers.linear import Linear
 from gancli.nets.layers.norms import BatchNorm1d
 from gancli.nets.shapes import positive
 from gancli.nets.verdict import Verdict
@@ -26,9 +28,9 @@ class WeightNormLinear(nn.Module):
     3.0
     """
 
-    def __init__(self, inputs: int, outputs: int, *, scale: bool = False):
+    def __init__(self, inputs: int, outputs: int, *, scale: bool = False, init: Init | None = None):
         super().__init__()
-        self.v = nn.Parameter(torch.randn(outputs, inputs) * 0.1)
+        self.v = nn.Parameter((init or normal(0.1))(torch.empty(outputs, inputs)))
         self.bias = nn.Parameter(torch.zeros(outputs))
         if scale:
             self.g = nn.Parameter(torch.ones(outputs))
@@ -51,8 +53,20 @@ class WeightNormLinear(nn.Module):
         return result
 
 
+class Bias(nn.Module):
+    """x + b: [B, width] -> [B, width]; batch norm has one only beside a gain."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, width] -> [B, width]."""
+        return x + self.bias
+
+
 class Generator(nn.Module):
-    """z -> images: dense layers with softplus and batch norm, a weight-normed layer, tanh.
+    """z -> images: dense layers with softplus and batch norm, a weight-normed layer, sigmoids that span [-1, 1].
 
     hidden: widths of the hidden layers.
     """
@@ -65,16 +79,14 @@ class Generator(nn.Module):
         layers: list[nn.Module] = []
         for a, b in pairwise((latent_dim, *hidden)):
             positive("model.G.hidden", b)
-            dense = nn.Linear(a, b, bias=False)
-            nn.init.normal_(dense.weight, 0.0, 0.05)
-            # The reference adds batch norm before the softplus, without a gain.
-            layers += [dense, BatchNorm1d(b), nn.Softplus()]
+            # The released code norms before the softplus, with a bias but no gain.
+            layers += [Linear(a, b, bias=False), BatchNorm1d(b, eps=1e-6, affine=False), Bias(b), nn.Softplus()]
         self.body = nn.Sequential(*layers)
-        self.head = WeightNormLinear((latent_dim, *hidden)[-1], prod(self.shape), scale=True)
+        self.head = WeightNormLinear((latent_dim, *hidden)[-1], prod(self.shape), scale=True, init=xavier())
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """[B, latent_dim] -> [B, *shape]; the labels are ignored."""
-        out: Tensor = self.head(self.body(z)).tanh()
+        out: Tensor = (self.head(self.body(z)) / 2).tanh()  # 2 sigmoid(a) - 1
         return out.view(z.shape[0], *self.shape)
 
 
@@ -92,6 +104,7 @@ class Discriminator(nn.Module):
     """
 
     names_classes: ClassVar[bool] = True  # what game=semisup asks for
+    fit_rows: ClassVar[int] = 500  # images for `fit`
 
     def __init__(
         self,

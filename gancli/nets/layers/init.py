@@ -18,6 +18,11 @@ def normal(std: float = 0.02, mean: float = 0.0) -> Init:
     return lambda weight: nn.init.normal_(weight, mean, std)
 
 
+def uniform(bound: float) -> Init:
+    """U(±bound)."""
+    return lambda weight: nn.init.uniform_(weight, -bound, bound)
+
+
 def xavier(gain: float = 1.0) -> Init:
     """U(±gain √(6 / (fan in + fan out))), the SNGAN's; fans count a kernel's taps (Glorot and Bengio 2010, eq. 16)."""
     return lambda weight: nn.init.xavier_uniform_(weight, gain)

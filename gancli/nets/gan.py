@@ -1,0 +1,95 @@
+"""The networks of the first GAN on MNIST (Goodfellow et al. 2014), with the constants of its released code."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+from math import prod
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gancli.errors import ConfigError
+from gancli.nets.layers.init import uniform
+from gancli.nets.layers.linear import Linear
+from gancli.nets.mlp import Maxout
+from gancli.nets.shapes import positive
+from gancli.nets.verdict import Verdict
+
+
+class Generator(nn.Module):
+    """z -> images: ReLU layers, then sigmoids that span [-1, 1] and begin at the mean image.
+
+    hidden: widths of the hidden layers. Without the mean image, pixels that are black in all data keep a speckle that
+    no step removes. Raises ConfigError for points.
+    """
+
+    fit_rows: ClassVar[int] = 50_000  # images for `fit`: the paper's whole training set
+
+    def __init__(
+        self, shape: tuple[int, ...], latent_dim: int, classes: int = 0, *, hidden: tuple[int, ...] = (1200, 1200)
+    ):
+        super().__init__()
+        _images(shape)
+        self.shape = tuple(shape)
+        layers: list[nn.Module] = []
+        for a, b in pairwise((latent_dim, *hidden)):
+            positive("model.G.hidden", b)
+            layers += [Linear(a, b, init=uniform(0.05)), nn.ReLU()]
+        self.body = nn.Sequential(*layers)
+        self.head = Linear((latent_dim, *hidden)[-1], prod(self.shape), init=uniform(0.05))
+
+    def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        """[B, latent_dim], uniform on [-1, 1] -> [B, *shape]; the labels are ignored."""
+        out: Tensor = self.head(self.body(z * math.sqrt(3)))  # of variance 1
+        return (out / 2).tanh().view(z.shape[0], *self.shape)  # 2 sigmoid(a) - 1
+
+    @torch.no_grad()
+    def fit(self, x: Tensor) -> None:
+        """Begin at the mean of these images, each pixel within 1e-7 of black and white."""
+        assert self.head.bias is not None
+        self.head.bias.copy_(((x.flatten(1).mean(0) + 1) / 2).double().clamp(1e-7, 1 - 1e-7).logit())
+
+
+class Discriminator(nn.Module):
+    """Images -> logits [B]: two maxout layers, with dropout of the image and of each layer's outputs.
+
+    hidden: widths of the maxout layers. pieces: of each unit. dropout, input_dropout: shares of a layer's outputs and
+    of the image's numbers, in [0, 1], that training sets to 0, the rest growing as much. Raises ConfigError for points.
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        classes: int = 0,
+        *,
+        hidden: tuple[int, ...] = (240, 240),
+        pieces: int = 5,
+        dropout: float = 0.5,
+        input_dropout: float = 0.2,
+    ):
+        super().__init__()
+        _images(shape)
+        for name, share in (("dropout", dropout), ("input_dropout", input_dropout)):
+            if not 0 <= share < 1:
+                raise ConfigError(f"model.D.{name}={share:g}: a share from 0 to below 1")
+        positive("model.D.pieces", pieces)
+        self.input_dropout = input_dropout
+        widths, layers = (prod(shape), *hidden), list[nn.Module]()
+        for a, b in pairwise(widths):
+            positive("model.D.hidden", b)
+            layers += [Linear(a, b * pieces, init=uniform(0.005)), Maxout(pieces), nn.Dropout(dropout)]
+        self.body = nn.Sequential(*layers)
+        self.head = Linear(widths[-1], 1, init=uniform(0.005))
+
+    def forward(self, x: Tensor, y: Tensor | None = None) -> Verdict:
+        """[B, *shape] -> logits [B]; the labels are ignored."""
+        features = self.body(F.dropout((x.flatten(1) + 1) / 2, self.input_dropout, self.training))
+        return Verdict(self.head(features).squeeze(1), features=[features])
+
+
+def _images(shape: tuple[int, ...]) -> None:
+    if len(shape) != 3:
+        raise ConfigError("model=gan draws images; for points take model=mlp")
