@@ -12,14 +12,19 @@ import pytest
 import torch
 from PIL import Image
 
+from gancli import assemble
+from gancli.assemble import DataFacts
 from gancli.augment.ada import SYM6, Ada, Draw, coloured, geometry, resampled, rotation, scaling, translation
+from gancli.config import compose
 from gancli.data.source import Source
 from gancli.errors import ConfigError
+from gancli.games.game import Game
 from gancli.games.semisup import SemiSupervisedGame
 from gancli.nets.improved import Discriminator, WeightNormLinear
 from gancli.observers.alarms import Alarms
 from gancli.observers.observer import Alarm, Row, RunView, Stop
 from gancli.observers.plane import Plane
+from gancli.observers.remedies import remedy
 from gancli.rng import Rng
 from tests import tiny
 from tests.conftest import Gan
@@ -142,7 +147,37 @@ def test_collapse_and_a_vanishing_gradient_are_told_with_remedies() -> None:
     said = {a.name: a.text for a in looks(observer, view, [well]) if isinstance(a, Alarm)}
     assert set(said) == {"collapse", "vanishing"}
     assert "penalty=" in said["collapse"]
-    assert "loss=ns" in said["vanishing"]
+    assert "lower optimizer.D.lr" in said["vanishing"]
+
+
+def game_of(*keys: str) -> Game:
+    return assemble.game(compose("train", list(keys)), DataFacts("x", (1, 16, 16), tuple("abc"), ""))
+
+
+def test_remedies_are_those_that_the_run_would_take() -> None:
+    plain = game_of("model=dcgan", "model.ch=4", "loss=minimax")
+    assert remedy("vanishing", plain) == (
+        "G's gradient has all but vanished: lower optimizer.D.lr, take loss=ns or loss=hinge or add penalty=r1"
+        " (beside model.D.norm=auto, where D has batch norm)"
+    )
+    assert remedy("collapse", plain).endswith("add penalty=mode_seeking or set model.D.minibatch=100")
+    busy = ["game.pack=2", "penalty=[r1,mode_seeking]", "model.D.minibatch=4", "augment=diffaugment", "loss.noise=0.2"]
+    used = game_of("model=dcgan", "model.ch=4", "loss=ns", *busy)
+    for name, cure in (("saturated", "lower optimizer.D.lr"), ("collapse", "lower optimizer.G.lr")):
+        assert remedy(name, used).endswith(f": {cure}")
+    told = game_of("model=sngan", "model.ch=4", "model.conditioning=projection", "dataset.size=[1,32,32]")
+    assert "game.pack" not in remedy("collapse", told)
+    assert "minibatch" not in remedy("collapse", told)
+
+
+def test_a_sure_d_is_no_alarm_where_g_learns_from_its_features() -> None:
+    engine = tiny.engine()
+    view, observer = RunView(engine, 100), Alarms(every=1, patience=1, n=4)
+    observer.open(view)
+    observer._data = 1e-3
+    sure = {"D_real": 9.0, "D_fake": -9.0}
+    engine.game.adversarial = 0.0
+    assert [a for a in looks(observer, view, [sure]) if isinstance(a, Alarm)] == []
 
 
 def test_a_d_that_says_the_same_of_all_images_ends_the_run() -> None:

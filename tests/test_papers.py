@@ -171,13 +171,15 @@ PAPERS: Mapping[str, Mapping[str, Any]] = {
     },
     "gan_mnist_parzen": {
         "dataset": "mnist", "model.latent.dim": 100, "model.latent.kind": "uniform", "model.G.hidden": [1200, 1200],
-        "model.D.hidden": [240, 240], "model.D.activation": "maxout", "model.D.pieces": 5, "model.D.dropout": 0.5,
-        "batch_size": 100,
+        "model.D.hidden": [240, 240], "model.D.pieces": 5, "model.D.dropout": 0.5, "model.D.input_dropout": 0.2,
+        "batch_size": 100, "loss": "NonSaturating", "optimizer.G": "SGD", "optimizer.G.lr": 0.1, "optimizer.D.lr": 0.05,
+        "optimizer.D.momentum": 0.5,
     },
     "semisup_mnist": {
         "dataset": "mnist", "game.labels": 100, "game.adversarial": 0, "penalty": {"feature_matching"},
         "batch_size": 100, "steps": 180_000, "optimizer.D.lr": 3e-3, "optimizer.G.betas": [0.5, 0.999],
-        "model.ema.decay": 0.9999, "model.D.hidden": [1000, 500, 250, 250, 250],
+        "model.ema.decay": 0.9999, "model.D.hidden": [1000, 500, 250, 250, 250], "optimizer.G.eps": 1e-4,
+        "penalty.feature_matching.weight": 1 / 250,
     },
     "collapse": {"dataset": "ring", "loss": "NonSaturating", "penalty": set(), "game.pack": 1},
     "wgan_gp_robustness": {"loss": "Wasserstein", "penalty": {"wgan_gp"}, "dataset": "grid", "game.d_steps": 5},

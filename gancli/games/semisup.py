@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.functional import cross_entropy
 
 from gancli.augment.augment import Augment
@@ -17,6 +17,7 @@ from gancli.losses.adversarial import AdversarialLoss
 from gancli.losses.penalties import Penalty
 from gancli.rng import Rng
 from gancli.settings import at_least
+
 
 class SemiSupervisedGame(NoiseGame):
     """The noise game with a K-class D that learns the classes of `labels` images, as many of each class.

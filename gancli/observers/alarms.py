@@ -11,6 +11,7 @@ from torch import Tensor
 
 from gancli.errors import ConfigError
 from gancli.observers.observer import Alarm, Event, Observer, Row, RunView, Stop
+from gancli.observers.remedies import REMEDIES, remedy
 from gancli.rng import Rng
 from gancli.sampling import settle
 
@@ -19,15 +20,6 @@ POOR, FALLEN = 0.25, 0.5  # diversity: less than this share of the data's, and o
 ALIKE = 0.01  # less than this share of the data's diversity is none
 FAINT = 1e-3  # of the strongest gradient so far
 MEMORIES = ("exp_avg_sq", "square_avg")  # where optimizers keep the mean square of gradients
-
-REMEDIES = {
-    "saturated": "D is sure of every image, so G hardly learns: lower optimizer.D.lr, add penalty=r1 or loss.noise=0.1,"
-    " or, with few data, augment=diffaugment",
-    "collapse": "G draws less and less variety (mode collapse): add penalty=r1, try game.pack=2,"
-    " penalty=mode_seeking or model.D.minibatch=100, or lower optimizer.G.lr",
-    "vanishing": "G's gradient has all but vanished: take loss=ns or loss=hinge instead of loss=minimax,"
-    " lower optimizer.D.lr, or add penalty=r1",
-}
 
 
 class Alarms(Observer):
@@ -93,14 +85,19 @@ class Alarms(Observer):
         for name, figures in self.wrong(view, values, diversity, gradient).items():
             strikes = self._strikes[name] = self._strikes.get(name, 0) + 1 if figures else 0
             if strikes == self.patience:
-                yield Alarm(name, f"{figures}: {REMEDIES[name]}")
+                yield Alarm(name, f"{figures}: {remedy(name, view.engine.game)}")
 
     def wrong(
         self, view: RunView, values: dict[str, float], diversity: float, gradient: float | None
     ) -> dict[str, str]:
         """Each alarm with the figures that speak for it at this step, empty where all is well."""
         found = dict.fromkeys(REMEDIES, "")
-        gap = getattr(getattr(view.engine.game, "loss", None), "sure", None)
+        game = view.engine.game
+        gap = getattr(getattr(game, "loss", None), "sure", None)
+        if not getattr(
+            game, "adversarial", 1.0
+        ):  # G learns from D's features, whose verdict may be as sure as it likes
+            gap = None
         if gap is not None and {"D_real", "D_fake"} <= values.keys() and values["D_real"] - values["D_fake"] > gap:
             found["saturated"] = f"D says {values['D_real']:.3g} of real images and {values['D_fake']:.3g} of G's"
         if diversity < POOR and diversity < FALLEN * self._best["diversity"]:

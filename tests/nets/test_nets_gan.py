@@ -29,7 +29,9 @@ def test_latents_reach_the_first_layer_with_variance_one() -> None:
 
 def test_weights_begin_within_the_released_codes_bounds() -> None:
     for net, bound in ((Generator((1, 8, 8), 100), 0.05), (Discriminator((1, 8, 8)), 0.005)):
-        largest = [m.weight.abs().max().item() for m in net.modules() if isinstance(m, nn.Module) and hasattr(m, "bias")]
+        largest = [
+            m.weight.abs().max().item() for m in net.modules() if isinstance(m, nn.Module) and hasattr(m, "bias")
+        ]
         assert all(0.95 * bound < w <= bound for w in largest)
         assert all(m.bias.abs().max() == 0 for m in net.modules() if hasattr(m, "bias"))
 
