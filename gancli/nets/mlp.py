@@ -17,10 +17,16 @@ from gancli.nets.layers.together import MinibatchDiscrimination, Referenced
 from gancli.nets.shapes import positive
 from gancli.nets.verdict import Verdict
 
-Activation = Literal["relu", "leaky_relu", "tanh", "maxout"]
+Activation = Literal["relu", "leaky_relu", "tanh", "softplus", "maxout"]
 
 LEAK = 0.2
-GAINS = {"relu": RELU_GAIN, "leaky_relu": RELU_GAIN / (1 + LEAK**2) ** 0.5, "tanh": 5 / 3, "maxout": 1.0}
+GAINS = {
+    "relu": RELU_GAIN,
+    "leaky_relu": RELU_GAIN / (1 + LEAK**2) ** 0.5,
+    "tanh": 5 / 3,
+    "softplus": 1.229,  # keeps the second moment of a normal input, as the two above do
+    "maxout": 1.0,
+}
 
 
 class Maxout(nn.Module):
@@ -33,6 +39,14 @@ class Maxout(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[B, width × pieces] -> [B, width]."""
         return x.view(x.shape[0], -1, self.pieces).amax(2)
+
+
+class Softplus(nn.Module):
+    """softplus(2x + 2) / 2 - 1, about x above 0 and -1 far below (Gulrajani et al. 2017, table 1)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Any shape -> the same."""
+        return F.softplus(2 * x + 2) / 2 - 1
 
 
 class Generator(nn.Module):
@@ -138,6 +152,5 @@ def _hidden(
 def _activation(name: Activation, pieces: int) -> nn.Module:
     if name == "maxout":
         return Maxout(pieces)
-    if name == "tanh":
-        return nn.Tanh()
-    return nn.ReLU() if name == "relu" else nn.LeakyReLU(LEAK)
+    plain: dict[str, nn.Module] = {"tanh": nn.Tanh(), "softplus": Softplus(), "relu": nn.ReLU()}
+    return plain.get(name) or nn.LeakyReLU(LEAK)

@@ -8,7 +8,7 @@ from torch import nn
 
 from gancli.errors import ConfigError
 from gancli.nets.layers.norms import BatchNorm1d, LayerNorm
-from gancli.nets.mlp import Discriminator, Generator, Maxout
+from gancli.nets.mlp import GAINS, Discriminator, Generator, Maxout, Softplus
 
 
 def count(net: nn.Module) -> int:
@@ -42,6 +42,16 @@ def test_counts():
 def test_maxout_takes_the_largest_piece():
     x = torch.tensor([[1.0, 5.0, 2.0, -1.0, -3.0, -2.0]])
     assert Maxout(3)(x).tolist() == [[5.0, -1.0]]
+
+
+def test_softplus_is_that_of_the_robustness_table():
+    """By hand: softplus(2) / 2 - 1 at 0; the identity above, -1 below; its gain keeps a normal input's second moment."""
+    x = torch.tensor([0.0, 20.0, -20.0], dtype=torch.float64)
+    expected = torch.tensor([math.log(1 + math.exp(2)) / 2 - 1, 20.0, -1.0], dtype=torch.float64)
+    torch.testing.assert_close(Softplus()(x), expected, rtol=0, atol=1e-12)
+    normal = torch.randn(10**6, generator=torch.Generator().manual_seed(0))
+    assert (GAINS["softplus"] * Softplus()(normal)).square().mean().item() == pytest.approx(1, abs=5e-3)
+    assert isinstance(Generator((2,), 3, hidden=(4,), activation="softplus").body[2], Softplus)
 
 
 def test_norms_stand_after_every_layer_of_g_and_all_but_the_first_of_d():
