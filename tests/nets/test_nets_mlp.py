@@ -45,7 +45,7 @@ def test_maxout_takes_the_largest_piece():
 
 
 def test_softplus_is_that_of_the_robustness_table():
-    """By hand: softplus(2) / 2 - 1 at 0; the identity above, -1 below; its gain keeps a normal input's second moment."""
+    """By hand: softplus(2) / 2 - 1 at 0; x above, -1 below; its gain keeps a normal second moment."""
     x = torch.tensor([0.0, 20.0, -20.0], dtype=torch.float64)
     expected = torch.tensor([math.log(1 + math.exp(2)) / 2 - 1, 20.0, -1.0], dtype=torch.float64)
     torch.testing.assert_close(Softplus()(x), expected, rtol=0, atol=1e-12)
