@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from itertools import pairwise
 from math import prod
-from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +18,9 @@ from gancli.nets.shapes import positive
 from gancli.nets.verdict import Verdict
 
 
+FIT_NUMBERS = 2**28  # pixels that the mean image is made of, at most: 1 GiB
+
+
 class Generator(nn.Module):
     """z -> images: ReLU layers, then sigmoids that span [-1, 1] and begin at the mean image.
 
@@ -26,14 +28,13 @@ class Generator(nn.Module):
     no step removes. Raises ConfigError for points.
     """
 
-    fit_rows: ClassVar[int] = 50_000  # images for `fit`: the paper's whole training set
-
     def __init__(
         self, shape: tuple[int, ...], latent_dim: int, classes: int = 0, *, hidden: tuple[int, ...] = (1200, 1200)
     ):
         super().__init__()
         _images(shape)
         self.shape = tuple(shape)
+        self.fit_rows = min(50_000, FIT_NUMBERS // prod(shape))  # images for `fit`: the paper's whole training set
         layers: list[nn.Module] = []
         for a, b in pairwise((latent_dim, *hidden)):
             positive("model.G.hidden", b)
