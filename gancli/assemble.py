@@ -25,11 +25,12 @@ from gancli.games.game import Game
 from gancli.games.noise import Latent
 from gancli.losses.penalties import Penalty
 from gancli.memory import weights_that_fit
+from gancli.ramp import Ramp
 from gancli.rng import Rng, key
 from gancli.settings import Node, TrainSettings
 
 FROM_THE_DATA = ("shape", "latent_dim", "classes")
-FROM_THE_PARTS = ("nets", "loss", "penalties", "latent", "classes", "augment")
+FROM_THE_PARTS = ("nets", "loss", "penalties", "latent", "classes", "augment", "ramp")
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,8 @@ def check_sections(settings: TrainSettings) -> None:
         check(node, f"penalty.{name}")
     if settings.augment:
         check(settings.augment, "augment")
+    if settings.ramp:
+        make_as(Ramp, settings.ramp, "ramp")
     for name, node in settings.observers.items():
         if node is not None:
             check(node, f"observers.{name}")
@@ -166,6 +169,8 @@ def game(config: Mapping[str, Any], facts: DataFacts, real: Collection[str] | No
     parts = {"nets": nets, "loss": loss, "penalties": penalties, "latent": latent, "classes": len(facts.classes)}
     if config.get("augment"):
         parts["augment"] = make(config["augment"], "augment")
+    if config.get("ramp"):
+        parts["ramp"] = make_as(Ramp, config["ramp"], "ramp")
     wanted = inspect.signature(find(config["game"]["_target_"], "game")).parameters
     built: Game = make(config["game"], "game", **{k: v for k, v in parts.items() if k in wanted})
     return built
@@ -251,6 +256,7 @@ def engine(settings: TrainSettings, source: Source, built: Game, compute: Comput
         steps=settings.steps,
         average=make_as(Average, settings.model.get("ema"), "model.ema"),
         schedule=schedule,
+        ramp=make_as(Ramp, settings.ramp, "ramp") if settings.ramp else None,
         clip=clip,
         world=World.of_group(),
     )

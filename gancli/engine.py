@@ -24,6 +24,7 @@ from gancli.errors import CombinationError, ConfigError
 from gancli.games.game import Batch, Couples, Game, Move, Outcome
 from gancli.nets.layers.norms import AcrossRanks, share_statistics
 from gancli.nets.layers.spectral import is_spectral
+from gancli.ramp import Ramp
 from gancli.rng import Rng
 
 
@@ -77,11 +78,14 @@ class Schedule:
 
 @dataclass
 class Player:
-    """A player's share of the engine: its parameters, its optimizer, and the layers that advance with its moves."""
+    """A player's share of the engine: its parameters, its optimizer, and the layers that advance with its moves.
+
+    groups: the optimizer's rate and betas as they were configured, which a schedule starts from.
+    """
 
     params: list[nn.Parameter]
     optimizer: Optimizer
-    rates: list[float]
+    groups: list[dict[str, Any]]
     spectral: list[Any]
     scaler: torch.amp.GradScaler | None
 
@@ -90,7 +94,8 @@ class Engine:
     """One run's training state and how it moves on.
 
     batch_size: real images a move of D, over all ranks. micro_batch: rows that go through at once (None: all).
-    clip: largest gradient norm of a move, or None. Raises CombinationError where a batch cannot be split as asked.
+    clip: largest gradient norm of a move, or None. ramp: what changes with the images seen. Raises CombinationError
+    where a batch cannot be split as asked.
     """
 
     def __init__(
@@ -106,12 +111,14 @@ class Engine:
         steps: int = 0,
         average: Average | None = None,
         schedule: Schedule | None = None,
+        ramp: Ramp | None = None,
         clip: float | None = None,
         world: World | None = None,
     ):
         self.game, self.streams, self.compute, self.world = game, dict(streams), compute, world or World()
         self.batch_size, self.micro_batch, self.seed, self.steps = batch_size, micro_batch, seed, steps
         self.average_rule, self.schedule, self.clip = average or Average(), schedule or Schedule(), clip
+        self.ramp = ramp
         self.step_number, self.seen = 0, 0
         self.positions = dict.fromkeys(self.streams, 0)
         self.dtype = next(game.parameters()).dtype
@@ -136,9 +143,10 @@ class Engine:
             if self.step_number % move.every == 0:
                 for repeat in range(move.repeat):
                     logs.update(self.play(move, repeat, carry))
-        self.seen += self.batch_size * moves[0].size * moves[0].repeat
+        images = self.batch_size * moves[0].size * moves[0].repeat
+        self._average(images)
+        self.seen += images
         self.step_number += 1
-        self._average()
         return logs
 
     def play(self, move: Move, repeat: int, carry: Batch) -> dict[str, Tensor]:
@@ -200,17 +208,25 @@ class Engine:
             self._focused = player
 
     @torch.no_grad()
-    def _average(self) -> None:
-        decay = self.average_rule.at(self.step_number)
+    def _average(self, images: int) -> None:
+        decay = self.average_rule.at(self.step_number + 1)
+        if self.ramp is not None and self.ramp.half_life is not None:
+            decay = self.ramp.decay(self.seen, images)
         for name, average in self.averages.items():
             torch._foreach_lerp_(list(average.parameters()), list(self.game.nets[name].parameters()), 1 - decay)
 
     def _set_rates(self) -> None:
-        if self.schedule.kind != "constant":
-            factor = self.schedule.factor(self.step_number, self.steps)
-            for player in self.players.values():
-                for group, rate in zip(player.optimizer.param_groups, player.rates, strict=True):
-                    group["lr"] = rate * factor
+        if self.schedule.kind == "constant" and self.ramp is None:
+            return
+        factor = self.schedule.factor(self.step_number, self.steps)
+        if self.ramp is not None:
+            factor *= self.ramp.rate(self.seen)
+        for player in self.players.values():
+            for group, first in zip(player.optimizer.param_groups, player.groups, strict=True):
+                group["lr"] = first["lr"] * factor
+                if self.ramp is not None and "betas" in first:
+                    beta1, beta2 = first["betas"]
+                    group["betas"] = (beta1, self.ramp.second_beta(beta2, self.seen))
 
     # -- batches -------------------------------------------------------------------------------------------------------
 
@@ -330,7 +346,10 @@ class Engine:
         params = [p for net in nets for p in net.parameters()]
         spectral = [layer for net in nets for layer in net.modules() if is_spectral(layer)]
         scaler = torch.amp.GradScaler(self.compute.device.type) if self.compute.autocast == torch.float16 else None
-        return Player(params, optimizer, [group["lr"] for group in optimizer.param_groups], spectral, scaler)
+        first: list[dict[str, Any]] = [
+            {key: group[key] for key in ("lr", "betas") if key in group} for group in optimizer.param_groups
+        ]
+        return Player(params, optimizer, first, spectral, scaler)
 
 
 def frozen_copy(net: nn.Module) -> nn.Module:

@@ -37,6 +37,7 @@ class TrainSettings:
     loss: Node
     penalty: Node | None = None
     augment: Node | None = None
+    ramp: Node | None = None
     dataset: Node
     optimizer: Node
     device: Node

@@ -49,7 +49,7 @@ class Ada(Augment):
         super().__init__()
         if not 0 <= p <= 1 or interval < 1 or images < 1 or (target is not None and not 0 < target < 1):
             raise ConfigError("augment has p from 0 to 1, target between 0 and 1 or null, interval and images from 1")
-        self.target, self.interval, self.images = target, interval, images
+        self.first, self.target, self.interval, self.images = p, target, interval, images
         self.register_buffer("p", torch.tensor(p))
         for name in ("signs", "moves", "seen"):
             self.register_buffer(name, torch.zeros(()))

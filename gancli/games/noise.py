@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from gancli.augment.ada import Ada
 from gancli.augment.augment import Augment
 from gancli.dist import gathered
 from gancli.errors import CombinationError, ConfigError
@@ -21,6 +22,7 @@ from gancli.losses.penalties import Context, Penalty
 from gancli.nets.layers.spectral import is_spectral
 from gancli.nets.layers.together import REFERENCE, Referenced
 from gancli.nets.verdict import Verdict
+from gancli.ramp import Ramp
 from gancli.rng import Rng
 from gancli.settings import at_least
 
@@ -58,8 +60,8 @@ class NoiseGame(Game):
     Where D names classes too (AC-GAN), both players pay `class_weight` times its cross entropy; D on its real images
     and, with `class_fakes`, on fakes by the class they were asked for (Odena et al. 2017, eq. 3). pack: how many
     samples of one source D judges at once, joined in their channels (Lin et al. 2018, section 3). adversarial: weight
-    of the objective in G's loss. augment: what is done to all that D is shown. Raises CombinationError where the parts
-    make no sense together.
+    of the objective in G's loss. augment: what is done to all that D is shown. ramp: how penalties' weights and the
+    augmentation's p change over the run. Raises CombinationError where the parts make no sense together.
     """
 
     def __init__(
@@ -77,6 +79,7 @@ class NoiseGame(Game):
         class_fakes: bool = True,
         pack: int = 1,
         adversarial: float = 1.0,
+        ramp: Ramp | None = None,
     ):
         super().__init__()
         at_least(1, **{"game.d_steps": d_steps, "game.g_size": g_size, "game.pack": pack})
@@ -90,7 +93,7 @@ class NoiseGame(Game):
         self.labelled = any(getattr(net, "conditional", False) for net in nets.values())
         self.d_has_batch_norm = any(isinstance(m, _BatchNorm) for m in nets["D"].modules())
         self.separate = self.d_has_batch_norm or any(getattr(m, "couples", 1) != 1 for m in nets["D"].modules())
-        self.augment = augment
+        self.augment, self.ramp = augment, ramp
         self.couples = self._couples()
         self._memories()
         self._seen = 0
@@ -132,6 +135,9 @@ class NoiseGame(Game):
     def moves(self, seen: int) -> Sequence[Move]:
         """D, the lazy penalties that are due, G: the same at every step."""
         self._seen = seen
+        if self.ramp is not None and self.ramp.augment is not None:
+            assert isinstance(self.augment, Ada)
+            self.augment.p.fill_(self.ramp.between(self.augment.first, self.ramp.augment, seen))
         return self._moves
 
     def discriminator_feeds(self) -> tuple[str, ...]:
@@ -236,7 +242,11 @@ class NoiseGame(Game):
         """What a player pays at every step beside its objective."""
         due = {name: p for name, p in self.penalties.items() if p.player == player and p.every == 1}
         costs = {name: penalty(replace(context, memory=self._memory(name))) for name, penalty in due.items()}
-        return {f"penalty_{name}": due[name].weight * cost for name, cost in costs.items() if cost is not None}
+        return {f"penalty_{name}": self._weight(due[name]) * cost for name, cost in costs.items() if cost is not None}
+
+    def _weight(self, penalty: Penalty) -> float:
+        """λ at this moment of the run."""
+        return penalty.weight * (1.0 if self.ramp is None else self.ramp.weight(self._seen))
 
     def _penalty_loss(self, name: str) -> Any:
         penalty = self.penalties[name]
@@ -245,7 +255,7 @@ class NoiseGame(Game):
             x, y = self._real(batch) if penalty.player == "D" else (None, None)
             fake, y_fake = self._fakes(rng, graph=penalty.player == "G") if penalty.needs_fake else (None, None)
             cost = penalty(replace(self._context(x, fake, y, y_fake, rng, {}), memory=self._memory(name)))
-            return Outcome({} if cost is None else {f"penalty_{name}": penalty.weight * cost})
+            return Outcome({} if cost is None else {f"penalty_{name}": self._weight(penalty) * cost})
 
         return loss
 
@@ -333,6 +343,12 @@ class NoiseGame(Game):
             raise CombinationError(
                 "loss=energy needs a D whose output is an energy, and this one's is any number: take model=ebgan,"
                 " or set loss.plain=true (softplus of it is the energy)"
+            )
+        ramps_p = self.ramp is not None and self.ramp.augment is not None
+        if ramps_p and not (isinstance(self.augment, Ada) and self.augment.target is None):
+            raise CombinationError(
+                "ramp.augment is where p of augment=ada leads: add augment=ada augment.target=null,"
+                " or set ramp.augment=null"
             )
         for name, penalty in self.penalties.items():
             if penalty.per_sample and self.d_has_batch_norm:

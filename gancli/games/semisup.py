@@ -15,6 +15,7 @@ from gancli.games.game import Batch, Outcome
 from gancli.games.noise import Latent, NoiseGame
 from gancli.losses.adversarial import AdversarialLoss
 from gancli.losses.penalties import Penalty
+from gancli.ramp import Ramp
 from gancli.rng import Rng
 from gancli.settings import at_least
 
@@ -41,8 +42,11 @@ class SemiSupervisedGame(NoiseGame):
         labels: int = 100,
         label_seed: int = 0,
         supervised: float = 1.0,
+        ramp: Ramp | None = None,
     ):
-        super().__init__(nets, loss, penalties, latent, classes, augment, d_steps=d_steps, adversarial=adversarial)
+        super().__init__(
+            nets, loss, penalties, latent, classes, augment, d_steps=d_steps, adversarial=adversarial, ramp=ramp
+        )
         at_least(1, **{"game.labels": labels})
         at_least(0, **{"game.supervised": supervised, "game.label_seed": label_seed})
         self.labels, self.label_seed, self.supervised = labels, label_seed, supervised

@@ -1,0 +1,85 @@
+"""What changes with the images a run has seen: rates, penalties, the average, augmentation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from gancli import assemble
+from gancli.assemble import DataFacts
+from gancli.augment.ada import Ada
+from gancli.config import compose
+from gancli.games.noise import NoiseGame
+from gancli.losses.penalties import R1
+from gancli.ramp import Ramp
+from tests import tiny
+from tests.conftest import Gan
+
+RAMP = Ramp(images=16, lr=0.5, penalty=0.0, beta2=0.99, half_life=8)
+
+
+def test_rates_and_betas_follow_half_a_cosine_and_stay() -> None:
+    """Batches of 4 images, one move of D a step: a quarter of the way at each; by hand, cos(π/4) = 0.7071."""
+    engine = tiny.engine(ramp=RAMP, batch_size=4)
+    group = engine.players["D"].optimizer.param_groups[0]
+    rate, betas = group["lr"], group["betas"]
+    found = []
+    for _ in range(6):
+        engine.step()
+        found.append((group["lr"] / rate, group["betas"][1]))
+    shares = [0.0, 0.1464466, 0.5, 0.8535534, 1.0, 1.0]
+    assert [f[0] for f in found] == pytest.approx([1 - s / 2 for s in shares])
+    assert [f[1] for f in found] == pytest.approx([betas[1] + (0.99 - betas[1]) * s for s in shares])
+    assert group["betas"][0] == betas[0]
+
+
+def test_the_average_is_a_copy_at_first_and_has_its_half_life_at_the_end() -> None:
+    engine = tiny.engine(ramp=RAMP, batch_size=4)
+    engine.step()
+    average, net = engine.averages["G"], engine.game.nets["G"]
+    assert all(torch.equal(a, b) for a, b in zip(average.parameters(), net.parameters(), strict=True))
+    for _ in range(4):
+        engine.step()
+    before = [p.clone() for p in average.parameters()]
+    engine.step()  # of 4 images where half of what was is forgotten in 8
+    share = 0.5**0.5
+    for old, new, raw in zip(before, average.parameters(), net.parameters(), strict=True):
+        torch.testing.assert_close(new, old * share + raw * (1 - share))
+
+
+def test_penalties_fade() -> None:
+    """To nothing, along the same curve."""
+    game = tiny.game(penalties={"r1": R1(weight=3.0)})
+    assert isinstance(game, NoiseGame)
+    game.ramp = RAMP
+    weights = []
+    for seen in (0, 4, 8, 12, 16, 20):
+        game.moves(seen)
+        weights.append(game._weight(game.penalties["r1"]))
+    assert weights == pytest.approx([3.0, 3 * 0.8535534, 1.5, 3 * 0.1464466, 0.0, 0.0])
+
+
+def test_augmentation_is_led_where_it_should_be() -> None:
+    keys = ["experiment=r3gan_cifar10", "model.ch=16"]
+    game = assemble.game(compose("train", keys), DataFacts("x", (3, 32, 32), tuple("abcdefghij"), ""))
+    assert isinstance(game.augment, Ada)
+    found = []
+    for seen in (0, 10**7, 2 * 10**7, 10**8):
+        game.moves(seen)
+        found.append(game.augment.p.item())
+    assert found == pytest.approx([0, 0.275, 0.55, 0.55])
+
+
+def test_a_run_with_a_ramp_goes_on_to_the_same_bits(gan: Gan) -> None:
+    keys = ["model=r3gan", "model.ch=8", "dataset=random", "dataset.size=[3,16,16]", "dataset.n=16", "batch_size=4"]
+    keys += ["ramp=r3gan", "ramp.images=20", "ramp.half_life=10", "ramp.augment=0.5", "augment=ada"]
+    keys += ["augment.target=null", "observers.progress=null", "observers.checkpoints.every=2", "device.threads=1"]
+    assert gan("train", *keys, "steps=4", "run_dir=a").code == 0
+    assert gan("train", *keys, "steps=2", "run_dir=b").code == 0
+    assert gan("train", "resume=b", "steps=4").code == 0
+    a, b = (torch.load(Path(run, "checkpoints/00000004.pt"), weights_only=True) for run in "ab")
+    assert all(torch.equal(a["game"][k], b["game"][k]) for k in a["game"])
+    assert all(torch.equal(a["ema"]["G"][k], b["ema"]["G"][k]) for k in a["ema"]["G"])
+    assert a["game"]["augment.p"].item() == pytest.approx(0.5 * (1 + 0.309017) / 2, abs=1e-6)  # cos 0.6π
