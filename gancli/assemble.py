@@ -237,7 +237,7 @@ def engine(settings: TrainSettings, source: Source, built: Game, compute: Comput
     """The engine that plays this game on this device, at step 0."""
     compute.place(built)
     streams = {name: Stream(each, settings.seed, name, compute.device) for name, each in built.feeds(source).items()}
-    if rows := built.setup_rows():
+    if rows := built.setup_rows(len(source)):
         rng = Rng(settings.seed, "setup", total=rows, device=compute.device)
         built.setup(Stream(source, settings.seed, "setup", compute.device).batch(0, rows, 0, rows), rng)
     optimizers = {

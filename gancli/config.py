@@ -97,7 +97,22 @@ def compose(verb: str, overrides: Sequence[str], folders: Sequence[Path] = ()) -
         raise ConfigError(_diagnose(verb, overrides, folders, error)) from None
     assert isinstance(plain, dict)
     _refuse_additions(verb, overrides, folders)
+    _drop_weights_of_absent_penalties(plain, overrides)
     return {str(name): value for name, value in plain.items()}
+
+
+def _drop_weights_of_absent_penalties(config: dict[Any, Any], overrides: Sequence[str]) -> None:
+    """A model or an experiment may set a penalty's weight; where another was chosen, that says nothing.
+
+    What a person typed stays, so that it is answered.
+    """
+    penalties = config.get("penalty")
+    if not isinstance(penalties, dict):
+        return
+    typed = {o.lstrip("+").partition("=")[0].split(".")[1] for o in overrides if o.lstrip("+").startswith("penalty.")}
+    for name, node in list(penalties.items()):
+        if isinstance(node, dict) and "_target_" not in node and name not in typed:
+            del penalties[name]
 
 
 def expand(overrides: Sequence[str]) -> list[list[str]]:

@@ -39,6 +39,27 @@ def test_every_evaluation_file_composes(choice: str) -> None:
     assert config["metrics"]
 
 
+@pytest.mark.parametrize(
+    ("keys", "left"),
+    [
+        (["experiment=wgan_gp_robustness", "loss=ns", "penalty=none"], {}),
+        (["experiment=wgan_gp_toy", "penalty=r1"], {"r1": 10.0}),
+        (["experiment=r3gan_small", "penalty=[r1,ortho]"], {"r1": 1.0, "ortho": 1e-4}),
+        (["model=improved", "penalty=lecam", "game=noise"], {"lecam": 0.1}),
+        (["model=improved"], {"feature_matching": 0.004}),
+    ],
+)
+def test_a_weight_of_a_penalty_that_was_replaced_says_nothing(keys: list[str], left: dict[str, float]) -> None:
+    config = compose("train", keys)
+    check_sections(make_as(TrainSettings, config, ""))
+    assert {name: node["weight"] for name, node in (config["penalty"] or {}).items()} == left
+
+
+def test_a_weight_that_was_typed_for_a_penalty_that_is_not_there_is_answered() -> None:
+    with pytest.raises(ConfigError, match=r"penalty\.r1"):
+        check_sections(make_as(TrainSettings, compose("train", ["penalty=none", "penalty.r1.weight=3"]), ""))
+
+
 SMALL = {
     "gan": ["model=gan", "model.G.hidden=[8]", "model.D.hidden=[8]", "dataset=random", "dataset.size=[1,8,8]"],
     "mlp": ["model=mlp", "dataset=random", "dataset.size=[1,8,8]"],

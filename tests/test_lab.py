@@ -15,17 +15,21 @@ from PIL import Image
 from gancli import assemble
 from gancli.assemble import DataFacts
 from gancli.augment.ada import SYM6, Ada, Draw, coloured, geometry, resampled, rotation, scaling, translation
+from gancli.build import make_as
 from gancli.config import compose
 from gancli.data.source import Source
-from gancli.errors import ConfigError
+from gancli.device import Compute
+from gancli.errors import ConfigError, MetricError
 from gancli.games.game import Game
 from gancli.games.semisup import SemiSupervisedGame
+from gancli.metrics.linear_probe import activations
 from gancli.nets.improved import Discriminator, WeightNormLinear
 from gancli.observers.alarms import Alarms
 from gancli.observers.observer import Alarm, Row, RunView, Stop
 from gancli.observers.plane import Plane
 from gancli.observers.remedies import remedy
 from gancli.rng import Rng
+from gancli.settings import TrainSettings
 from tests import tiny
 from tests.conftest import Gan
 
@@ -150,6 +154,52 @@ def test_collapse_and_a_vanishing_gradient_are_told_with_remedies() -> None:
     assert "lower optimizer.D.lr" in said["vanishing"]
 
 
+def test_a_g_that_begins_at_the_mean_image_is_not_taken_for_dead() -> None:
+    observer, engine = Alarms(every=1, patience=1, n=4), tiny.engine()
+    observer.open(RunView(engine, 100))
+    assert observer._best["born"] > 0.01
+    observer.diversity = lambda view: 0.005  # type: ignore[method-assign]
+    view = RunView(engine, 100)
+    well = {"D_real": 0.1, "D_fake": 0.0}
+    assert [type(s) for s in looks(observer, view, [well])][-1] is Stop  # it drew many and now one
+    observer.open(view)
+    assert observer._best["born"] == 0.005
+    assert Stop not in [type(s) for s in looks(observer, view, [well] * 5)]
+
+
+def test_a_gradient_is_known_where_the_optimizer_remembers_none() -> None:
+    engine = tiny.engine(sgd=True)
+    observer, view = Alarms(every=1, n=4), RunView(engine, 100)
+    observer.open(view)
+    count = sum(p.numel() for p in engine.players["G"].params)
+    row = looks(observer, view, [{"grad_norm_G": 3.0}])[0]
+    assert isinstance(row, Row)
+    assert row.values["gradient_G"] == pytest.approx(3 / count**0.5)
+
+
+def test_networks_fit_themselves_to_the_data_before_the_first_step() -> None:
+    for name, keys in {
+        "G.head.bias": ["model=gan", "model.G.hidden=[8]", "model.D.hidden=[8]"],
+        "D.layers.0.g": ["model=improved", "model.G.hidden=[8]", "model.D.hidden=[8]", "game.labels=4"],
+    }.items():
+        words = [*keys, "dataset=random", "dataset.size=[1,8,8]", "dataset.n=64", "dataset.classes=2", "batch_size=4"]
+        config = compose("train", words)
+        settings = make_as(TrainSettings, config, "")
+        source = assemble.data(settings)
+        bare = assemble.game(config, DataFacts.of(source)).nets.state_dict()[name]
+        fitted = [
+            assemble.engine(
+                settings, source, assemble.game(config, DataFacts.of(source)), Compute()
+            ).game.nets.state_dict()[name]
+            for _ in range(2)
+        ]
+        assert not torch.equal(bare, fitted[0])
+        assert torch.equal(*fitted)
+        if name == "G.head.bias":  # the mean of all 64 images
+            mean = source.rows(np.arange(64))[0].double().mean(0).flatten() / 255
+            torch.testing.assert_close(fitted[0], mean.logit().float(), rtol=1e-4, atol=1e-4)
+
+
 def game_of(*keys: str) -> Game:
     return assemble.game(compose("train", list(keys)), DataFacts("x", (1, 16, 16), tuple("abc"), ""))
 
@@ -167,6 +217,7 @@ def test_remedies_are_those_that_the_run_would_take() -> None:
         assert remedy(name, used).endswith(f": {cure}")
     told = game_of("model=sngan", "model.ch=4", "model.conditioning=projection", "dataset.size=[1,32,32]")
     assert "game.pack" not in remedy("collapse", told)
+    assert "game.pack" not in remedy("collapse", game_of("model=improved", "game.labels=3"))
     assert "minibatch" not in remedy("collapse", told)
 
 
@@ -335,6 +386,15 @@ def test_semisup_trains_resumes_to_the_same_bits_and_counts_errors(gan: Gan) -> 
     assert "test" in answer.err  # the embedded clothes have one split
     assert gan("sample", "run=a", "n=4").code == 0
     assert "take model=improved" in gan("train", "model=dcgan", "game=semisup", "game.adversarial=1", "run_dir=x").err
+
+
+def test_a_probe_finds_features_in_every_dense_d() -> None:
+    keys = ["model=improved", "game.labels=3", "model.D.hidden=[8,4]"]
+    assert len(activations(game_of(*keys).nets["D"])) == 2
+    assert len(activations(game_of("model=mlp", "model.D.activation=softplus").nets["D"])) == 3
+    assert len(activations(game_of("model=gan").nets["D"])) == 2
+    with pytest.raises(MetricError, match="finds no layers"):
+        activations(torch.nn.Linear(2, 2))
 
 
 def test_likelihood_and_linear_probe_of_a_run(gan: Gan, trained: Path) -> None:

@@ -72,8 +72,8 @@ class Game(nn.Module):
     def setup(self, real: Mapping[str, Tensor], rng: Rng) -> None:
         """Called once, before a new run's first step, with a batch of data of `rng.total` rows."""
 
-    def setup_rows(self) -> int:
-        """How many real images `setup` wants; 0: it does nothing."""
+    def setup_rows(self, images: int) -> int:
+        """How many real images of a data set of `images` `setup` wants; 0: it does nothing."""
         return 0
 
     def moves(self, seen: int) -> Sequence[Move]:

@@ -110,10 +110,10 @@ class NoiseGame(Game):
             Move("G", self.generator_loss, feeds=("real",) if self._g_needs_real() else (), size=g_size),
         )
 
-    def setup_rows(self) -> int:
+    def setup_rows(self, images: int) -> int:
         """As many as networks that fit themselves to the data ask for; a reference batch for each pack."""
         virtual = REFERENCE * self.pack if any(isinstance(m, Referenced) for m in self.nets.modules()) else 0
-        return max(virtual, *(getattr(net, "fit_rows", 0) for net in self.nets.values()))
+        return max(virtual, *(min(images, getattr(net, "fit_rows", 0)) for net in self.nets.values()))
 
     @torch.no_grad()
     def setup(self, real: Mapping[str, Tensor], rng: Rng) -> None:

@@ -92,8 +92,14 @@ def embed(found: Sampler, source: Source, rows: np.ndarray[Any, np.dtype[np.int6
 
 
 def activations(D: nn.Module) -> list[nn.Module]:
-    """The modules whose outputs are features: activations where there are modules of them, else residual blocks."""
+    """The modules whose outputs are features: activations where they are modules, else residual blocks, else layers.
+
+    Raises MetricError where there are none of these.
+    """
     kinds = (nn.LeakyReLU, nn.ReLU, nn.Tanh, nn.Softplus)
-    found = [m for m in D.modules() if isinstance(m, kinds) or type(m).__name__ in ("Maxout", "Activation")]
-    blocks = getattr(D, "blocks", None)
-    return found or (list(blocks) if blocks is not None else [m for m in D.modules() if isinstance(m, nn.Linear)])
+    named = ("Maxout", "Activation", "Softplus")
+    found = [m for m in D.modules() if isinstance(m, kinds) or type(m).__name__ in named]
+    found = found or list(getattr(D, "blocks", [])) or list(getattr(D, "layers", []))
+    if not found:
+        raise MetricError("metrics=linear_probe finds no layers in this discriminator: take another model")
+    return found

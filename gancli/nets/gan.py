@@ -17,7 +17,7 @@ from gancli.nets.mlp import Maxout
 from gancli.nets.shapes import positive
 from gancli.nets.verdict import Verdict
 
-FIT_NUMBERS = 2**28  # pixels that the mean image is made of, at most: 1 GiB
+FIT_NUMBERS = 2**26  # pixels that the mean image is made of, at most: 256 MiB
 
 
 class Generator(nn.Module):

@@ -38,13 +38,14 @@ class Alarms(Observer):
             )
         self.every, self.patience, self.n = every, patience, n
         self._strikes: dict[str, int] = {}
-        self._best = {"diversity": 0.0, "gradient": 0.0}
+        self._best = {"born": 0.0, "diversity": 0.0, "gradient": 0.0}
         self._data = 1.0
 
     def open(self, view: RunView) -> None:
-        """Measure the data's own diversity."""
+        """Measure the data's own diversity, and G's at the start."""
         stream = view.engine.streams["real"]
         self._data = spread(stream.batch(0, min(self.n, len(stream.source)))["x"]) or 1.0
+        self._best["born"] = self.diversity(view)
 
     def state(self) -> dict[str, Any]:
         """Looks in a row at which something was wrong, and the best of the run so far."""
@@ -52,7 +53,7 @@ class Alarms(Observer):
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on counting."""
-        self._strikes, self._best = dict(state["strikes"]), dict(state["best"])
+        self._strikes, self._best = dict(state["strikes"]), {"born": 0.0, **state["best"]}
 
     def on_step(self, view: RunView) -> Iterator[Event]:
         """Alarms that have just become true, with their figures; the end of a run that explodes."""
@@ -67,10 +68,13 @@ class Alarms(Observer):
                 failed=True,
             )
             return
-        diversity, gradient = self.diversity(view), rms_gradient(view)
+        diversity, gradient = self.diversity(view), rms_gradient(view, values.get("grad_norm_G"))
         yield Row({"step": view.step, "diversity": round(diversity, 5), "gradient_G": gradient})
+        self._best["diversity"] = max(self._best["diversity"], min(1.0, diversity))
+        once = max(self._best["born"], self._best["diversity"])
         dead = {
-            "G has drawn the same for every latent": diversity < ALIKE,
+            # A G that begins at the mean image draws the same until it has learnt anything: that is no death.
+            "G has drawn the same for every latent": diversity < ALIKE <= once,
             "D has said the same of every image": _equal(values.get("D_real"), values.get("D_fake")),
         }
         for words, true in dead.items():
@@ -94,9 +98,7 @@ class Alarms(Observer):
         found = dict.fromkeys(REMEDIES, "")
         game = view.engine.game
         gap = getattr(getattr(game, "loss", None), "sure", None)
-        if not getattr(
-            game, "adversarial", 1.0
-        ):  # G learns from D's features, whose verdict may be as sure as it likes
+        if not getattr(game, "adversarial", 1.0):  # G learns from D's features, however sure D is
             gap = None
         if gap is not None and {"D_real", "D_fake"} <= values.keys() and values["D_real"] - values["D_fake"] > gap:
             found["saturated"] = f"D says {values['D_real']:.3g} of real images and {values['D_fake']:.3g} of G's"
@@ -104,7 +106,6 @@ class Alarms(Observer):
             found["collapse"] = f"the spread of samples is {diversity:.0%} of the data's"
         if gradient is not None and gradient < FAINT * self._best["gradient"]:
             found["vanishing"] = f"it is {gradient:.1e}, after {self._best['gradient']:.1e}"
-        self._best["diversity"] = max(self._best["diversity"], min(1.0, diversity))
         self._best["gradient"] = max(self._best["gradient"], gradient or 0.0)
         return found
 
@@ -135,13 +136,16 @@ def spread(samples: Tensor) -> float:
     return float(samples.float().flatten(1).std(0, correction=0).mean())
 
 
-def rms_gradient(view: RunView) -> float | None:
-    """The root mean square of G's recent gradient, from its optimizer's own memory; None where it has none."""
+def rms_gradient(view: RunView, norm: float | None) -> float | None:
+    """The root mean square of G's recent gradient, from its optimizer's own memory; of this step's, where it has none.
+
+    norm: of this step's gradient, as the engine logs it. None where nothing is known.
+    """
     player = view.engine.players.get("G")
     if player is None:
         return None
     states = (player.optimizer.state.get(p, {}) for p in player.params)
     squares = [state[name] for state in states for name in MEMORIES if name in state]
     if not squares:
-        return None
+        return None if norm is None else norm / math.sqrt(sum(p.numel() for p in player.params))
     return math.sqrt(sum(float(s.sum()) for s in squares) / sum(s.numel() for s in squares))

@@ -25,7 +25,7 @@ def _unbounded(game: NoiseGame) -> bool:
 
 def _single(game: NoiseGame) -> bool:
     """D judges one sample at a time and knows no classes, so that it could judge several."""
-    return game.pack == 1 and not game.labelled
+    return game.pack == 1 and not game.labelled and "pack" in inspect.signature(type(game).__init__).parameters
 
 
 def _plain_images(game: NoiseGame) -> bool:
