@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch_fidelity
+from PIL import Image
 
 from tests.conftest import Gan
 from tests.test_evaluate import pictures
@@ -76,6 +77,40 @@ def test_a_reference_is_looked_at_once_exported_and_given(
     assert results("d")["fid"] == pytest.approx(a["fid"], rel=1e-5)
     refused = gan("eval", *keys, "metrics=[kid]", "reference=stats.npz")
     assert (refused.code, "type metrics=[fid]" in refused.err) == (2, True)
+
+
+def test_a_reference_that_is_there_is_not_written_over(gan: Gan, trained: Path) -> None:
+    Path("real.npz").write_bytes(b"mine")
+    answer = gan("eval", f"run={trained}", "metrics=[fid]", "export_reference=real.npz", "run_dir=r")
+    assert (answer.code, "there is such a file already" in answer.err) == (2, True)
+    assert Path("real.npz").read_bytes() == b"mine"
+
+
+def test_a_folder_of_many_sizes_is_looked_at_with_a_note_and_its_sizes(
+    gan: Gan, tmp_path: Path, weights_file: Path
+) -> None:
+    for name, side in (("a.png", 12), ("b.png", 16), ("c.png", 12)):
+        (tmp_path / "m").mkdir(exist_ok=True)
+        Image.new("RGB", (side, side), (side, 0, 99)).save(tmp_path / "m" / name)
+    theirs = pictures(tmp_path / "theirs", 4, 1)
+    keys = [f"extractor.weights={weights_file}", "metrics=[fid]", "n=3", f"reference={theirs}"]
+    answer = gan("eval", "input=m", *keys, "run_dir=r")
+    assert answer.code == 0, answer.err
+    assert "files of 12x12 and 16x16 pixels were cropped and resized to 12x12" in answer.out
+    assert results("r")["protocol"]["fake"]["file_sizes"] == [[12, 12], [16, 16]]
+    assert "are not torch-fidelity's own file" in answer.out
+
+
+def test_what_compares_with_nothing_needs_no_reference(gan: Gan, tmp_path: Path) -> None:
+    pictures(tmp_path / "mine", 4, 0)
+    answer = gan(
+        "eval", "input=mine", "metrics=[is]", "metrics.is.splits=2", "extractor=efficientnet_lite0", "n=4", "run_dir=r"
+    )
+    assert answer.code == 0, answer.err
+    assert 1 <= results("r")["is_efficientnet_lite0"] <= 4
+    assert results("r")["protocol"]["reference"] is None
+    refused = gan("eval", "input=mine", "metrics=[swd]", "n=4")
+    assert "Type reference=FOLDER" in refused.err
 
 
 def test_runs_are_compared_in_one_table(gan: Gan, trained: Path, tmp_path: Path, weights_file: Path) -> None:

@@ -65,6 +65,8 @@ class Inception(Extractor):
         self.name = "inception"
         path = files.fetched(URL_INCEPTION_V3) if weights is None else files.given(weights)
         state, self.sha256 = files.read(path, URL_INCEPTION_V3 if weights is None else None)
+        # torch-fidelity's file bears the beginning of its own hash in its name.
+        self.official = self.sha256.startswith(URL_INCEPTION_V3.rpartition("-")[2].removesuffix(".pth"))
         net = _network(state, str(path))
         # A file without the last layer has zeros there: every image would get the same score.
         self.classes = net.fc.out_features if bool(net.fc.weight.any()) else 0

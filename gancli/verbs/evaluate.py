@@ -17,7 +17,7 @@ from gancli.files import write_json
 from gancli.metrics.extractor import Extractor
 from gancli.metrics.metric import Metric
 from gancli.metrics.results import numbers
-from gancli.pictures import save_png
+from gancli.pictures import Pixels, save_png
 from gancli.sampling import Sampler
 from gancli.settings import EvalSettings
 from gancli.verbs import compare, judging
@@ -26,16 +26,19 @@ from gancli.verbs import compare, judging
 def run(config: Mapping[str, Any], overrides: Sequence[str]) -> Path:
     """Evaluate as configured; returns the directory that holds results.json. Raises GanError."""
     settings = make_as(EvalSettings, config, "")
-    _check(settings)
     metrics: list[Metric] = [make(node, f"metrics.{name}") for name, node in settings.metrics.items() if node]
     if not metrics:
         raise MetricError("metrics=[] computes nothing: type at least one, such as metrics=[fid,kid]")
+    _check_input(settings, metrics, overrides)
+    _check_export(settings, metrics)
     # What costs nothing to find out comes first, the extractor's download last.
     rundir.refuse_taken(settings.run_dir)
     extractor = cache(lambda: judging.extractor_of(settings))
     if settings.input is None:
         runs = compare.chosen(settings.run)
         if len(runs) > 1:
+            if settings.export_reference is not None:
+                raise ConfigError(f"export_reference={settings.export_reference}: of one run's data: give one run")
             return _compare(settings, runs, metrics, extractor)
         settings = replace(settings, run=runs[0])
     found, results, pictures = judging.evaluate(settings, metrics, extractor)
@@ -56,17 +59,35 @@ def run(config: Mapping[str, Any], overrides: Sequence[str]) -> Path:
     return folder
 
 
-def _check(settings: EvalSettings) -> None:
-    """Raise ConfigError for keys that do not go together."""
-    if settings.input is not None and settings.reference is None:
+OF_A_RUN = ("run", "checkpoint", "ema", "truncation", "standing_stats")
+
+
+def _check_input(settings: EvalSettings, metrics: Sequence[Metric], overrides: Sequence[str]) -> None:
+    """Raise ConfigError for a folder of images beside keys that only a run has, or without what it is compared with."""
+    if settings.input is None:
+        return
+    for word in overrides:
+        if word.lstrip("+").partition("=")[0] in OF_A_RUN:
+            raise ConfigError(f"{word}: a folder of images has none; give run= instead of input=")
+    if settings.reference is None and any(metric.compares for metric in metrics):
         raise ConfigError(f"input={settings.input}: with what shall it be compared? Type reference=FOLDER")
-    if settings.input is not None and isinstance(settings.truncation, list):
-        raise ConfigError(f"truncation={settings.truncation}: a folder of images has none; give run= instead of input=")
+
+
+def _check_export(settings: EvalSettings, metrics: Sequence[Metric]) -> None:
+    """Raise ConfigError for a reference that cannot be written, before anything is computed."""
     exported = settings.export_reference
-    if exported is not None and Path(exported).suffix != ".npz":
+    if exported is None:
+        return
+    if Path(exported).suffix != ".npz":
         raise ConfigError(f"export_reference={exported}: type a file name that ends with .npz")
-    if exported is not None and settings.reference is not None and Path(settings.reference).expanduser().is_file():
+    if Path(exported).expanduser().exists():
+        raise ConfigError(f"export_reference={exported}: there is such a file already; type another name")
+    if settings.reference is not None and Path(settings.reference).expanduser().is_file():
         raise ConfigError(f"export_reference={exported}: reference={settings.reference} is a file already; copy it")
+    if not any(metric.compares and metric.needs_extractor() for metric in metrics):
+        raise ConfigError(
+            f"export_reference={exported} needs a metric that reads features of real images: type metrics=[fid]"
+        )
 
 
 def _compare(
@@ -77,17 +98,23 @@ def _compare(
         raise ConfigError(f"truncation={settings.truncation}: thresholds are compared for one run: give one of each")
     for which in runs:
         rundir.find(which)  # all of them before the first is looked at
-    rows = []
-    for which in runs:
-        found, (values,), _ = judging.evaluate(replace(settings, run=which), metrics, extractor)
+    rows: list[compare.Row] = []
+    pictures: dict[str, Pixels] = {}
+    for k, which in enumerate(runs):
+        found, (values,), drawn = judging.evaluate(replace(settings, run=which), metrics, extractor)
         assert found is not None
         rows.append(compare.Row(found.run.name, found.step, values))
+        pictures |= {f"{k:02}-{found.run.name}-{name}": picture for name, picture in drawn.items()}
     if not World.of_group().first:
         return Path()  # rank 0 writes
     folder = rundir.new_directory("eval", "comparison", settings.run_dir)
     compare.write(folder, rows)
+    for name, picture in pictures.items():
+        save_png(folder / name, picture)
     compare.show(rows)
     print(f"results with protocols: {folder / 'comparison.json'}")
+    for name in pictures:
+        print(f"picture: {folder / name}")
     return folder
 
 

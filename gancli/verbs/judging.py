@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import Any
+
+from PIL import Image
 
 from gancli import ranks
 from gancli.assemble import DataFacts
 from gancli.build import make
 from gancli.data.folder import folder as folder_source
+from gancli.data.listing import is_image
 from gancli.data.source import Source
 from gancli.dist import World
 from gancli.errors import ConfigError, DataError, MetricError
 from gancli.metrics import results
 from gancli.metrics.evaluation import Evaluator
-from gancli.metrics.extractor import Extractor
+from gancli.metrics.extractor import Extractor, Inception
 from gancli.metrics.images import ImageSet, from_sampler, from_source
 from gancli.metrics.kept import KeptFeatures
 from gancli.metrics.metric import LabelMetric, Metric
@@ -93,9 +99,15 @@ def _judge_images(
         made.append(evaluator.judge(fake).as_json())
         made[-1]["seconds"] = time.perf_counter() - began
         made[-1]["reference_was_cached"] = evaluator.was_kept
-    if settings.export_reference is not None:
-        if extractor is None or isinstance(real, Reference):
-            raise ConfigError("export_reference= needs a metric that reads features, such as metrics=[fid]")
+        made[-1]["warnings"] += [_resized(each) for each in (fake, real) if _resized(each)]
+        if isinstance(extractor, Inception) and not extractor.official:
+            made[-1]["warnings"].append(
+                f"the weights (SHA-256 {extractor.sha256[:8]}...) are not torch-fidelity's own file: these numbers"
+                " compare with others only as far as the two networks are the same"
+            )
+    if settings.export_reference is not None and World.of_group().first:
+        assert extractor is not None
+        assert isinstance(real, ImageSet)
         if World.of_group().first:
             write_reference(Path(settings.export_reference), evaluator.features_of_real(), real.protocol, extractor)
     return made
@@ -141,6 +153,10 @@ def _judge_run(
             scores, details = metric.measure(found, settings.n, settings.seed, reporter())
             values |= scores | details
         values["protocol"][metric.name] = metric.settings(settings.n, 0)
+        told = {key: found.config["dataset"].get(key) for key in ("split", "limit")}
+        values["protocol"]["trained_on"] = {
+            "name": found.facts.name, "fingerprint": found.facts.fingerprint, **told
+        }  # fmt: skip
     values["seconds"] += time.perf_counter() - began
     return pictures
 
@@ -157,10 +173,23 @@ def _refuse_labels(metrics: Sequence[Metric], found: Sampler | None) -> None:
         )
 
 
+def _resized(images: ImageSet | Reference | None) -> str:
+    """A warning where a folder's images were not looked at as they are; empty where they were."""
+    sizes = [] if images is None else images.protocol.get("file_sizes", [])
+    shape = None if images is None else images.protocol.get("shape")
+    if not shape or all(size == shape[1:] for size in sizes):
+        return ""
+    return (
+        f"files of {' and '.join(f'{h}x{w}' for h, w in sizes[:3])} pixels{' and more' if len(sizes) > 3 else ''} were"
+        f" cropped and resized to {shape[1]}x{shape[2]} before the extractor's own resize: numbers compare only with"
+        " others made so"
+    )
+
+
 def _sets(
     settings: EvalSettings, found: Sampler | None, labelled: bool
-) -> tuple[list[ImageSet], ImageSet | Reference, Source | None]:
-    """What is judged (a set for each threshold), what it is compared with, and the data behind that.
+) -> tuple[list[ImageSet], ImageSet | Reference | None, Source | None]:
+    """What is judged (a set for each threshold), what it is compared with (None: nothing), and the data behind that.
 
     Raises DataError or ConfigError.
     """
@@ -173,17 +202,19 @@ def _sets(
     if found is None:
         judged = _folder("input", settings.input)
         count = min(settings.n, len(judged))
-        fake = from_source(judged, count, seed, folder=str(settings.input))
-        if given is not None:
+        fake = from_source(judged, count, seed, folder=str(settings.input), file_sizes=file_sizes(settings.input))
+        if given is not None or settings.reference is None:
             return [fake], given, None
         reference = _folder("reference", settings.reference)
-        real = from_source(reference, n_real or min(count, len(reference)), seed, exact=n_real is not None)
+        facts: dict[str, Any] = {"file_sizes": file_sizes(settings.reference)}
+        real = from_source(reference, n_real or min(count, len(reference)), seed, exact=n_real is not None, **facts)
         return [fake], real, reference
     images_only(found, "eval")
     source: Source
-    facts: dict[str, Any] = {}
+    facts = {}
     if given is None and settings.reference is not None:
         source = _folder("reference", settings.reference, size=list(found.shape))
+        facts = {"file_sizes": file_sizes(settings.reference)}
     else:
         source = make(found.config["dataset"], "dataset")
         facts = {"split": found.config["dataset"].get("split")}
@@ -198,6 +229,17 @@ def _sets(
         real = from_source(source, n_real or min(settings.n, len(source)), seed, exact=n_real is not None, **facts)
     cut = [found.truncated(threshold) for threshold in settings.thresholds()]
     return [from_sampler(each, settings.n, seed, labelled) for each in cut], real, source
+
+
+def file_sizes(folder: str | None) -> list[list[int]]:
+    """The sizes [H, W] of a folder's images as they lie there, each once; of the first 1,000, by their headers."""
+    found: set[tuple[int, int]] = set()
+    walk = sorted(os.walk(Path(folder or "").expanduser()))
+    paths = (Path(place) / name for place, _, names in walk for name in names if is_image(name))
+    for path in islice(paths, 1000):
+        with suppress(OSError, ValueError), Image.open(path) as image:
+            found.add((image.height, image.width))
+    return [list(size) for size in sorted(found)]
 
 
 def _folder(key: str, path: str | None, **choice: Any) -> Source:
