@@ -108,6 +108,20 @@ def test_several_runs_stand_beside_each_other(
     assert data["sheets"].keys() == {"a", "b"}
 
 
+def test_runs_of_one_name_are_told_apart(trained: Path, tmp_path: Path) -> None:
+    paths = [tmp_path / "P" / "0", tmp_path / "Q" / "0", tmp_path / "Q" / "1"]
+    for k, path in enumerate(paths):
+        shutil.copytree(trained, path)
+        config = path / "config.yaml"
+        config.write_text(config.read_text().replace("seed: 0", f"seed: {k}"))
+    text = page.compare([*paths, paths[0]], tmp_path / "all.html").read_text()
+    data = data_of(tmp_path / "all.html")
+    assert list(data["sheets"]) == ["P/0", "Q/0", "1"]
+    assert [c["name"] for c in data["figures"]["loss_D"]["data"]] == ["P/0", "Q/0", "1"]
+    assert [text.count(f"<tr><td>{name}</td>") for name in data["sheets"]] == [1, 1, 1]
+    assert page.varied([read(path, str(k)) for k, path in enumerate(paths)])["2"]["seed"] == "2"
+
+
 def test_the_module_makes_pages(trained: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Capsys) -> None:
     monkeypatch.chdir(tmp_path)
     shutil.copytree(trained, "r")
