@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gancli.config import compose
+from gancli.config import compose, in_quotes
 from gancli.errors import GanError
 from gancli.files import read_json
 from gancli.rundir import RunDir
@@ -65,8 +65,11 @@ class Record:
         return {name: sorted(points.items()) for name, points in curves.items()}
 
     def command(self) -> str:
-        """What to type for the same run again."""
-        return shlex.join(["gan", "train", *map(str, self.about.get("overrides") or [])])
+        """What to type for the same training again, from its start, in a directory of its own."""
+        words = [str(o) for o in self.about.get("overrides") or []]
+        kept = [o for o in words if o.lstrip("+~").partition("=")[0] not in ("run_dir", "resume", "init")]
+        init = self.about.get("init") or self.config.get("init")
+        return shlex.join(["gan", "train", *kept, *([f"init={in_quotes(str(init))}"] if init else [])])
 
 
 def read(path: Path, name: str | None = None) -> Record:
