@@ -14,7 +14,7 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -255,6 +255,22 @@ def find(which: str, key: str = "run") -> tuple[RunDir, Path | None]:
     if not (path / "run.json").is_file():
         raise RunError(f"{key}={which} is not a run directory: it has no run.json")
     return RunDir(path), None
+
+
+def names(paths: Sequence[Path]) -> list[str]:
+    """A name for each path, different for different ones: the shortest endings of the paths that tell them apart.
+
+    >>> names([Path("/x/P/0"), Path("/x/Q/0"), Path("/x/a"), Path("/x/P/0")])
+    ['P/0', 'Q/0', 'a', 'P/0']
+    """
+    whole = [path.resolve() for path in paths]
+    found = []
+    for path in whole:
+        others = [other.parts for other in set(whole) - {path}]
+        depths = range(1, len(path.parts) + 1)
+        depth = next((k for k in depths if all(parts[-k:] != path.parts[-k:] for parts in others)), len(path.parts))
+        found.append(str(Path(*path.parts[-depth:])))
+    return found
 
 
 def _checked_yaml(path: Path) -> str:

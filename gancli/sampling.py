@@ -250,7 +250,12 @@ def _restore(
     real = state.get("nets")  # of an export, the generator alone
     refuse_sizes(assemble.game(state["config"], facts, real=()), state["game"], real)
     game = assemble.game(state["config"], facts, real=real)
-    game.load_state_dict(state["game"], strict=real is None)
+    if real is None:
+        game.load_state_dict(state["game"])
+    for name in real or ():  # each by itself: the others are shapes alone, which take no weights
+        held = f"nets.{name}."
+        own = {key.removeprefix(held): t for key, t in state["game"].items() if key.startswith(held)}
+        game.nets[name].load_state_dict(own)
     nets: dict[str, nn.Module] = {name: net for name, net in game.nets.items() if real is None or name in real}
     for net in nets.values():
         compute.place(net)

@@ -135,5 +135,7 @@ def test_runs_are_compared_in_one_table(gan: Gan, trained: Path, tmp_path: Path,
     assert float(rows[0]["fid"]) == compared[0]["fid"]
     assert rows[0]["n_fake"] == "5"
     assert len(list((tmp_path / "runs" / "a" / "eval").glob("*.json"))) == 1
-    listed = gan("eval", "run=[runs/b,runs/a,runs/b]", *keys, "run_dir=s")
-    assert [row["run"] for row in json.loads(Path("s/comparison.json").read_text())] == ["b", "a"], listed.err
+    shutil.copytree(trained, tmp_path / "other" / "a")
+    listed = gan("eval", "run=[runs/b,runs/a,other/a,runs/b]", *keys, "run_dir=s")
+    named = [row["run"] for row in json.loads(Path("s/comparison.json").read_text())]
+    assert named == ["b", "runs/a", "other/a"], listed.err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from gancli import export, sampling
 from gancli.errors import RunError
-from tests.conftest import Gan
+from tests.conftest import TINY, Gan
 
 
 @pytest.mark.parametrize("which", ["trained", "labelled"])
@@ -36,6 +37,18 @@ def test_safetensors_draw_the_same_images(gan: Gan, request: pytest.FixtureReque
     answer = gan("sample", f"run={path}", "ema=false")
     assert answer.code == 2
     assert "ema=true" in answer.err
+
+
+def test_a_discriminator_with_batch_norm_is_not_missed(gan: Gan) -> None:
+    keys = [*TINY, "dataset.size=[1,16,16]", "steps=1", "run_dir=r"]
+    assert gan("train", *keys).code == 0
+    assert gan("sample", "run=r", "format=safetensors", "run_dir=made").code == 0
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        theirs = sampling.load("made/generator.safetensors")
+    assert [str(w.message) for w in said] == []
+    assert any("running_mean" in name for name in theirs.game.nets["D"].state_dict())
+    assert torch.equal(next(theirs.images(3)), next(sampling.load("r").images(3)))
 
 
 @pytest.mark.parametrize("which", ["trained", "labelled"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import shutil
 import time
 from pathlib import Path
@@ -17,6 +18,7 @@ from gancli.report.__main__ import main
 from gancli.report.record import read
 from gancli.report.sheets import Sheets
 from tests.conftest import TINY, Gan
+from tests.test_train import same_run
 
 Capsys = pytest.CaptureFixture[str]
 SEEN = [word for word in TINY if word != "observers.report=null"]
@@ -108,6 +110,20 @@ def test_several_runs_stand_beside_each_other(
     assert data["sheets"].keys() == {"a", "b"}
 
 
+def test_runs_of_one_name_are_told_apart(trained: Path, tmp_path: Path) -> None:
+    paths = [tmp_path / "P" / "0", tmp_path / "Q" / "0", tmp_path / "Q" / "1"]
+    for k, path in enumerate(paths):
+        shutil.copytree(trained, path)
+        config = path / "config.yaml"
+        config.write_text(config.read_text().replace("seed: 0", f"seed: {k}"))
+    text = page.compare([*paths, paths[0]], tmp_path / "all.html").read_text()
+    data = data_of(tmp_path / "all.html")
+    assert list(data["sheets"]) == ["P/0", "Q/0", "1"]
+    assert [c["name"] for c in data["figures"]["loss_D"]["data"]] == ["P/0", "Q/0", "1"]
+    assert [text.count(f"<tr><td>{name}</td>") for name in data["sheets"]] == [1, 1, 1]
+    assert page.varied([read(path, str(k)) for k, path in enumerate(paths)])["2"]["seed"] == "2"
+
+
 def test_the_module_makes_pages(trained: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Capsys) -> None:
     monkeypatch.chdir(tmp_path)
     shutil.copytree(trained, "r")
@@ -117,6 +133,18 @@ def test_the_module_makes_pages(trained: Path, monkeypatch: pytest.MonkeyPatch, 
     assert Path("comparison.html").exists()
     assert main(["nowhere"]) == 2
     assert capsys.readouterr().err.startswith("gan: run=nowhere: no such run")
+
+
+def test_the_same_run_again_can_be_typed(gan: Gan) -> None:
+    keys = [*TINY, "observers.metrics.every=1", "note=two words"]
+    assert gan("train", *keys, "steps=1", "run_dir=A").code == 0
+    assert gan("train", *keys, "steps=2", "init=A", "run_dir=B").code == 0
+    assert gan("train", "resume=B", "steps=3").code == 0
+    words = shlex.split(read(Path("B")).command())
+    assert words[:3] == ["gan", "train", "model=dcgan"]
+    assert [w for w in words if w.startswith(("run_dir=", "resume=", "init=", "steps="))] == ["steps=3", "init='A'"]
+    assert gan(*words[1:], "run_dir=C").code == 0
+    same_run(Path("B"), Path("C"), 3)
 
 
 def test_alarms_and_dead_runs_are_on_the_page(gan: Gan) -> None:

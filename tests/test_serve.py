@@ -64,6 +64,15 @@ def test_the_command_names_what_was_not_left_as_it_is(labelled: Path, trained: P
     assert settled.command(Wish(0, 8)) == f"gan sample run={file} standing_stats=3 seed=0 n=8"
 
 
+def test_the_command_of_an_export_can_be_typed(gan: Gan, labelled: Path) -> None:
+    assert gan("sample", f"run={labelled}", "format=safetensors", "run_dir=made").code == 0
+    exported = Desk(gancli.load("made/generator.safetensors"))
+    command = exported.command(Wish(0, 4))
+    assert command == "gan sample run=made/generator.safetensors seed=0 n=4"
+    assert gan(*shlex.split(command)[1:], "run_dir=s").code == 0
+    assert exported.sheet(Wish(0, 4)).png == Path("s/grid.png").read_bytes()
+
+
 def test_images_are_found_under_the_mouse(desk: Desk) -> None:
     for wish in (Wish(0, 7), Wish(0, 3, None, (0, 2))):
         sheet = desk.sheet(wish)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from gancli.errors import ConfigError, MetricError, suggestion
 from gancli.metrics import weights as files
 from gancli.metrics.extractor import Extractor
-from gancli.metrics.pretrained import IMAGENET, Preparation, Pretrained, fit
+from gancli.metrics.pretrained import IMAGENET, Preparation, Pretrained, fit, stripped
 from gancli.settings import at_least
 
 
@@ -39,7 +39,7 @@ class Layer(nn.Module):
 
 
 class BeforeLast(nn.Module):
-    """A classifier up to what its last dense layer is given; that layer itself is `head`."""
+    """A classifier up to what its last layer of weights is given, pooled as the network pools; that layer is `head`."""
 
     def __init__(self, net: nn.Module, head: str):
         super().__init__()
@@ -64,10 +64,12 @@ def torchvision(
 ) -> Extractor:
     """Any classifier of torchvision, before its last dense layer or at `layer`, whose output is averaged over pixels.
 
+    One without a dense layer (SqueezeNet) gives what its last convolution is given, averaged over pixels, no scores.
+
     arch: as torchvision names it. weights: a state dict's file, whatever prefixes it bears (a robustly trained
     network's, say); None: torchvision's default, from torch's model cache or a download. size, mean, std: the
-    preparation, by default ImageNet's usual one. Raises ConfigError for an unknown network or layer, MetricError for
-    weights that are missing, damaged or of another network.
+    preparation, by default ImageNet's usual one. Raises ConfigError for an unknown network or layer, or a size that it
+    does not take; MetricError for weights that are missing, damaged or of another network.
     """
     import torchvision as library
 
@@ -80,20 +82,24 @@ def torchvision(
     url = None if weights is not None else str(library.models.get_model_weights(arch).DEFAULT.url)
     path = files.given(weights) if weights is not None else files.fetched(str(url))
     state, sha256 = files.read(path, url)
-    net = _built(arch, classes_in(state))
-    head = last_dense(net)
+    net = _built(arch, None)
+    head = last_layer(net)
+    classes = classes_in(state, net, head)
+    if classes is not None:
+        net = _built(arch, classes)
     _check_layer(net, layer)
     fit(net, state, str(path), arch)
     last = net.get_submodule(head)
-    assert isinstance(last, nn.Linear)
+    dense = last if isinstance(last, nn.Linear) else None
     if layer is not None:
         features: nn.Module = Layer(net, layer)
     else:
         features = BeforeLast(net, head)
-    dim = int(_probe(features, size).shape[1])
-    told = {"features": f"{dim} {f'of {layer}, averaged over pixels' if layer else f'before {head}'}"}
+    dim = int(_probe(features, size, arch).shape[1])
+    pooled = ", averaged over pixels" if layer or dense is None else ""
+    told = {"features": f"{dim} {f'of {layer}' if layer else f'before {head}'}{pooled}"}
     return Pretrained(
-        arch, features, dim, sha256, prepare=prepare, head=None if layer else last, batch_size=batch_size, told=told
+        arch, features, dim, sha256, prepare=prepare, head=None if layer else dense, batch_size=batch_size, told=told
     )
 
 
@@ -115,21 +121,28 @@ def _built(arch: str, classes: int | None) -> nn.Module:
     return net
 
 
-def classes_in(state: dict[str, Tensor]) -> int | None:
-    """How many classes a classifier's weights know: the length of the last bias that a matrix stands before.
+def classes_in(state: dict[str, Tensor], net: nn.Module, head: str) -> int | None:
+    """How many classes weights know, where that is another number than `net` has: the rows of its last layer, `head`.
 
-    >>> classes_in({"conv.bias": torch.zeros(8), "fc.weight": torch.zeros(5, 8), "fc.bias": torch.zeros(5)})
+    >>> net = nn.Sequential(nn.Linear(8, 3, bias=False))
+    >>> classes_in({"module.0.weight": torch.zeros(5, 8)}, net, "0")
     5
     """
-    dense = [name for name, value in state.items() if value.dim() == 2 and name.endswith(".weight")]
-    dense = [name for name in dense if f"{name.removesuffix('weight')}bias" in state]
-    return len(state[dense[-1]]) if dense else None
+    name = f"{head}.weight"
+    built: Tensor = net.state_dict()[name]
+    found = stripped(state, {name: built}).get(name)
+    if found is None or found.dim() != built.dim() or len(found) in (0, len(built)):
+        return None
+    return len(found)
 
 
-def last_dense(net: nn.Module) -> str:
-    """The name of a network's last dense layer."""
-    names: list[str] = [name for name, module in net.named_modules() if isinstance(module, nn.Linear)]
-    return names[-1]
+def last_layer(net: nn.Module) -> str:
+    """The name of a network's last dense layer; of its last convolution where it has none."""
+    for kind in (nn.Linear, nn.Conv2d):
+        names: list[str] = [name for name, module in net.named_modules() if isinstance(module, kind)]
+        if names:
+            return names[-1]
+    raise ConfigError("extractor.arch: this network has neither a dense layer nor a convolution: type another one")
 
 
 def _check_layer(net: nn.Module, layer: str | None) -> None:
@@ -141,9 +154,16 @@ def _check_layer(net: nn.Module, layer: str | None) -> None:
 
 
 @torch.no_grad()
-def _probe(net: nn.Module, size: int) -> Tensor:
-    """The features of one black image."""
-    found: Tensor = net.eval()(torch.zeros(1, 3, size, size))
+def _probe(net: nn.Module, size: int, arch: str) -> Tensor:
+    """The features of one black image. Raises ConfigError for a size that the network does not take."""
+    try:
+        found: Tensor = net.eval()(torch.zeros(1, 3, size, size))
+    except (AssertionError, RuntimeError, ValueError) as error:  # each network has words of its own for it
+        words = " ".join(str(error).split())[:150]
+        raise ConfigError(
+            f"extractor.size={size}: {arch} does not take images of {size}x{size} ({words}): type extractor.size=224,"
+            " or what the network was made for"
+        ) from None
     return found
 
 
@@ -193,7 +213,7 @@ def efficientnet_lite0(
     fit(net, state, str(path), "efficientnet_lite0")
     head = net._fc if block is None else None
     features = Lite0(net, block)
-    dim = int(_probe(features, 224).shape[1])
+    dim = int(_probe(features, 224, "efficientnet_lite0").shape[1])
     told = {"features": f"{dim} {'last' if block is None else f'of block {block}'}, averaged over pixels"}
     prepare = Preparation(224, [0.5] * 3, [0.5] * 3)
     name = "efficientnet_lite0"

@@ -121,7 +121,7 @@ def fit(net: nn.Module, state: Mapping[str, Tensor], path: str, what: str) -> No
     this network's is left out, what is missing is refused.
     """
     wanted = net.state_dict()
-    loaded = _stripped(state, wanted)
+    loaded = stripped(state, wanted)
     needed = [name for name in wanted if not name.endswith("num_batches_tracked")]
     missing = [name for name in needed if name not in loaded]
     odd = [name for name in needed if name in loaded and loaded[name].shape != wanted[name].shape]
@@ -134,7 +134,7 @@ def fit(net: nn.Module, state: Mapping[str, Tensor], path: str, what: str) -> No
     net.load_state_dict({name: loaded.get(name, wanted[name]) for name in wanted})
 
 
-def _stripped(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def stripped(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The entries of `state` that name something in `wanted`, after any number of known prefixes.
 
     Where several do, the one with the fewest prefixes counts: the network itself, not the attacker's copy of it.

@@ -1,4 +1,4 @@
-"""`python -m gancli.report RUN ...`: the page of one run, or of several runs beside each other."""
+"""`python -m gancli.report RUN ...`: the page of one run, or of several or a sweep's runs beside each other."""
 
 from __future__ import annotations
 
@@ -16,16 +16,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     if not words or words[0] in ("-h", "--help"):
         print(
-            "usage: python -m gancli.report RUN [RUN ...]\n\nRUN/report.html, or comparison.html here of several runs"
+            "usage: python -m gancli.report RUN [RUN ...]\n\nRUN/report.html, or comparison.html here of several runs;"
+            " of a sweep, SWEEP/comparison.html"
         )
         return 0
     try:
+        if len(words) == 1 and (Path(words[0]).expanduser() / "sweep.json").is_file():
+            print(_of_sweep(Path(words[0]).expanduser()))
+            return 0
         runs = [rundir.find(word)[0].path for word in words]
         print(page.write(runs[0]) if len(runs) == 1 else page.compare(runs, Path("comparison.html")))
     except GanError as error:
         print(f"gan: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     return 0
+
+
+def _of_sweep(path: Path) -> Path:
+    """The page of a sweep's finished jobs. Raises RunError."""
+    from gancli.sweeps import pages, record
+
+    sweep = record.load(path)
+    sweep.settle()
+    return pages.write(sweep)
 
 
 if __name__ == "__main__":

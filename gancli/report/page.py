@@ -15,6 +15,7 @@ from gancli.files import write_text
 from gancli.report import figures
 from gancli.report.record import Record, read
 from gancli.report.sheets import Sheets
+from gancli.rundir import names
 
 NAME = "report.html"
 EVERY = 30  # seconds after which the page of a running run loads itself anew
@@ -41,10 +42,11 @@ def write(path: Path, sheets: Sheets | None = None) -> Path:
 
 
 def compare(paths: Sequence[Path], target: Path) -> Path:
-    """Write one page about several runs. Raises RunError for none, and for a directory that is no run."""
+    """Write one page about several runs, each once. Raises RunError for none, and for a directory that is no run."""
     if not paths:
         raise RunError("a comparison needs at least one run")
-    records = [read(path) for path in paths]
+    paths = list({path.resolve(): path for path in paths}.values())
+    records = [read(path, name) for path, name in zip(paths, names(paths), strict=True)]
     each = Sheets(budget=6_000_000 // len(records))
     drawn = figures.of_runs(records)
     page = _render(

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gancli.config import compose
+from gancli.config import compose, in_quotes
 from gancli.errors import GanError
 from gancli.files import read_json
 from gancli.rundir import RunDir
@@ -21,12 +21,14 @@ Point = tuple[float, float]
 class Record:
     """A run as it stands on the disk.
 
-    rows: metrics.jsonl without alarms, which stand in `alarms` as (step, name, text). pictures: the sheets in
-    samples/ by step. results: what `gan eval` and the scores observer found, by step. changed: key, default, value of
-    all that differs from the same command line with nothing but its choices of groups.
+    name: the directory's, or more of its path where several runs share that. rows: metrics.jsonl without alarms, which
+    stand in `alarms` as (step, name, text). pictures: the sheets in samples/ by step. results: what `gan eval` and the
+    scores observer found, by step. changed: key, default, value of all that differs from the same command line with
+    nothing but its choices of groups.
     """
 
     path: Path
+    name: str
     about: dict[str, Any]
     config: dict[str, Any]
     rows: list[dict[str, Any]]
@@ -34,11 +36,6 @@ class Record:
     pictures: dict[int, Path] = field(default_factory=dict)
     results: list[dict[str, Any]] = field(default_factory=list)
     changed: list[tuple[str, str, str]] = field(default_factory=list)
-
-    @property
-    def name(self) -> str:
-        """The directory's name."""
-        return self.path.resolve().name
 
     @property
     def running(self) -> bool:
@@ -68,18 +65,24 @@ class Record:
         return {name: sorted(points.items()) for name, points in curves.items()}
 
     def command(self) -> str:
-        """What to type for the same run again."""
-        return shlex.join(["gan", "train", *map(str, self.about.get("overrides") or [])])
+        """What to type for the same training again, from its start, in a directory of its own."""
+        words = [str(o) for o in self.about.get("overrides") or []]
+        kept = [o for o in words if o.lstrip("+~").partition("=")[0] not in ("run_dir", "resume", "init")]
+        init = self.about.get("init") or self.config.get("init")
+        return shlex.join(["gan", "train", *kept, *([f"init={in_quotes(str(init))}"] if init else [])])
 
 
-def read(path: Path) -> Record:
-    """A run directory's record. Raises RunError where run.json or config.yaml is missing or damaged."""
+def read(path: Path, name: str | None = None) -> Record:
+    """A run directory's record, called `name`, or as the directory is.
+
+    Raises RunError where run.json or config.yaml is missing or damaged.
+    """
     run = RunDir(path)
     about, config = run.about(), run.config()
     rows, alarms = _rows(run.metrics)
     pictures = {int(p.stem): p for p in sorted(run.samples.glob("[0-9]*.png")) if p.stem.isdigit()}
     changed = _changed(config, [str(o) for o in about.get("overrides") or []])
-    return Record(path, about, config, rows, alarms, pictures, _results(run), changed)
+    return Record(path, name or path.resolve().name, about, config, rows, alarms, pictures, _results(run), changed)
 
 
 def _rows(path: Path) -> tuple[list[dict[str, Any]], list[tuple[int, str, str]]]:

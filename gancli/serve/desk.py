@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from gancli import pictures
+from gancli import export, pictures
 from gancli.errors import ConfigError, Interrupted
 from gancli.sampling import CHUNK, Sampler, path, to_uint8
 
@@ -154,7 +154,7 @@ class Desk:
         """What to type for the same sheet."""
         about = self.sampler.protocol()
         words = ["gan sample", shlex.quote(f"run={about['run']}"), f"checkpoint={about['step']}"]
-        if self.sampler.run.suffix == ".pt":
+        if self.sampler.run.suffix in (".pt", export.SUFFIX):  # a file has one generator alone
             words.pop()
         if not about["ema"]:
             words.append("ema=false")

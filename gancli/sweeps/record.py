@@ -3,6 +3,7 @@
 sweep.json     the command line and every job: overrides, choices, run directory, status
 NN-CHOICES/    a run directory a job, an ordinary one
 ranking.csv    every job with its choices and results        ranking.png   results over each choice
+comparison.html   the finished jobs on one page
 logs/          what jobs in processes of their own said      .jobs/        a state a job, written by who runs it
 """
 

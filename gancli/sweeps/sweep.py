@@ -19,7 +19,7 @@ from gancli.errors import ConfigError, GanError, Interrupted, nearest
 from gancli.help import keys
 from gancli.rundir import RunDir
 from gancli.settings import Node
-from gancli.sweeps import launchers, ranking, record
+from gancli.sweeps import launchers, pages, ranking, record
 from gancli.sweeps.launchers import Launcher, Local
 from gancli.sweeps.record import OVER, Job, Sweep, stop_file, write_state
 from gancli.sweeps.results import Better, chosen, findings, is_low, scores
@@ -278,6 +278,7 @@ def _report(plan: Plan) -> None:
     for caveat in made.caveats():
         _say(f"note: {caveat}")
     print(f"ranking: {sweep.path / 'ranking.csv'}" + (f", {sweep.path / 'ranking.png'}" if drawn else ""), flush=True)
+    _write_page(sweep)
     left = [job for job in sweep.jobs if job.status not in OVER]
     failed = [job for job in sweep.jobs if job.status == "failed"]
     if left:
@@ -289,6 +290,16 @@ def _report(plan: Plan) -> None:
             f"{len(failed)} of {len(sweep.jobs)} jobs failed: {named}; to run them again: gan train -m"
             f" resume_sweep={shlex.quote(str(sweep.path))} retry=true"
         )
+
+
+def _write_page(sweep: Sweep) -> None:
+    """comparison.html, and a note instead where it cannot be made: the jobs are done, whatever becomes of it."""
+    if not pages.finished(sweep):
+        return
+    try:
+        print(f"comparison: {pages.write(sweep)}", flush=True)
+    except Exception as error:
+        _say(f"note: no {pages.NAME}: {' '.join(str(error).split())[:200] or type(error).__name__}")
 
 
 @contextmanager

@@ -98,16 +98,18 @@ def _compare(
         raise ConfigError(f"truncation={settings.truncation}: thresholds are compared for one run: give one of each")
     for which in runs:
         rundir.find(which)  # all of them before the first is looked at
-    rows: list[compare.Row] = []
+    judged = []
     pictures: dict[str, Pixels] = {}
     for k, which in enumerate(runs):
         found, (values,), drawn = judging.evaluate(replace(settings, run=which), metrics, extractor)
         assert found is not None
-        rows.append(compare.Row(found.run.name, found.step, values))
+        judged.append((found.run, found.step, values))
         pictures |= {f"{k:02}-{found.run.name}-{name}": picture for name, picture in drawn.items()}
     if not World.of_group().first:
         return Path()  # rank 0 writes
     folder = rundir.new_directory("eval", "comparison", settings.run_dir)
+    names = rundir.names([run for run, _, _ in judged])
+    rows = [compare.Row(name, step, values) for name, (_, step, values) in zip(names, judged, strict=True)]
     compare.write(folder, rows)
     for name, picture in pictures.items():
         save_png(folder / name, picture)

@@ -65,6 +65,7 @@ def begin(session: Session, overrides: Sequence[str], notes: list[str]) -> None:
     place |= {"job": ranks.job(), "notes": notes}
     run.write_config(session.config)
     if not session.resumed:
+        place |= {"init": settings.init}  # which a resumed run's command line no longer has
         _write(session)  # before run.json: what makes a directory a run comes after what it can go on from
     run.update(**state, **session.about, **place, data=data, overrides=list(overrides), **rundir.environment())
     counts = " · ".join(f"{name} {count:,} parameters" for name, count in session.about["parameters"].items())

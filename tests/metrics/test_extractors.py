@@ -87,6 +87,50 @@ def test_weights_of_another_network_are_refused(squeezed: tuple[nn.Module, Path]
         fit(net, wide, "w.pth", "this")
 
 
+def of_torchvision(folder: Path, arch: str, **options: Any) -> tuple[nn.Module, str]:
+    """A network with random weights, and its file."""
+    import torchvision
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        net = torchvision.models.get_model(arch, weights=None, **options).eval()
+    torch.save(net.state_dict(), folder / f"{arch}.pth")
+    return net, str(folder / f"{arch}.pth")
+
+
+@pytest.mark.slow
+def test_a_last_layer_without_bias_tells_the_classes(tmp_path: Path) -> None:
+    net, path = of_torchvision(tmp_path, "maxvit_t", num_classes=5)
+    extractor = backbones.torchvision("maxvit_t", path)
+    assert (extractor.dim, extractor.classes) == (512, 5)
+    with torch.no_grad():
+        expected = net(Preparation(224)(noise(1)))
+    assert torch.allclose(extractor.logits(extractor.features(noise(1))), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize(("arch", "classes"), [("squeezenet1_0", 1000), ("squeezenet1_1", 5)])
+def test_a_network_without_a_dense_layer_is_pooled(tmp_path: Path, arch: str, classes: int) -> None:
+    net, path = of_torchvision(tmp_path, arch, num_classes=classes)
+    extractor = backbones.torchvision(arch, path, size=64)
+    assert (extractor.dim, extractor.classes) == (512, 0)
+    assert extractor.protocol()["features"] == "512 before classifier.1, averaged over pixels"
+    with torch.no_grad():
+        expected = net.features(Preparation(64)(noise(2))).mean((2, 3))  # type: ignore[operator]
+    assert torch.allclose(extractor.features(noise(2)), expected, atol=1e-5)
+
+
+def test_a_size_that_a_network_does_not_take_is_refused(tmp_path: Path) -> None:
+    from torchvision.models import VisionTransformer
+
+    _, path = of_torchvision(tmp_path, "squeezenet1_1")
+    with pytest.raises(ConfigError, match=r"^extractor\.size=8: squeezenet1_1 does not take .*extractor\.size=224"):
+        backbones.torchvision("squeezenet1_1", path, size=8)
+    small = VisionTransformer(32, 16, num_layers=1, num_heads=1, hidden_dim=8, mlp_dim=8, num_classes=2)
+    assert backbones._probe(small, 32, "vit").shape == (1, 2)
+    with pytest.raises(ConfigError, match=r"^extractor\.size=64: vit does not take .*Expected 32 but got 64"):
+        backbones._probe(small, 64, "vit")
+
+
 def test_the_offline_extractor_is_a_real_network() -> None:
     extractor = backbones.efficientnet_lite0()
     assert (extractor.name, extractor.dim, extractor.classes) == ("efficientnet_lite0", 1280, 1000)

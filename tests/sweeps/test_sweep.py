@@ -15,6 +15,7 @@ from PIL import Image
 
 from gancli import rundir
 from gancli.engine import Engine
+from gancli.report.__main__ import main as report
 from gancli.sweeps import record
 from gancli.verbs import train
 from tests.conftest import TINY, Gan
@@ -80,6 +81,28 @@ def test_twelve_jobs_of_which_two_fail(gan: Gan) -> None:
         assert times(path) == before
         assert table(path) == rows
     assert list(Path().iterdir()) == [path]
+
+
+def test_a_sweep_ends_with_a_comparison(
+    gan: Gan, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answer = gan("train", "-m", *QUICK, "steps=1", "seed=1,2", "sweep_dir=s")
+    assert answer.code == 0
+    page = Path("s/comparison.html")
+    assert f"\ncomparison: {page}\n" in answer.out
+    assert all(f"<tr><td>{job['run']}</td>" in page.read_text() for job in jobs(Path("s")))
+    page.unlink()
+    assert report(["s"]) == 0
+    assert capsys.readouterr().out == f"{page}\n"
+    assert page.is_file()
+
+    def broken(*args: object) -> Path:
+        raise ValueError("no page today")
+
+    monkeypatch.setattr("gancli.report.page.compare", broken)
+    answer = gan("train", "-m", "resume_sweep=s")
+    assert answer.code == 0
+    assert "note: no comparison.html: no page today" in answer.err
 
 
 def test_a_stopped_sweep_goes_on_to_the_same_bits(gan: Gan, monkeypatch: pytest.MonkeyPatch) -> None:
