@@ -56,6 +56,24 @@ def test_a_score_is_what_eval_says_of_its_checkpoint(gan: Gan) -> None:
     assert f"at step {best:,}" in answer.out
 
 
+def test_a_score_has_the_protocol_of_eval_and_its_numbers(gan: Gan, weights_file: Path) -> None:
+    words = ["metrics=[fid,kid,swd]", "n=6", "standing_stats=3"]
+    scores = [f"observers.scores.{word}" for word in [*words, f"weights={weights_file}", "every=2"]]
+    scores += ['observers.scores.options=["metrics.kid.subset_size=4"]', "dataset.size=[1,16,16]", "dataset.split=test"]
+    assert gan("train", *TINY, *scores, "steps=2", "run_dir=r").code == 0
+    scored = [json.loads(p.read_text()) for p in Path("r/eval").glob("*.json")]
+    words += ["metrics.kid.subset_size=4", f"extractor.weights={weights_file}", "device=cpu"]
+    assert gan("eval", "run=r", *words, "run_dir=e").code == 0
+    found = json.loads(Path("e/results.json").read_text())
+    same = next(each for each in scored if each["step"] == found["step"] == 2)
+    assert found["protocol"]["reference"]["split"] == same["protocol"]["reference"]["split"] == "test"
+    assert found["protocol_id"] == same["protocol_id"]
+    assert {each["protocol_id"] for each in scored} == {found["protocol_id"]}
+    assert found["intervals"].keys() == {"fid", "kid"}
+    apart = ("protocol", "reference_was_cached")  # the protocol has the time of day, too
+    assert {k: v for k, v in found.items() if k not in apart} == {k: v for k, v in same.items() if k != "protocol"}
+
+
 def test_what_cannot_be_scored_is_said_before_anything_is_written(gan: Gan) -> None:
     for words, remedy in (
         (["observers.scores.metrics=[fdi]"], "did you mean fid?"),

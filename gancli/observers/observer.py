@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -89,7 +89,7 @@ class RunView:
 
     seconds: of training so far, over all resumes. estimate: seconds a step, from a rehearsal until steps are measured.
     final: no step follows. folder: the run directory. events: what observers asked for at this step so far, so that
-    whoever passes things on (a page, a logger) stands after those who find them.
+    whoever passes things on (a page, a logger) stands after those who find them. config: the run's, whole.
     """
 
     engine: Engine
@@ -101,6 +101,7 @@ class RunView:
     began_at: int = 0
     folder: Path = field(default_factory=Path)
     events: list[Event] = field(default_factory=list)
+    config: Mapping[str, Any] = field(default_factory=dict)
     _began: float = field(default_factory=time.perf_counter)
     _values: tuple[int, dict[str, float]] = (-1, {})
 

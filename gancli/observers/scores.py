@@ -78,8 +78,9 @@ class Scores(Observer):
         source = view.engine.streams["real"].source
         if self._extractor is not None:
             self._extractor.to(view.engine.compute.device)
-        real = from_source(source, min(self.n, len(source)), 0)
-        self._evaluator = Evaluator(self._metrics, real, self._extractor, source)
+        split = view.config["dataset"].get("split")
+        real = from_source(source, min(self.n, len(source)), 0, split=split)
+        self._evaluator = Evaluator(self._metrics, real, self._extractor, source, intervals=True)
 
     def on_step(self, view: RunView) -> Iterator[Event]:
         """A result, its row and a checkpoint, when they are due."""
