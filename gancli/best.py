@@ -44,6 +44,19 @@ def higher_is_better(metric: str, key: str = "observers.checkpoints.best") -> bo
     return plain in HIGHER
 
 
+def directed(metric: str) -> bool:
+    """Whether a result can say which checkpoint is best.
+
+    >>> directed("fd_clip"), directed("ms_ssim")
+    (True, False)
+    """
+    try:
+        higher_is_better(metric)
+    except ConfigError:
+        return False
+    return True
+
+
 def best_step(results: Path, metric: str, steps: Collection[int]) -> int | None:
     """The step, of those given, with the best value of a metric; the earliest of equals, None where none was measured.
 

@@ -147,6 +147,10 @@ class Observer:
         """Called before the first step and after each."""
         return iter(())
 
+    def results(self) -> tuple[str, ...]:
+        """Names of the results that it will give as Scored, the most telling first."""
+        return ()
+
     def state(self) -> dict[str, Any]:
         """What a checkpoint must remember of this observer, as plain values, so that a resumed run says the same."""
         return {}
