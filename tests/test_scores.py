@@ -5,13 +5,19 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 import torch
 
+from gancli.files import write_json
+from gancli.rundir import RunDir
 from tests.conftest import TINY, Gan
 
 KEYS = ["dataset.size=[1,16,16]", "steps=4", "observers.metrics.every=1", "observers.checkpoints.every=100"]
 SCORED = ["observers.scores.every=2", "observers.scores.metrics=[swd]", "observers.scores.n=20"]
 SCORED += ["observers.checkpoints.best=swd", "observers.scores.standing_stats=3"]
+
+SWD = ["observers.scores.metrics=[swd]"]
+OTHER = ["observers.scores.metrics=[fid,swd]", "observers.scores.extractor=efficientnet_lite0"]
 
 
 def state(run: str, step: int) -> dict[str, object]:
@@ -56,12 +62,49 @@ def test_a_score_is_what_eval_says_of_its_checkpoint(gan: Gan) -> None:
     assert f"at step {best:,}" in answer.out
 
 
+def test_a_score_has_the_protocol_of_eval_and_its_numbers(gan: Gan, weights_file: Path) -> None:
+    words = ["metrics=[fid,kid,swd]", "n=6", "standing_stats=3"]
+    scores = [f"observers.scores.{word}" for word in [*words, f"weights={weights_file}", "every=2"]]
+    scores += ['observers.scores.options=["metrics.kid.subset_size=4"]', "dataset.size=[1,16,16]", "dataset.split=test"]
+    assert gan("train", *TINY, *scores, "steps=2", "run_dir=r").code == 0
+    scored = [json.loads(p.read_text()) for p in Path("r/eval").glob("*.json")]
+    words += ["metrics.kid.subset_size=4", f"extractor.weights={weights_file}", "device=cpu"]
+    assert gan("eval", "run=r", *words, "run_dir=e").code == 0
+    found = json.loads(Path("e/results.json").read_text())
+    same = next(each for each in scored if each["step"] == found["step"] == 2)
+    assert found["protocol"]["reference"]["split"] == same["protocol"]["reference"]["split"] == "test"
+    assert found["protocol_id"] == same["protocol_id"]
+    assert {each["protocol_id"] for each in scored} == {found["protocol_id"]}
+    assert found["intervals"].keys() == {"fid", "kid"}
+    apart = ("protocol", "reference_was_cached")  # the protocol has the time of day, too
+    assert {k: v for k, v in found.items() if k not in apart} == {k: v for k, v in same.items() if k != "protocol"}
+
+
+@pytest.mark.parametrize(("words", "name"), [(SWD, "swd"), (OTHER, "fd_efficientnet_lite0")])
+def test_the_first_score_chooses_the_best_that_stays(gan: Gan, words: list[str], name: str) -> None:
+    keys = [*TINY, *words, "observers.scores.every=2", "observers.scores.n=4", "dataset.size=[1,16,16]"]
+    assert gan("train", *keys, "observers.checkpoints.keep=1", "steps=2", "run_dir=r").code == 0
+    (path,) = Path("r/eval").glob("00000002-*.json")
+    write_json(path, json.loads(path.read_text()) | {name: -1.0})  # better than any step to come
+    assert gan("train", "resume=r", "steps=6").code == 0
+    run = RunDir(Path("r"))
+    assert [*run.listing()] == [0, 2, 6]
+    assert (run.best_by(), run.checkpoint("best").stem) == (name, "00000002")
+
+
 def test_what_cannot_be_scored_is_said_before_anything_is_written(gan: Gan) -> None:
     for words, remedy in (
         (["observers.scores.metrics=[fdi]"], "did you mean fid?"),
         (["observers.scores.metrics=[modes]"], "use gan eval"),
         (["observers.scores.weights=nowhere.pth"], "nowhere.pth"),
         (["observers.scores.n=1"], "n at least 2"),
+        (['observers.scores.options=["n=30"]'], "observers.scores.n=30 instead"),
+        (['observers.scores.options=["n_real=30"]'], "gan eval, after the training"),
+        (['observers.scores.options=["metrics=[fid]"]'], "observers.scores.metrics=[fid] instead"),
+        (['observers.scores.options=["~metrics.kid"]'], "only keys of metrics and of the extractor"),
+        ([*SWD, "observers.checkpoints.best=fid"], "gives swd, so that the best would never be known: choose swd"),
+        (["observers.scores.metrics=[ms_ssim]", "observers.checkpoints.best=swd"], "set best=auto, or add its metric"),
+        ([*OTHER, "observers.checkpoints.best=fid"], "choose fd_efficientnet_lite0 or swd (auto"),
     ):
         answer = gan("train", *TINY, "steps=2", "observers.scores.every=1", *words, "run_dir=r")
         assert (answer.code, answer.err.count("\n")) == (2, 1), answer.err

@@ -133,6 +133,7 @@ class Prc(Metric):
     """
 
     name: ClassVar[str] = "prc"
+    words: ClassVar[tuple[str, ...]] = ("precision", "recall")
     neighborhood: int = 3
 
     def __post_init__(self) -> None:

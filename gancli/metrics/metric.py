@@ -37,6 +37,7 @@ class Metric(ABC):
     """One or two numbers about a set of generated images, most of them by comparison with real ones."""
 
     name: ClassVar[str]
+    words: ClassVar[tuple[str, ...]] = ()  # its results, before the extractor names them; (): its name is the one
     compares: ClassVar[bool] = True  # whether it needs features of real images
     by_statistics: ClassVar[bool] = False  # whether the real images' mean and covariance are enough
 
@@ -47,6 +48,11 @@ class Metric(ABC):
     def needs_extractor(self) -> bool:
         """Whether a pretrained network has to be there."""
         return True
+
+    def results(self, extractor: Extractor | None) -> tuple[str, ...]:
+        """Names of its results, before any is made; what only accompanies one (_std, one level's) is left out."""
+        words = self.words or (self.name,)
+        return tuple(named(word, extractor) for word in words) if self.needs_extractor() and extractor else words
 
     @abstractmethod
     def settings(self, n_fake: int, n_real: int) -> dict[str, Any]:

@@ -42,6 +42,7 @@ class DensityCoverage(Metric):
     """
 
     name: ClassVar[str] = "dc"
+    words: ClassVar[tuple[str, ...]] = ("density", "coverage")
     neighborhood: int = 5
 
     def __post_init__(self) -> None:

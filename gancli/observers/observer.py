@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -89,7 +89,7 @@ class RunView:
 
     seconds: of training so far, over all resumes. estimate: seconds a step, from a rehearsal until steps are measured.
     final: no step follows. folder: the run directory. events: what observers asked for at this step so far, so that
-    whoever passes things on (a page, a logger) stands after those who find them.
+    whoever passes things on (a page, a logger) stands after those who find them. config: the run's, whole.
     """
 
     engine: Engine
@@ -101,6 +101,7 @@ class RunView:
     began_at: int = 0
     folder: Path = field(default_factory=Path)
     events: list[Event] = field(default_factory=list)
+    config: Mapping[str, Any] = field(default_factory=dict)
     _began: float = field(default_factory=time.perf_counter)
     _values: tuple[int, dict[str, float]] = (-1, {})
 
@@ -145,6 +146,10 @@ class Observer:
     def on_step(self, view: RunView) -> Iterator[Event]:
         """Called before the first step and after each."""
         return iter(())
+
+    def results(self) -> tuple[str, ...]:
+        """Names of the results that it will give as Scored, the most telling first."""
+        return ()
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint must remember of this observer, as plain values, so that a resumed run says the same."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
@@ -23,15 +24,17 @@ from gancli.metrics.run_metric import FeatureRunMetric, RunMetric
 from gancli.observers.observer import Event, Keep, Observer, Row, RunView, Scored
 from gancli.sampling import Sampler, settle
 
+OWN = frozenset({"metrics", "n", "extractor", "standing_stats"})  # keys of gan eval that are the observer's, too
+
 
 class Scores(Observer):
     """Every `every` steps (null: never), `metrics` of `n` samples of the averaged generator; then a checkpoint.
 
     What `gan eval` says of that checkpoint with the same keys: results with their protocol are kept in the run's eval/,
     from where observers.checkpoints.best chooses, and a row of metrics.jsonl has the numbers. metrics, extractor: names
-    of choices of those groups. weights: the extractor's file. options: further keys of gan eval, such as
-    metrics.kid.subset_size=500. Of several ranks each draws and looks at its share. Raises ConfigError for a wrong name
-    or key, CombinationError for metrics that do not fit the data.
+    of choices of those groups. weights: the extractor's file. options: further keys metrics.* and extractor.* of gan
+    eval, such as metrics.kid.subset_size=500. Of several ranks each looks at its share. Raises ConfigError for
+    a wrong name or key, CombinationError for metrics that do not fit the data.
     """
 
     everywhere: ClassVar[bool] = True
@@ -51,6 +54,8 @@ class Scores(Observer):
                 "observers.scores: every is at least 1 or null, n at least 2, standing_stats at least 0, and metrics"
                 f" names one at least, not every={every} n={n} standing_stats={standing_stats} metrics={list(metrics)}"
             )
+        for option in options:
+            _refuse(option)
         self.every, self.n, self.standing_stats = every, n, standing_stats
         self._evaluator: Evaluator | None = None
         keys = [f"metrics=[{','.join(metrics)}]", f"extractor={extractor}", *options]
@@ -70,6 +75,12 @@ class Scores(Observer):
         if any(metric.needs_extractor() for metric in self._metrics):
             with ranks.one_first():
                 self._extractor = make(config["extractor"], "extractor")
+        if not self._metrics:
+            raise ConfigError("observers.scores.options: no metric is left: name those you want in metrics instead")
+
+    def results(self) -> tuple[str, ...]:
+        """Names of the results it will give, in the order of its metrics; () where it is off."""
+        return tuple(name for metric in self._metrics for name in metric.results(self._extractor))
 
     def open(self, view: RunView) -> None:
         """Take the data that samples are compared with."""
@@ -78,8 +89,9 @@ class Scores(Observer):
         source = view.engine.streams["real"].source
         if self._extractor is not None:
             self._extractor.to(view.engine.compute.device)
-        real = from_source(source, min(self.n, len(source)), 0)
-        self._evaluator = Evaluator(self._metrics, real, self._extractor, source)
+        split = view.config["dataset"].get("split")
+        real = from_source(source, min(self.n, len(source)), 0, split=split)
+        self._evaluator = Evaluator(self._metrics, real, self._extractor, source, intervals=True)
 
     def on_step(self, view: RunView) -> Iterator[Event]:
         """A result, its row and a checkpoint, when they are due."""
@@ -109,3 +121,15 @@ class Scores(Observer):
         sampler.run, sampler.step = view.folder, view.step
         sampler.about = {"ema": averaged, "standing_stats": passes, "seen": view.seen}
         return sampler
+
+
+def _refuse(option: str) -> None:
+    """Raise ConfigError for an option that would not be followed: none but a metric's or the extractor's keys are."""
+    key, equals, value = option.lstrip("+").partition("=")
+    if equals and re.match(r"(metrics\.\w+|extractor)\.\w", key):
+        return
+    way = f"observers.scores.{key}={value} instead" if key in OWN else "other keys to gan eval, after the training"
+    raise ConfigError(
+        f"observers.scores.options={option}: only keys of metrics and of the extractor are followed, such as"
+        f" 'observers.scores.options=[\"metrics.kid.subset_size=500\"]'; give {way}"
+    )

@@ -85,7 +85,7 @@ def play(session: Session) -> None:
     engine, settings = session.engine, session.settings
     start = engine.step_number
     view = RunView(engine, settings.steps, estimate=session.estimate, began_at=start, folder=session.run.path)
-    view.final = engine.step_number >= settings.steps
+    view.config, view.final = session.config, engine.step_number >= settings.steps
     began, spent = time.perf_counter(), session.spent
     # Those that all ranks call come first: what rank 0 does alone must not come between them.
     session.observers.sort(key=lambda observer: not observer.everywhere)

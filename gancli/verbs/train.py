@@ -21,6 +21,7 @@ from gancli.dist import World
 from gancli.engine import Engine
 from gancli.errors import ConfigError, DeviceError, GanError, Interrupted
 from gancli.nets.layers.norms import AcrossRanks
+from gancli.observers.checkpoints import with_best
 from gancli.observers.observer import Observer
 from gancli.rundir import RunDir
 from gancli.settings import TrainSettings
@@ -47,7 +48,8 @@ def run(config: Mapping[str, Any], overrides: Sequence[str]) -> Path:
         source = assemble.data(settings)
     facts = DataFacts.of(source)
     engine = assemble.engine(settings, source, assemble.game(config, facts), compute)
-    observers = [make(node, f"observers.{name}") for name, node in settings.observers.items() if node is not None]
+    observers = {n: make(node, f"observers.{n}") for n, node in settings.observers.items() if node is not None}
+    config = with_best(config, observers)
     notes = [*compute.notes, *rank_notes(engine), *split_notes(engine)]
     need = memory.footprint(engine) if settings.steps else None
     if need is not None:
@@ -58,7 +60,7 @@ def run(config: Mapping[str, Any], overrides: Sequence[str]) -> Path:
 
     wanted: list[str] = []
     with _Signals(wanted):
-        session = _session(settings, config, engine, facts, observers, wanted, need, notes)
+        session = _session(settings, config, engine, facts, list(observers.values()), wanted, need, notes)
         try:
             with memory.explained(need, session.run, engine):
                 begin(session, overrides, notes)

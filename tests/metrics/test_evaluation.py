@@ -19,6 +19,8 @@ from gancli.metrics.extractor import Extractor
 from gancli.metrics.fid import Fid, Is, Kid, Prc
 from gancli.metrics.images import ImageSet, batches, extract, from_sampler, from_source
 from gancli.metrics.metric import Metric
+from gancli.metrics.neighbours import DensityCoverage
+from gancli.metrics.pixels import MsSsim, Swd
 
 
 def numbered(n: int, channels: int = 1) -> Source:
@@ -73,6 +75,16 @@ def test_sampler_is_drawn_anew_at_each_look() -> None:
     images = from_sampler(Draws(), 7, seed=10)
     assert rows(images) == rows(images) == list(range(10, 17))
     assert images.protocol == {"shape": [3, 2, 2], "seed": 10, "run": "outputs/train/x", "step": 30}
+
+
+@pytest.mark.parametrize("called", ["inception", "clip"])
+def test_metrics_tell_the_names_of_their_results_beforehand(tiny: Any, called: str) -> None:
+    tiny.name = called
+    fake, real = torch.rand(2, 12, 3, generator=torch.Generator().manual_seed(0))
+    for metric in (Fid(), Kid(), Prc(), Is(splits=2), DensityCoverage()):
+        found = metric.score(fake, real, tiny)
+        assert metric.results(tiny) == tuple(name for name in found if not name.endswith("_std"))
+    assert (Swd().results(tiny), MsSsim().results(None)) == (("swd",), ("ms_ssim",))
 
 
 def test_batches_join_and_cut() -> None:
