@@ -93,7 +93,7 @@ class Evaluator:
         if blind:
             raise MetricError(f"metrics={blind[0]} looks at the real images themselves: type reference=FOLDER")
         if self.by_features and self.extractor is not None:
-            return check(self.by_features, fake, self.real, self.extractor)
+            return check(self.by_features, fake, self.real, self.extractor) + self.extractor.notes()
         if not self.metrics:
             raise MetricError("metrics=[] computes nothing: type at least one, such as metrics=[fid,kid]")
         return []

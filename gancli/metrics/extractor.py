@@ -46,6 +46,10 @@ class Extractor(ABC):
     def protocol(self) -> dict[str, Any]:
         """Name, weights and resize, as plain JSON values."""
 
+    def notes(self) -> list[str]:
+        """What to bear in mind about every number of this network."""
+        return []
+
 
 class Inception(Extractor):
     """torch-fidelity's Inception-v3 of 2015, the network that FID, KID and the Inception Score are defined on.
@@ -108,6 +112,15 @@ class Inception(Extractor):
     def logits(self, features: Tensor) -> Tensor:
         """float32 [N, 2048] -> [N, 1008], without the bias, as the Inception Score's reference code has it."""
         return features @ self._last.T.to(features)
+
+    def notes(self) -> list[str]:
+        """Whether the weights are torch-fidelity's own, by their hash."""
+        if self.official:
+            return []
+        return [
+            f"the weights (SHA-256 {self.sha256[:8]}...) are not torch-fidelity's own file: these numbers compare with"
+            " others only as far as the two networks are the same"
+        ]
 
     def protocol(self) -> dict[str, Any]:
         """Name, weights and resize, as plain JSON values."""

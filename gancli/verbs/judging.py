@@ -23,7 +23,7 @@ from gancli.dist import World
 from gancli.errors import ConfigError, DataError, MetricError
 from gancli.metrics import results
 from gancli.metrics.evaluation import Evaluator
-from gancli.metrics.extractor import Extractor, Inception
+from gancli.metrics.extractor import Extractor
 from gancli.metrics.images import ImageSet, from_sampler, from_source
 from gancli.metrics.kept import KeptFeatures
 from gancli.metrics.metric import LabelMetric, Metric
@@ -100,11 +100,6 @@ def _judge_images(
         made[-1]["seconds"] = time.perf_counter() - began
         made[-1]["reference_was_cached"] = evaluator.was_kept
         made[-1]["warnings"] += [_resized(each) for each in (fake, real) if _resized(each)]
-        if isinstance(extractor, Inception) and not extractor.official:
-            made[-1]["warnings"].append(
-                f"the weights (SHA-256 {extractor.sha256[:8]}...) are not torch-fidelity's own file: these numbers"
-                " compare with others only as far as the two networks are the same"
-            )
     if settings.export_reference is not None and World.of_group().first:
         assert extractor is not None
         assert isinstance(real, ImageSet)

@@ -48,6 +48,10 @@ class Tiny:
         """What it is."""
         return {"extractor": self.name}
 
+    def notes(self) -> list[str]:
+        """None."""
+        return []
+
 
 @pytest.fixture
 def tiny() -> Tiny:

@@ -39,6 +39,10 @@ class RandomConvolutions:
         """Its name."""
         return {"extractor": self.name}
 
+    def notes(self) -> list[str]:
+        """None."""
+        return []
+
 
 @pytest.fixture(scope="module")
 def found() -> dict[str, dict[str, float]]:
