@@ -6,8 +6,8 @@ al. 2016, figure 1, and in Goodfellow's tutorial of 2016, figure 14: the first c
 
 from __future__ import annotations
 
+import argparse
 import math
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -94,4 +94,9 @@ def main(target: str = "divergences.png") -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:2])
+    parser = argparse.ArgumentParser(prog="python -m gancli.lab", description=__doc__)
+    parser.add_argument("target", nargs="?", default="divergences.png", metavar="FILE.png", help="where to draw it")
+    target = parser.parse_args().target
+    if Path(target).suffix != ".png":
+        parser.error(f"{target}: type a file name that ends with .png")
+    main(target)

@@ -51,7 +51,11 @@ def data(found: Sampler, split: str, metric: str) -> Source:
     try:
         source: Source = make({**node, "split": split, "limit": None}, "dataset")
     except ConfigError as error:
-        raise MetricError(f"metrics={metric} needs {split} data: {error}") from None
+        lacking, _, _ = str(error).partition(":")
+        raise MetricError(
+            f"metrics={metric} needs {split} data, which {found.facts.name} does not have ({lacking}):"
+            " train on a data set that has them, such as mnist"
+        ) from None
     if source.shape != found.shape:
         raise MetricError(f"metrics={metric}: the {split} data have the shape {source.shape}, the run's {found.shape}")
     return source
