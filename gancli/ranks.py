@@ -267,6 +267,8 @@ class Watch:
         if whole and dist.is_initialized():
             dist.destroy_process_group()
         self._over.set()
+        # A thread that is inside the store's code when the interpreter goes takes the whole process down with it.
+        self._thread.join(timeout=GRACE)
 
     def explain(self, error: BaseException) -> RankError:
         """What a collective call failed of, in words."""

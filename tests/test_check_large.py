@@ -60,5 +60,5 @@ def test_a_hundred_thousand_images(tmp_path: Path) -> None:
     wall, cpu, _ = min(start(tmp_path, tmp_path / "large", f"second{i}", steps=0) for i in range(3))
     _, _, large = start(tmp_path, tmp_path / "large", "l", steps=200)
     print(f"second start {wall:.1f} s, {cpu:.1f} s of CPU; peak {large:.0f} MB, of a thousand images {small:.0f} MB")
-    assert wall < 5
+    assert cpu < 5  # as many seconds by the clock on a quiet machine; on a busy one those say more of the others
     assert large - small < 200
