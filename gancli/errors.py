@@ -28,6 +28,10 @@ class ConfigError(GanError):
     """A key, value, type or combination in the configuration."""
 
 
+class SplitError(ConfigError):
+    """A data set does not have the split that was asked for."""
+
+
 class CombinationError(ConfigError):
     """Parts that are each right and make no sense together."""
 

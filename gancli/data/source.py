@@ -16,7 +16,7 @@ from torch import Tensor
 
 from gancli.data.pixels import Size, fit
 from gancli.data.rows import Picked, Rows
-from gancli.errors import ConfigError, DataError
+from gancli.errors import ConfigError, DataError, SplitError
 from gancli.rng import key
 
 Index = NDArray[np.int64]
@@ -58,10 +58,10 @@ def check_limit(limit: int | None) -> None:
 
 
 def check_split(name: str, split: str, allowed: Sequence[str]) -> None:
-    """Raises ConfigError, with the splits that there are, unless `split` is one of them."""
+    """Raises SplitError, with the splits that there are, unless `split` is one of them."""
     if split not in allowed:
         listed = " or ".join(f"dataset.split={choice}" for choice in allowed)
-        raise ConfigError(f"dataset={name} has no split {split!r}: type {listed}")
+        raise SplitError(f"dataset={name} has no split {split!r}: type {listed}")
 
 
 @dataclass(frozen=True)

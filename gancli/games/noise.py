@@ -122,7 +122,8 @@ class NoiseGame(Game):
         The reference of G is of latents, D's of real images.
         """
         for name, net in self.nets.items():
-            if (rows := getattr(net, "fit_rows", 0)) and callable(fit := getattr(net, "fit", None)):
+            if rows := getattr(net, "fit_rows", 0):
+                fit: Any = net.fit
                 with torch.random.fork_rng([rng.device] if rng.device.type == "cuda" else []):
                     torch.manual_seed(rng.seed("fit"))
                     fit(real["x"][:rows].to(next(net.parameters()).dtype))

@@ -141,15 +141,15 @@ class Memorisation(FeatureRunMetric):
         bar_ratio, bar_distance = left_out(training, judged)
         bar = float(bar_ratio.quantile(self.quantile))
         share = float((ratio < bar).double().mean())
-        values = {named(self.name, extractor): share}
+        values, nearer = {named(self.name, extractor): share}, 0.5
         fresh = kept_out(found, source)
         if fresh is not None:
             as_many = from_source(fresh, min(len(training), len(fresh)), 0)
             unseen = extract(as_many, extractor, progress, "images kept from the run")
-            values[named("nearer_to_training", extractor)] = nearer_share(samples, training, unseen)
-        seen_share = max([0.5, *list(values.values())[1:]])
+            nearer = nearer_share(samples, training, unseen)
+            values[named("nearer_to_training", extractor)] = nearer
         details = {
-            "memorised": share > self.limit or seen_share > self.nearer,
+            "memorised": share > self.limit or nearer > self.nearer,
             "memorisation_rule": f"a copy has a ratio below {bar:.4f}, the {self.quantile:g}-quantile of real images'; "
             f"flagged above a share of {self.limit:g}, expected of fresh images {self.quantile:g}, or where over"
             f" {self.nearer:g} of the samples are nearer to training images than to as many kept from the run",

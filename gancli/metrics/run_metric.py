@@ -13,7 +13,7 @@ from torch import Tensor
 
 from gancli.build import make
 from gancli.data.source import Source, order
-from gancli.errors import ConfigError, MetricError
+from gancli.errors import ConfigError, MetricError, SplitError
 from gancli.metrics.extractor import Extractor
 from gancli.metrics.metric import Metric, Report
 from gancli.pictures import Pixels
@@ -50,12 +50,13 @@ def data(found: Sampler, split: str, metric: str) -> Source:
     node: Mapping[str, Any] = found.config["dataset"]
     try:
         source: Source = make({**node, "split": split, "limit": None}, "dataset")
-    except ConfigError as error:
-        lacking, _, _ = str(error).partition(":")
+    except SplitError:
         raise MetricError(
-            f"metrics={metric} needs {split} data, which {found.facts.name} does not have ({lacking}):"
+            f"metrics={metric} needs {split} data, which {found.facts.name} does not have:"
             " train on a data set that has them, such as mnist"
         ) from None
+    except ConfigError as error:
+        raise MetricError(f"metrics={metric} needs {split} data: {error}") from None
     if source.shape != found.shape:
         raise MetricError(f"metrics={metric}: the {split} data have the shape {source.shape}, the run's {found.shape}")
     return source

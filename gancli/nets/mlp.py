@@ -152,5 +152,5 @@ def _hidden(
 def _activation(name: Activation, pieces: int) -> nn.Module:
     if name == "maxout":
         return Maxout(pieces)
-    plain: dict[str, nn.Module] = {"tanh": nn.Tanh(), "softplus": Softplus(), "relu": nn.ReLU()}
-    return plain.get(name) or nn.LeakyReLU(LEAK)
+    plain: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "softplus": Softplus, "relu": nn.ReLU}
+    return plain[name]() if name in plain else nn.LeakyReLU(LEAK)

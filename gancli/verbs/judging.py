@@ -99,12 +99,11 @@ def _judge_images(
         made.append(evaluator.judge(fake).as_json())
         made[-1]["seconds"] = time.perf_counter() - began
         made[-1]["reference_was_cached"] = evaluator.was_kept
-        made[-1]["warnings"] += [_resized(each) for each in (fake, real) if _resized(each)]
+        made[-1]["warnings"] += [note for note in map(_resized, (fake, real)) if note]
     if settings.export_reference is not None and World.of_group().first:
         assert extractor is not None
         assert isinstance(real, ImageSet)
-        if World.of_group().first:
-            write_reference(Path(settings.export_reference), evaluator.features_of_real(), real.protocol, extractor)
+        write_reference(Path(settings.export_reference), evaluator.features_of_real(), real.protocol, extractor)
     return made
 
 
@@ -148,10 +147,10 @@ def _judge_run(
             scores, details = metric.measure(found, settings.n, settings.seed, reporter())
             values |= scores | details
         values["protocol"][metric.name] = metric.settings(settings.n, 0)
-        told = {key: found.config["dataset"].get(key) for key in ("split", "limit")}
-        values["protocol"]["trained_on"] = {
-            "name": found.facts.name, "fingerprint": found.facts.fingerprint, **told
-        }  # fmt: skip
+    if metrics:
+        about = {"name": found.facts.name, "fingerprint": found.facts.fingerprint}
+        about |= {key: found.config["dataset"].get(key) for key in ("split", "limit")}
+        values["protocol"]["trained_on"] = about
     values["seconds"] += time.perf_counter() - began
     return pictures
 
