@@ -36,7 +36,7 @@ def groups(verb: str, folders: Iterable[Path] = ()) -> dict[str, list[str]]:
 
 def defaults_lines(verb: str) -> list[str]:
     """The lines of the defaults list in conf/VERB.yaml that choose from a group."""
-    lines = (conf_dir() / f"{verb}.yaml").read_text().splitlines()
+    lines = (conf_dir() / f"{verb}.yaml").read_text(encoding="utf-8").splitlines()
     start = lines.index("defaults:") + 1
     return [line for line in lines[start:] if line.startswith("  - ") and ": " in line and "override" not in line]
 

@@ -54,7 +54,7 @@ def halves(folder: Path) -> list[Path]:
 def add_line(path: Path, line: str) -> None:
     """Add a line to a text file. Raises RunError when the disk is full or the file cannot be written."""
     try:
-        with path.open("a") as file:
+        with path.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
     except OSError as error:
         raise cannot_write(path, error) from error
@@ -100,6 +100,6 @@ def read_json(path: Path) -> Any:
     try:
         if path.stat().st_size > LARGEST_JSON:
             raise ValueError(f"over {LARGEST_JSON >> 20} MiB")
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise RunError(f"cannot read {path}: {' '.join(str(error).split())}") from None

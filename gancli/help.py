@@ -125,14 +125,14 @@ def _group_rows(name: str, width: int) -> list[str]:
 
 def keys(verb: str) -> list[tuple[str, str, str]]:
     """(key, default, meaning) of a verb's top keys, as written in conf/VERB.yaml."""
-    return _commented((conf_dir() / f"{verb}.yaml").read_text())
+    return _commented((conf_dir() / f"{verb}.yaml").read_text(encoding="utf-8"))
 
 
 def _explained(group: str, choice: str) -> list[tuple[str, str, str]]:
     """(dotted key, default, meaning) of the keys in a group's choices that have a comment."""
     found: list[tuple[str, str, str]] = []
     for name in re.split(r",\s*", choice.strip("[]")):
-        text = (conf_dir() / group / f"{name}.yaml").read_text()
+        text = (conf_dir() / group / f"{name}.yaml").read_text(encoding="utf-8")
         package = re.search(r"^# @package (\S+)", text, re.MULTILINE)
         prefix = "" if package and package[1] == "_global_" else f"{package[1] if package else group}."
         above: list[tuple[int, str]] = []
@@ -195,7 +195,7 @@ def leaves(verb: str, group: str, chosen: dict[str, str]) -> list[str]:
         path = conf_dir() / group / f"{choices.pop(0)}.yaml"
         if not path.is_file():
             continue
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
         package = re.search(r"^# @package (\S+)", text, re.MULTILINE)
         content = yaml.safe_load(text) or {}
         choices += [d for d in content.pop("defaults", []) if isinstance(d, str) and d != "_self_"]

@@ -72,7 +72,7 @@ def job() -> str | None:
         return None
     parent = os.getppid()
     try:
-        born = Path(f"/proc/{parent}/stat").read_text().rpartition(")")[2].split()[19]
+        born = Path(f"/proc/{parent}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[19]
     except (OSError, IndexError):  # no such thing on this system
         born = "?"
     return f"{name} {platform.node()} {parent} {born}"
@@ -95,7 +95,7 @@ def as_one(work: Callable[[Say], int]) -> int:
         return 2
     with ExitStack() as stack:
         if _watch.place.rank:
-            quiet = stack.enter_context(Path(os.devnull).open("w"))
+            quiet = stack.enter_context(Path(os.devnull).open("w", encoding="utf-8"))
             stack.enter_context(redirect_stdout(quiet))
             stack.enter_context(redirect_stderr(quiet))
         code = work(_watch.report)

@@ -98,7 +98,7 @@ class RunDir:
                 path.unlink()
         if not self.metrics.exists():
             return
-        with self.metrics.open() as lines, whole_file(self.metrics) as kept:
+        with self.metrics.open(encoding="utf-8") as lines, whole_file(self.metrics) as kept:
             for line in lines:
                 try:
                     if json.loads(line)["step"] <= last:
@@ -280,7 +280,7 @@ def _checked_yaml(path: Path) -> str:
     """
     if path.stat().st_size > LARGEST_YAML:
         raise ValueError(f"over {LARGEST_YAML >> 20} MiB")
-    text, depth = path.read_text(), 0
+    text, depth = path.read_text(encoding="utf-8"), 0
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         tagged = isinstance(event, yaml.NodeEvent) and getattr(event, "tag", None) is not None

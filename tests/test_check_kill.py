@@ -52,7 +52,7 @@ def reached(log: Path) -> int:
 def test_killed_runs_end_with_the_same_bits(tmp_path: Path, kind: str) -> None:
     keys, steps = KINDS[kind]
     alone = start(*keys, *OFTEN, f"steps={steps}", "run_dir=alone", cwd=tmp_path)
-    assert alone.wait(timeout=600) == 0, (tmp_path / "errors").read_text()
+    assert alone.wait(timeout=600) == 0, (tmp_path / "errors").read_text(encoding="utf-8")
     chance = random.Random(kind)
     job = start(*keys, *OFTEN, f"steps={steps}", "run_dir=killed", cwd=tmp_path)
     log = tmp_path / "killed" / "metrics.jsonl"
@@ -60,14 +60,14 @@ def test_killed_runs_end_with_the_same_bits(tmp_path: Path, kind: str) -> None:
         # By steps rather than by the clock, which runs at another pace beside other programs.
         target = (k + chance.random()) * steps / (KILLS + 1)
         while reached(log) < target:
-            assert job.poll() is None, (tmp_path / "errors").read_text()
+            assert job.poll() is None, (tmp_path / "errors").read_text(encoding="utf-8")
             time.sleep(0.002)
         time.sleep(chance.random() * 0.03)
         job.kill()
         job.wait()
         job = start("resume=killed", cwd=tmp_path)
-    assert job.wait(timeout=600) == 0, (tmp_path / "errors").read_text()
-    about = json.loads((tmp_path / "killed" / "run.json").read_text())
+    assert job.wait(timeout=600) == 0, (tmp_path / "errors").read_text(encoding="utf-8")
+    about = json.loads((tmp_path / "killed" / "run.json").read_text(encoding="utf-8"))
     assert (about["status"], about["step"]) == ("finished", steps)
     same_run(tmp_path / "alone", tmp_path / "killed", steps)
     assert list(RunDir(tmp_path / "alone").listing()) == list(RunDir(tmp_path / "killed").listing())
@@ -86,14 +86,14 @@ def test_a_full_disk_costs_no_checkpoint(tmp_path: Path) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (largest, largest))
 
     assert start(*keys, "run_dir=full", cwd=tmp_path, first=limit).wait(timeout=300) == 2
-    words = (tmp_path / "errors").read_text().splitlines()[-1]
+    words = (tmp_path / "errors").read_text(encoding="utf-8").splitlines()[-1]
     assert words.startswith("gan: step 3: cannot write full/checkpoints/00000003.pt: ")
     assert "step 0 is saved: gan train resume=full goes on" in words
-    assert "Traceback" not in (tmp_path / "errors").read_text()
-    about = json.loads((tmp_path / "full" / "run.json").read_text())
+    assert "Traceback" not in (tmp_path / "errors").read_text(encoding="utf-8")
+    about = json.loads((tmp_path / "full" / "run.json").read_text(encoding="utf-8"))
     assert about["status"] == "failed"
     assert sorted(p.name for p in (tmp_path / "full" / "checkpoints").iterdir()) == ["00000000.json", "00000000.pt"]
-    assert start("resume=full", cwd=tmp_path).wait(timeout=300) == 0, (tmp_path / "errors").read_text()
+    assert start("resume=full", cwd=tmp_path).wait(timeout=300) == 0, (tmp_path / "errors").read_text(encoding="utf-8")
     same_run(tmp_path / "alone", tmp_path / "full", 9)
 
 
@@ -135,7 +135,7 @@ def test_a_directory_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     try:
         for words in (["resume=run", "steps=4"], [*TINY, "steps=1", "run_dir=run/new"]):
             assert start(*words, cwd=tmp_path, first=obedient).wait(timeout=300) == 2
-            (line,) = (tmp_path / "errors").read_text().splitlines()
+            (line,) = (tmp_path / "errors").read_text(encoding="utf-8").splitlines()
             assert "Permission denied; choose another place with run_dir=PATH" in line
     finally:
         run.chmod(0o755)

@@ -139,7 +139,7 @@ def worker(job: subprocess.Popen[bytes], number: int) -> int:
     """The process id of a rank."""
     for place in Path("/proc").glob("[0-9]*"):
         try:
-            parent = int((place / "stat").read_text().rpartition(")")[2].split()[1])
+            parent = int((place / "stat").read_text(encoding="utf-8").rpartition(")")[2].split()[1])
             if parent == job.pid and f"\0RANK={number}\0".encode() in (place / "environ").read_bytes():
                 return int(place.name)
         except OSError:
@@ -150,13 +150,13 @@ def worker(job: subprocess.Popen[bytes], number: int) -> int:
 def until(happened: Callable[[], bool], job: subprocess.Popen[bytes], said: Path) -> None:
     end = time.monotonic() + 240
     while not happened():
-        assert job.poll() is None, said.read_text()
-        assert time.monotonic() < end, said.read_text()
+        assert job.poll() is None, said.read_text(encoding="utf-8")
+        assert time.monotonic() < end, said.read_text(encoding="utf-8")
         time.sleep(0.02)
 
 
 def lines(path: Path) -> int:
-    return path.read_text().count("\n") if path.exists() else 0
+    return path.read_text(encoding="utf-8").count("\n") if path.exists() else 0
 
 
 @pytest.mark.slow
@@ -165,7 +165,7 @@ def test_the_command_on_two_ranks_is_the_command_on_one(gan: Gan, tmp_path: Path
     keys = [*keys, "observers.metrics.every=1", "steps=5"]
     job = start("train", *keys, "run_dir=two", cwd=tmp_path)
     assert gan("train", *keys, "run_dir=one").code == 0
-    assert job.wait(timeout=900) == 0, (tmp_path / "said").read_text()
+    assert job.wait(timeout=900) == 0, (tmp_path / "said").read_text(encoding="utf-8")
     one, two = rows(tmp_path / "one"), rows(tmp_path / "two")
     assert len(one) == len(two) == 5
     for ours, theirs in zip(one, two, strict=True):
@@ -174,9 +174,9 @@ def test_the_command_on_two_ranks_is_the_command_on_one(gan: Gan, tmp_path: Path
         assert {n: theirs[n] for n in norms} == pytest.approx({n: ours[n] for n in norms}, rel=1e-4)
         rest = ours.keys() - norms
         assert {n: theirs[n] for n in rest} == pytest.approx({n: ours[n] for n in rest}, rel=1e-6, abs=1e-6)
-    about = json.loads((tmp_path / "two" / "run.json").read_text())
+    about = json.loads((tmp_path / "two" / "run.json").read_text(encoding="utf-8"))
     assert (about["world"], about["backend"], about["status"]) == (2, "gloo", "finished")
-    said = (tmp_path / "said").read_text()
+    said = (tmp_path / "said").read_text(encoding="utf-8")
     assert said.count("finished at step 5") == 1
     assert "batch norm takes its statistics over all ranks" in said
 
@@ -187,15 +187,15 @@ def test_a_killed_rank_changes_nothing(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
     alone = start("train", *keys, cwd=tmp_path / "a")
-    assert alone.wait(timeout=900) == 0, (tmp_path / "a" / "said").read_text()
+    assert alone.wait(timeout=900) == 0, (tmp_path / "a" / "said").read_text(encoding="utf-8")
     job = start("train", *keys, cwd=tmp_path / "b", launch=("--max-restarts=1",))
     said, runs = tmp_path / "b" / "said", tmp_path / "b" / "outputs" / "train"
     until(lambda: any(lines(path) > 24 for path in runs.glob("*/metrics.jsonl")), job, said)
     os.kill(worker(job, 1), signal.SIGKILL)
-    assert job.wait(timeout=900) == 0, said.read_text()
+    assert job.wait(timeout=900) == 0, said.read_text(encoding="utf-8")
     (killed,), (undisturbed,) = runs.iterdir(), (tmp_path / "a" / "outputs" / "train").iterdir()
-    assert "resumed at step" in (killed / "log.txt").read_text()
-    assert "rank 1 is gone" in said.read_text()
+    assert "resumed at step" in (killed / "log.txt").read_text(encoding="utf-8")
+    assert "rank 1 is gone" in said.read_text(encoding="utf-8")
     same_run(undisturbed, killed, 60)
 
 
@@ -209,15 +209,15 @@ def test_a_rank_that_stops_ends_the_others_in_words(tmp_path: Path) -> None:
     os.kill(stopped, signal.SIGSTOP)
     began = time.monotonic()
     try:
-        until(lambda: "gan: rank 1 has given no sign of life for 6 s" in said.read_text(), job, said)
+        until(lambda: "gan: rank 1 has given no sign of life for 6 s" in said.read_text(encoding="utf-8"), job, said)
         assert time.monotonic() - began < 30
     finally:
         os.kill(stopped, signal.SIGKILL)
     assert job.wait(timeout=120) == 1
-    about = json.loads((tmp_path / "run" / "run.json").read_text())
+    about = json.loads((tmp_path / "run" / "run.json").read_text(encoding="utf-8"))
     assert about["status"] == "failed"
     assert about["reason"].startswith("rank 1 has given no sign of life")
-    assert said.read_text().count("gan: ") == 1
+    assert said.read_text(encoding="utf-8").count("gan: ") == 1
 
 
 @pytest.mark.slow
@@ -230,10 +230,13 @@ def test_samples_and_scores_of_two_ranks_are_those_of_one(
     for words in (drawing, judging):
         job = start(*words, f"run_dir=two-{words[0]}", cwd=tmp_path)
         assert gan(*words, f"run_dir=one-{words[0]}").code == 0
-        assert job.wait(timeout=900) == 0, (tmp_path / "said").read_text()
+        assert job.wait(timeout=900) == 0, (tmp_path / "said").read_text(encoding="utf-8")
     one, two = ((tmp_path / f"{count}-sample" / "samples.npz").read_bytes() for count in ("one", "two"))
     assert one == two
-    first, second = (json.loads((tmp_path / f"{count}-eval" / "results.json").read_text()) for count in ("one", "two"))
+    first, second = (
+        json.loads((tmp_path / f"{count}-eval" / "results.json").read_text(encoding="utf-8"))
+        for count in ("one", "two")
+    )
     # The distance's matrix root is rounded otherwise on another number of threads.
     assert second["fid"] == pytest.approx(first["fid"], rel=1e-6)
     assert second["kid"] == pytest.approx(first["kid"], rel=1e-6)
@@ -254,8 +257,10 @@ def test_scores_while_training_are_shared_out(gan: Gan, tmp_path: Path, weights_
     keys.append(f"observers.scores.weights={weights_file}")
     job = start("train", *keys, "run_dir=two", cwd=tmp_path)
     assert gan("train", *keys, "run_dir=one").code == 0
-    assert job.wait(timeout=900) == 0, (tmp_path / "said").read_text()
+    assert job.wait(timeout=900) == 0, (tmp_path / "said").read_text(encoding="utf-8")
     one, two = (sorted((tmp_path / name / "eval").glob("*.json")) for name in ("one", "two"))
     assert len(one) == len(two) == 2
     for ours, theirs in zip(one, two, strict=True):
-        assert json.loads(theirs.read_text())["kid"] == pytest.approx(json.loads(ours.read_text())["kid"], rel=1e-6)
+        assert json.loads(theirs.read_text(encoding="utf-8"))["kid"] == pytest.approx(
+            json.loads(ours.read_text(encoding="utf-8"))["kid"], rel=1e-6
+        )

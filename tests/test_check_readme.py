@@ -17,7 +17,7 @@ from PIL import Image
 from tests.conftest import Gan
 
 ROOT = Path(__file__).resolve().parent.parent
-README = (ROOT / "README.md").read_text()
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 CUTS = {
     "train": ["steps=2", "batch_size=4", "observers.grid.n=4", "observers.progress=null"],
     "sample": ["n=4"],

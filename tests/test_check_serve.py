@@ -67,7 +67,11 @@ def served(run: Path, place: Path, *words: str) -> Iterator[tuple[subprocess.Pop
 
 def listening(port: int) -> list[str]:
     """The local addresses on which a port is open, as the kernel's tables write them."""
-    rows = [line.split() for name in ("tcp", "tcp6") for line in Path("/proc/net", name).read_text().splitlines()[1:]]
+    rows = [
+        line.split()
+        for name in ("tcp", "tcp6")
+        for line in Path("/proc/net", name).read_text(encoding="utf-8").splitlines()[1:]
+    ]
     return [row[1].split(":")[0] for row in rows if row[3] == "0A" and int(row[1].split(":")[1], 16) == port]
 
 

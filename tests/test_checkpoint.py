@@ -98,7 +98,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> 
 
     with pytest.raises(RunError, match="No space left"):
         fail()
-    assert target.read_text() == "old"
+    assert target.read_text(encoding="utf-8") == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
 
@@ -120,7 +120,7 @@ def test_a_full_disk_is_an_error_in_words(tmp_path: Path) -> None:
 
 def test_json_files_are_replaced_whole(tmp_path: Path) -> None:
     write_json(tmp_path / "a.json", {"ψ": 1})
-    assert json.loads((tmp_path / "a.json").read_text()) == {"ψ": 1}
+    assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == {"ψ": 1}
     (tmp_path / "a.json").write_text("{")
     with pytest.raises(RunError, match="cannot read"):
         read_json(tmp_path / "a.json")

@@ -102,7 +102,7 @@ def test_biggan_alone_says_its_width_and_batch(gan: Gan) -> None:
     assert "data emoji: 8 items of 3×32×32" in answer.err
     assert "batches of 64" in answer.err
     assert "width ch=16" in answer.err
-    run = json.loads(Path("r/run.json").read_text())
+    run = json.loads(Path("r/run.json").read_text(encoding="utf-8"))
     assert run["parameters"] == {"G": 377_348, "D": 270_466}
 
 

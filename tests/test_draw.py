@@ -55,7 +55,7 @@ def test_formats(gan: Gan, trained: Path) -> None:
         assert picture.size == (3 * 66 + 2, 3 * 66 + 2)
     assert gan("sample", f"run={trained}", "n=3", "format=png", "run_dir=b").code == 0
     assert sorted(p.name for p in Path("b").iterdir()) == ["000000.png", "000001.png", "000002.png", "sample.json"]
-    about = json.loads(Path("b/sample.json").read_text())
+    about = json.loads(Path("b/sample.json").read_text(encoding="utf-8"))
     assert (about["step"], about["ema"], about["n"]) == (6, True, 3)
     answer = gan("sample", f"run={trained}", "checkpoint=2", "n=1")
     assert "at step 2: outputs/sample/" in answer.out

@@ -32,7 +32,7 @@ def test_one_row_a_class_from_the_same_latents(gan: Gan, labelled: Path) -> None
     twos = torch.cat(list(sampler.images(5, seed=0, classes="2")))
     np.testing.assert_array_equal(images[:5], twos.permute(0, 2, 3, 1).numpy())
     answer = gan("sample", f"run={labelled}", "classes=all", "run_dir=all")
-    assert json.loads(Path("all/sample.json").read_text())["classes"] == [0] * 8 + [1] * 8 + [2] * 8
+    assert json.loads(Path("all/sample.json").read_text(encoding="utf-8"))["classes"] == [0] * 8 + [1] * 8 + [2] * 8
     with Image.open("all/grid.png") as picture:
         assert picture.height == 3 * 66 + 2
         assert picture.width > 8 * 66 + 2  # the names stand at the left
@@ -111,7 +111,7 @@ def test_arithmetic_adds_means_of_latents(gan: Gan, labelled: Path) -> None:
     assert np.abs(shown.astype(int) - centre).max() <= 1
     answer = gan("sample", f"run={labelled}", "arithmetic=3,7 - 1,2 + 8,9", "classes=1", "run_dir=r")
     assert answer.code == 0, answer.err
-    assert json.loads(Path("r/sample.json").read_text())["class"] == 1
+    assert json.loads(Path("r/sample.json").read_text(encoding="utf-8"))["class"] == 1
     assert Path("r/arithmetic.png").exists()
 
 
@@ -131,7 +131,7 @@ def test_attention_shows_where_the_weights_are(gan: Gan, labelled: Path) -> None
     assert answer.code == 0, answer.err
     with Image.open("r/attention.png") as picture:
         assert picture.size == (2 * 98 + 2, 2 * 98 + 2)
-    assert json.loads(Path("r/sample.json").read_text())["layers"] == [8]
+    assert json.loads(Path("r/sample.json").read_text(encoding="utf-8"))["layers"] == [8]
 
 
 def test_latents_of_conditional_runs_are_the_same_for_any_class(labelled: Path) -> None:

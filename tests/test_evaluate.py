@@ -33,7 +33,7 @@ def test_a_run_against_its_data(gan: Gan, run: Path, weights_file: Path) -> None
     keys = [f"extractor.weights={weights_file}", "metrics=[fid,kid]", "n=12", "metrics.kid.subset_size=6"]
     answer = gan("eval", f"run={run}", *keys, "run_dir=eval-last")
     assert answer.code == 0, answer.err
-    results = json.loads(Path("eval-last/results.json").read_text())
+    results = json.loads(Path("eval-last/results.json").read_text(encoding="utf-8"))
     assert results["fid"] > 0
     assert isinstance(results["kid"], float)
     assert results["step"] == 6
@@ -44,7 +44,7 @@ def test_a_run_against_its_data(gan: Gan, run: Path, weights_file: Path) -> None
     assert protocol["reference"]["name"] == "random"
     assert len(protocol["weights_sha256"]) == 64
     assert protocol["versions"]["torch_fidelity" if "torch_fidelity" in protocol["versions"] else "torch-fidelity"]
-    (kept,) = [json.loads(p.read_text()) for p in (run / "eval").glob("*.json")]
+    (kept,) = [json.loads(p.read_text(encoding="utf-8")) for p in (run / "eval").glob("*.json")]
     assert kept == results
     assert "fid" in answer.out
     assert "results with protocol" in answer.out
@@ -57,7 +57,7 @@ def test_the_same_evaluation_gives_the_same_numbers(gan: Gan, run: Path, weights
     for name in "ab":
         done = gan("eval", f"run={run}", f"extractor.weights={weights_file}", "metrics=[prc]", "n=8", f"run_dir={name}")
         assert done.code == 0
-    a, b = (json.loads(Path(f"{name}/results.json").read_text()) for name in "ab")
+    a, b = (json.loads(Path(f"{name}/results.json").read_text(encoding="utf-8")) for name in "ab")
     assert (a["precision"], a["recall"]) == (b["precision"], b["recall"])
     assert len(list((run / "eval").glob("*.json"))) == 1
 
@@ -66,11 +66,11 @@ def test_two_folders(gan: Gan, tmp_path: Path, weights_file: Path) -> None:
     pictures(tmp_path / "mine", 10, 0), pictures(tmp_path / "theirs", 12, 1)
     keys = [f"extractor.weights={weights_file}", "metrics=[kid,prc]", "metrics.kid.subset_size=5"]
     assert gan("eval", "input=mine", "reference=theirs", *keys, "run_dir=r").code == 0
-    results = json.loads(Path("r/results.json").read_text())
+    results = json.loads(Path("r/results.json").read_text(encoding="utf-8"))
     assert 0 <= results["precision"] <= 1
     assert results["protocol"]["n_fake"] == results["protocol"]["n_real"] == 10
     assert gan("eval", "input=mine", "reference=mine", *keys, "run_dir=s").code == 0
-    same = json.loads(Path("s/results.json").read_text())
+    same = json.loads(Path("s/results.json").read_text(encoding="utf-8"))
     assert (same["precision"], same["recall"]) == (1, 1)
     assert same["kid"] < results["kid"]
 
@@ -106,7 +106,7 @@ def test_a_table_and_a_chart_over_thresholds(gan: Gan, run: Path, weights_file: 
     keys = [f"extractor.weights={weights_file}", "metrics=[fid,prc]", "n=8"]
     answer = gan("eval", f"run={run}", *keys, "truncation=[0.5,null]", "run_dir=curve")
     assert answer.code == 0, answer.err
-    found = json.loads(Path("curve/results.json").read_text())
+    found = json.loads(Path("curve/results.json").read_text(encoding="utf-8"))
     assert found["truncation"] == [0.5, None]
     cut, whole = found["results"]
     assert cut["protocol"]["fake"]["truncation"] == 0.5
@@ -121,7 +121,7 @@ def test_a_table_and_a_chart_over_thresholds(gan: Gan, run: Path, weights_file: 
     assert first.split()[:2] == ["0.5", f"{cut['fid']:.4f}"]
     assert second.split()[0] == "none"
     assert gan("eval", f"run={run}", *keys, "run_dir=alone").code == 0
-    alone = json.loads(Path("alone/results.json").read_text())
+    alone = json.loads(Path("alone/results.json").read_text(encoding="utf-8"))
     assert (alone["fid"], alone["protocol_id"]) == (whole["fid"], whole["protocol_id"])
 
 
@@ -133,7 +133,7 @@ def test_class_accuracy_needs_no_extractor(
     keys = ["metrics=[class_accuracy]", "metrics.class_accuracy.images=128", "n=40", "extractor.weights=nowhere"]
     answer = gan("eval", f"run={copied}", *keys, "run_dir=r")
     assert answer.code == 0, answer.err
-    results = json.loads(Path("r/results.json").read_text())
+    results = json.loads(Path("r/results.json").read_text(encoding="utf-8"))
     assert 0 <= results["class_accuracy"] <= 1
     assert set(results["class_accuracy_by_class"]) == {"0", "1", "2"}
     assert results["protocol"]["reference"] is None

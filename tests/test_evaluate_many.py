@@ -25,7 +25,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def results(folder: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(Path(folder, "results.json").read_text())
+    found: dict[str, Any] = json.loads(Path(folder, "results.json").read_text(encoding="utf-8"))
     return found
 
 
@@ -126,10 +126,10 @@ def test_runs_are_compared_in_one_table(gan: Gan, trained: Path, tmp_path: Path,
     assert first.split()[1:] == second.split()[1:]
     assert " to " in first
     assert "where two overlap, the order may be chance" in answer.out
-    compared = json.loads(Path("r/comparison.json").read_text())
+    compared = json.loads(Path("r/comparison.json").read_text(encoding="utf-8"))
     assert [row["run"] for row in compared] == ["a", "b"]
     assert compared[0]["protocol"]["reference"] == compared[1]["protocol"]["reference"]
-    rows = list(csv.DictReader(Path("r/comparison.csv").read_text().splitlines()))
+    rows = list(csv.DictReader(Path("r/comparison.csv").read_text(encoding="utf-8").splitlines()))
     assert [row["run"] for row in rows] == ["a", "b"]
     assert float(rows[0]["fid_low"]) < float(rows[0]["fid"]) < float(rows[0]["fid_high"])
     assert float(rows[0]["fid"]) == compared[0]["fid"]
@@ -137,5 +137,5 @@ def test_runs_are_compared_in_one_table(gan: Gan, trained: Path, tmp_path: Path,
     assert len(list((tmp_path / "runs" / "a" / "eval").glob("*.json"))) == 1
     shutil.copytree(trained, tmp_path / "other" / "a")
     listed = gan("eval", "run=[runs/b,runs/a,other/a,runs/b]", *keys, "run_dir=s")
-    named = [row["run"] for row in json.loads(Path("s/comparison.json").read_text())]
+    named = [row["run"] for row in json.loads(Path("s/comparison.json").read_text(encoding="utf-8"))]
     assert named == ["b", "runs/a", "other/a"], listed.err

@@ -56,7 +56,7 @@ def test_onnx_draws_the_same_images(gan: Gan, request: pytest.FixtureRequest, wh
     run = request.getfixturevalue(which)
     answer = gan("sample", f"run={run}", "format=onnx", "run_dir=made")
     assert answer.code == 0, answer.err
-    assert json.loads(Path("made/sample.json").read_text())["largest_difference"] <= export.CLOSE
+    assert json.loads(Path("made/sample.json").read_text(encoding="utf-8"))["largest_difference"] <= export.CLOSE
     session = onnxruntime.InferenceSession("made/generator.onnx", providers=["CPUExecutionProvider"])
     found = sampling.load(str(run))
     pairs = [(9, k) for k in range(11)]

@@ -78,7 +78,7 @@ def test_modes_and_divergences_of_a_run(gan: Gan) -> None:
     assert gan("train", "model=mlp", *QUICK, "dataset=gauss1d", "run_dir=r", "steps=2").code == 0
     answer = gan("eval", "run=r", "metrics=[modes,divergences]", "n=100", "run_dir=e")
     assert answer.code == 0, answer.err
-    found = json.loads(Path("e/results.json").read_text())
+    found = json.loads(Path("e/results.json").read_text(encoding="utf-8"))
     assert {"modes", "good", "reverse_kl", "jsd", "w1", "mmd", "protocol", "protocol_id"} <= found.keys()
     assert found["protocol"]["modes"] == {"reach": 3.0}
     assert 0 <= found["jsd"] <= math.log(2)
@@ -256,7 +256,7 @@ def test_a_thousandfold_rate_ends_by_itself_in_words_and_keeps_the_last_good_che
     assert "the run diverged" in answer.err
     assert "lower optimizer.G.lr" in answer.err
     assert answer.err.count("last good checkpoint") == 1
-    about = json.loads(Path("r/run.json").read_text())
+    about = json.loads(Path("r/run.json").read_text(encoding="utf-8"))
     assert about["status"] == "failed"
     assert about["step"] < 2000
     assert gan("sample", "run=r", "n=4").code == 0
@@ -267,10 +267,10 @@ def test_alarms_are_kept_in_metrics_and_the_log(gan: Gan) -> None:
     keys += ["observers.alarms.every=10", "observers.alarms.patience=1", "run_dir=r", "steps=400"]
     answer = gan("train", *keys)
     assert "alarm at step" in answer.err
-    rows = [json.loads(line) for line in Path("r/metrics.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in Path("r/metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     alarms = [row for row in rows if "alarm" in row]
     assert {"step", "alarm", "text"} <= alarms[0].keys()
-    assert alarms[0]["text"] in Path("r/log.txt").read_text()
+    assert alarms[0]["text"] in Path("r/log.txt").read_text(encoding="utf-8")
 
 
 # -- adaptive augmentation ---------------------------------------------------------------------------------------------
@@ -403,7 +403,7 @@ def test_likelihood_and_linear_probe_of_a_run(gan: Gan, trained: Path) -> None:
     shutil.copytree(trained, "r")  # results are kept in the run, which is not this test's
     answer = gan("eval", "run=r", "metrics=[parzen,linear_probe]", *keys, "n=16", "run_dir=e")
     assert answer.code == 0, answer.err
-    found = json.loads(Path("e/results.json").read_text())
+    found = json.loads(Path("e/results.json").read_text(encoding="utf-8"))
     assert found["sigma"] in (pytest.approx(0.1), pytest.approx(0.3162, abs=1e-4), pytest.approx(1.0))
     assert found["parzen"] <= max(found["valid"].values()) + 50
     assert found["parzen_error"] > 0

@@ -26,7 +26,9 @@ SEEN = [word for word in TINY if word != "observers.report=null"]
 
 def data_of(path: Path) -> dict[str, dict[str, object]]:
     """What the page's script reads."""
-    found = re.search(r'<script id="data" type="application/json">(.*?)</script>', path.read_text(), re.DOTALL)
+    found = re.search(
+        r'<script id="data" type="application/json">(.*?)</script>', path.read_text(encoding="utf-8"), re.DOTALL
+    )
     assert found is not None
     data: dict[str, dict[str, object]] = json.loads(found[1])
     return data
@@ -35,11 +37,11 @@ def data_of(path: Path) -> dict[str, dict[str, object]]:
 def test_a_run_leaves_a_page_of_itself(gan: Gan) -> None:
     keys = ["steps=6", "observers.grid.every=2", "observers.metrics.every=1", "note=a<b>"]
     assert gan("train", *SEEN, "loss=hinge", "optimizer.G.lr=1e-3", *keys, "run_dir=r").code == 0
-    text, data = Path("r/report.html").read_text(), data_of(Path("r/report.html"))
+    text, data = Path("r/report.html").read_text(encoding="utf-8"), data_of(Path("r/report.html"))
     assert {"losses", "verdicts", "rates", "gradients", "weights", "speed"} <= data["figures"].keys()
     assert [step for step, _ in data["sheets"]["r"]] == [0, 2, 4, 6]
     curves = {c["name"]: c["y"] for c in data["figures"]["losses"]["data"]}
-    rows = [json.loads(line) for line in Path("r/metrics.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in Path("r/metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     assert curves["loss_D"] == [row["loss_D"] for row in rows]
     assert "finished" in text
     assert "a&lt;b&gt;" in text
@@ -51,11 +53,11 @@ def test_a_run_leaves_a_page_of_itself(gan: Gan) -> None:
 
 def test_the_page_of_a_running_run_loads_itself_anew(trained: Path, tmp_path: Path) -> None:
     shutil.copytree(trained, tmp_path / "r")
-    about = json.loads((tmp_path / "r" / "run.json").read_text())
+    about = json.loads((tmp_path / "r" / "run.json").read_text(encoding="utf-8"))
     (tmp_path / "r" / "run.json").write_text(json.dumps(about | {"status": "running"}))
     with (tmp_path / "r" / "metrics.jsonl").open("a") as rows:
         rows.write('{"step": 7, "loss_')  # not finished yet
-    text = page.write(tmp_path / "r").read_text()
+    text = page.write(tmp_path / "r").read_text(encoding="utf-8")
     assert '<meta http-equiv="refresh" content="30">' in text
 
 
@@ -76,7 +78,7 @@ def test_a_page_stays_small(trained: Path, tmp_path: Path) -> None:
     noise = np.random.default_rng(0)
     for step in range(0, 100_001, 2000):
         save_png(run / "samples" / f"{step:08d}.png", noise.integers(0, 256, (530, 530, 3), dtype=np.uint8))
-    one = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
+    one = json.loads((run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[-1])
     rows = (json.dumps(one | {"step": step, "loss_D": noise.normal()}) for step in range(10, 100_001, 10))
     (run / "metrics.jsonl").write_text("\n".join(rows))
     began = time.perf_counter()
@@ -100,8 +102,8 @@ def test_several_runs_stand_beside_each_other(
         result = {"fid": fid, "step": 6, "protocol_id": "p", "protocol": {}}
         (tmp_path / name / "eval" / "00000006-p.json").write_text(json.dumps(result))
     config = tmp_path / "b" / "config.yaml"
-    config.write_text(config.read_text().replace("seed: 0", "seed: 1"))
-    text = page.compare([tmp_path / "a", tmp_path / "b"], tmp_path / "both.html").read_text()
+    config.write_text(config.read_text(encoding="utf-8").replace("seed: 0", "seed: 1"))
+    text = page.compare([tmp_path / "a", tmp_path / "b"], tmp_path / "both.html").read_text(encoding="utf-8")
     data = data_of(tmp_path / "both.html")
     assert [c["name"] for c in data["figures"]["score-fid"]["data"]] == ["a", "b"]
     assert "<th><code>seed</code></th>" in text
@@ -115,8 +117,8 @@ def test_runs_of_one_name_are_told_apart(trained: Path, tmp_path: Path) -> None:
     for k, path in enumerate(paths):
         shutil.copytree(trained, path)
         config = path / "config.yaml"
-        config.write_text(config.read_text().replace("seed: 0", f"seed: {k}"))
-    text = page.compare([*paths, paths[0]], tmp_path / "all.html").read_text()
+        config.write_text(config.read_text(encoding="utf-8").replace("seed: 0", f"seed: {k}"))
+    text = page.compare([*paths, paths[0]], tmp_path / "all.html").read_text(encoding="utf-8")
     data = data_of(tmp_path / "all.html")
     assert list(data["sheets"]) == ["P/0", "Q/0", "1"]
     assert [c["name"] for c in data["figures"]["loss_D"]["data"]] == ["P/0", "Q/0", "1"]
@@ -151,6 +153,6 @@ def test_alarms_and_dead_runs_are_on_the_page(gan: Gan) -> None:
     keys = ["optimizer=sgd", "optimizer.G.lr=1e30", "steps=40", "observers.metrics.every=1"]
     answer = gan("train", *SEEN, *keys, "run_dir=r")
     assert answer.code == 2
-    assert "failed" in Path("r/report.html").read_text()
+    assert "failed" in Path("r/report.html").read_text(encoding="utf-8")
     record = read(Path("r"))
     assert record.about["status"] == "failed"

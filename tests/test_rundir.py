@@ -106,7 +106,7 @@ def test_rows_past_the_restored_step_are_dropped(here: Path) -> None:
     with run.metrics.open("a") as file:
         file.write('{"step": 4, "lo')
     run.forget_after(2)
-    assert [json.loads(line)["step"] for line in run.metrics.read_text().splitlines()] == [1, 2]
+    assert [json.loads(line)["step"] for line in run.metrics.read_text(encoding="utf-8").splitlines()] == [1, 2]
 
 
 def test_two_processes_cannot_train_in_one_directory(here: Path) -> None:
@@ -137,7 +137,7 @@ def test_what_was_seen_at_step_0_is_seen_again(here: Path) -> None:
         run.append({"step": step})
     checkpoint.save(run.checkpoints, {"step": 0}, {})
     run.forget_after(0)
-    assert run.metrics.read_text() == ""
+    assert run.metrics.read_text(encoding="utf-8") == ""
     assert list(run.listing()) == [0]
 
 

@@ -235,10 +235,10 @@ def test_a_strangers_run_directory_runs_nothing(gan: Gan, trained: Path, overrid
     shutil.copytree(trained, "run")
     Path("evil/experiment").mkdir(parents=True)
     evil = "# @package _global_\nhydra:\n  callbacks:\n    x: {_target_: os.mkdir, path: canary}\n"
-    Path("evil/experiment/evil.yaml").write_text(evil)
-    about = json.loads(Path("run/run.json").read_text())
+    Path("evil/experiment/evil.yaml").write_text(evil, encoding="utf-8")
+    about = json.loads(Path("run/run.json").read_text(encoding="utf-8"))
     about["overrides"] += [override, *(["experiment=evil"] if "config-dir" in override else [])]
-    Path("run/run.json").write_text(json.dumps(about))
+    Path("run/run.json").write_text(json.dumps(about), encoding="utf-8")
     answer = gan("train", "resume=run", "steps=8")
     assert answer.code == 2
     assert answer.err.count("\n") == 1

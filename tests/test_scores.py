@@ -47,13 +47,16 @@ def test_every_observer_on_or_off_leaves_the_run_as_it_is(gan: Gan) -> None:
 def test_a_score_is_what_eval_says_of_its_checkpoint(gan: Gan) -> None:
     assert gan("train", *TINY, *KEYS, *SCORED, "run_dir=r").code == 0
     assert sorted(p.stem for p in Path("r/checkpoints").glob("*.pt")) == ["00000000", "00000002", "00000004"]
-    scored = {json.loads(p.read_text())["step"]: json.loads(p.read_text()) for p in Path("r/eval").glob("*.json")}
+    scored = {
+        json.loads(p.read_text(encoding="utf-8"))["step"]: json.loads(p.read_text(encoding="utf-8"))
+        for p in Path("r/eval").glob("*.json")
+    }
     assert scored.keys() == {0, 2, 4}
-    rows = [json.loads(line) for line in Path("r/metrics.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in Path("r/metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     assert {row["step"]: row["swd"] for row in rows if "swd" in row} == {s: r["swd"] for s, r in scored.items()}
     words = ["metrics=[swd]", "n=20", "standing_stats=3", "device=cpu"]
     assert gan("eval", "run=r", "checkpoint=2", *words, "run_dir=e").code == 0
-    found = json.loads(Path("e/results.json").read_text())
+    found = json.loads(Path("e/results.json").read_text(encoding="utf-8"))
     assert found["swd"] == scored[2]["swd"]
     assert found["protocol"]["fake"] == scored[2]["protocol"]["fake"]
     answer = gan("sample", "run=r", "checkpoint=best", "n=4", "run_dir=s")
@@ -67,10 +70,10 @@ def test_a_score_has_the_protocol_of_eval_and_its_numbers(gan: Gan, weights_file
     scores = [f"observers.scores.{word}" for word in [*words, f"weights={weights_file}", "every=2"]]
     scores += ['observers.scores.options=["metrics.kid.subset_size=4"]', "dataset.size=[1,16,16]", "dataset.split=test"]
     assert gan("train", *TINY, *scores, "steps=2", "run_dir=r").code == 0
-    scored = [json.loads(p.read_text()) for p in Path("r/eval").glob("*.json")]
+    scored = [json.loads(p.read_text(encoding="utf-8")) for p in Path("r/eval").glob("*.json")]
     words += ["metrics.kid.subset_size=4", f"extractor.weights={weights_file}", "device=cpu"]
     assert gan("eval", "run=r", *words, "run_dir=e").code == 0
-    found = json.loads(Path("e/results.json").read_text())
+    found = json.loads(Path("e/results.json").read_text(encoding="utf-8"))
     same = next(each for each in scored if each["step"] == found["step"] == 2)
     assert found["protocol"]["reference"]["split"] == same["protocol"]["reference"]["split"] == "test"
     assert found["protocol_id"] == same["protocol_id"]
@@ -85,7 +88,7 @@ def test_the_first_score_chooses_the_best_that_stays(gan: Gan, words: list[str],
     keys = [*TINY, *words, "observers.scores.every=2", "observers.scores.n=4", "dataset.size=[1,16,16]"]
     assert gan("train", *keys, "observers.checkpoints.keep=1", "steps=2", "run_dir=r").code == 0
     (path,) = Path("r/eval").glob("00000002-*.json")
-    write_json(path, json.loads(path.read_text()) | {name: -1.0})  # better than any step to come
+    write_json(path, json.loads(path.read_text(encoding="utf-8")) | {name: -1.0})  # better than any step to come
     assert gan("train", "resume=r", "steps=6").code == 0
     run = RunDir(Path("r"))
     assert [*run.listing()] == [0, 2, 6]

@@ -48,7 +48,7 @@ def test_a_sheet_is_the_grid_of_the_command_that_it_names(gan: Gan, desk: Desk, 
     verb, *words = shlex.split(desk.command(wish))[1:]
     assert gan(verb, *words, "run_dir=r").code == 0
     assert sheet.png == Path("r/grid.png").read_bytes()
-    about = json.loads(Path("r/sample.json").read_text())
+    about = json.loads(Path("r/sample.json").read_text(encoding="utf-8"))
     assert [list(pair) for pair in sheet.pairs] == about["seeds"]
     assert sheet.labels == about["classes"]
     assert about["truncation"] == wish.truncation
@@ -113,7 +113,7 @@ def test_an_archive_has_the_files_of_format_png(
     assert gan("sample", f"run={labelled}", *words, *keys).code == 0
     with zipfile.ZipFile(tmp_path / "a.zip") as file:
         packed = {name: file.read(name) for name in file.namelist()}
-    assert json.loads(packed.pop("sample.json")) == json.loads(Path("r/sample.json").read_text())
+    assert json.loads(packed.pop("sample.json")) == json.loads(Path("r/sample.json").read_text(encoding="utf-8"))
     assert packed == {p.name: p.read_bytes() for p in Path("r").glob("*.png")}
     assert len(packed) == wish.size
 

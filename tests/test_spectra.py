@@ -37,7 +37,7 @@ def test_rows_and_a_chart_and_the_same_training(gan: Gan) -> None:
     keys = ["observers=spectra", "observers.spectra.every=2", "observers.metrics.every=1"]
     assert gan("train", *TINY, *keys, "steps=4", "run_dir=watched").code == 0
     assert gan("train", *TINY, "steps=4", "run_dir=alone").code == 0
-    rows = [json.loads(line) for line in Path("watched/metrics.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in Path("watched/metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     looked = [row for row in rows if "spectra" in row]
     assert [row["step"] for row in looked] == [0, 2, 4]
     assert set(looked[0]["spectra"]) == {"G", "D"}

@@ -27,7 +27,7 @@ TIMES = ("seconds", "images_per_second")
 
 def rows(run: Path) -> list[dict[str, float]]:
     """metrics.jsonl without its time fields."""
-    lines = (run / "metrics.jsonl").read_text().splitlines()
+    lines = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     return [{k: v for k, v in json.loads(line).items() if k not in TIMES} for line in lines]
 
 
@@ -39,7 +39,7 @@ def same_run(a: Path, b: Path, step: int) -> None:
 
 
 def test_a_run_directory_holds_what_it_says(trained: Path) -> None:
-    about = json.loads((trained / "run.json").read_text())
+    about = json.loads((trained / "run.json").read_text(encoding="utf-8"))
     assert about["status"] == "finished"
     assert about["step"] == 6
     assert about["parameters"] == {"G": 100 * 4 * 16 + 8 + 4 * 16, "D": 4 * 16 + 4 * 16}
@@ -57,7 +57,7 @@ def test_a_run_directory_holds_what_it_says(trained: Path) -> None:
     assert [row["seen"] for row in rows(trained)] == [4, 8, 12, 16, 20, 24]
     of_players = {f"{name}_{player}" for name in ("lr", "grad_norm", "weight_norm") for player in "GD"}
     assert set(rows(trained)[0]) == {"step", "seen", "loss_D", "loss_G", "D_real", "D_fake"} | of_players
-    assert "finished at step 6" in (trained / "log.txt").read_text()
+    assert "finished at step 6" in (trained / "log.txt").read_text(encoding="utf-8")
     state = checkpoint.read(trained / "checkpoints" / "00000006.pt")
     assert state["step"] == 6
     assert state["config"]["model"]["name"] == "dcgan"
@@ -67,7 +67,7 @@ def test_a_run_directory_holds_what_it_says(trained: Path) -> None:
 
 def test_zero_steps_build_count_and_stop(gan: Gan) -> None:
     assert gan("train", *TINY, "steps=0", "run_dir=r").code == 0
-    about = json.loads(Path("r/run.json").read_text())
+    about = json.loads(Path("r/run.json").read_text(encoding="utf-8"))
     assert (about["status"], about["step"]) == ("finished", 0)
     assert about["parameters"]["G"] > 0
     assert not list(Path("r").glob("samples/*"))  # a network that is only counted may be too large to draw
@@ -100,7 +100,7 @@ def test_resume_goes_back_past_a_damaged_checkpoint(gan: Gan, trained: Path) -> 
     answer = gan("train", "resume=r", "steps=6")
     assert answer.code == 0
     assert "resumed at step 2" in answer.err
-    assert "passed over" in Path("r/log.txt").read_text()
+    assert "passed over" in Path("r/log.txt").read_text(encoding="utf-8")
     same_run(trained, Path("r"), 6)
 
 
@@ -121,7 +121,7 @@ def test_signals_save_and_leave_cleanly(gan: Gan, number: signal.Signals) -> Non
     sender.join()
     assert answer.code == 0
     assert "resume=r" in answer.err
-    about = json.loads(Path("r/run.json").read_text())
+    about = json.loads(Path("r/run.json").read_text(encoding="utf-8"))
     assert about["status"] == "stopped"
     assert 0 < about["step"] < 1_000_000
     assert Path(f"r/checkpoints/{about['step']:08d}.pt").exists()
@@ -138,7 +138,7 @@ def test_splitting_batch_norm_is_said_once(gan: Gan) -> None:
 
 def test_max_time_stops(gan: Gan) -> None:
     assert gan("train", *TINY, "steps=1000000", "max_time=0.005", "run_dir=r").code == 0
-    about = json.loads(Path("r/run.json").read_text())
+    about = json.loads(Path("r/run.json").read_text(encoding="utf-8"))
     assert about["status"] == "stopped"
     assert "max_time" in about["reason"]
 
@@ -149,7 +149,7 @@ def test_a_diverged_run_fails_in_words_and_keeps_its_last_good_checkpoint(gan: G
     assert answer.code == 2
     assert "no longer a finite number" in answer.err.splitlines()[-1]
     assert "00000000.pt" in answer.err.splitlines()[-1]
-    about = json.loads(Path("r/run.json").read_text())
+    about = json.loads(Path("r/run.json").read_text(encoding="utf-8"))
     assert about["status"] == "failed"
     assert "diverged" in about["reason"]
     assert all(torch.isfinite(v).all() for v in checkpoint.read(Path("r/checkpoints/00000000.pt"))["game"].values())
@@ -182,14 +182,14 @@ def test_going_back_to_an_older_checkpoint_forgets_what_came_after(gan: Gan, tra
 def test_seconds_add_up_over_resumes(gan: Gan) -> None:
     assert gan("train", *TINY, "observers.metrics.every=1", "steps=3", "run_dir=r").code == 0
     assert gan("train", "resume=r", "steps=6").code == 0
-    seconds = [json.loads(line)["seconds"] for line in Path("r/metrics.jsonl").read_text().splitlines()]
+    seconds = [json.loads(line)["seconds"] for line in Path("r/metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     assert seconds == sorted(seconds)
     assert seconds[3] >= seconds[2]
 
 
 def test_texts_survive_being_recorded(gan: Gan) -> None:
     assert gan("train", *TINY, "steps=1", "note=it's ${seed} & more", "run_dir=it's").code == 0
-    assert json.loads(Path("it's/run.json").read_text())["note"] == "it's 0 & more"
+    assert json.loads(Path("it's/run.json").read_text(encoding="utf-8"))["note"] == "it's 0 & more"
     assert gan("train", "resume=it's", "steps=2").code == 0
 
 
@@ -198,7 +198,9 @@ def test_a_failed_job_does_not_end_a_sweep(gan: Gan) -> None:
                  "observers.metrics.every=1")  # fmt: skip
     assert answer.code == 2
     assert "1 of 2 jobs failed: [" in answer.err.splitlines()[-1]
-    states = sorted(json.loads(p.read_text())["status"] for p in Path("outputs/sweeps").glob("*/*/run.json"))
+    states = sorted(
+        json.loads(p.read_text(encoding="utf-8"))["status"] for p in Path("outputs/sweeps").glob("*/*/run.json")
+    )
     assert states == ["failed", "finished"]
 
 
@@ -235,7 +237,7 @@ def test_the_estimate_stands_before_the_first_step(gan: Gan) -> None:
 def test_a_sweep_makes_a_run_of_every_choice(gan: Gan) -> None:
     answer = gan("train", "-m", *TINY, "loss=ns,hinge", "seed=1,2", "steps=1")
     assert answer.code == 0
-    runs = [json.loads(p.read_text()) for p in Path("outputs/sweeps").glob("*/*/run.json")]
+    runs = [json.loads(p.read_text(encoding="utf-8")) for p in Path("outputs/sweeps").glob("*/*/run.json")]
     assert sorted((r["seed"], [o for o in r["overrides"] if o.startswith("loss=")]) for r in runs) == [
         (s, [f"loss={k}"]) for s in (1, 2) for k in ("hinge", "ns")
     ]
@@ -246,7 +248,7 @@ def test_jobs_of_a_sweep_do_not_leak_into_each_other(gan: Gan) -> None:
     assert gan("train", "-m", *TINY, "seed=5,6", "steps=2").code == 0
     assert gan("train", *TINY, "seed=6", "steps=2", "run_dir=alone").code == 0
     runs = [p.parent for p in Path("outputs/sweeps").glob("*/*/run.json")]
-    (second,) = [run for run in runs if json.loads((run / "run.json").read_text())["seed"] == 6]
+    (second,) = [run for run in runs if json.loads((run / "run.json").read_text(encoding="utf-8"))["seed"] == 6]
     same_run(second, Path("alone"), 2)
 
 

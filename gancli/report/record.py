@@ -89,7 +89,7 @@ def _rows(path: Path) -> tuple[list[dict[str, Any]], list[tuple[int, str, str]]]
     """Rows of one step joined; a line that a running process has not finished is passed over."""
     rows: dict[int, dict[str, Any]] = {}
     alarms = []
-    with path.open() if path.exists() else _Nothing() as lines:
+    with path.open(encoding="utf-8") if path.exists() else _Nothing() as lines:
         for line in lines:
             try:
                 row = json.loads(line)

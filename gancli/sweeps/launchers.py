@@ -118,7 +118,7 @@ def in_worker(folder: Path, number: int, places: list[dict[str, str]]) -> int:
         slot = _take_slot(folder, len(places))
         os.environ |= places[slot] | {"GAN_PLACE": str(slot)}
         os.setpgid(0, 0)  # Ctrl-C reaches the sweep, which passes it on once
-    with log_file(folder, number).open("a") as log, redirect_stdout(log), redirect_stderr(log):
+    with log_file(folder, number).open("a", encoding="utf-8") as log, redirect_stdout(log), redirect_stderr(log):
         run_job(folder, number)
     return number
 

@@ -86,7 +86,7 @@ def _kind(protocol: Mapping[str, Any]) -> str:
 def _trained(run: RunDir) -> dict[str, float]:
     columns: dict[str, list[float]] = {}
     if run.metrics.exists():
-        for line in run.metrics.read_text().splitlines():
+        for line in run.metrics.read_text(encoding="utf-8").splitlines():
             try:
                 row = json.loads(line)
             except ValueError:

@@ -131,9 +131,14 @@ def own_peak(system: System, rows: int, form: str) -> float:
     status = Path("/proc/self/status")
     if not status.exists():
         return 0.0
-    Path("/proc/self/clear_refs").write_text("5")
+    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
     run(), run()
-    return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM")) / 1024
+    return (
+        next(
+            int(line.split()[1]) for line in status.read_text(encoding="utf-8").splitlines() if line.startswith("VmHWM")
+        )
+        / 1024
+    )
 
 
 def report(name: str, args: argparse.Namespace, peak: float) -> bool:

@@ -23,7 +23,7 @@ def test_every_data_set_has_a_file() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_keys_are_the_parameters(name: str) -> None:
-    node = yaml.safe_load((CONF / f"{name}.yaml").read_text())
+    node = yaml.safe_load((CONF / f"{name}.yaml").read_text(encoding="utf-8"))
     module, _, function = node.pop("_target_").rpartition(".")
     parameters = inspect.signature(getattr(importlib.import_module(module), function)).parameters
     defaults = {key: parameter.default for key, parameter in parameters.items()}
@@ -33,5 +33,5 @@ def test_keys_are_the_parameters(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_key_is_explained(name: str) -> None:
-    lines = (CONF / f"{name}.yaml").read_text().splitlines()
+    lines = (CONF / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
     assert all("  # " in line for line in lines if not line.startswith("_target_"))

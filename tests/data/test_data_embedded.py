@@ -89,7 +89,10 @@ def test_there_is_one_split(make: object) -> None:
 
 
 def test_licences_lie_beside_the_data() -> None:
-    texts = {name: (FOLDER / f"LICENSE-{name}.txt").read_text() for name in ("fashion-mnist", "noto-emoji", "twemoji")}
+    texts = {
+        name: (FOLDER / f"LICENSE-{name}.txt").read_text(encoding="utf-8")
+        for name in ("fashion-mnist", "noto-emoji", "twemoji")
+    }
     assert "Zalando SE" in texts["fashion-mnist"]
     assert "Permission is hereby granted" in texts["fashion-mnist"]
     assert "Google" in texts["noto-emoji"]

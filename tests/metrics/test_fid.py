@@ -127,7 +127,7 @@ def test_configuration_builds_the_defaults() -> None:
     expected = {"fid": Fid(), "kid": Kid(), "prc": Prc(), "is": Is()}
     for name, metric in expected.items():
         path: Path = conf_dir() / "metrics" / f"{name}.yaml"
-        assert path.read_text().splitlines()[0] == f"# @package metrics.{name}"
+        assert path.read_text(encoding="utf-8").splitlines()[0] == f"# @package metrics.{name}"
         node = OmegaConf.to_container(OmegaConf.load(path))
         assert make(node, f"metrics.{name}") == metric  # type: ignore[arg-type]
         assert metric.name == name

@@ -206,7 +206,7 @@ def test_from_the_shell(gan: Gan, labelled: Path, tmp_path: Path, weights_file: 
         torch.save(torchvision.models.shufflenet_v2_x0_5().state_dict(), tmp_path / "net.pth")
     answer = gan("eval", f"run={run}", *keys, f"extractor.weights={tmp_path / 'net.pth'}", "run_dir=r")
     assert answer.code == 0, answer.err
-    found = json.loads(Path("r/results.json").read_text())
+    found = json.loads(Path("r/results.json").read_text(encoding="utf-8"))
     name = "shufflenet_v2_x0_5"
     for key in ("memorisation", "ppl", "fd_per_class", "density", "coverage"):
         assert isinstance(found[f"{key}_{name}"], float), key

@@ -51,7 +51,7 @@ def test_the_ranking_exactly(tmp_path: Path) -> None:
     ]
     ranking.write_csv(sweep, made)
     runs = [sweep.path / job.run for job in sweep.jobs]
-    assert (sweep.path / "ranking.csv").read_text().splitlines() == [
+    assert (sweep.path / "ranking.csv").read_text(encoding="utf-8").splitlines() == [
         "place,job,loss,seed,status,fid,precision,seconds,run,reason",
         f"1,3,hinge,1,finished,20,0.5,2.0,{runs[2]},",
         f"1,4,hinge,2,finished,21,0.5,2.0,{runs[3]},",
@@ -140,7 +140,7 @@ def test_what_is_asked_of_slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(submitit.SlurmJob, "cancel", lambda self, check: cancelled.append(self.job_id))
     with pytest.raises(EndedError):
         list(launcher.run(sweep.path, iter([1, 2, 3])))
-    asked = (tmp_path / "asked").read_text()
+    asked = (tmp_path / "asked").read_text(encoding="utf-8")
     for line in (
         "--partition=gpu",
         "--time=90",

@@ -30,7 +30,7 @@ def only_sweep() -> Path:
 
 
 def jobs(path: Path) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = json.loads((path / "sweep.json").read_text())["jobs"]
+    found: list[dict[str, Any]] = json.loads((path / "sweep.json").read_text(encoding="utf-8"))["jobs"]
     return found
 
 
@@ -61,7 +61,7 @@ def test_twelve_jobs_of_which_two_fail(gan: Gan) -> None:
     assert last.endswith("to run them again: gan train -m resume_sweep=all retry=true")
     states = [job["status"] for job in jobs(path)]
     assert states == ["finished"] * 10 + ["failed"] * 2
-    runs = [json.loads((path / job["run"] / "run.json").read_text())["status"] for job in jobs(path)]
+    runs = [json.loads((path / job["run"] / "run.json").read_text(encoding="utf-8"))["status"] for job in jobs(path)]
     assert runs == states
     assert [job["run"] for job in jobs(path)][-1] == "12-lr1e30-seed2"
     rows = table(path)
@@ -90,7 +90,7 @@ def test_a_sweep_ends_with_a_comparison(
     assert answer.code == 0
     page = Path("s/comparison.html")
     assert f"\ncomparison: {page}\n" in answer.out
-    assert all(f"<tr><td>{job['run']}</td>" in page.read_text() for job in jobs(Path("s")))
+    assert all(f"<tr><td>{job['run']}</td>" in page.read_text(encoding="utf-8") for job in jobs(Path("s")))
     page.unlink()
     assert report(["s"]) == 0
     assert capsys.readouterr().out == f"{page}\n"
@@ -130,7 +130,7 @@ def test_a_stopped_sweep_goes_on_to_the_same_bits(gan: Gan, monkeypatch: pytest.
     assert [job["status"] for job in jobs(path)] == ["finished"] * 4
     assert {p: p.stat().st_mtime_ns for p in done} == done
     resumed = path / jobs(path)[1]["run"]
-    assert "resumed at step 3" in (resumed / "log.txt").read_text()
+    assert "resumed at step 3" in (resumed / "log.txt").read_text(encoding="utf-8")
     assert [job["choices"] for job in jobs(path)] == [{"model.ch": c, "seed": s} for c in "46" for s in "56"]
     # What a job did in this process before leaves nothing behind: each is the same as on its own.
     assert gan("train", *QUICK, "steps=5", "seed=6", "model.ch=4", "run_dir=alone").code == 0
@@ -151,7 +151,9 @@ def test_a_killed_job_goes_on(gan: Gan) -> None:
     for number in (2, 3):
         run = rundir.RunDir(path / names[number - 1])
         run.update(status="running")
-    run.metrics.write_text(run.metrics.read_text().rsplit("\n", 2)[0] + "\n")  # the row of step 4 is lost
+    run.metrics.write_text(
+        run.metrics.read_text(encoding="utf-8").rsplit("\n", 2)[0] + "\n"
+    )  # the row of step 4 is lost
     for file in [*(path / names[1] / "checkpoints").iterdir()]:
         if not file.name.startswith("00000000"):
             file.unlink()
@@ -216,7 +218,7 @@ def test_recorded_runs_are_ordinary_runs(gan: Gan) -> None:
     assert gan("train", f"resume={run}", "steps=2").code == 0
     # The longer run is still what the sweep says it is, and is not run again.
     assert gan("train", "-m", "resume_sweep=last").code == 0
-    assert json.loads((run / "run.json").read_text())["step"] == 2
+    assert json.loads((run / "run.json").read_text(encoding="utf-8"))["step"] == 2
 
 
 def test_max_time_ends_a_job_for_good(gan: Gan) -> None:
