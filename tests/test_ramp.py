@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -112,7 +113,9 @@ def _tensors(node: object, name: str = "") -> list[tuple[str, bytes]]:
 
 
 def test_asking_for_the_moves_changes_nothing() -> None:
-    game = assemble.game(compose("train", ["experiment=r3gan_cifar10", "model.ch=16"]), DataFacts("x", (3, 32, 32), ("a",) * 10, ""))
+    game = assemble.game(
+        compose("train", ["experiment=r3gan_cifar10", "model.ch=16"]), DataFacts("x", (3, 32, 32), ("a",) * 10, "")
+    )
     before = {name: value.clone() for name, value in game.state_dict().items()}
     for seen in (0, 10**7, 10**8):
         game.moves(seen)
