@@ -54,7 +54,7 @@ def halves(folder: Path) -> list[Path]:
 def add_line(path: Path, line: str) -> None:
     """Add a line to a text file. Raises RunError when the disk is full or the file cannot be written."""
     try:
-        with path.open("a", encoding="utf-8") as file:
+        with path.open("a", encoding="utf-8", errors="backslashreplace") as file:
             file.write(line + "\n")
     except OSError as error:
         raise cannot_write(path, error) from error
@@ -87,7 +87,8 @@ def _sync_folder(folder: Path) -> None:
 def write_text(path: Path, text: str) -> None:
     """Replace a text file whole."""
     with whole_file(path) as file:
-        file.write(text.encode())
+        # A path or name with bytes that are no UTF-8: written as \\udcXX, which JSON and YAML read back as it was.
+        file.write(text.encode("utf-8", "backslashreplace"))
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from itertools import islice
 from pathlib import Path
 from typing import Any
-
-from PIL import Image
 
 from gancli import ranks
 from gancli.assemble import DataFacts
 from gancli.build import make
 from gancli.data.folder import folder as folder_source
-from gancli.data.listing import is_image
+from gancli.data.folder import sizes
 from gancli.data.source import Source
 from gancli.dist import World
 from gancli.errors import ConfigError, DataError, MetricError
@@ -226,20 +221,17 @@ def _sets(
 
 
 def file_sizes(folder: str | None) -> list[list[int]]:
-    """The sizes [H, W] of a folder's images as they lie there, each once; of the first 1,000, by their headers."""
-    found: set[tuple[int, int]] = set()
-    walk = sorted(os.walk(Path(folder or "").expanduser()))
-    paths = (Path(place) / name for place, _, names in walk for name in names if is_image(name))
-    for path in islice(paths, 1000):
-        with suppress(OSError, ValueError), Image.open(path) as image:
-            found.add((image.height, image.width))
-    return [list(size) for size in sorted(found)]
+    """The sizes [H, W] of a folder's images, upright, each once; of the first 1,000, by their headers."""
+    return sizes(folder or "")
 
 
 def _folder(key: str, path: str | None, **choice: Any) -> Source:
     """A folder of images; what is wrong with it is said of the key that named it."""
     try:
-        return folder_source(path, **choice)
+        source = folder_source(path, **choice)
+        for note in source.notes if World.of_group().first else ():
+            print(f"{key}={path}: {note}".replace("dataset.", f"{key}."), file=sys.stderr, flush=True)
+        return source
     except (DataError, ConfigError) as error:
         raise DataError(str(error).replace("dataset.root", key)) from None
 
