@@ -216,8 +216,8 @@ def _description(path: str) -> bytes:
 class _Walk:
     """Everything below a folder, links followed, each folder once; nothing is opened.
 
-    images: (name, size, time of change), names relative to the top. folders: the top's own. described: whether there is
-    a dataset.json. watched: each folder's stamp before it was listed.
+    images: (name, size, time of change), names relative to the top. folders: the top's own, with a slash. described:
+    whether there is a dataset.json. watched: each folder's stamp before it was listed.
     """
 
     top: str
@@ -230,21 +230,22 @@ class _Walk:
     def run(self) -> None:
         """Look at all of it. Raises OSError, and DataError for an image that is no file."""
         seen: set[tuple[int, int]] = set()
-        waiting, linked = [""], list[str]()  # lists instead of a function that calls itself: it may go a thousand deep
+        # Lists instead of a function that calls itself, which cannot go a thousand deep: (name, absolute path).
+        waiting, linked = [("", os.path.realpath(self.top))], list[tuple[str, str]]()
         while waiting or linked:
-            inner = waiting.pop() if waiting else linked.pop(0)  # a folder counts where it lies, before any link to it
+            inner, real = waiting.pop() if waiting else linked.pop(0)  # a folder counts where it lies, before its links
             place = f"{self.top}/{inner}"
             facts = os.stat(place)  # noqa: PTH116 - a Path a file is slow
             if (facts.st_dev, facts.st_ino) in seen:  # links may go round in circles
                 self.left_out.named(f"{inner} (a link to a folder that is read already)")
                 continue
             seen.add((facts.st_dev, facts.st_ino))
-            self.watched[os.path.realpath(place)] = stamp(place)
+            self.watched[real] = stamp(place)
             folders, links = self._scan(place, f"{inner}/" if inner else "")
             if not inner:
-                self.folders = sorted([*folders, *links])
-            waiting += sorted(folders, reverse=True)
-            linked = sorted([*linked, *links])
+                self.folders = [f"{name}/" for name in (*folders, *links)]
+            waiting += [(name, f"{real}/{os.path.basename(name)}") for name in sorted(folders, reverse=True)]  # noqa: PTH119
+            linked = sorted([*linked, *((name, os.path.realpath(f"{self.top}/{name}")) for name in links)])
 
     def _scan(self, place: str, prefix: str) -> tuple[list[str], list[str]]:
         """Take note of a folder's files; its own folders, and its links to folders, are returned."""

@@ -122,9 +122,9 @@ def common_top(names: Sequence[str]) -> str:
 def by_folders(place: str, names: Sequence[str], folders: Iterable[str] = (), *, root: str | None = None) -> Arranged:
     """The layout of images by their names relative to a place: each top folder is a class, with all that lies below it.
 
-    folders: the place's top folders, also those without an image. root: the folder that they lie in; None: an archive,
-    in which a folder that holds everything is passed over. Raises DataError for loose images beside folders of images,
-    for folders that are splits, and for a folder whose classes lie one deeper.
+    folders: paths in folders that may have no image. root: the folder that all lie in; None: an archive, in which a
+    folder that holds everything is passed over. Raises DataError for loose images beside folders of images, for folders
+    that are splits, and for a folder whose classes lie one deeper.
     """
     top = common_top(names)
     if root is not None:
@@ -134,8 +134,8 @@ def by_folders(place: str, names: Sequence[str], folders: Iterable[str] = (), *,
     keys = [(first, rest) if slash else ("", first) for first, slash, rest in split]
     classes = sorted({folder for folder, _ in keys})
     notes = [f"all images lie in {printable(top[:-1])}: they have no classes"] if top and classes == [""] else []
-    inside = {name[len(top) :] if name.startswith(top) else name for name in folders}
-    inside = {name.partition("/")[0] for name in inside}
+    paths = [path[len(top) :] if path.startswith(top) else path for path in folders]
+    inside = {path.partition("/")[0] for path in paths if "/" in path}
     empty = sorted(inside - set(classes) - {""})
     if empty:
         notes.append(f"no image that is read is in {some(empty)}: no class")
