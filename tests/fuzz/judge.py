@@ -142,7 +142,8 @@ def ended(case: Case, code: int, out: str, err: str) -> list[Finding]:
 def left(case: Case, code: int | None, changes: Changes, words: list[str], said: str) -> list[Finding]:
     """What is wrong with what was written and deleted. code: None for a command that was ended from outside."""
     found = []
-    outside = changes.under("outside")
+    meant = "outside/empty/" if any(word.endswith("=to_empty") for word in words) else "-"  # a link that was typed
+    outside = [path for path in changes.under("outside") if not path.startswith(meant)]
     if outside:
         found.append(Finding("outside", f"changed {outside[:4]}"))
     old = [path for path in [*changes.gone, *changes.altered] if not path.startswith(WORK) and path not in outside]
