@@ -137,6 +137,7 @@ class Engine:
         """Play every move that is due once; return the losses and statistics, as scalars on the device."""
         logs: dict[str, Tensor] = {}
         carry: Batch = {}
+        self.game.enter(self.seen)
         moves = self.game.moves(self.seen)
         self._set_rates()
         for move in moves:
@@ -316,6 +317,7 @@ class Engine:
             seconds = 0.0
             for move in self.game.moves(self.seen):
                 with self.untouched():
+                    self.game.enter(self.seen)
                     began = time.perf_counter()
                     parts = self.try_part(move)
                     self.compute.synchronize()

@@ -128,7 +128,7 @@ def _agree(session: Session) -> None:
 
 def part(session: Session) -> None:
     """Let observers see how the run ended; what goes wrong with that must not hide how."""
-    for observer in session.observers:
+    for observer in session.observers if session.run.started() else ():
         try:
             observer.ended(session.run.path)
         except GanError as error:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -71,6 +71,8 @@ def run(config: Mapping[str, Any], overrides: Sequence[str]) -> Path:
         finally:
             part(session)
             session.run.unlock()
+            if session.world.first and not session.run.started():  # it came to nothing before its first step
+                session.run.withdraw()
     if wanted:
         raise Interrupted(f"stopped by {wanted[0]}")
     return session.run.path
@@ -81,7 +83,7 @@ def _refuse(settings: TrainSettings) -> None:
     assemble.check_sections(settings)
     if settings.resume and settings.run_dir:
         raise ConfigError("resume= goes on in the run's own directory: leave run_dir out")
-    rundir.refuse_taken(settings.run_dir)
+    rundir.refuse_taken(settings.run_dir, again=True)
 
 
 def _session(
@@ -111,11 +113,14 @@ def _session(
         start_from(settings.init, engine)
     estimate = _rehearse(engine, need, notes) if settings.steps else 0.0
     called = f"{settings.model['name']}-{facts.name}"
-    new = RunDir(engine.world.from_first(lambda: rundir.new_directory("train", called, settings.run_dir)))
+    fresh = settings.run_dir is None or not Path(settings.run_dir).expanduser().exists()
+    place = engine.world.from_first(lambda: rundir.new_directory("train", called, settings.run_dir))
+    new = RunDir(place, made=fresh)
     if engine.world.first:
         new.lock()
         try:
-            rundir.refuse_taken(settings.run_dir)  # another process may have been here and gone in the meantime
+            # Another process may have been here and gone in the meantime.
+            rundir.refuse_taken(settings.run_dir, again=new.locked)
             if ranks.job():  # from now on a restart finds it
                 new.update(status="starting", job=ranks.job())
         except BaseException:
@@ -128,7 +133,7 @@ def _again(settings: TrainSettings, own: Path) -> TrainSettings:
     """Settings that go on with this job's own run after torchrun restarted it; one without a checkpoint begins anew."""
     if RunDir(own).listing():
         return replace(settings, resume=str(own), run_dir=None, init=None)
-    (own / "run.json").unlink(missing_ok=True)
+    RunDir(own).withdraw()
     return replace(settings, run_dir=str(own))
 
 
@@ -175,7 +180,12 @@ def parameters(nets: Iterable[nn.Module]) -> int:
 
 
 class _Signals:
-    """While inside, SIGINT and SIGTERM are noted instead of obeyed; a second SIGINT interrupts at once."""
+    """While inside, SIGINT, SIGTERM and SIGHUP are noted instead of obeyed; a second SIGINT interrupts at once.
+
+    SIGHUP says that the terminal was closed; under nohup, which ignores it, it stays ignored.
+    """
+
+    NAMES: ClassVar[dict[str, str]] = {"SIGINT": "Ctrl-C", "SIGTERM": "SIGTERM", "SIGHUP": "SIGHUP"}
 
     def __init__(self, wanted: list[str]):
         self.wanted = wanted
@@ -184,14 +194,16 @@ class _Signals:
 
     def __enter__(self) -> None:
         if threading.current_thread() is threading.main_thread():
-            self.before = {s: signal.signal(s, self._note) for s in (signal.SIGINT, signal.SIGTERM)}
+            numbers = [getattr(signal, name) for name in self.NAMES if hasattr(signal, name)]
+            ignored = {n for n in numbers if n != signal.SIGINT and signal.getsignal(n) == signal.SIG_IGN}
+            self.before = {n: signal.signal(n, self._note) for n in numbers if n not in ignored}
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self.before.items():
             signal.signal(number, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self.wanted.append({signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}[signal.Signals(number)])
+        self.wanted.append(self.NAMES[signal.Signals(number).name])
         now, before = time.monotonic(), self.last
         self.last = now
         # Of one Ctrl-C a rank hears twice: from the terminal and from torchrun.
