@@ -111,7 +111,8 @@ def _asking(node: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
             with no_resolvers():
                 _value(node, name)
         except OmegaConfBaseException as error:
-            if asks(error) is not None:
+            calls = not child._is_interpolation() or ":" in str(child._value())  # not just a reference to one that does
+            if asks(error) is not None and calls:
                 yield f"{prefix}{name}", node, name
 
 

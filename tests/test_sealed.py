@@ -86,7 +86,6 @@ def test_what_resolvers_gave_is_pinned() -> None:
         "++model.ch=4",
         "++note='it\\'s s3cr3t'",
         "++observers.scores.metrics=['s3cr3t','kid']",
-        "++seed=4",
     ]
     config = compose("train", [*typed, *found], [folder])
     assert config == compose("train", typed, [folder], typed=True)
