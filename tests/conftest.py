@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import io
 import os
+
+# Tiny tensors are slower on several threads, and far slower where other processes, such as a second worker's, use the
+# cores; what tests start inherits it. A number from outside wins. Said before torch is imported, which reads it once.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +26,8 @@ TINY = [
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> None:
-    """Tiny tensors are slower on several threads, and far slower where other processes use the cores."""
-    torch.set_num_threads(1)
+    """As many threads in this process as in those that tests start, whatever a test before set."""
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -71,6 +71,13 @@ class Alarm:
     text: str
 
 
+@dataclass(frozen=True)
+class Say:
+    """A line for the person, and for log.txt; of several ranks, rank 0 says it. Nothing goes wrong (that is Alarm)."""
+
+    text: str
+
+
 def diverged(what: str, step: int) -> Stop:
     """The end of a run whose numbers are numbers no more, with the remedies."""
     return Stop(
@@ -80,7 +87,7 @@ def diverged(what: str, step: int) -> Stop:
     )
 
 
-Event = Row | Picture | Film | Keep | Alarm | Scored | Stop
+Event = Row | Picture | Film | Keep | Alarm | Say | Scored | Stop
 
 
 @dataclass
@@ -90,6 +97,7 @@ class RunView:
     seconds: of training so far, over all resumes. estimate: seconds a step, from a rehearsal until steps are measured.
     final: no step follows. folder: the run directory. events: what observers asked for at this step so far, so that
     whoever passes things on (a page, a logger) stands after those who find them. config: the run's, whole.
+    say: what an observer's `open` says lines with, before something that takes long; elsewhere it yields Say.
     """
 
     engine: Engine
@@ -102,6 +110,7 @@ class RunView:
     folder: Path = field(default_factory=Path)
     events: list[Event] = field(default_factory=list)
     config: Mapping[str, Any] = field(default_factory=dict)
+    say: Callable[[str], None] = lambda text: None
     _began: float = field(default_factory=time.perf_counter)
     _values: tuple[int, dict[str, float]] = (-1, {})
 

@@ -16,7 +16,20 @@ from gancli.dist import World
 from gancli.engine import Engine
 from gancli.errors import GanError, RankError, RunError
 from gancli.metrics import results
-from gancli.observers.observer import Alarm, Event, Film, Keep, Observer, Picture, Row, RunView, Scored, Stop, diverged
+from gancli.observers.observer import (
+    Alarm,
+    Event,
+    Film,
+    Keep,
+    Observer,
+    Picture,
+    Row,
+    RunView,
+    Say,
+    Scored,
+    Stop,
+    diverged,
+)
 from gancli.pictures import save_film, save_png
 from gancli.rundir import RunDir
 from gancli.settings import TrainSettings
@@ -94,6 +107,7 @@ def play(session: Session) -> None:
     start = engine.step_number
     view = RunView(engine, settings.steps, estimate=session.estimate, began_at=start, folder=session.run.path)
     view.config, view.final = session.config, engine.step_number >= settings.steps
+    view.say = lambda text: _answer(session, view, Say(text))
     began, spent = time.perf_counter(), session.spent
     # Those that all ranks call come first: what rank 0 does alone must not come between them.
     session.observers.sort(key=lambda observer: not observer.everywhere)
@@ -185,6 +199,8 @@ def _answer(session: Session, view: RunView, event: Event) -> None:
     elif isinstance(event, Alarm):
         run.append({"step": view.step, "alarm": event.name, "text": event.text})
         _say(run, f"alarm at step {view.step}: {event.text}")
+    elif isinstance(event, Say):
+        _say(run, event.text)
     elif isinstance(event, Scored):
         results.keep(run.path, event.result)
 

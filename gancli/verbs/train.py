@@ -51,7 +51,7 @@ def run(config: Mapping[str, Any], overrides: Sequence[str]) -> Path:
     engine = assemble.engine(settings, source, assemble.game(config, facts), compute)
     observers = {n: make(node, f"observers.{n}") for n, node in settings.observers.items() if node is not None}
     config = with_best(config, observers)
-    notes = [*compute.notes, *rank_notes(engine), *split_notes(engine)]
+    notes = [*source.notes, *compute.notes, *rank_notes(engine), *split_notes(engine)]
     need = memory.footprint(engine) if settings.steps else None
     if need is not None:
         memory.refuse(need)
