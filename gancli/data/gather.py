@@ -32,6 +32,7 @@ def gather(
     size: Size,
     limit: int | None,
     flip: bool,
+    dequantize: bool = False,
     store: Store = "raw",
     check: Check = "full",
 ) -> Source:
@@ -48,7 +49,7 @@ def gather(
     labels = index.labels if rows is None or index.labels is None else index.labels[rows]
     key = _key(place, index, size, rows)
     content, digest = _content(place, index, rows, key, size, asked, store)
-    return Source(place.kind, content, labels, index.classes, flip=flip, content_hash=digest)
+    return Source(place.kind, content, labels, index.classes, flip=flip, dequantize=dequantize, content_hash=digest)
 
 
 def _asked(kind: str, size: Size, store: str, check: str) -> Shape | None:

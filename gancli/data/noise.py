@@ -19,13 +19,21 @@ _LARGEST_BYTES = 1 << 34
 class NoiseSource(Source):
     """Uniform uint8 noise, drawn when the first row is asked for, so that counting parameters costs no memory."""
 
-    def __init__(self, purpose: tuple[Any, ...], n: int, shape: Shape, classes: int, flip: bool):
+    def __init__(self, purpose: tuple[Any, ...], n: int, shape: Shape, classes: int, flip: bool, dequantize: bool):
         # Empty memory is not touched, hence not taken, until it is filled.
         content = np.empty((n, *shape), np.uint8)
         labels = np.arange(n) % max(1, classes)
         # The purpose says all of the content; a hash of the bytes would have to draw them.
         digest = hashlib.sha256(repr((purpose, n, shape)).encode()).hexdigest()
-        super().__init__("random", content, labels, [str(i) for i in range(classes)], flip=flip, content_hash=digest)
+        super().__init__(
+            "random",
+            content,
+            labels,
+            [str(i) for i in range(classes)],
+            flip=flip,
+            dequantize=dequantize,
+            content_hash=digest,
+        )
         self._purpose: tuple[Any, ...] | None = purpose
 
     def rows(self, index: Index) -> tuple[Tensor, Tensor]:
@@ -48,6 +56,7 @@ def noise(
     limit: int | None = None,
     split: str = "train",
     flip: bool = False,
+    dequantize: bool = False,
     classes: int = 10,
     n: int = 256,
     seed: int = 0,
@@ -68,4 +77,4 @@ def noise(
     n = n if limit is None else min(n, limit)
     if n * shape[0] * shape[1] * shape[2] > _LARGEST_BYTES:
         raise ConfigError(f"dataset=random of {n} images {list(shape)} is over 16 GiB: type a smaller dataset.n")
-    return NoiseSource(("random", split, seed), n, shape, classes, flip)
+    return NoiseSource(("random", split, seed), n, shape, classes, flip, dequantize)

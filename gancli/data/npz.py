@@ -26,6 +26,7 @@ def npz(
     limit: int | None = None,
     split: str = "train",
     flip: bool = False,
+    dequantize: bool = False,
     layout: Literal["auto", "nhwc", "nchw"] = "auto",
 ) -> Source:
     """The images of one .npz file: `images` uint8 [N,H,W], [N,H,W,C] or [N,C,H,W]; `labels` [N], `classes` if any.
@@ -53,7 +54,16 @@ def npz(
                 f"{path}: labels go up to {labels.max()} and classes has {len(names)} names: name every class"
             )
     classes = names if labels is not None and names else []
-    return finish("npz", _channels_first(path, images, layout), labels, classes, size=size, limit=limit, flip=flip)
+    return finish(
+        "npz",
+        _channels_first(path, images, layout),
+        labels,
+        classes,
+        size=size,
+        limit=limit,
+        flip=flip,
+        dequantize=dequantize,
+    )
 
 
 def _read(path: Path) -> tuple[NDArray[Any], NDArray[Any] | None, list[str] | None]:
