@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gancli import checkpoint, ranks, rundir
+from gancli import checkpoint, paths, ranks, rundir
 from gancli.assemble import DataFacts
 from gancli.dist import World
 from gancli.engine import Engine
@@ -59,13 +59,18 @@ class Session:
         """Who trains together; the first of them writes and speaks."""
         return self.engine.world
 
+    @property
+    def stored(self) -> dict[str, Any]:
+        """The configuration as it is written down: without where the run lies and how it was found there."""
+        return {**self.config, "resume": None, "run_dir": None}
+
 
 def begin(session: Session, overrides: Sequence[str], notes: list[str]) -> None:
     """Write down what this run is before its first step."""
     if not session.world.first:
         return
     run, engine, settings = session.run, session.engine, session.settings
-    run.forget_after(engine.step_number)
+    damaged = run.forget_after(engine.step_number)
     state = {
         "status": "running",
         "reason": None,
@@ -76,11 +81,12 @@ def begin(session: Session, overrides: Sequence[str], notes: list[str]) -> None:
     data = session.facts.plain()
     place = {"device": str(engine.compute.device), "world": session.world.size, "backend": ranks.backend()}
     place |= {"job": ranks.job(), "notes": notes}
-    run.write_config(session.config)
+    run.write_config(session.stored)
     if not session.resumed:
         place |= {"init": settings.init}  # which a resumed run's command line no longer has
         _write(session)  # before run.json: what makes a directory a run comes after what it can go on from
-    run.update(**state, **session.about, **place, data=data, overrides=list(overrides), **rundir.environment())
+    words = paths.typed(overrides, session.config)
+    run.update(**state, **session.about, **place, data=data, overrides=words, **rundir.environment())
     counts = " · ".join(f"{name} {count:,} parameters" for name, count in session.about["parameters"].items())
     lines = [
         f"run {run.path}",
@@ -89,6 +95,8 @@ def begin(session: Session, overrides: Sequence[str], notes: list[str]) -> None:
         *(note for net in engine.game.nets.values() for note in getattr(net, "notes", ())),
         *notes,
     ]
+    if damaged:
+        lines.append(f"{damaged} damaged lines of {run.metrics.name} are left out")
     for line in [*lines, *([f"resumed at step {engine.step_number}"] if session.resumed else [])]:
         _say(run, line)
 
@@ -217,10 +225,12 @@ def save(session: Session) -> Path:
 def _write(session: Session) -> Path:
     """Write a checkpoint of this moment, after all rows up to it."""
     engine, run = session.engine, session.run
-    own = {"seconds": session.spent, "config": dict(session.config), "data": session.facts.plain()}
-    about = {"seen": engine.seen, "config": dict(session.config), **rundir.environment()}
+    own = {"seconds": session.spent, "config": session.stored, "data": session.facts.plain()}
+    about = {"seen": engine.seen, "config": session.stored, **rundir.environment()}
     run.settle()
-    observers = {type(observer).__name__: observer.state() for observer in session.observers}
+    # Before the first step nobody has seen anything: whoever goes on from there begins by looking, too.
+    watching = session.observers if engine.step_number else []
+    observers = {type(observer).__name__: observer.state() for observer in watching}
     path = checkpoint.save(run.checkpoints, engine.state() | own | {"observers": observers}, about)
     run.drop_aside()
     session.saved = engine.step_number
@@ -229,12 +239,12 @@ def _write(session: Session) -> Path:
 
 def _restore_observers(session: Session) -> None:
     """Let every observer go on where it was, as far as the checkpoint remembers it. Raises RunError."""
-    for observer in session.observers:
+    for observer in session.observers if session.engine.step_number else ():
         own = session.remembered.get(type(observer).__name__)
         if own:
             try:
                 observer.restore(own)
-            except (KeyError, TypeError, ValueError, AttributeError):
+            except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
                 words = f"the checkpoint remembers something else of {type(observer).__name__}"
                 raise RunError(f"resume={session.settings.resume}: {words}; leave it out of observers") from None
 

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from gancli import assemble, device, memory, ranks, rundir
+from gancli import assemble, device, memory, paths, ranks, rundir
 from gancli.assemble import DataFacts
 from gancli.build import make, make_as
 from gancli.dist import World
@@ -34,6 +34,7 @@ def run(config: Mapping[str, Any], overrides: Sequence[str]) -> Path:
 
     Raises GanError; Interrupted where a signal ended the run, which is then saved.
     """
+    config = paths.settled(config)
     settings = make_as(TrainSettings, config, "")
     own = ranks.own_run(settings.run_dir, World.of_group())
     if own is not None and own[1] == "finished":
