@@ -214,6 +214,19 @@ def _read(path: Path) -> str:
         return ""
 
 
+def refuse_many(asked: str, n: int, each: int, name: str) -> None:
+    """Raise ConfigError where n things of `each` bytes do not fit into the main memory. name: the key to type less for.
+
+    asked: what was typed.
+    """
+    free = available(torch.device("cpu"))
+    if free is not None and n * each > free:
+        raise ConfigError(
+            f"{asked}: {n:,} of them take about {_gib(n * each)} of memory and {_gib(free)} are free: type"
+            f" {name}={max(1, free // each // 2)} or less"
+        )
+
+
 # -- when there is not enough ------------------------------------------------------------------------------------------
 
 SIGNS = ("can't allocate memory", "not enough memory", "out of memory", "Storage size calculation overflowed")

@@ -13,6 +13,7 @@ import numpy as np
 from torch import Tensor
 
 from gancli.engine import Engine
+from gancli.memory import refuse_many
 
 
 @dataclass(frozen=True)
@@ -129,6 +130,11 @@ class RunView:
     def seen(self) -> int:
         """Real images consumed by the first player."""
         return self.engine.seen
+
+    def refuse_many(self, key: str, n: int) -> None:
+        """Raise ConfigError where `n` samples, as observers.`key` asks for, do not fit into memory."""
+        numbers = math.prod(self.engine.streams["real"].source.shape)
+        refuse_many(f"observers.{key}={n}", n, 12 * numbers + 1000, f"observers.{key}")
 
     def due(self, every: int) -> bool:
         """Whether an observer of this cadence looks now: at its multiples, before the first and after the last step."""
