@@ -136,6 +136,7 @@ class Engine:
         """Play every move that is due once; return the losses and statistics, as scalars on the device."""
         logs: dict[str, Tensor] = {}
         carry: Batch = {}
+        self.game.enter(self.seen)
         moves = self.game.moves(self.seen)
         self._set_rates()
         for move in moves:
@@ -310,6 +311,7 @@ class Engine:
 
     def try_part(self, move: Move, rows: int | None = None) -> Rng:
         """Forward and backward of a move's first micro-batch, or of `rows` alone; the numbers that it drew."""
+        self.game.enter(self.seen)
         player, rng = self.players[move.player], self._rng(move, 0, rows)
         part = (0, rows) if rows else next(self._parts(rng.total))
         self._focus(player)

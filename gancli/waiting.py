@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-MOMENT = 0.5  # seconds
+MOMENT = 1.0  # seconds
 
 
 def aloud(text: str) -> None:

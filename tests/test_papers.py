@@ -161,13 +161,23 @@ PAPERS: Mapping[str, Mapping[str, Any]] = {
         "model.latent.kind": "normal", "model.G.hidden": [400] * 4, "model.G.norm": "batch",
         "model.G.activation": "relu", "model.D.hidden": [200] * 3, "model.D.activation": "maxout", "model.D.pieces": 5,
         "model.D.norm": "none", "optimizer.G.lr": 1e-4, "optimizer.D.lr": 1e-4, "optimizer.G.betas": [0.8, 0.999],
-        "steps": 400_000, "model.ema.decay": 0,
+        "steps": 400_000, "model.ema.decay": 0, "model.G.init": "normal", "model.D.init": "normal", "dataset.scale": 1,
+        "model.G.bn_eps": 1e-4,
     },
-    "pacgan_ring": {"dataset": "ring", "game.pack": 2, "model.D.hidden": [200] * 3, "optimizer.G.betas": [0.8, 0.999]},
+    "pacgan_ring": {
+        "dataset": "ring", "game.pack": 2, "model.D.hidden": [200] * 3, "optimizer.G.betas": [0.8, 0.999],
+        "model.G.init": "normal", "model.D.init": "normal", "dataset.scale": 1,
+    },
     "wgan_gp_toy": {
         "loss": "Wasserstein", "penalty": {"wgan_gp"}, "penalty.wgan_gp.weight": 0.1, "model.G.hidden": [512] * 3,
         "model.D.hidden": [512] * 3, "batch_size": 256, "game.d_steps": 5, "optimizer.D.betas": [0.5, 0.9],
-        "optimizer.D.lr": 1e-4,
+        "optimizer.D.lr": 1e-4, "model.G.init": "he", "model.D.init": "he", "model.G.activation": "relu",
+        "model.D.activation": "relu", "model.latent.dim": 2, "dataset": "grid",
+        "dataset.scale": pytest.approx(1 / 2.828, rel=1e-6),
+    },
+    "wgan_gp_ring": {
+        "dataset": "ring", "dataset.scale": pytest.approx(2 / 1.414, rel=1e-6), "model.G.init": "he",
+        "model.D.init": "he", "penalty.wgan_gp.weight": 0.1, "batch_size": 256, "game.d_steps": 5,
     },
     "gan_mnist_parzen": {
         "dataset": "mnist", "model.latent.dim": 100, "model.latent.kind": "uniform", "model.G.hidden": [1200, 1200],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -14,16 +15,22 @@ from gancli.rng import key
 POINTS = 100_000
 
 
-def ring_modes() -> Modes:
-    """Eight Gaussians of σ 0.01 on the unit circle. Source: Lin et al. 2018, PacGAN, arXiv:1712.04086, 4.1."""
+def ring_modes(scale: float = 1.0) -> Modes:
+    """Eight Gaussians of σ 0.01 on the unit circle, times `scale`. Source: Lin et al. 2018, PacGAN, and its code.
+
+    WGAN-GP's eight Gaussians, of σ 0.02 at a radius of 2 and divided by 1.414, are these times 2 / 1.414.
+    """
     angle = 2 * np.pi * np.arange(8) / 8
-    return Modes(np.stack([np.cos(angle), np.sin(angle)], axis=1), 0.01)
+    return Modes(scale * np.stack([np.cos(angle), np.sin(angle)], axis=1), scale * 0.01)
 
 
-def grid_modes() -> Modes:
-    """25 Gaussians of σ 0.05 on a 5x5 grid of pitch 2. Source: Lin et al. 2018, PacGAN, arXiv:1712.04086, 4.1."""
+def grid_modes(scale: float = 1.0) -> Modes:
+    """25 Gaussians of σ 0.05 on a 5x5 grid of pitch 2, times `scale`. Source: Lin et al. 2018, PacGAN, and its code.
+
+    WGAN-GP's 25 Gaussians are these divided by 2.828, their standard deviation.
+    """
     side = np.arange(-4.0, 5.0, 2.0)
-    return Modes(np.stack(np.meshgrid(side, side, indexing="ij"), axis=-1).reshape(-1, 2), 0.05)
+    return Modes(scale * np.stack(np.meshgrid(side, side, indexing="ij"), axis=-1).reshape(-1, 2), scale * 0.05)
 
 
 def ring(
@@ -33,9 +40,11 @@ def ring(
     flip: bool = False,
     n: int = POINTS,
     seed: int = 0,
+    scale: float = 1.0,
 ) -> Source:
     """n points float32 [2] of `ring_modes`, each mode as likely as any; `test` is another draw. Raises ConfigError."""
-    return _mixture("ring", ring_modes(), size, limit, split, flip, n, seed)
+    _check_scale(scale)
+    return _mixture("ring", ring_modes(scale), size, limit, split, flip, n, seed)
 
 
 def grid(
@@ -45,9 +54,11 @@ def grid(
     flip: bool = False,
     n: int = POINTS,
     seed: int = 0,
+    scale: float = 1.0,
 ) -> Source:
     """n points float32 [2] of `grid_modes`, each mode as likely as any; `test` is another draw. Raises ConfigError."""
-    return _mixture("grid", grid_modes(), size, limit, split, flip, n, seed)
+    _check_scale(scale)
+    return _mixture("grid", grid_modes(scale), size, limit, split, flip, n, seed)
 
 
 def gauss1d(
@@ -91,6 +102,11 @@ def _mixture(
     generator = _generator(name, size, split, flip, n, seed)
     mean = modes.means[generator.integers(len(modes.means), size=n)]
     return _source(name, mean + modes.sigma * generator.standard_normal(mean.shape), limit, modes)
+
+
+def _check_scale(scale: float) -> None:
+    if not 0 < scale < math.inf:
+        raise ConfigError(f"dataset.scale={scale:g}: what the points are multiplied by is a number above 0, such as 1")
 
 
 def _generator(name: str, size: Sequence[int] | None, split: str, flip: bool, n: int, seed: int) -> np.random.Generator:

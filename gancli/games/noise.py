@@ -133,12 +133,15 @@ class NoiseGame(Game):
                     rows = rows if name == "G" else self.shown(rows, rng, "reference").flatten(1)
                     module.refer(rows[:REFERENCE].reshape(module.reference.shape))
 
-    def moves(self, seen: int) -> Sequence[Move]:
-        """D, the lazy penalties that are due, G: the same at every step."""
+    def enter(self, seen: int) -> None:
+        """Remember how far the run is, and lead the augmentation's p along its ramp."""
         self._seen = seen
         if self.ramp is not None and self.ramp.augment is not None:
             assert isinstance(self.augment, Ada)
             self.augment.p.fill_(self.ramp.between(self.augment.first, self.ramp.augment, seen))
+
+    def moves(self, seen: int) -> Sequence[Move]:
+        """D, the lazy penalties that are due, G: the same at every step."""
         return self._moves
 
     def discriminator_feeds(self) -> tuple[str, ...]:

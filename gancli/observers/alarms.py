@@ -42,7 +42,7 @@ class Alarms(Observer):
         self._data = 1.0
 
     def open(self, view: RunView) -> None:
-        """Measure the data's own diversity, and G's at the start. Raises ConfigError for more images than memory holds."""
+        """Measure the data's own diversity, and G's at the start. Raises ConfigError where `n` fill the memory."""
         view.refuse_many("alarms.n", self.n)
         stream = view.engine.streams["real"]
         self._data = spread(stream.batch(0, min(self.n, len(stream.source)))["x"]) or 1.0

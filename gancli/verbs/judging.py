@@ -128,7 +128,7 @@ def _refuse_run(settings: EvalSettings, found: Sampler | None, metrics: Sequence
 def _judge_run(
     settings: EvalSettings,
     found: Sampler,
-    metrics: Sequence[Metric],
+    metrics: Sequence[RunMetric | FeatureRunMetric],
     values: dict[str, Any],
     make_extractor: Callable[[], Extractor],
 ) -> dict[str, Pixels]:
@@ -139,13 +139,13 @@ def _judge_run(
         if isinstance(metric, FeatureRunMetric):
             extractor = make_extractor() if metric.needs_extractor() else None
             findings = metric.measure(extractor, found, settings.n, settings.seed, reporter())
-            values |= findings.values | findings.details
-            pictures |= findings.pictures
             if extractor is not None:
                 values["protocol"] |= extractor.protocol()
-        elif isinstance(metric, RunMetric):
-            scores, details = metric.measure(found, settings.n, settings.seed, reporter())
-            values |= scores | details
+        else:
+            findings = metric.measure(found, settings.n, settings.seed, reporter())
+        values |= findings.values | findings.details
+        values["warnings"] += [note for note in findings.notes if note not in values["warnings"]]
+        pictures |= findings.pictures
         values["protocol"][metric.name] = metric.settings(settings.n, 0)
     if metrics:
         about = {"name": found.facts.name, "fingerprint": found.facts.fingerprint}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import signal
 import threading
 from collections.abc import Callable
@@ -52,35 +51,6 @@ def _terminal(line: str) -> bytes:
     return f"{chr(13) + chr(27) + '[K' if os.isatty(2) else ''}{line}\n".encode()
 
 
-class Place:
-    """What stood at a path before a command wrote there, so that all else can be taken away again."""
-
-    def __init__(self, path: Path):
-        self.path = path
-        self._there = set(_names(path)) if path.is_dir() else None
-        above = [parent for parent in path.parents if not parent.exists()]
-        self._made = above if self._there is None else []  # nearest first
-
-    def restore(self) -> None:
-        """Delete what was written since, and folders that were made for it."""
-        for name in _names(self.path):
-            if name not in (self._there or ()):
-                _delete(self.path / name)
-        for folder in [self.path, *self._made] if self._there is None else []:
-            with contextlib.suppress(OSError):  # which holds something else
-                folder.rmdir()
-
-
-def _names(path: Path) -> list[str]:
-    try:
-        return [entry.name for entry in path.iterdir()]
-    except OSError:
-        return []
-
-
-def _delete(path: Path) -> None:
-    with contextlib.suppress(OSError):
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
+def missing(path: Path) -> list[Path]:
+    """The folders above a path that are not there yet, the nearest first."""
+    return [folder for folder in path.absolute().parents if not folder.exists()]

@@ -33,7 +33,6 @@ from gancli.observers.observer import (
 from gancli.pictures import save_film, save_png
 from gancli.rundir import RunDir
 from gancli.settings import TrainSettings
-from gancli.verbs.leaving import Place
 from gancli.waiting import aloud, told
 
 
@@ -55,7 +54,7 @@ class Session:
     saved: int | None = None  # the step of the newest checkpoint
     stop: Stop | None = None
     wanted: list[str] = field(default_factory=list)  # signals that came in
-    stood: Place | None = None  # of a new run: what was there before it
+    above: list[Path] | None = None  # of a new run: the folders that were made for it
 
     @property
     def world(self) -> World:
@@ -155,7 +154,7 @@ def _agree(session: Session) -> None:
 
 def part(session: Session) -> None:
     """Let observers see how the run ended; what goes wrong with that must not hide how."""
-    for observer in session.observers:
+    for observer in session.observers if session.run.started() else ():
         try:
             observer.ended(session.run.path)
         except GanError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import threading
 import time
@@ -9,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -27,7 +28,7 @@ from gancli.rehearsal import Rehearsal, single_rows_explained
 from gancli.rundir import RunDir
 from gancli.settings import TrainSettings
 from gancli.verbs.forecast import forecast
-from gancli.verbs.leaving import BEGINNING, STEP, Messenger, Place
+from gancli.verbs.leaving import BEGINNING, STEP, Messenger, missing
 from gancli.verbs.resume import reopen, start_from
 from gancli.verbs.session import Session, begin, fail, part, play
 from gancli.waiting import told
@@ -72,19 +73,19 @@ def _run(config: Mapping[str, Any], overrides: Sequence[str], signals: _Signals)
     about["memory"] = need.plain() if need else None
 
     session = _session(settings, config, engine, facts, list(observers.values()), signals.wanted, about, seconds)
-    kept = True
     try:
         with memory.explained(need, session.run, engine), single_rows_explained(engine):
             begin(session, overrides, notes)
             play(session, signals.step_begins)
     except BaseException as error:
-        kept = not discarded(session, error)
+        discard(session, error)
         fail(session, error)
         raise
     finally:
-        if kept:
-            part(session)
+        part(session)
         session.run.unlock()
+        if session.world.first and not session.run.started():  # it came to nothing before its first step
+            session.run.withdraw()
     return session.run.path
 
 
@@ -93,7 +94,7 @@ def _refuse(settings: TrainSettings) -> None:
     assemble.check_sections(settings)
     if settings.resume and settings.run_dir:
         raise ConfigError("resume= goes on in the run's own directory: leave run_dir out")
-    rundir.refuse_taken(settings.run_dir)
+    rundir.refuse_taken(settings.run_dir, again=True)
 
 
 def _session(
@@ -116,38 +117,41 @@ def _session(
     if settings.init:
         start_from(settings.init, engine)
     called = f"{settings.model['name']}-{facts.name}"
-    stood = Place(Path(settings.run_dir or rundir.OUTPUTS / "train" / called).expanduser())
-    new = RunDir(engine.world.from_first(lambda: rundir.new_directory("train", called, settings.run_dir)))
-    stood.path = new.path
+    chosen = None if settings.run_dir is None else Path(settings.run_dir).expanduser()
+    fresh, above = chosen is None or not chosen.exists(), missing(chosen or rundir.OUTPUTS / "train" / called)
+    place = engine.world.from_first(lambda: rundir.new_directory("train", called, settings.run_dir))
+    new = RunDir(place, made=fresh)
     if engine.world.first:
         new.lock()
         try:
-            rundir.refuse_taken(settings.run_dir)  # another process may have been here and gone in the meantime
+            # Another process may have been here and gone in the meantime.
+            rundir.refuse_taken(settings.run_dir, again=new.locked)
             if ranks.job():  # from now on a restart finds it
                 new.update(status="starting", job=ranks.job())
         except BaseException:
             new.unlock()
             raise
-    return Session(*parts, new, about, 0.0, estimate, wanted=wanted, stood=stood)
+    return Session(*parts, new, about, 0.0, estimate, wanted=wanted, above=above)
 
 
-def discarded(session: Session, error: BaseException) -> bool:
-    """Take a new run away again that ended before its first step was made; whether it was one.
+def discard(session: Session, error: BaseException) -> None:
+    """Take a new run away again that ended before its first step was made.
 
     It stays where another rank failed, which may have got further.
     """
-    if session.stood is None or session.engine.step_number or isinstance(error, RankError):
-        return False
-    if session.world.first:
-        session.stood.restore()
-    return True
+    if session.above is None or session.engine.step_number or isinstance(error, RankError) or not session.world.first:
+        return
+    session.run.withdraw()
+    for folder in session.above:
+        with contextlib.suppress(OSError):  # which holds something else
+            folder.rmdir()
 
 
 def _again(settings: TrainSettings, own: Path) -> TrainSettings:
     """Settings that go on with this job's own run after torchrun restarted it; one without a checkpoint begins anew."""
     if RunDir(own).listing():
         return replace(settings, resume=str(own), run_dir=None, init=None)
-    (own / "run.json").unlink(missing_ok=True)
+    RunDir(own).withdraw()
     return replace(settings, run_dir=str(own))
 
 
@@ -180,10 +184,13 @@ def parameters(nets: Iterable[nn.Module]) -> int:
 
 
 class _Signals:
-    """While inside, SIGINT and SIGTERM are noted instead of obeyed; a second SIGINT interrupts at once.
+    """While inside, SIGINT, SIGTERM and SIGHUP are noted instead of obeyed; a second SIGINT interrupts at once.
 
-    Before the first step, any does. aloud: whether this process says what it does, at the moment the signal comes.
+    SIGHUP says that the terminal was closed; under nohup, which ignores it, it stays ignored.
+    Before the first step, any of them interrupts. aloud: whether this process says so, when the signal comes.
     """
+
+    NAMES: ClassVar[dict[str, str]] = {"SIGINT": "Ctrl-C", "SIGTERM": "SIGTERM", "SIGHUP": "SIGHUP"}
 
     def __init__(self, wanted: list[str], aloud: bool = True):
         self.wanted = wanted
@@ -198,7 +205,9 @@ class _Signals:
 
     def __enter__(self) -> _Signals:
         if threading.current_thread() is threading.main_thread():
-            self.before = {s: signal.signal(s, self._note) for s in (signal.SIGINT, signal.SIGTERM)}
+            numbers = [getattr(signal, name) for name in self.NAMES if hasattr(signal, name)]
+            ignored = {n for n in numbers if n != signal.SIGINT and signal.getsignal(n) == signal.SIG_IGN}
+            self.before = {n: signal.signal(n, self._note) for n in numbers if n not in ignored}
             if self.messenger is not None:
                 self.messenger.start()
         return self
@@ -215,7 +224,7 @@ class _Signals:
         return STEP if self.stepping else BEGINNING
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self.wanted.append({signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}[signal.Signals(number)])
+        self.wanted.append(self.NAMES[signal.Signals(number).name])
         now, before = time.monotonic(), self.last
         self.last = now
         if not self.stepping and len(self.wanted) == 1:  # a second one must not disturb the taking away
