@@ -21,14 +21,15 @@ class Living(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """While active, follows how many bytes of tensors made under it are alive, and counts additions and products.
 
     until: the moment (of time.monotonic) from which the next operation raises OverTime. Of tensors on the meta device,
-    which have no memory, the bytes that they would have are followed.
+    which have no memory, the bytes that they would have are followed. traffic: bytes that all other operations read and
+    write, about: twice what they make or change.
     """
 
     def __init__(self, until: float | None = None) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         from torch.utils.flop_counter import flop_registry
 
-        self.now, self.history, self.operations = 0, [0], 0
+        self.now, self.history, self.operations, self.traffic = 0, [0], 0, 0
         self._until, self._counts = until, flop_registry
         self._known: dict[int, int] = {}
 
@@ -40,10 +41,15 @@ class Living(TorchDispatchMode):  # type: ignore[no-untyped-call]
         count: Callable[..., int] | None = self._counts.get(func.overloadpacket)
         if count is not None:
             self.operations += count(*args, **(kwargs or {}), out_val=answer)
+        made = 0
         for leaf in tree_leaves(answer):
             storage = _storage(leaf)
             if storage is not None and id(storage) not in given and id(storage) not in self._known:
                 self._follow(storage)
+                made += storage.nbytes()
+        if count is None:
+            changed = args[0].nbytes if func._schema.is_mutable and args and isinstance(args[0], Tensor) else 0
+            self.traffic += 2 * max(made, changed)
         self.history.append(self.now)
         return answer
 

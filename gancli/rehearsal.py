@@ -2,8 +2,8 @@
 
 A few rows go through every move while each tensor's life is followed, at two numbers of rows. What is alive at any
 moment is a straight line in the rows, so the two say what a micro-batch of any size will hold at its fullest moment.
-Where even few rows take too long, the same networks without memory (torch's meta device) say it, and the operations of
-what was tried until then how many this machine does in a second.
+Where even few rows take too long, the same networks without memory (torch's meta device) are counted, and the time
+follows from the operations and what this machine does of them in a second.
 """
 
 from __future__ import annotations
@@ -28,21 +28,22 @@ if TYPE_CHECKING:
     from gancli.engine import Engine
     from gancli.games.game import Couples, Move
 
-TRIED, COUNTED, TIMED = 2.0, 4.0, 2.0  # seconds that few rows, counting without memory, and timing may take
+TRIED, COUNTED, TIMED = 1.5, 3.0, 2.0  # seconds that few rows, counting without memory, and timing may take
 
 
 @dataclass(frozen=True)
 class Tried:
     """What one micro-batch's forward and backward of a few rows did.
 
-    history: bytes of new tensors alive after each operation. operations: multiplications and additions. drawn: bytes of
-    random numbers. values: the fewest numbers of a channel that a batch norm took its statistics over, infinite where
-    there is none.
+    history: bytes of new tensors alive after each operation. operations: multiplications and additions. traffic: bytes
+    that other operations move. drawn: bytes of random numbers. values: the fewest numbers of a channel that a batch
+    norm took its statistics over, infinite where there is none.
     """
 
     rows: int
     history: list[int]
     operations: int
+    traffic: int
     seconds: float
     drawn: int
     values: float
@@ -56,11 +57,49 @@ class Growth:
     few: Tried
     lines: tuple[Line, ...]
     operations: Line
+    traffic: Line
 
     @property
     def seconds(self) -> float:
         """Of the whole move, as slow as the few rows were."""
         return self.few.seconds * self.rows / self.few.rows
+
+
+@dataclass(frozen=True)
+class Speed:
+    """What a device does in a second: operations of a convolution, and bytes of everything else."""
+
+    operations: float
+    traffic: float
+
+    @staticmethod
+    def measured(engine: Engine) -> Speed:
+        """Of a 3×3 convolution of 128 channels and its gradients, and of 8 million sums: a moment's work."""
+        place: dict[str, Any] = {"device": engine.compute.device, "dtype": engine.dtype}
+        x = torch.zeros(8, 128, 32, 32, **place).to(memory_format=torch.channels_last).requires_grad_()
+        weight = torch.zeros(128, 128, 3, 3, **place).to(memory_format=torch.channels_last).requires_grad_()
+        numbers = torch.zeros(1 << 23, **place)
+
+        def convolve() -> None:
+            torch.nn.functional.conv2d(x, weight, padding=1).sum().backward()  # type: ignore[no-untyped-call]
+
+        def seconds(work: Callable[[], object]) -> float:
+            taken = []
+            for _ in range(2):  # the first time includes the making of kernels
+                began = time.perf_counter()
+                work()
+                engine.compute.synchronize()
+                taken.append(time.perf_counter() - began)
+            return max(min(taken), 1e-9)
+
+        operations = 3 * 2 * x.numel() * 128 * 9
+        return Speed(operations / seconds(convolve), 3 * numbers.nbytes / seconds(lambda: numbers + numbers))
+
+    def seconds(self, growth: Growth) -> float:
+        """Of a whole move on this rank, told from its counts."""
+        done, moved = growth.operations, growth.traffic
+        operations, traffic = (line.fixed + line.per_row * growth.rows for line in (done, moved))
+        return operations / self.operations + traffic / self.traffic
 
 
 class Rehearsal:
@@ -74,7 +113,6 @@ class Rehearsal:
         self.engine, self._twin = engine, twin if engine.world.size == 1 else None
         self.growths: list[Growth] = []
         self.real = True  # whether the growths were measured, not counted
-        self._done, self._spent = 0, 0.0  # operations of what was really tried, and its seconds
 
     def footprint(self) -> Footprint | None:
         """What a step takes in memory; None where that could not be found out in time.
@@ -113,9 +151,9 @@ class Rehearsal:
             return 0.0
         moves = self.engine.game.moves(self.engine.seen)
         if not self.real:
+            speed = Speed.measured(self.engine)
             pairs = zip(moves, self.growths, strict=True)
-            done = sum((g.operations.fixed + g.operations.per_row * g.rows) * m.repeat / m.every for m, g in pairs)
-            return done * self._spent / self._done if self._done else 0.0
+            return sum(speed.seconds(g) * m.repeat / m.every for m, g in pairs)
         total, until = 0.0, time.monotonic() + TIMED
         for number, (move, growth) in enumerate(zip(moves, self.growths, strict=True)):
             now = time.monotonic()
@@ -153,25 +191,23 @@ class Rehearsal:
         few, more = min(rows, 2 * k), min(rows, 4 * k)
         first = self._try(engine, move, few, until)
         if more == few:
-            return Growth(rows, first, (Line(max(first.history), 0.0),), Line(0.0, first.operations / few))
+            each = Line(0.0, first.operations / few), Line(0.0, first.traffic / few)
+            return Growth(rows, first, (Line(max(first.history), 0.0),), *each)
         second = self._try(engine, move, more, until)
         pair = first.history, second.history
         if len(pair[0]) != len(pair[1]):  # the code took another way for more rows: only the heights can be compared
             pair = [max(pair[0])], [max(pair[1])]
         lines = [_line(a, b, few, more) for a, b in zip(*pair, strict=True)]
-        return Growth(rows, first, _upper(lines), _line(first.operations, second.operations, few, more))
+        operations = _line(first.operations, second.operations, few, more)
+        return Growth(rows, first, _upper(lines), operations, _line(first.traffic, second.traffic, few, more))
 
     def _try(self, engine: Engine, move: Move, rows: int, until: float | None) -> Tried:
         living, values, began = Living(until), [math.inf], time.monotonic()
-        try:
-            with engine.untouched(), norms_watched(engine, move, values), living:
-                rng = engine.try_part(move, rows)
-                engine.compute.synchronize()
-        finally:
-            seconds = time.monotonic() - began
-            if engine is self.engine:
-                self._done, self._spent = self._done + living.operations, self._spent + seconds
-        return Tried(rows, living.history, living.operations, seconds, rng.drawn, min(values))
+        with engine.untouched(), norms_watched(engine, move, values), living:
+            rng = engine.try_part(move, rows)
+            engine.compute.synchronize()
+        seconds = time.monotonic() - began
+        return Tried(rows, living.history, living.operations, living.traffic, seconds, rng.drawn, min(values))
 
     def _timed(self, move: Move, growth: Growth, until: float) -> float:
         """Seconds of all of a move's micro-batches: of ever more rows, as long as the next ones end in time."""

@@ -49,7 +49,7 @@ def _forecast(
         unknown = "the time" if need is not None else "memory and time"
         notes.append(f"{unknown} of a step: not measured, since even a few images take too long here")
     else:
-        notes.append(pace(seconds, settings, overrides))
+        notes.append(pace(seconds, settings, overrides, "about" if rehearsal.real else "at least"))
     return need, seconds
 
 
@@ -68,11 +68,14 @@ def timed(rehearsal: Rehearsal, need: memory.Footprint | None, notes: list[str])
     return rehearsal.pace()
 
 
-def pace(seconds: float, settings: TrainSettings, overrides: Sequence[str]) -> str:
-    """The line about time; a run of 0 steps is told of the steps that it would have by default."""
-    each = f"a step takes about {seconds:.2g} s" if seconds < 10 else f"a step takes about {seconds:.0f} s"
+def pace(seconds: float, settings: TrainSettings, overrides: Sequence[str], how: str = "about") -> str:
+    """The line about time; a run of 0 steps is told of the steps that it would have by default.
+
+    how: "at least" where the time is counted, as if every operation were as fast as the fastest.
+    """
+    each = f"a step takes {how} {seconds:.2g} s" if seconds < 10 else f"a step takes {how} {seconds:.0f} s"
     steps = settings.steps or default_steps(overrides)
-    return each if settings.resume or not steps else f"{each}, {steps:,} steps about {clock(steps * seconds)}"
+    return each if settings.resume or not steps else f"{each}, {steps:,} steps {how} {clock(steps * seconds)}"
 
 
 def default_steps(overrides: Sequence[str]) -> int:
