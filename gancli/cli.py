@@ -109,6 +109,7 @@ def _dispatch(words: list[str]) -> int:
 
 def _run(verb: str, words: list[str]) -> int:
     """Compose and check every job first, so that a wrong word writes nothing; then run them one after the other."""
+    from gancli.choices import listed
     from gancli.config import compose, expand, quote, value_of
     from gancli.sealed import pinned, refuse_addresses
 
@@ -120,6 +121,7 @@ def _run(verb: str, words: list[str]) -> int:
     if sweep and (ranks.several() or ranks.job()):
         raise ConfigError("-m runs jobs one after the other and torchrun runs one job on many ranks: leave one out")
     overrides = quote(overrides, sweep)
+    overrides = listed(verb, overrides, folders) if sweep else overrides
     if verb == "train":
         from gancli.sweeps import sweep as sweeps
 

@@ -127,15 +127,22 @@ def _drop_weights_of_absent_penalties(config: dict[Any, Any], overrides: Sequenc
 
 
 def expand(overrides: Sequence[str]) -> list[list[str]]:
-    """A sweep's jobs, one list of overrides each, as Hydra's own sweeper makes them. Raises ConfigError."""
+    """A sweep's jobs, one list of overrides each, as Hydra's own sweeper makes them.
+
+    Raises ConfigError, before any list is made, where they are none or too many.
+    """
     from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
     from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import HydraException
+
+    from gancli.choices import refuse_many
 
     try:
         parsed = OverridesParser.create().parse_overrides(list(overrides))
+        refuse_many(parsed)
         jobs = BasicSweeper.split_arguments(parsed, max_batch_size=None)[0]
-    except HydraException as error:
+    except ConfigError:
+        raise
+    except Exception as error:  # Hydra's own, and what its grammar's functions raise for values they cannot write
         raise ConfigError(_diagnose_syntax(overrides) or first_line(error)) from None
     return [list(job) for job in jobs]
 
