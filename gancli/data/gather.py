@@ -33,6 +33,7 @@ def gather(
     size: Size,
     limit: int | None,
     flip: bool,
+    dequantize: bool = False,
     store: Store = "raw",
     check: Check = "full",
 ) -> Source:
@@ -50,7 +51,9 @@ def gather(
     key = _key(place, index, size, rows)
     content, digest, sized = _content(place, index, rows, key, size, asked, store)
     notes = [*index.notes, *limit_notes(index.count, limit, labels, index.classes), *sized]
-    return Source(place.kind, content, labels, index.classes, flip=flip, content_hash=digest, notes=notes)
+    return Source(
+        place.kind, content, labels, index.classes, flip=flip, dequantize=dequantize, content_hash=digest, notes=notes
+    )
 
 
 def _asked(kind: str, size: Size, store: str, check: str) -> Shape | None:

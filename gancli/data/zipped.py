@@ -42,6 +42,7 @@ def archive(
     limit: int | None = None,
     split: str = "train",
     flip: bool = False,
+    dequantize: bool = False,
     store: Literal["raw", "encoded"] = "raw",
     check: Literal["auto", "quick", "full"] = "auto",
 ) -> Source:
@@ -55,7 +56,7 @@ def archive(
     check_split("zip", split, ["train"])
     path = given_file("zip", root, "FILE.zip")
     try:
-        return gather(Zip(path), size=size, limit=limit, flip=flip, store=store, check=check)
+        return gather(Zip(path), size=size, limit=limit, flip=flip, dequantize=dequantize, store=store, check=check)
     except OSError as error:
         raise DataError(f"dataset.root={root} cannot be read ({error.strerror}): make it readable") from error
 
