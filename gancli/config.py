@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from gancli import sealed
 from gancli.errors import ConfigError, nearest, suggestion
 
 # Paths and texts: quoted before Hydra parses them, so that brackets, commas, spaces and ampersands need no care.
@@ -76,10 +78,13 @@ def parses(override: str) -> bool:
     return True
 
 
-def compose(verb: str, overrides: Sequence[str], folders: Sequence[Path] = ()) -> dict[str, Any]:
+def compose(
+    verb: str, overrides: Sequence[str], folders: Sequence[Path] = (), *, typed: bool = False
+) -> dict[str, Any]:
     """The whole configuration of one job as plain Python values.
 
-    overrides: `key=value`, already quoted. folders: further places for group files (--config-dir).
+    overrides: `key=value`, already quoted. folders: further places for group files (--config-dir). typed: whether a
+    person typed all of them just now; anything else is sealed (gancli/sealed.py): no value is asked of this machine.
     Raises ConfigError: one line that names the nearest right key or choice.
     """
     from hydra.errors import HydraException
@@ -89,13 +94,19 @@ def compose(verb: str, overrides: Sequence[str], folders: Sequence[Path] = ()) -
     for folder in folders:
         if not folder.is_dir():
             raise ConfigError(f"--config-dir {folder}: no such folder")
+    if not typed:
+        sealed.refuse_files(folders)
     _refuse_lists(verb, overrides, folders)
     try:
-        config = _hydra_compose(verb, overrides, folders)
-        plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+        config = _hydra_compose(verb, overrides, folders, typed)
+        with nullcontext() if typed else sealed.no_resolvers():
+            plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except (HydraException, OmegaConfBaseException, ValueError) as error:
-        raise ConfigError(_diagnose(verb, overrides, folders, error)) from None
+        asking = None if typed else sealed.asks(error)
+        raise asking or ConfigError(_diagnose(verb, overrides, folders, error)) from None
     assert isinstance(plain, dict)
+    if not typed:
+        refuse_plugins(overrides, folders)
     _refuse_additions(verb, overrides, folders)
     _drop_weights_of_absent_penalties(plain, overrides)
     return {str(name): value for name, value in plain.items()}
@@ -116,15 +127,22 @@ def _drop_weights_of_absent_penalties(config: dict[Any, Any], overrides: Sequenc
 
 
 def expand(overrides: Sequence[str]) -> list[list[str]]:
-    """A sweep's jobs, one list of overrides each, as Hydra's own sweeper makes them. Raises ConfigError."""
+    """A sweep's jobs, one list of overrides each, as Hydra's own sweeper makes them.
+
+    Raises ConfigError, before any list is made, where they are none or too many.
+    """
     from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
     from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import HydraException
+
+    from gancli.choices import refuse_many
 
     try:
         parsed = OverridesParser.create().parse_overrides(list(overrides))
+        refuse_many(parsed)
         jobs = BasicSweeper.split_arguments(parsed, max_batch_size=None)[0]
-    except HydraException as error:
+    except ConfigError:
+        raise
+    except Exception as error:  # Hydra's own, and what its grammar's functions raise for values they cannot write
         raise ConfigError(_diagnose_syntax(overrides) or first_line(error)) from None
     return [list(job) for job in jobs]
 
@@ -162,7 +180,7 @@ def _hydra_node(verb: str, overrides: Sequence[str], folders: Sequence[Path]) ->
     from hydra import initialize_config_dir
     from omegaconf import OmegaConf
 
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"), sealed.no_resolvers():
         config = hydra_compose(verb, overrides=[*search_path(folders), *overrides], return_hydra_config=True)
     plain = OmegaConf.to_container(config.hydra, resolve=False)
     assert isinstance(plain, dict)
@@ -203,7 +221,7 @@ def _refuse_lists(verb: str, overrides: Sequence[str], folders: Sequence[Path]) 
             )
 
 
-def _hydra_compose(verb: str, overrides: Sequence[str], folders: Sequence[Path]) -> Any:
+def _hydra_compose(verb: str, overrides: Sequence[str], folders: Sequence[Path], typed: bool = False) -> Any:
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
@@ -212,10 +230,18 @@ def _hydra_compose(verb: str, overrides: Sequence[str], folders: Sequence[Path])
     one = GlobalHydra.instance()
     running, one.hydra = one.hydra, None
     try:
-        with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        known = nullcontext() if typed else sealed.no_resolvers()
+        with initialize_config_dir(str(conf_dir()), version_base="1.3"), known:  # which registers some of its own
             return hydra_compose(verb, overrides=[*search_path(folders), *overrides])
     finally:
         one.hydra = running
+
+
+def _unresolved(verb: str, overrides: Sequence[str], folders: Sequence[Path]) -> Any:
+    """The composed configuration as plain values, for a look at its keys: nothing in it can be resolved later."""
+    from omegaconf import OmegaConf
+
+    return OmegaConf.to_container(_hydra_compose(verb, overrides, folders), resolve=False)
 
 
 def _diagnose(verb: str, overrides: Sequence[str], folders: Sequence[Path], error: Exception) -> str:
@@ -246,7 +272,7 @@ def _diagnose(verb: str, overrides: Sequence[str], folders: Sequence[Path], erro
                 return f"{name}={word}: no such choice; {suggestion(word, known[name])}"
         choices.append(line)
     try:
-        base = _hydra_compose(verb, choices, folders)
+        base = _unresolved(verb, choices, folders)
     except Exception:
         return first_line(error)
     for parsed in values:
@@ -305,7 +331,7 @@ def _refuse_additions(verb: str, overrides: Sequence[str], folders: Sequence[Pat
         return
     parsed = OverridesParser.create().parse_overrides(list(overrides))
     added = [p for p in parsed if p.is_add() or p.is_force_add()]
-    base = _hydra_compose(verb, [str(p.input_line) for p in parsed if p not in added], folders)
+    base = _unresolved(verb, [str(p.input_line) for p in parsed if p not in added], folders)
     for p in added:
         parent: Any = base
         for part in p.key_or_group.split(".")[:-1]:

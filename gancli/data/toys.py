@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from gancli.data.source import Modes, Source, check_limit, check_split
+from gancli.data.source import Modes, Source, check_limit, check_split, limit_notes
 from gancli.errors import ConfigError
 from gancli.rng import key
 
@@ -142,4 +142,5 @@ def _generator(
 
 def _source(name: str, points: NDArray[np.float64], limit: int | None, modes: Modes | None = None) -> Source:
     check_limit(limit)
-    return Source(name, points[:limit].astype(np.float32), modes=modes)
+    notes = limit_notes(len(points), limit, None, ())
+    return Source(name, points[:limit].astype(np.float32), modes=modes, notes=notes)
