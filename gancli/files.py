@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from gancli.errors import RunError
+from gancli.errors import RunError, plain
 
 HALF = ".half"  # how the name of a file ends that is being written
 LARGEST_JSON = 1 << 26  # bytes; ours have some kilobytes
@@ -102,4 +102,4 @@ def read_json(path: Path) -> Any:
             raise ValueError(f"over {LARGEST_JSON >> 20} MiB")
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise RunError(f"cannot read {path}: {' '.join(str(error).split())}") from None
+        raise RunError(f"cannot read {path}: {plain(error)}") from None

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from gancli.commands import word
 from gancli.dist import World
 from gancli.errors import ConfigError, DeviceError, GanError, RunError
 
@@ -158,7 +159,7 @@ def explained(need: Footprint | None, run: RunDir, engine: Engine) -> Iterator[N
             raise
         kept = list(run.listing().values())
         words = f"out of memory at step {engine.step_number}: {advice(need, engine)}"
-        tail = f" after resume={run.path}. The last good checkpoint is {kept[-1]}" if kept else ""
+        tail = f" after {word('resume', run.path)}. The last good checkpoint is {kept[-1]}" if kept else ""
         raise RunError(words + tail) from None
 
 

@@ -25,6 +25,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from gancli.best import best_step
+from gancli.commands import command, word
 from gancli.errors import ConfigError, RunError, suggestion
 from gancli.files import add_line, halves, read_json, sync, whole_file, write_json, write_text
 
@@ -181,9 +182,8 @@ class RunDir:
             except ConfigError as error:
                 raise RunError(f"{self.path}: {error}") from None
             if step is None:
-                raise RunError(
-                    f"{self.path}: no checkpoint has a {metric} yet; run gan eval run={self.path} checkpoint=STEP"
-                )
+                typed = command("eval", word("run", self.path), "checkpoint=STEP")
+                raise RunError(f"{self.path}: no checkpoint has a {metric} yet; run {typed}")
         if not isinstance(step, int) or step not in found:
             steps = ", ".join(map(str, found))
             raise RunError(f"checkpoint={which}: {self.path.name} has last, best and the steps {steps}")
@@ -198,7 +198,9 @@ def refuse_taken(chosen: str | None) -> None:
         raise RunError("run_dir= is empty: give a path, or leave it out")
     path = Path(chosen).expanduser()
     if (path / "run.json").exists():
-        raise RunError(f"run_dir={chosen} holds a run already: resume={chosen} goes on with it; or choose another")
+        raise RunError(
+            f"run_dir={chosen} holds a run already: {word('resume', chosen)} goes on with it; or choose another"
+        )
     if any(RunDir(path).listing()):
         raise RunError(f"run_dir={chosen} holds checkpoints of a run without its run.json: choose another place")
     if path.exists() and not path.is_dir():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -14,6 +13,7 @@ from types import FrameType
 from typing import Any
 
 from gancli.build import make, make_as
+from gancli.commands import command, word
 from gancli.config import compose, defaults_lines, groups
 from gancli.errors import ConfigError, GanError, Interrupted, nearest
 from gancli.help import keys
@@ -161,7 +161,7 @@ def _reopened(settings: SweepSettings, typed: Sequence[str]) -> Sweep | None:
         differs = ", ".join([*(f"without {o}" for o in sorted(before - now)), *sorted(now - before)])
         raise ConfigError(
             f"sweep_dir={settings.sweep_dir} holds a sweep of other jobs ({differs or 'in another order'}):"
-            f" resume_sweep={settings.sweep_dir} goes on with that; or choose another"
+            f" {word('resume_sweep', settings.sweep_dir or '')} goes on with that; or choose another"
         )
     return there
 
@@ -215,7 +215,7 @@ def _launch(plan: Plan) -> None:
     sweep.settle()
     sweep.save()
     if sweep.stopping:
-        _say(f"stopped; go on with: gan train -m resume_sweep={shlex.quote(str(sweep.path))}")
+        _say(f"stopped; go on with: {command('train', '-m', word('resume_sweep', sweep.path))}")
         raise Interrupted("the sweep was stopped")
 
 
@@ -283,12 +283,14 @@ def _report(plan: Plan) -> None:
     failed = [job for job in sweep.jobs if job.status == "failed"]
     if left:
         named = "; ".join(f"{job.run}: {job.reason or 'interrupted'}" for job in left)
-        raise GanError(f"{len(left)} of {len(sweep.jobs)} jobs are not over ({named}); resume_sweep={sweep.path}")
+        raise GanError(
+            f"{len(left)} of {len(sweep.jobs)} jobs are not over ({named}); {word('resume_sweep', sweep.path)}"
+        )
     if failed:
         named = "; ".join(f"[{job.title()}] {job.reason}" for job in failed)
         raise GanError(
-            f"{len(failed)} of {len(sweep.jobs)} jobs failed: {named}; to run them again: gan train -m"
-            f" resume_sweep={shlex.quote(str(sweep.path))} retry=true"
+            f"{len(failed)} of {len(sweep.jobs)} jobs failed: {named}; to run them again:"
+            f" {command('train', '-m', word('resume_sweep', sweep.path), 'retry=true')}"
         )
 
 

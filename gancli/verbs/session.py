@@ -12,6 +12,7 @@ from typing import Any
 
 from gancli import checkpoint, ranks, rundir
 from gancli.assemble import DataFacts
+from gancli.commands import command, word
 from gancli.dist import World
 from gancli.engine import Engine
 from gancli.errors import GanError, RankError, RunError
@@ -244,11 +245,13 @@ def fail(session: Session, error: BaseException) -> None:
         with contextlib.suppress(GanError):  # a full disk: the reason is said on the terminal all the same
             run.update(status="failed", reason=reason, step=step)
     if isinstance(error, RankError):
-        raise RankError(f"{error}; go on with: resume={run.path}") from None
+        raise RankError(f"{error}; go on with: {word('resume', run.path)}") from None
     disk = error if isinstance(error, OSError) else error.__cause__ if isinstance(error, RunError) else None
     if isinstance(disk, OSError):
         kept = max(run.listing(), default=None)
-        way = f"; step {kept} is saved: gan train resume={run.path} goes on from there" if began else ""
+        way = (
+            f"; step {kept} is saved: {command('train', word('resume', run.path))} goes on from there" if began else ""
+        )
         raise RunError(f"step {step}: {reason}{way}") from error
 
 
@@ -265,11 +268,15 @@ def _close(session: Session) -> None:
     if step < steps:
         reason = stop.reason if stop else f"{session.wanted[0] if session.wanted else 'an observer'} came in"
         run.update(status="stopped", reason=reason, step=step)
-        _say(run, f"stopped at step {step} of {steps}: {reason}; go on with: gan train resume={run.path}")
+        _say(
+            run,
+            f"stopped at step {step} of {steps}: {reason}; go on with: {command('train', word('resume', run.path))}",
+        )
         return
     run.update(status="finished", reason=None, step=step)
     seconds = f" in {session.spent:.0f} s of training" if step else ""
-    _say(run, f"finished at step {step}{seconds}; look at {run.samples}, then try: gan sample run={run.path}")
+    further = command("sample", word("run", run.path))
+    _say(run, f"finished at step {step}{seconds}; look at {run.samples}, then try: {further}")
 
 
 def _say(run: RunDir, text: str) -> None:
