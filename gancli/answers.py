@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from gancli.commands import shell
 from gancli.conffiles import default_choices, file_of, groups, leaves, read
-from gancli.config import MOST_JOBS, hydra_compose, in_quotes, parses
+from gancli.config import MOST_JOBS, hydra_compose, in_quotes, parses, unresolved
 from gancli.errors import ConfigError, nearest, suggestion
+from gancli.sealed import no_resolvers
 from gancli.texts import forms
 
 LISTS = ("penalty", "metrics")  # groups whose choices add up
@@ -92,7 +94,7 @@ def flag(verb: str, word: str, following: str, flags: Iterable[str]) -> str:
         names |= {key for key, _, _ in keys("sweep")} | set(default_choices("sweep"))
     near = name if name in names else None
     if near is None and name:
-        near = _leaf(hydra_compose(verb, [], [])[0], name)
+        near = _leaf(unresolved(verb, [], []), name)
         near = near or (None if nearest(dashed, flags) else nearest(name, names))
     if near is None:
         return f"unknown flag {dashed}: {suggestion(dashed, flags)}"
@@ -184,12 +186,12 @@ def bad_sweep(overrides: Sequence[str], error: Exception) -> str:
     return f"the values of this sweep cannot be told: list them, as in key=A,B ({type(error).__name__})"
 
 
-def why(verb: str, overrides: Sequence[str], folders: Sequence[Path], error: Exception) -> str:
+def why(verb: str, overrides: Sequence[str], folders: Sequence[Path], error: Exception, typed: bool = False) -> str:
     """Find the word, or the file under --config-dir, that is at fault, and say what was probably meant."""
     known, parsed = groups(verb, folders), _parsed(overrides)
     chosen = [str(p.input_line) for p in parsed if p.key_or_group in known]
     try:
-        base = hydra_compose(verb, chosen, folders)[0]
+        base = unresolved(verb, chosen, folders)
     except Exception as problem:
         return _bad_file(chosen, folders, problem)
     values = [p for p in parsed if p.key_or_group not in known]
@@ -199,7 +201,7 @@ def why(verb: str, overrides: Sequence[str], folders: Sequence[Path], error: Exc
             if problem_of:
                 return problem_of
     for each in values:
-        if not _composes(verb, [*chosen, str(each.input_line)], folders):
+        if not _composes(verb, [*chosen, str(each.input_line)], folders, typed):
             return _cannot(base, each)
     key = getattr(error, "full_key", None)
     if type(error).__name__ == "MissingMandatoryValue":
@@ -208,11 +210,12 @@ def why(verb: str, overrides: Sequence[str], folders: Sequence[Path], error: Exc
     return f"{where} refers to another that is not there; gan {verb} --cfg job shows them all, each as it is written"
 
 
-def _composes(verb: str, overrides: Sequence[str], folders: Sequence[Path]) -> bool:
+def _composes(verb: str, overrides: Sequence[str], folders: Sequence[Path], typed: bool) -> bool:
     from omegaconf import OmegaConf
 
     try:
-        OmegaConf.to_container(hydra_compose(verb, overrides, folders)[0], resolve=True)
+        with nullcontext() if typed else no_resolvers():
+            OmegaConf.to_container(hydra_compose(verb, overrides, folders, typed)[0], resolve=True)
     except Exception:
         return False
     return True
@@ -300,7 +303,7 @@ def refuse_additions(verb: str, overrides: Sequence[str], folders: Sequence[Path
         return
     parsed = _parsed(overrides)
     added = [p for p in parsed if p.is_add() or p.is_force_add()]
-    base = hydra_compose(verb, [str(p.input_line) for p in parsed if p not in added], folders)[0]
+    base = unresolved(verb, [str(p.input_line) for p in parsed if p not in added], folders)
     for p in added:
         parent: Any = base
         for part in p.key_or_group.split(".")[:-1]:

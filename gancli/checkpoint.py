@@ -16,8 +16,8 @@ from typing import IO, Any
 import torch
 from torch import Tensor
 
-from gancli.errors import DamagedError, RunError
-from gancli.files import read_json, whole_file, write_json
+from gancli.errors import DamagedError, GanError, RunError
+from gancli.files import open_regular, read_json, remove, whole_file, write_json
 from gancli.rundir import RunDir
 from gancli.safe import BrokenError, UnsafeError, examine, intact
 
@@ -33,15 +33,15 @@ def save(folder: Path, state: Mapping[str, Any], about: Mapping[str, Any]) -> Pa
             torch.save({"format": FORMAT, **state}, file)
         except RuntimeError as error:  # torch's word for a write that failed
             raise OSError(f"the write failed, the disk may be full ({' '.join(str(error).split())[:80]})") from error
-        beside.unlink(missing_ok=True)  # of an earlier file of this name: killed here, none stands beside the new one
+        remove(beside)  # of an earlier file of this name: killed here, none stands beside the new one
     write_json(beside, {"step": state["step"], "sha256": sha256(path), **about})
     return path
 
 
 def delete(path: Path) -> None:
     """Delete a checkpoint, before its JSON: killed in between, no file stands without its check sum."""
-    path.unlink(missing_ok=True)
-    path.with_suffix(".json").unlink(missing_ok=True)
+    remove(path)
+    remove(path.with_suffix(".json"))
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -53,7 +53,7 @@ def read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise RunError(f"{path}: no such checkpoint file")
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             _check(path, file)
             state = torch.load(file, map_location="cpu", weights_only=True)
     except OSError as error:
@@ -62,7 +62,9 @@ def read(path: Path) -> dict[str, Any]:
         raise _unsafe(path, "") from None
     except MemoryError:
         raise RunError(f"{path} does not fit into this machine's memory") from None
-    except (RuntimeError, EOFError, ValueError, KeyError) as error:
+    except GanError:
+        raise
+    except Exception as error:  # torch and zipfile raise a dozen kinds for a damaged file
         if "allocate" in str(error):
             raise RunError(f"{path} does not fit into this machine's memory") from None
         raise DamagedError(f"{path} is cut short or damaged; take another checkpoint=STEP") from None

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from gancli import ranks
-from gancli.errors import ConfigError, GanError, Interrupted, plain, suggestion
+from gancli.errors import ConfigError, GanError, Interrupted, RunError, plain, suggestion
 from gancli.help import VERBS, complete, completion_script, general_help, verb_help, version_line
 
 LONGEST = 2000  # characters of a message
@@ -129,7 +129,8 @@ def _dispatch(words: list[str]) -> int:
 def _run(verb: str, words: list[str]) -> int:
     """Compose and check every job first, so that a wrong word writes nothing; then run them one after the other."""
     from gancli import answers
-    from gancli.config import compose, expand, quote
+    from gancli.config import compose, expand, quote, value_of
+    from gancli.sealed import pinned, refuse_addresses
 
     flags, overrides, folders = split(words, verb)
     sweep = "-m" in flags or "--multirun" in flags
@@ -149,9 +150,13 @@ def _run(verb: str, words: list[str]) -> int:
             sweeps.run(overrides, folders, lambda config: check(verb, config))
             return 0
         sweeps.refuse_alone(overrides)
+        own = overrides
         overrides, folders = _with_recorded(overrides, folders)
     jobs = expand(overrides) if sweep else [overrides]
-    configs = [compose(verb, job, folders) for job in jobs]
+    typed = not (verb == "train" and value_of("resume", overrides))
+    configs = [compose(verb, job, folders, typed=typed) for job in jobs]
+    if not typed:
+        refuse_addresses(configs[0], own)
     package = flags[flags.index("--package") + 1] if "--package" in flags[:-1] else "_global_"
     if package != "_global_" and package.split(".")[0] not in configs[0]:
         raise ConfigError(f"--package {package}: {suggestion(package, configs[0])}")
@@ -161,8 +166,8 @@ def _run(verb: str, words: list[str]) -> int:
     for config in configs:
         check(verb, config)
     jobs_done = _Jobs(_verb(verb), folders)
-    for config, typed in zip(configs, jobs, strict=True):
-        jobs_done.run(config, typed)
+    for config, words in zip(configs, jobs, strict=True):
+        jobs_done.run(config, [*words, *(pinned(words, folders) if typed and verb == "train" else [])])
     jobs_done.report()
     return 0
 
@@ -241,19 +246,23 @@ def _utf8(word: str) -> str:
 
 def _with_recorded(overrides: list[str], folders: list[Path]) -> tuple[list[str], list[Path]]:
     """A resumed run starts from the command line it was started with; what is given now comes after."""
-    from gancli.config import of_choices, refuse_plugins, value_of
+    from gancli.config import of_choices, value_of
 
     resumed = value_of("resume", overrides)
     if not resumed:
         return overrides, folders
-    from gancli.verbs.resume import recorded_overrides, refuse_resolvers
+    from gancli.verbs.resume import recorded_overrides
 
     given = {o.partition("=")[0].lstrip("+") for o in overrides}
     _, recorded, places = split(recorded_overrides(resumed))
+    gone = [place for place in places if not place.is_dir()]
+    if gone and not folders:
+        raise RunError(
+            f"resume={resumed}: the run's --config-dir {gone[0]} is gone: type where it is, --config-dir PATH"
+        )
+    places = [place for place in places if place not in gone]  # what is given now stands in for them
     kept = [o for o in recorded if o.partition("=")[0].lstrip("+") not in given]
     kept = of_choices("train", kept, overrides, [*places, *folders])
-    refuse_resolvers(kept, resumed)
-    refuse_plugins(kept, places)
     return [*kept, *overrides], [*places, *folders]
 
 

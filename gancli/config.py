@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from gancli import sealed
 from gancli.conffiles import conf_dir, default_choices, defaults_lines, groups, leaves, names, overridden
 from gancli.errors import ConfigError
 from gancli.texts import quote
@@ -44,42 +46,51 @@ def parses(override: str) -> bool:
     return True
 
 
-def compose(verb: str, overrides: Sequence[str], folders: Sequence[Path] = ()) -> dict[str, Any]:
+def compose(
+    verb: str, overrides: Sequence[str], folders: Sequence[Path] = (), *, typed: bool = False
+) -> dict[str, Any]:
     """The whole configuration of one job as plain Python values.
 
-    overrides: `key=value`, already quoted. folders: further places for group files (--config-dir).
+    overrides: `key=value`, already quoted. folders: further places for group files (--config-dir). typed: whether a
+    person typed all of them just now; anything else is sealed (gancli/sealed.py): no value is asked of this machine.
     Raises ConfigError: one line that names the nearest right key or choice.
     """
-    return composed(verb, overrides, folders).config
+    return composed(verb, overrides, folders, typed=typed).config
 
 
-def composed(verb: str, overrides: Sequence[str], folders: Sequence[Path] = ()) -> Composed:
+def composed(verb: str, overrides: Sequence[str], folders: Sequence[Path] = (), *, typed: bool = False) -> Composed:
     """As `compose`, with the choices that were made. Raises ConfigError."""
     for folder in folders:
         if not folder.is_dir():
             raise ConfigError(f"--config-dir {folder}: no such folder")
     if not folders and not any("${" in o for o in overrides):  # nothing else that could change between two calls
         return copy.deepcopy(_composed_once(verb, tuple(overrides)))
-    return _composed(verb, overrides, folders)
+    return _composed(verb, overrides, folders, typed)
 
 
 @lru_cache(maxsize=64)
 def _composed_once(verb: str, overrides: tuple[str, ...]) -> Composed:
-    return _composed(verb, overrides, ())
+    return _composed(verb, overrides, (), False)
 
 
-def _composed(verb: str, overrides: Sequence[str], folders: Sequence[Path]) -> Composed:
+def _composed(verb: str, overrides: Sequence[str], folders: Sequence[Path], typed: bool) -> Composed:
     from omegaconf import OmegaConf
 
     from gancli import answers
 
+    if not typed:
+        sealed.refuse_files(folders)
     answers.refuse(verb, overrides, folders)
     try:
-        config, choices = hydra_compose(verb, overrides, folders)
-        plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+        config, choices = hydra_compose(verb, overrides, folders, typed)
+        with nullcontext() if typed else sealed.no_resolvers():
+            plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except Exception as error:  # Hydra, OmegaConf and YAML raise their own, and Python's, about words and files
-        raise ConfigError(answers.why(verb, overrides, folders, error)) from None
+        asking = None if typed else sealed.asks(error)
+        raise asking or ConfigError(answers.why(verb, overrides, folders, error, typed)) from None
     assert isinstance(plain, dict)
+    if not typed:
+        refuse_plugins(overrides, folders)
     answers.refuse_additions(verb, overrides, folders)
     made = Composed(
         {str(name): value for name, value in plain.items()}, _all_choices(verb, choices, overrides, folders)
@@ -229,7 +240,7 @@ def _hydra_node(verb: str, overrides: Sequence[str], folders: Sequence[Path]) ->
     from hydra import initialize_config_dir
     from omegaconf import OmegaConf
 
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"), sealed.no_resolvers():
         config = hydra_compose(verb, overrides=[*search_path(folders), *overrides], return_hydra_config=True)
     plain = OmegaConf.to_container(config.hydra, resolve=False)
     assert isinstance(plain, dict)
@@ -252,7 +263,9 @@ def value_of(key: str, overrides: Sequence[str]) -> str | None:
     return None
 
 
-def hydra_compose(verb: str, overrides: Sequence[str], folders: Sequence[Path]) -> tuple[Any, dict[str, Any]]:
+def hydra_compose(
+    verb: str, overrides: Sequence[str], folders: Sequence[Path], typed: bool = False
+) -> tuple[Any, dict[str, Any]]:
     """Hydra's composition, and the final choice of each group."""
     from hydra import compose, initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
@@ -262,7 +275,8 @@ def hydra_compose(verb: str, overrides: Sequence[str], folders: Sequence[Path]) 
     one = GlobalHydra.instance()
     running, one.hydra = one.hydra, None
     try:
-        with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        known = nullcontext() if typed else sealed.no_resolvers()
+        with initialize_config_dir(str(conf_dir()), version_base="1.3"), known:  # which registers some of its own
             config = compose(verb, overrides=[*search_path(folders), *overrides], return_hydra_config=True)
     finally:
         one.hydra = running
@@ -271,3 +285,10 @@ def hydra_compose(verb: str, overrides: Sequence[str], folders: Sequence[Path]) 
     with open_dict(config):
         del config["hydra"]
     return config, {str(g): c for g, c in found.items() if not str(g).startswith("hydra/")}
+
+
+def unresolved(verb: str, overrides: Sequence[str], folders: Sequence[Path]) -> Any:
+    """The composed configuration as plain values, for a look at its keys: nothing in it can be resolved later."""
+    from omegaconf import OmegaConf
+
+    return OmegaConf.to_container(hydra_compose(verb, overrides, folders)[0], resolve=False)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gancli import rundir
+from gancli import paths, rundir
 from gancli.build import shown
 from gancli.commands import word
+from gancli.config import in_quotes
 from gancli.errors import RunError
 from gancli.rundir import RunDir
 from gancli.settings import TrainSettings
@@ -21,9 +22,10 @@ if TYPE_CHECKING:
 
 # What a resumed run may be told anew; everything else must be as it was.
 # micro_batch is among them: a run that ran out of memory goes on in smaller pieces, which changes how sums are rounded
-# and what batch norm takes its statistics over, and nothing else.
+# and what batch norm takes its statistics over, and nothing else. Data may have been moved: it is their fingerprint
+# that must be as it was.
 FREE = frozenset(
-    "steps max_time device precision compile observers note resume run_dir init micro_batch".split()  # noqa: SIM905
+    "steps max_time device precision compile observers note resume run_dir init micro_batch dataset.root".split()  # noqa: SIM905
 )
 
 
@@ -35,27 +37,19 @@ def recorded_overrides(which: str) -> list[str]:
     run, file = rundir.find(which, key="resume")
     if file is not None and file == run.path:
         raise RunError(f"resume={which} is no run: give a run directory, or a file of its checkpoints/")
-    recorded = run.about().get("overrides") or []
-    if not isinstance(recorded, list):
-        raise RunError(f"{run.path / 'run.json'} is damaged: its overrides are no list")
-    kept = []
-    for override in map(str, recorded):
+    kept, config = [], run.config()
+    for override in run.about().get("overrides") or []:
         key = override.lstrip("+~").partition("=")[0]
         if re.match(r"hydra\b", key):
             raise RunError(f"{run.path / 'run.json'}: {override[:100]} is no key of a run; it was not followed")
         if key not in ("resume", "run_dir", "init"):
             kept.append(override)
-    return kept
-
-
-def refuse_resolvers(overrides: Iterable[str], which: str) -> None:
-    """Raise RunError for recorded values that would be asked of this machine, such as its environment's secrets."""
-    for override in overrides:
-        if re.search(r"\$\{[^}]*:", override):
-            raise RunError(
-                f"resume={which}: the run recorded {override[:100]}, which asks this machine for the value: give"
-                f" {override.lstrip('+').partition('=')[0]}= on the command line"
-            )
+    # As they were where the run was begun: a file of settings may say them relative to another folder.
+    known = {key: paths.value_of(config, key) for key in paths.KEYS if key != "init"}
+    found = {key: f"{key}={in_quotes(value)}" for key, value in known.items() if isinstance(value, str) and value}
+    typed = {o.lstrip("+").partition("=")[0] for o in kept}
+    others = [o for o in kept if o.lstrip("+").partition("=")[0] not in found]
+    return [*others, *(word for key, word in found.items() if key in typed or key == "dataset.root")]
 
 
 def reopen(
@@ -134,7 +128,7 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str =
     """
     found = []
     for name in sorted({*before, *now}):
-        if not prefix and name in FREE:
+        if f"{prefix}{name}" in FREE:
             continue
         old, new = before.get(name), now.get(name)
         if isinstance(old, Mapping) and isinstance(new, Mapping):
