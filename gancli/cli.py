@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from gancli import ranks
-from gancli.errors import ConfigError, GanError, Interrupted, suggestion
+from gancli.errors import ConfigError, GanError, Interrupted, RunError, suggestion
 from gancli.help import VERBS, complete, completion_script, general_help, verb_help, version_line
 
 LONGEST = 2000  # characters of a message
@@ -217,6 +217,12 @@ def _with_recorded(overrides: list[str], folders: list[Path]) -> tuple[list[str]
 
     given = {o.partition("=")[0].lstrip("+") for o in overrides}
     _, recorded, places = split(recorded_overrides(resumed))
+    gone = [place for place in places if not place.is_dir()]
+    if gone and not folders:
+        raise RunError(
+            f"resume={resumed}: the run's --config-dir {gone[0]} is gone: type where it is, --config-dir PATH"
+        )
+    places = [place for place in places if place not in gone]  # what is given now stands in for them
     kept = [o for o in recorded if o.partition("=")[0].lstrip("+") not in given]
     return [*kept, *overrides], [*places, *folders]
 

@@ -12,6 +12,7 @@ import contextlib
 import json
 import os
 import platform
+import shutil
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
@@ -202,15 +203,16 @@ class RunDir:
             self._lock = None
 
     def withdraw(self) -> None:
-        """Delete what the beginning of a run wrote, where nothing came of it, and its directory where that is new."""
-        with contextlib.suppress(RunError):
-            first = files(self.checkpoints, "00000000.*")
-            own = [self.path / name for name in (".lock", "run.json", "config.yaml")]
-            for path in [*halves(self.path), *halves(self.checkpoints), *first, *own]:
-                remove(path)
-        for folder in [self.checkpoints, *([self.path] if self.made else [])]:
-            with contextlib.suppress(OSError):  # which holds something else
-                folder.rmdir()
+        """Delete what a run wrote of which nothing came, and its directory where that is new."""
+        for path in [*halves(self.path), *(self.path / name for name in OWN)]:
+            with contextlib.suppress(RunError, OSError):
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path)
+                else:
+                    remove(path)
+        if self.made:
+            with contextlib.suppress(OSError):  # it holds something else
+                self.path.rmdir()
 
     def best_by(self) -> str:
         """The metric that this run's best checkpoint is chosen by; fid where its configuration names none."""

@@ -18,6 +18,17 @@ def at_least(least: int, **values: float | None) -> None:
             raise ConfigError(f"{name}={shown}: must be at least {least}")
 
 
+MOST = 1 << 40  # of anything that is counted one by one: no machine comes to the end of it
+
+
+def at_most(most: int, **values: float | None) -> None:
+    """Raise ConfigError for the first value above `most`; None passes."""
+    for name, value in values.items():
+        if value is not None and value > most:
+            shown = str(value) if len(str(value)) < 30 else f"{str(value)[:20]}..."
+            raise ConfigError(f"{name}={shown}: must be at most {most}")
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainSettings:
     """`gan train`."""
@@ -47,6 +58,7 @@ class TrainSettings:
     def __post_init__(self) -> None:
         at_least(0, steps=self.steps, seed=self.seed, max_time=self.max_time)
         at_least(1, batch_size=self.batch_size, micro_batch=self.micro_batch)
+        at_most(MOST, steps=self.steps, batch_size=self.batch_size, micro_batch=self.micro_batch)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +75,7 @@ class DrawSettings:
 
     def __post_init__(self) -> None:
         at_least(0, seed=self.seed, standing_stats=self.standing_stats)
+        at_most(100_000, standing_stats=self.standing_stats)
 
 
 def check_truncation(threshold: float | None) -> None:
@@ -92,6 +105,7 @@ class SampleSettings(DrawSettings):
         super().__post_init__()
         check_truncation(self.truncation)
         at_least(1, n=self.n)
+        at_most(MOST, n=self.n)
         if not 0 <= self.port <= 65535:
             raise ConfigError(f"port={self.port}: a port is a number up to 65535; 0 takes any free one")
 
@@ -113,6 +127,7 @@ class InterpolateSettings(DrawSettings):
         check_truncation(self.truncation)
         at_least(1, rows=self.rows)
         at_least(2, frames=self.frames)
+        at_most(MOST, rows=self.rows, frames=self.frames)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,6 +151,7 @@ class EvalSettings(DrawSettings):
         for threshold in self.thresholds():
             check_truncation(threshold)
         at_least(2, n=self.n, n_real=self.n_real)
+        at_most(MOST, n=self.n, n_real=self.n_real)
 
     def thresholds(self) -> list[float | None]:
         """The truncations to judge, one after the other. Raises ConfigError for an empty list."""

@@ -107,7 +107,7 @@ class Cas(RunMetric):
         kind = f"five convolutions, version {VERSION}"
         return {"classifier": kind, "samples": self.samples, "images": self.images}
 
-    def measure(self, found: Sampler, n: int, seed: int, progress: Report) -> tuple[dict[str, float], dict[str, Any]]:
+    def measure(self, found: Sampler, n: int, seed: int, progress: Report) -> Findings:
         """cas, and cas_real of the classifier of real images, on the same real images; cas_by_class in the details."""
         refuse_unlabelled(found, self.name)
         source = training_data(found, self.name)
@@ -120,7 +120,7 @@ class Cas(RunMetric):
         right = (fake.predict(images) == labels).double()
         by_class = {c: float(right[labels == k].mean()) for k, c in enumerate(source.classes) if (labels == k).any()}
         scores = {"cas": float(right.mean()), "cas_real": float((real.predict(images) == labels).double().mean())}
-        return scores, {"cas_by_class": by_class, "cas_images": len(labels)}
+        return Findings(scores, {"cas_by_class": by_class, "cas_images": len(labels)})
 
     def _test(self, found: Sampler, source: Source) -> tuple[Tensor, Tensor]:
         """Real images, and labels, that neither classifier is trained on."""

@@ -13,7 +13,7 @@ from gancli.build import make
 from gancli.data.source import order
 from gancli.errors import ConfigError, MetricError
 from gancli.metrics.metric import Report
-from gancli.metrics.run_metric import RunMetric, drawn
+from gancli.metrics.run_metric import Findings, RunMetric, drawn
 
 if TYPE_CHECKING:
     from gancli.sampling import Sampler
@@ -105,7 +105,7 @@ class Divergences(RunMetric):
         """Cells and points."""
         return {"bins": self.bins, "points": min(n_fake, LARGEST)}
 
-    def measure(self, found: Sampler, n: int, seed: int, progress: Report) -> tuple[dict[str, float], dict[str, Any]]:
+    def measure(self, found: Sampler, n: int, seed: int, progress: Report) -> Findings:
         """Of the first samples."""
         if len(found.shape) != 1 or found.shape[0] > 2:
             raise MetricError("metrics=divergences compares points of one or two numbers: use fid and kid for images")
@@ -113,4 +113,4 @@ class Divergences(RunMetric):
         n = min(n, LARGEST, len(source))
         real, _ = source.rows(order(len(source), "divergences", seed)[:n].astype(np.int64))
         fake = drawn(found, n, seed)
-        return {"jsd": jsd(fake, real, self.bins), "w1": wasserstein(fake, real), "mmd": mmd(fake, real)}, {}
+        return Findings({"jsd": jsd(fake, real, self.bins), "w1": wasserstein(fake, real), "mmd": mmd(fake, real)})

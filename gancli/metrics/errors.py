@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import torch
 
 from gancli.errors import MetricError
 from gancli.metrics.metric import Report
-from gancli.metrics.run_metric import RunMetric, data
+from gancli.metrics.run_metric import Findings, RunMetric, data
 
 if TYPE_CHECKING:
     from gancli.sampling import Sampler
@@ -26,7 +26,7 @@ class Errors(RunMetric):
     asks_d: ClassVar[bool] = True
 
     @torch.no_grad()
-    def measure(self, found: Sampler, n: int, seed: int, progress: Report) -> tuple[dict[str, float], dict[str, Any]]:
+    def measure(self, found: Sampler, n: int, seed: int, progress: Report) -> Findings:
         """errors, a count, and error_rate."""
         D = found.nets["D"]
         if not getattr(D, "names_classes", False):
@@ -38,4 +38,4 @@ class Errors(RunMetric):
             x = images.to(found.compute.device).float() / 127.5 - 1
             wrong += int((D(x).classes.argmax(1).cpu() != labels).sum())
             progress("test images", start + len(images), len(test))
-        return {"errors": float(wrong), "error_rate": wrong / len(test)}, {"test_images": len(test)}
+        return Findings({"errors": float(wrong), "error_rate": wrong / len(test)}, {"test_images": len(test)})

@@ -56,7 +56,7 @@ class Fid(Metric):
         found = fid_statistics_to_metric(
             fid_features_to_statistics(fake), fid_features_to_statistics(real), verbose=False
         )
-        return {named("fid", extractor): found[KEY_METRIC_FID]}
+        return {named("fid", extractor): max(0.0, found[KEY_METRIC_FID])}  # of equal sets rounding may fall below
 
     def score_statistics(self, fake: Tensor, reference: Reference, extractor: Extractor) -> dict[str, float]:
         """fid."""
@@ -73,7 +73,7 @@ def _of_statistics(*sides: tuple[Any, Any]) -> float:
     from torch_fidelity.metric_fid import fid_statistics_to_metric
 
     found = fid_statistics_to_metric(*({"mu": mu, "sigma": sigma} for mu, sigma in sides), verbose=False)
-    return float(found[KEY_METRIC_FID])
+    return max(0.0, float(found[KEY_METRIC_FID]))
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from gancli.data.source import Source, order
 from gancli.errors import ConfigError, MetricError
 from gancli.metrics.metric import Report
-from gancli.metrics.run_metric import RunMetric, data
+from gancli.metrics.run_metric import Findings, RunMetric, data
 
 if TYPE_CHECKING:
     from gancli.sampling import Sampler
@@ -42,7 +42,7 @@ class LinearProbe(RunMetric):
         """How many images, and the SVM's cost."""
         return {"limit": self.limit, "cost": self.cost}
 
-    def measure(self, found: Sampler, n: int, seed: int, progress: Report) -> tuple[dict[str, float], dict[str, Any]]:
+    def measure(self, found: Sampler, n: int, seed: int, progress: Report) -> Findings:
         """linear_probe, the share of right answers on test images."""
         try:
             from sklearn.svm import LinearSVC  # type: ignore[import-untyped]
@@ -59,7 +59,7 @@ class LinearProbe(RunMetric):
         svm.fit(((features[0] - mean) / scale).numpy(), train.labels[rows[0]])
         share = svm.score(((features[1] - mean) / scale).numpy(), test.labels[rows[1]])
         counts = {"probe_features": features[0].shape[1], "probe_images": [len(r) for r in rows]}
-        return {"linear_probe": float(share)}, counts
+        return Findings({"linear_probe": float(share)}, counts)
 
 
 @torch.no_grad()

@@ -14,7 +14,7 @@ from gancli.build import make
 from gancli.data.source import Modes as Mixture
 from gancli.errors import ConfigError, MetricError
 from gancli.metrics.metric import Report
-from gancli.metrics.run_metric import RunMetric, drawn
+from gancli.metrics.run_metric import Findings, RunMetric, drawn
 
 if TYPE_CHECKING:
     from gancli.sampling import Sampler
@@ -59,7 +59,7 @@ class Modes(RunMetric):
         """What a good sample is."""
         return {"reach": self.reach}
 
-    def measure(self, found: Sampler, n: int, seed: int, progress: Report) -> tuple[dict[str, float], dict[str, Any]]:
+    def measure(self, found: Sampler, n: int, seed: int, progress: Report) -> Findings:
         """Of n samples."""
         mixture = make(found.config["dataset"], "dataset").modes
         if mixture is None:
@@ -67,4 +67,5 @@ class Modes(RunMetric):
                 f"metrics=modes counts the modes of a known mixture and {found.facts.name} is none:"
                 " train on dataset=ring or dataset=grid"
             )
-        return count_modes(drawn(found, n, seed), mixture, self.reach), {"modes_of": len(np.asarray(mixture.means))}
+        values = count_modes(drawn(found, n, seed), mixture, self.reach)
+        return Findings(values, {"modes_of": len(np.asarray(mixture.means))})

@@ -27,10 +27,11 @@ def nearest(queries: Tensor, bank: Tensor, k: int) -> tuple[Tensor, Tensor]:
     return torch.cat([f.values for f in found]), torch.cat([f.indices for f in found])
 
 
-def _distances(a: Tensor, b: Tensor) -> Tensor:
+def _distances(a: Tensor, b: Tensor, exact: bool | None = None) -> Tensor:
     # Differences, not a product of matrices: two equal rows must be at a distance of exactly 0. By product where that
     # would take for ever.
-    mode = "donot_use_mm_for_euclid_dist" if len(b) <= 4 * _BLOCK else "use_mm_for_euclid_dist"
+    exact = len(b) <= 4 * _BLOCK if exact is None else exact
+    mode = "donot_use_mm_for_euclid_dist" if exact else "use_mm_for_euclid_dist"
     return torch.cdist(a, b, compute_mode=mode)
 
 
@@ -58,17 +59,21 @@ class DensityCoverage(Metric):
         return []
 
     def settings(self, n_fake: int, n_real: int) -> dict[str, Any]:
-        """The neighbourhood."""
-        return {"neighborhood": self.neighborhood}
+        """The neighbourhood, and which samples lie in a ball, which earlier versions had otherwise."""
+        return {"neighborhood": self.neighborhood, "inside": "strictly nearer than the neighbour"}
 
     def score(self, fake: Tensor, real: Tensor, extractor: Extractor) -> dict[str, float]:
-        """density: balls of real images that a sample lies in, over k. coverage: share of balls with a sample in."""
-        radius = nearest(real, real, self.neighborhood + 1)[0][:, -1]
-        balls = 0
-        covered = torch.zeros(len(real), dtype=torch.bool)
-        for part in torch.split(fake, _BLOCK):
-            inside = _distances(part, real) <= radius
+        """density: balls of real images that a sample lies in, over k. coverage: share of balls with a sample in.
+
+        A sample at the radius is outside, as in the released code: a set against itself has a density of 1.
+        """
+        exact = max(len(fake), len(real)) <= 4 * _BLOCK
+        balls = covered = 0
+        # Both distances from the same real images, so that equal ones are equal however they are rounded.
+        for part in torch.split(real, _BLOCK):
+            radius = _distances(part, real, exact).kthvalue(self.neighborhood + 1, keepdim=True).values
+            inside = _distances(part, fake, exact) < radius
             balls += int(inside.sum())
-            covered |= inside.any(0)
+            covered += int(inside.any(1).sum())
         density = balls / (self.neighborhood * len(fake))
-        return {named("density", extractor): density, named("coverage", extractor): float(covered.double().mean())}
+        return {named("density", extractor): density, named("coverage", extractor): covered / len(real)}

@@ -12,7 +12,7 @@ from torch import Tensor
 from gancli.data.source import Source, order
 from gancli.errors import ConfigError, MetricError
 from gancli.metrics.metric import Report
-from gancli.metrics.run_metric import RunMetric, data, drawn
+from gancli.metrics.run_metric import Findings, RunMetric, data, drawn, left_out, training_data
 from gancli.sampling import to_uint8
 
 if TYPE_CHECKING:
@@ -42,8 +42,10 @@ def parzen(points: Tensor, samples: Tensor, sigma: float, chunk: int = 500) -> T
 class Parzen(RunMetric):
     """Mean log-likelihood of test data, pixels in [0, 1], and its standard error (Goodfellow et al. 2014, section 5).
 
-    σ is the best of `sigmas` values between 0.1 and 1, evenly in their logarithm, on `n_valid` training images that
-    are the last of a fixed shuffle. n: how many samples the window is made of; the paper's is 10,000.
+    σ is the best of `sigmas` values between 0.1 and 1, evenly in their logarithm, on the first `n_valid` of the
+    training split's images that dataset.limit kept from the run; where the run was trained on all of them, on as many
+    of these, which a note says. The released code trains on 50,000 of MNIST's 60,000 and takes 1,000 of the others. n:
+    how many samples the window is made of; the paper's is 10,000.
     """
 
     name: ClassVar[str] = "parzen"
@@ -59,14 +61,18 @@ class Parzen(RunMetric):
         """The candidates for σ, and how many images chose it and were judged."""
         return {"sigmas": self.sigmas, "n_valid": self.n_valid, "n_test": self.n_test}
 
-    def measure(self, found: Sampler, n: int, seed: int, progress: Report) -> tuple[dict[str, float], dict[str, Any]]:
+    def measure(self, found: Sampler, n: int, seed: int, progress: Report) -> Findings:
         """Of n samples, rounded as images are, against the test split."""
         if len(found.shape) != 3:
             raise MetricError("metrics=parzen measures images; for points use metrics=[modes,divergences]")
+        split = str(found.config["dataset"].get("split"))
+        if split in ("test", "all"):
+            raise MetricError(
+                f"metrics=parzen judges the test images, which the run was trained on (dataset.split={split}): train"
+                " with dataset.split=train"
+            )
         test = data(found, "test", self.name)
-        train = data(found, "train", self.name)
-        held = order(len(train), "parzen", 0)[::-1][: self.n_valid]
-        valid = _flat(train, held)
+        valid, chosen_on, notes = self._validation(found, split)
         samples = to_uint8(drawn(found, n, seed)).flatten(1).float() / 255
         scores = {}
         for k, sigma in enumerate(torch.logspace(-1, 0, self.sigmas).tolist()):
@@ -76,8 +82,35 @@ class Parzen(RunMetric):
         count = min(self.n_test, len(test))
         values = parzen(_flat(test, order(len(test), "parzen test", 0)[:count]), samples, sigma).double()
         error = float(values.std()) / math.sqrt(count)
-        details = {"sigma": sigma, "valid": {f"{s:.3f}": v for s, v in scores.items()}}
-        return {"parzen": float(values.mean()), "parzen_error": error}, details
+        details = {
+            "sigma": sigma,
+            "sigma_chosen_on": {"images": len(valid), "which": chosen_on},
+            "valid": {f"{s:.3f}": v for s, v in scores.items()},
+        }
+        return Findings({"parzen": float(values.mean()), "parzen_error": error}, details, notes=notes)
+
+    def _validation(self, found: Sampler, split: str) -> tuple[Tensor, str, list[str]]:
+        """The images that choose σ as rows of [0, 1], which they are, and what to bear in mind about them."""
+        notes = []
+        if split != "train":  # the run has seen another split alone
+            source = data(found, "train", self.name)
+            rest, which = order(len(source), "limit"), "training split, which the run was not trained on"
+        else:
+            trained = training_data(found, self.name)
+            source, rest = left_out(found, trained)
+            which = "training split, kept from the run by dataset.limit"
+            if not len(rest):
+                source, rest = trained, order(len(trained), "parzen", 0)[::-1]
+                which = "images that the run was trained on"
+                notes.append(
+                    "parzen: σ was chosen on images that the run was trained on, since it was trained on all of the"
+                    " training split: train with dataset.limit (the released code: 50,000 of MNIST's 60,000) to choose"
+                    " it on others"
+                )
+        rest = rest[: self.n_valid]
+        if len(rest) < self.n_valid:
+            notes.append(f"parzen: σ was chosen on {len(rest):,} images, n_valid={self.n_valid:,} asked for")
+        return _flat(source, rest), which, notes
 
 
 def _flat(source: Source, index: Any) -> Tensor:

@@ -160,15 +160,16 @@ def _batches(images: ImageSet, n: int, size: int = 64) -> Iterator[Tensor]:
 def ms_ssim(a: Tensor, b: Tensor, weights: Sequence[float] = WEIGHTS) -> Tensor:
     """Multi-scale structural similarity of images [B, C, H, W] in 0 ... 255, pair by pair: [B], 1 for equal ones.
 
-    As Wang et al. 2003, eq. 7, in each channel, then their mean. An image too small for five windows of 11 pixels is
-    looked at through smaller ones with as much smaller a deviation, as the progressive-growing paper's code does.
+    Wang et al. 2003, eq. 7, as the progressive-growing paper's released code has it: each level's similarity is the
+    mean over channels and pixels; an image too small for a window of 11 pixels is looked at through one of its own
+    side, with as much smaller a deviation. An odd side, which that code does not take, is halved with a zero around it.
 
     >>> x = torch.arange(28 * 28.0).view(1, 1, 28, 28) % 256
-    >>> round(ms_ssim(x, x).item(), 6), ms_ssim(x, 255 - x).item()
+    >>> ms_ssim(x, x).item(), ms_ssim(x, 255 - x).item()
     (1.0, 0.0)
     """
-    a, b = a.float(), b.float()
-    value = a.new_ones(a.shape[:2])
+    a, b = a.double(), b.double()  # variances are differences of squares: float32 would leave four digits
+    value = a.new_ones(len(a))
     for level, weight in enumerate(weights):
         whole, contrast = _ssim(a, b)
         last = level == len(weights) - 1
@@ -176,28 +177,28 @@ def ms_ssim(a: Tensor, b: Tensor, weights: Sequence[float] = WEIGHTS) -> Tensor:
         if not last and min(a.shape[2:]) > 1:
             pad = [side % 2 for side in a.shape[2:]]
             a, b = (F.avg_pool2d(x, 2, padding=pad) for x in (a, b))
-    return value.mean(1)
+    return value
 
 
 def _ssim(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """Structural similarity and its part without the means, over all pixels, [B, C] (Wang et al. 2003, eq. 1-5)."""
+    """Structural similarity and its part without the means, over channels and pixels, [B] (Wang et al. 2003, eq. 1-5).
+
+    The window is a product of two lines; one of even length has its centre between two pixels.
+    """
     size = min(WINDOW, *a.shape[2:])
-    size -= 1 - size % 2
-    at = torch.arange(size, dtype=a.dtype) - size // 2
+    at = torch.arange(size, dtype=a.dtype) - (size - 1) / 2
     line = torch.exp(-(at**2) / (2 * (SIGMA * size / WINDOW) ** 2))
-    line = line / line.sum()
-    channels = a.shape[1]
-    kernel = (line[:, None] * line).expand(channels, 1, size, size)
+    line = (line / line.sum()).expand(5 * a.shape[1], 1, 1, size)
 
-    def mean(x: Tensor) -> Tensor:
-        return F.conv2d(x, kernel, groups=channels)
-
+    # The five means that are needed, at once.
+    stack = torch.cat([a, b, a * a, b * b, a * b], 1)
+    blurred = F.conv2d(F.conv2d(stack, line, groups=len(line)), line.mT, groups=len(line))
+    mu_a, mu_b, *squares = blurred.chunk(5, 1)
     c1, c2 = (K1 * 255) ** 2, (K2 * 255) ** 2
-    mu_a, mu_b = mean(a), mean(b)
-    var_a, var_b, both = mean(a * a) - mu_a**2, mean(b * b) - mu_b**2, mean(a * b) - mu_a * mu_b
+    var_a, var_b, both = squares[0] - mu_a**2, squares[1] - mu_b**2, squares[2] - mu_a * mu_b
     contrast = (2 * both + c2) / (var_a + var_b + c2)
     whole = contrast * (2 * mu_a * mu_b + c1) / (mu_a**2 + mu_b**2 + c1)
-    return whole.mean((2, 3)), contrast.mean((2, 3))
+    return whole.mean((1, 2, 3)), contrast.mean((1, 2, 3))
 
 
 @dataclass(frozen=True)
@@ -211,8 +212,8 @@ class MsSsim(ImageMetric):
     compares: ClassVar[bool] = False
 
     def settings(self, n_fake: int, n_real: int) -> dict[str, Any]:
-        """How many pairs."""
-        return {"pairs": n_fake // 2, "pairs_real": n_real // 2}
+        """How many pairs, and whose form of it, which earlier versions had otherwise."""
+        return {"pairs": n_fake // 2, "pairs_real": n_real // 2, "form": "progressive growing's released code"}
 
     def look(
         self, fake: ImageSet, real: ImageSet | None, progress: Report | None = None

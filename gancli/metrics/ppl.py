@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,12 +20,14 @@ from gancli.metrics.images import three_channels
 from gancli.metrics.metric import Report
 from gancli.metrics.pretrained import fit
 from gancli.metrics.run_metric import FeatureRunMetric, Findings
+from gancli.rng import Rng
 from gancli.settings import at_least
 
 if TYPE_CHECKING:
     from gancli.sampling import Sampler
 
 Distance = Callable[[Tensor, Tensor], Tensor]  # float images [B, C, H, W] in 0 ... 255, two sets -> [B]
+CROPPED = 32  # the least side of an image whose middle VGG-16 can look at
 SLICES = ((0, 4), (4, 9), (9, 16), (16, 23), (23, 30))  # of VGG-16's layers, as LPIPS cuts them
 
 
@@ -37,13 +40,18 @@ class Ppl(FeatureRunMetric):
     ppl_NAME and compares only with itself. epsilon: null: 1e-4 with lpips; 0.1 with features, whose extractors look at
     whole grey levels, among which smaller steps are lost. discard: percentiles left out at either end. lpips, vgg16:
     weights files of LPIPS' linear layers and of torchvision's VGG-16; null: from torch's model cache or a download.
-    Sources: Karras et al. 2019, section 4.1, eq. 2; Zhang et al. 2018 (LPIPS).
+    definition: `torch_fidelity` steps from the beginning of straight ways between latents and looks at images of 64
+    pixels; `stylegan` is the released StyleGAN's in z: steps from places t ~ U(0, 1) of the great circle through both,
+    images of up to 256 pixels, and of them the part where that paper's faces are, unless crop is false. Its results
+    are called ppl_zfull, as there. Sources: Karras et al. 2019, section 4.1, eq. 2; Zhang et al. 2018 (LPIPS).
     """
 
     name: ClassVar[str] = "ppl"
+    definition: Literal["torch_fidelity", "stylegan"] = "torch_fidelity"
     distance: Literal["lpips", "features"] = "features"
     epsilon: float | None = None
     discard: float = 1.0
+    crop: bool | None = None
     lpips: str | None = None
     vgg16: str | None = None
 
@@ -54,20 +62,34 @@ class Ppl(FeatureRunMetric):
             raise ConfigError(f"metrics.ppl.discard={self.discard:g}: a percentile from 0 to below 50")
         if self.distance == "features" and (self.lpips or self.vgg16):
             raise ConfigError("metrics.ppl.lpips and metrics.ppl.vgg16 are read with metrics.ppl.distance=lpips only")
+        if self.crop and self.definition != "stylegan":
+            raise ConfigError("metrics.ppl.crop=true belongs to metrics.ppl.definition=stylegan")
+
+    @property
+    def _stylegan(self) -> bool:
+        return self.definition == "stylegan"
+
+    @property
+    def _cropped(self) -> bool:
+        return self._stylegan and self.crop is not False
 
     def needs_extractor(self) -> bool:
         """Where its features are the distance."""
         return self.distance == "features"
 
     def settings(self, n_fake: int, n_real: int) -> dict[str, Any]:
-        """Distance, step, discarded percentiles, and the seed of the latents, which are torch-fidelity's draws."""
-        return {
+        """Definition, distance, step, discarded percentiles; of torch-fidelity's latents the seed of its draws."""
+        told = {
+            "definition": self.definition,
             "distance": self.distance,
             "epsilon": self._epsilon(),
             "discard": self.discard,
-            "interpolation": "lerp in z",
-            "seed": FIDELITY_SEED,
+            "interpolation": "slerp in z" if self._stylegan else "lerp in z",
+            "t": "uniform in [0, 1]" if self._stylegan else "0",
         }
+        if self.distance == "lpips":
+            told["pixels"] = f"{256 if self._stylegan else 64} at most"
+        return told | ({"crop": self._cropped} if self._stylegan else {"seed": FIDELITY_SEED})
 
     def _epsilon(self) -> float:
         return self.epsilon or (1e-4 if self.distance == "lpips" else 0.1)
@@ -80,17 +102,33 @@ class Ppl(FeatureRunMetric):
             raise MetricError("metrics=ppl walks between latents of the whole distribution: leave truncation out")
         if not hasattr(found.game, "latent"):
             raise MetricError("metrics=ppl walks between normal or uniform latents, and this system has none of these")
+        latent: Any = found.game.latent
+        if self._stylegan and latent.kind != "normal":
+            raise MetricError(
+                f"metrics.ppl.definition=stylegan walks between normal latents and this run's are"
+                f" {latent.kind}: type metrics.ppl.definition=torch_fidelity"
+            )
+        height, width = found.shape[1:]
+        if self._cropped and (height != width or height < CROPPED):
+            raise MetricError(
+                f"metrics.ppl.definition=stylegan cuts out the part where faces are of square images of {CROPPED}"
+                f" pixels at least, and these have {height}x{width}: type metrics.ppl.crop=false"
+            )
 
     def measure(self, extractor: Extractor | None, found: Sampler, n: int, seed: int, progress: Report) -> Findings:
-        """ppl with LPIPS, ppl_NAME with features; its deviation over the paths beside it, under NAME_std."""
+        """ppl (ppl_zfull by StyleGAN's definition), with features ppl_NAME; its deviation over the paths: NAME_std."""
         self.refuse(found)
         at_least(2, n=n)
+        name = "ppl_zfull" if self._stylegan else "ppl"
         if self.distance == "lpips":
-            name, distance = "ppl", lpips(self.lpips, self.vgg16)
+            distance = lpips(self.lpips, self.vgg16, None if self._stylegan else 64)
         else:
             assert extractor is not None
-            name, distance = f"ppl_{extractor.name}", of_features(extractor)
-        lengths = path_lengths(found, distance, n, self._epsilon(), progress)
+            name, distance = f"{name}_{extractor.name}", of_features(extractor)
+        if self._stylegan:
+            lengths = circle_lengths(found, distance, n, self._epsilon(), seed, self._cropped, progress)
+        else:
+            lengths = path_lengths(found, distance, n, self._epsilon(), progress)
         if self.discard:
             low = np.percentile(lengths, self.discard, method="lower")
             high = np.percentile(lengths, 100 - self.discard, method="higher")
@@ -165,6 +203,44 @@ def path_lengths(found: Sampler, distance: Distance, n: int, epsilon: float, pro
     return result[KEY_METRIC_PPL_RAW]
 
 
+def circle_lengths(
+    found: Sampler, distance: Distance, n: int, epsilon: float, seed: int, crop: bool, progress: Report
+) -> Any:
+    """Distance over ε² of the places t and t + ε on great circles through n pairs of latents, float [n].
+
+    Latents have the length √dim, which StyleGAN's mapping network gives every latent. crop: of images [B, C, H, H] the
+    rows from 3/8 to 7/8 and the columns from 1/4 to 3/4 of the side.
+    """
+    game: Any = found.game
+    rng = Rng(seed, "ppl", total=n, dtype=torch.float64)
+    ends = [rng.normal(f"end {k}", game.latent.dim) for k in range(2)]
+    t = rng.uniform("t", 1)
+    y = rng.integers("y", game.classes) if game.labelled else None
+    parts = []
+    for rows in torch.split(torch.arange(n), 16):
+        places = [_slerp(ends[0][rows], ends[1][rows], t[rows] + step).float() for step in (0.0, epsilon)]
+        labels = None if y is None else y[rows].repeat(2)
+        images = (found.render(torch.cat(places), labels) + 1) * 127.5
+        if crop:
+            c = images.shape[2] // 8
+            images = images[:, :, 3 * c : 7 * c, 2 * c : 6 * c]
+        factor = images.shape[2] // 256
+        images = nn.functional.avg_pool2d(images, factor) if factor > 1 else images
+        parts.append(distance(*images.chunk(2)).double() / epsilon**2)
+        progress("ppl: paths", int(rows[-1]) + 1, n)
+    return torch.cat(parts).cpu().numpy()
+
+
+def _slerp(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
+    """The places t [n, 1] of the great circles from a to b [n, D], of length √D."""
+    a, b = (nn.functional.normalize(x, dim=1) for x in (a, b))
+    cosine = (a * b).sum(1, keepdim=True).clamp(-1, 1)
+    angle = t * cosine.acos()
+    across = nn.functional.normalize(b - cosine * a, dim=1)
+    place: Tensor = a * angle.cos() + across * angle.sin()
+    return place * math.sqrt(a.shape[1])
+
+
 @contextmanager
 def _registered(kind: type) -> Iterator[str]:
     """A similarity under a name in torch-fidelity's registry, for as long as it is used."""
@@ -178,11 +254,12 @@ def _registered(kind: type) -> Iterator[str]:
         del SAMPLE_SIMILARITY_REGISTRY[name]
 
 
-def lpips(linear: str | None = None, vgg16: str | None = None, resize: int = 64) -> Distance:
+def lpips(linear: str | None = None, vgg16: str | None = None, resize: int | None = 64) -> Distance:
     """torch-fidelity's LPIPS of VGG-16, its weights read safely.
 
     linear, vgg16: weights files; None: from torch's model cache or a download. resize: larger images are averaged down
-    to so many pixels a side. Raises MetricError for weights that are missing, damaged or of another network.
+    to so many pixels a side; None: they are looked at as they are. Raises MetricError for weights that are missing,
+    damaged or of another network.
     """
     import torchvision
     from torch_fidelity.sample_similarity_base import SampleSimilarityBase
@@ -230,7 +307,7 @@ def lpips(linear: str | None = None, vgg16: str | None = None, resize: int = 64)
     @torch.no_grad()
     def distance(a: Tensor, b: Tensor) -> Tensor:
         small = [three_channels(x) for x in (a, b)]
-        if min(a.shape[2:]) > resize:
+        if resize is not None and min(a.shape[2:]) > resize:
             small = [judge.resize(x, resize) for x in small]
         found: Tensor = judge(*small)
         return found.flatten()

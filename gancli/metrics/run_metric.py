@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from gancli.build import make
-from gancli.data.source import Source, order
+from gancli.data.source import Index, Source, order
 from gancli.errors import ConfigError, MetricError, SplitError
 from gancli.metrics.extractor import Extractor
 from gancli.metrics.metric import Metric, Report
@@ -29,8 +29,8 @@ class RunMetric(Metric):
     asks_d: ClassVar[bool] = False  # whether it looks into D
 
     @abstractmethod
-    def measure(self, found: Sampler, n: int, seed: int, progress: Report) -> tuple[dict[str, float], dict[str, Any]]:
-        """Results by name and details (plain JSON values). n, seed: of samples. Raises MetricError."""
+    def measure(self, found: Sampler, n: int, seed: int, progress: Report) -> Findings:
+        """n, seed: of samples. Raises MetricError."""
 
     def needs_extractor(self) -> bool:
         """It does not."""
@@ -59,6 +59,8 @@ def data(found: Sampler, split: str, metric: str) -> Source:
         raise MetricError(f"metrics={metric} needs {split} data: {error}") from None
     if source.shape != found.shape:
         raise MetricError(f"metrics={metric}: the {split} data have the shape {source.shape}, the run's {found.shape}")
+    if found.game.labelled and source.classes != found.classes:
+        raise MetricError(f"metrics={metric}: the {split} data have other classes than those the run was trained on")
     return source
 
 
@@ -73,11 +75,12 @@ def drawn(found: Sampler, n: int, seed: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Findings:
-    """Results by name, details (plain JSON values), and pictures by file name."""
+    """Results by name, details (plain JSON values), pictures by file name, and what to bear in mind when reading."""
 
     values: dict[str, float]
     details: dict[str, Any] = field(default_factory=dict)
     pictures: dict[str, Pixels] = field(default_factory=dict)
+    notes: Sequence[str] = ()
 
 
 class FeatureRunMetric(Metric):
@@ -108,15 +111,31 @@ def training_data(found: Sampler, metric: str) -> Source:
     return source
 
 
-def kept_out(found: Sampler, source: Source) -> Source | None:
-    """As many images as a run was trained on, of those that dataset.limit kept from it; None where there are none."""
+def left_out(found: Sampler, source: Source) -> tuple[Source, Index]:
+    """The data set of a run without dataset.limit, and the rows of it that the limit kept from the run, shuffled.
+
+    source: what the run was trained on. No rows where there was no limit, or where it cannot be known which they are.
+    """
     node = found.config["dataset"]
     limit = node.get("limit")
+    nothing: Index = np.empty(0, np.int64)
     if limit is None:
-        return None
+        return source, nothing
     whole: Source = make({**node, "limit": None}, "dataset")
-    rest = order(len(whole), "limit")[limit : 2 * limit]
-    return whole.only(np.sort(rest)) if len(rest) and whole.shape == source.shape else None
+    if whole.shape != source.shape or len(whole) <= len(source):
+        return whole, nothing
+    # Files are limited by a shuffle, data drawn by seed by their count: look which of the two this is.
+    some = np.array([0, len(source) // 2, len(source) - 1])
+    for shuffled in (order(len(whole), "limit"), np.arange(len(whole))):
+        if torch.equal(source.rows(some)[0], whole.rows(shuffled[some])[0]):
+            return whole, shuffled[len(source) :]
+    return whole, nothing
+
+
+def kept_out(found: Sampler, source: Source) -> Source | None:
+    """As many images as a run was trained on, of those that dataset.limit kept from it; None where there are none."""
+    whole, rest = left_out(found, source)
+    return whole.only(np.sort(rest[: len(source)])) if len(rest) else None
 
 
 def refuse_unlabelled(found: Sampler, metric: str) -> None:

@@ -165,7 +165,7 @@ class Desk:
             words.append(f"truncation={wish.truncation:g}")
         if wish.classes:
             every = wish.classes == tuple(range(len(self.classes)))
-            words.append(f"classes={'all' if every else ','.join(map(str, wish.classes))}")
+            words.append(f"classes={'all' if every else ','.join(map(self.sampler.class_word, wish.classes))}")
         return " ".join(words)
 
     def _of(self, wish: Wish) -> Sampler:

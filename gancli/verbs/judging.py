@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from itertools import islice
 from pathlib import Path
 from typing import Any
-
-from PIL import Image
 
 from gancli import ranks
 from gancli.assemble import DataFacts
 from gancli.build import make
 from gancli.data.folder import folder as folder_source
-from gancli.data.listing import is_image
+from gancli.data.folder import sizes
 from gancli.data.source import Source
 from gancli.dist import World
 from gancli.errors import ConfigError, DataError, MetricError
@@ -128,7 +123,7 @@ def _refuse_run(settings: EvalSettings, found: Sampler | None, metrics: Sequence
 def _judge_run(
     settings: EvalSettings,
     found: Sampler,
-    metrics: Sequence[Metric],
+    metrics: Sequence[RunMetric | FeatureRunMetric],
     values: dict[str, Any],
     make_extractor: Callable[[], Extractor],
 ) -> dict[str, Pixels]:
@@ -139,13 +134,13 @@ def _judge_run(
         if isinstance(metric, FeatureRunMetric):
             extractor = make_extractor() if metric.needs_extractor() else None
             findings = metric.measure(extractor, found, settings.n, settings.seed, reporter())
-            values |= findings.values | findings.details
-            pictures |= findings.pictures
             if extractor is not None:
                 values["protocol"] |= extractor.protocol()
-        elif isinstance(metric, RunMetric):
-            scores, details = metric.measure(found, settings.n, settings.seed, reporter())
-            values |= scores | details
+        else:
+            findings = metric.measure(found, settings.n, settings.seed, reporter())
+        values |= findings.values | findings.details
+        values["warnings"] += [note for note in findings.notes if note not in values["warnings"]]
+        pictures |= findings.pictures
         values["protocol"][metric.name] = metric.settings(settings.n, 0)
     if metrics:
         about = {"name": found.facts.name, "fingerprint": found.facts.fingerprint}
@@ -226,20 +221,17 @@ def _sets(
 
 
 def file_sizes(folder: str | None) -> list[list[int]]:
-    """The sizes [H, W] of a folder's images as they lie there, each once; of the first 1,000, by their headers."""
-    found: set[tuple[int, int]] = set()
-    walk = sorted(os.walk(Path(folder or "").expanduser()))
-    paths = (Path(place) / name for place, _, names in walk for name in names if is_image(name))
-    for path in islice(paths, 1000):
-        with suppress(OSError, ValueError), Image.open(path) as image:
-            found.add((image.height, image.width))
-    return [list(size) for size in sorted(found)]
+    """The sizes [H, W] of a folder's images, upright, each once; of the first 1,000, by their headers."""
+    return sizes(folder or "")
 
 
 def _folder(key: str, path: str | None, **choice: Any) -> Source:
     """A folder of images; what is wrong with it is said of the key that named it."""
     try:
-        return folder_source(path, **choice)
+        source = folder_source(path, **choice)
+        for note in source.notes if World.of_group().first else ():
+            print(f"{key}={path}: {note}".replace("dataset.", f"{key}."), file=sys.stderr, flush=True)
+        return source
     except (DataError, ConfigError) as error:
         raise DataError(str(error).replace("dataset.root", key)) from None
 

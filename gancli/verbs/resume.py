@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gancli import rundir
+from gancli import paths, rundir
+from gancli.config import in_quotes
 from gancli.errors import RunError
 from gancli.rundir import RunDir
 from gancli.settings import TrainSettings
@@ -19,9 +20,10 @@ if TYPE_CHECKING:
 
 # What a resumed run may be told anew; everything else must be as it was.
 # micro_batch is among them: a run that ran out of memory goes on in smaller pieces, which changes how sums are rounded
-# and what batch norm takes its statistics over, and nothing else.
+# and what batch norm takes its statistics over, and nothing else. Data may have been moved: it is their fingerprint
+# that must be as it was.
 FREE = frozenset(
-    "steps max_time device precision compile observers note resume run_dir init micro_batch".split()  # noqa: SIM905
+    "steps max_time device precision compile observers note resume run_dir init micro_batch dataset.root".split()  # noqa: SIM905
 )
 
 
@@ -31,17 +33,19 @@ def recorded_overrides(which: str) -> list[str]:
     A run directory may come from a stranger: what reaches beyond a run's own keys is refused, not composed.
     """
     run, _ = rundir.find(which, key="resume")
-    recorded = run.about().get("overrides") or []
-    if not isinstance(recorded, list):
-        raise RunError(f"{run.path / 'run.json'} is damaged: its overrides are no list")
-    kept = []
-    for override in map(str, recorded):
+    kept, config = [], run.config()
+    for override in run.about().get("overrides") or []:
         key = override.lstrip("+~").partition("=")[0]
         if re.match(r"hydra\b", key):
             raise RunError(f"{run.path / 'run.json'}: {override[:100]} is no key of a run; it was not followed")
         if key not in ("resume", "run_dir", "init"):
             kept.append(override)
-    return kept
+    # As they were where the run was begun: a file of settings may say them relative to another folder.
+    known = {key: paths.value_of(config, key) for key in paths.KEYS if key != "init"}
+    found = {key: f"{key}={in_quotes(value)}" for key, value in known.items() if isinstance(value, str) and value}
+    typed = {o.lstrip("+").partition("=")[0] for o in kept}
+    others = [o for o in kept if o.lstrip("+").partition("=")[0] not in found]
+    return [*others, *(word for key, word in found.items() if key in typed or key == "dataset.root")]
 
 
 def reopen(
@@ -91,11 +95,12 @@ def _read(
 
 
 def _take(state: dict[str, Any], which: str, steps: int, facts: DataFacts, engine: Engine) -> dict[str, Any]:
+    from gancli import fits
     from gancli.assemble import DataFacts as Facts
 
     try:
         before = Facts.read(state["data"])
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
         raise RunError(f"{which}: the checkpoint says nothing of its data set") from None
     if before.fingerprint != facts.fingerprint:
         raise RunError(
@@ -104,8 +109,9 @@ def _take(state: dict[str, Any], which: str, steps: int, facts: DataFacts, engin
     if state["step"] >= steps:
         raise RunError(f"{which}: the run is at step {state['step']} of {steps}; give it more with steps=N")
     try:
+        fits.refuse_other(state, engine)
         engine.load(state)
-    except (KeyError, RuntimeError, ValueError, TypeError, AttributeError, IndexError) as error:
+    except Exception as error:  # all of it comes from the file: whatever goes wrong is the file's doing
         raise RunError(f"{which}: the checkpoint does not fit: {' '.join(str(error).split())[:200]}") from None
     return state
 
@@ -118,7 +124,7 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str =
     """
     found = []
     for name in sorted({*before, *now}):
-        if not prefix and name in FREE:
+        if f"{prefix}{name}" in FREE:
             continue
         old, new = before.get(name), now.get(name)
         if isinstance(old, Mapping) and isinstance(new, Mapping):
@@ -141,6 +147,6 @@ def start_from(which: str, engine: Engine) -> None:
         engine.game.load_state_dict(state["game"])
         for name, net in engine.averages.items():
             net.load_state_dict(state["ema"].get(name) or engine.game.nets[name].state_dict())
-    except (KeyError, RuntimeError, ValueError, TypeError, AttributeError) as error:
+    except Exception as error:  # as above
         words = " ".join(str(error).split())[:200]
         raise RunError(f"init={which}: its weights do not fit this model: {words}") from None

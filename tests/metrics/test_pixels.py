@@ -103,4 +103,8 @@ def test_samples_all_alike_are_more_similar_than_real_ones(image_set: Callable[.
     assert found["ms_ssim"] == pytest.approx(1, abs=1e-6)
     assert 0 <= found["ms_ssim_real"] < 0.5
     assert found["swd_28"] == found["swd"] > 0
-    assert found["protocol"]["ms_ssim"] == {"pairs": 3, "pairs_real": 3}
+    assert found["protocol"]["ms_ssim"] == {
+        "pairs": 3,
+        "pairs_real": 3,
+        "form": "progressive growing's released code",
+    }

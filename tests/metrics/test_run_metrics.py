@@ -136,13 +136,14 @@ def own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Source:
 def test_a_classifier_of_samples_knows_real_images_where_samples_are_right(own: Source) -> None:
     images, labels = own.rows(np.arange(60))
     cas = Cas(samples=60, images=3200)
-    scores, details = cas.measure(Plain(own, images, labels), 60, 0, quiet)  # type: ignore[arg-type]
+    found = cas.measure(Plain(own, images, labels), 60, 0, quiet)  # type: ignore[arg-type]
+    scores, details = found.values, found.details
     assert scores["cas"] >= 0.9
     assert scores["cas_real"] >= 0.9
     assert details["cas_images"] == 18
     assert set(details["cas_by_class"]) == {"a", "b", "c"}
     turned = Plain(own, images, (labels + 1) % 3)  # each class shows the next one
-    assert cas.measure(turned, 60, 0, quiet)[0]["cas"] <= 0.1  # type: ignore[arg-type]
+    assert cas.measure(turned, 60, 0, quiet).values["cas"] <= 0.1  # type: ignore[arg-type]
 
 
 def test_fid_within_classes_sees_what_the_whole_hides(own: Source, tiny: Any) -> None:
