@@ -12,6 +12,7 @@ import contextlib
 import json
 import os
 import platform
+import shutil
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
@@ -24,6 +25,7 @@ from omegaconf import OmegaConf
 
 from gancli import recorded
 from gancli.best import best_step
+from gancli.commands import command, word
 from gancli.errors import ConfigError, RunError, suggestion
 from gancli.files import (
     HALF,
@@ -205,15 +207,16 @@ class RunDir:
             self._lock = None
 
     def withdraw(self) -> None:
-        """Delete what the beginning of a run wrote, where nothing came of it, and its directory where that is new."""
-        with contextlib.suppress(RunError):
-            first = files(self.checkpoints, "00000000.*")
-            own = [self.path / name for name in (".lock", "run.json", "config.yaml")]
-            for path in [*halves(self.path), *halves(self.checkpoints), *first, *own]:
-                remove(path)
-        for folder in [self.checkpoints, *([self.path] if self.made else [])]:
-            with contextlib.suppress(OSError):  # which holds something else
-                folder.rmdir()
+        """Delete what a run wrote of which nothing came, and its directory where that is new."""
+        for path in [*halves(self.path), *(self.path / name for name in OWN)]:
+            with contextlib.suppress(RunError, OSError):
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path)
+                else:
+                    remove(path)
+        if self.made:
+            with contextlib.suppress(OSError):  # it holds something else
+                self.path.rmdir()
 
     def best_by(self) -> str:
         """The metric that this run's best checkpoint is chosen by; fid where its configuration names none."""
@@ -246,9 +249,8 @@ class RunDir:
             except ConfigError as error:
                 raise RunError(f"{self.path}: {error}") from None
             if step is None:
-                raise RunError(
-                    f"{self.path}: no checkpoint has a {metric} yet; run gan eval run={self.path} checkpoint=STEP"
-                )
+                typed = command("eval", word("run", self.path), "checkpoint=STEP")
+                raise RunError(f"{self.path}: no checkpoint has a {metric} yet; run {typed}")
         if not isinstance(step, int) or step not in found:
             steps = ", ".join(map(str, found))
             raise RunError(f"checkpoint={which}: {self.path.name} has last, best and the steps {steps}")
@@ -279,7 +281,7 @@ def refuse_taken(chosen: str | None, key: str = "run_dir", again: bool = False) 
     except OSError as error:
         raise RunError(f"{key}={chosen} cannot be read: {error.strerror}; choose another place") from None
     if "run.json" in there:
-        way = f"resume={chosen} goes on with it" if key == "run_dir" else "choose another"
+        way = f"{word('resume', chosen)} goes on with it" if key == "run_dir" else "choose another"
         raise RunError(f"{key}={chosen} holds a run already: {way}; or choose another")
     if RunDir(path).listing():
         raise RunError(f"{key}={chosen} holds checkpoints of a run without its run.json: choose another place")

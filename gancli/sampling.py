@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -14,10 +15,12 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from gancli import assemble, checkpoint, export, rundir
 from gancli.assemble import DataFacts
+from gancli.data.layout import printable
 from gancli.device import Compute
 from gancli.dist import World
 from gancli.errors import ConfigError, RunError, suggestion
 from gancli.games.game import Game
+from gancli.memory import refuse_many
 from gancli.nets.layers.norms import share_statistics
 from gancli.rng import Rng
 
@@ -111,6 +114,15 @@ class Sampler:
             self.run.stem if self.run.suffix in (".pt", export.SUFFIX) else self.run.name,
         )
 
+    def refuse_many(self, asked: str, n: int, name: str = "n", times: int = 1) -> None:
+        """Raise ConfigError where n images (or points), `times` over, do not fit into memory with what they are of.
+
+        They are held as they are drawn, in float32, once more joined, as bytes, and in a sheet. asked: what was typed.
+        """
+        numbers = math.prod(self.shape)
+        sheet = 3 * max(64, self.shape[-2]) * max(64, self.shape[-1]) if len(self.shape) == 3 else 0
+        refuse_many(asked, n, times * (9 * numbers + sheet + 1000), name)
+
     def latents(self, seeds: Sequence[tuple[int, int]]) -> Tensor:
         """One latent for each (seed, number), [n, latent_dim]: a function of these two alone."""
         draws = [self.game.latents(Rng(seed, "sample", k, total=1), truncation=self.truncation) for seed, k in seeds]
@@ -166,7 +178,7 @@ class Sampler:
                 f"classes={word}: this generator knows no classes; leave classes out, or train one that does"
                 " (model.conditioning=projection)"
             )
-        text = str(word).strip()
+        text = printable(str(word).strip())  # as names are kept
         if isinstance(word, str) and text in self.classes:
             return self.classes.index(text)
         numbered = isinstance(word, str) and any(map(_is_number, self.classes))

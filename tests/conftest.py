@@ -38,6 +38,14 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def no_waiting_lines() -> Iterator[None]:
+    """What is said of things that take long depends on the machine: no test meets it that does not ask for it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("gancli.waiting.MOMENT", 1e6)
+        yield
+
+
 @dataclass
 class Answer:
     """What a command printed and how it ended."""

@@ -15,7 +15,7 @@ from gancli.data import cache, decode
 from gancli.data.index import CHECKS, Check, Index, keep, look
 from gancli.data.layout import printable
 from gancli.data.listing import Files, Place
-from gancli.data.pixels import Images, Shape, Size, parse_size
+from gancli.data.pixels import LARGEST, SMALLEST, Images, Shape, Size, parse_size
 from gancli.data.progress import shown
 from gancli.data.rows import Encoded, RowFile, Rows
 from gancli.data.source import Source, chosen, limit_notes
@@ -33,6 +33,7 @@ def gather(
     size: Size,
     limit: int | None,
     flip: bool,
+    dequantize: bool = False,
     store: Store = "raw",
     check: Check = "full",
 ) -> Source:
@@ -50,7 +51,9 @@ def gather(
     key = _key(place, index, size, rows)
     content, digest, sized = _content(place, index, rows, key, size, asked, store)
     notes = [*index.notes, *limit_notes(index.count, limit, labels, index.classes), *sized]
-    return Source(place.kind, content, labels, index.classes, flip=flip, content_hash=digest, notes=notes)
+    return Source(
+        place.kind, content, labels, index.classes, flip=flip, dequantize=dequantize, content_hash=digest, notes=notes
+    )
 
 
 def _asked(kind: str, size: Size, store: str, check: str) -> Shape | None:
@@ -87,7 +90,7 @@ def _content(
         keep(index, place)
         return Encoded(files(), known[0][1:]), known[1], cache.notes(key)
     entries = files()
-    shape, notes = (asked, []) if asked and not isinstance(size, int) else _natural(entries, asked, place.kind)
+    shape, notes = (asked, []) if asked and not isinstance(size, int) else _natural(entries, asked)
     total = len(entries) * int(np.prod(shape))
     if store == "raw" and max(total, index.size) < IN_MEMORY:
         return np.concatenate(list(decode.images(entries, shape))), None, notes
@@ -127,22 +130,29 @@ def _file(images: Images) -> NDArray[Any] | Rows:
     return RowFile(images) if isinstance(images, np.memmap) and hasattr(os, "preadv") else images
 
 
-def _natural(files: Files, asked: Shape | None, kind: str) -> tuple[Shape, list[str]]:
-    """The shape that the files' headers give (see `folder`), and notes on it; `asked` gives the sides where there."""
+def _natural(files: Files, asked: Shape | None) -> tuple[Shape, list[str]]:
+    """The shape that the files' headers give (see `folder`), and notes on it; `asked` gives the sides where there.
+
+    Raises ConfigError for sides that no network takes.
+    """
     sizes: set[tuple[int, int]] = set()
-    channels, lowest, highest = 1, 1 << 62, 0
-    for found, height, width in decode.headers(files):
+    channels, lowest, highest, least = 1, 1 << 62, 0, 0
+    for i, (found, height, width) in enumerate(decode.headers(files)):
+        least = i if min(height, width) < lowest else least
         channels, lowest, highest = max(channels, found), min(lowest, height, width), max(highest, height, width)
         if len(sizes) < 2:
             sizes.add((height, width))
     if asked is not None:
         return (channels, asked[1], asked[2]), []
     height, width = sizes.pop() if len(sizes) == 1 else (lowest, lowest)
-    natural = parse_size([channels, height, width], None, kind)
-    assert natural is not None
+    if lowest < SMALLEST or max(height, width) > LARGEST:
+        raise ConfigError(
+            f"{printable(files.name(least))} gives images of {width}x{height} pixels, which is out of range: sides are"
+            f" {SMALLEST} to {LARGEST} pixels; type dataset.size=32, say, for another size"
+        )
     if not sizes:
-        return natural, []
-    return natural, [
+        return (channels, height, width), []
+    return (channels, height, width), [
         f"images differ in size, with sides of {lowest} to {highest} pixels: their central squares, resized to {lowest}"
         " pixels, the smallest side, are taken; dataset.size= chooses another size"
     ]

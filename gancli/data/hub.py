@@ -26,6 +26,7 @@ def hub(
     limit: int | None = None,
     split: str = "train",
     flip: bool = False,
+    dequantize: bool = False,
     image: str = "image",
     label: str | None = "label",
     store: Literal["raw", "encoded"] = "raw",
@@ -49,7 +50,7 @@ def hub(
                 f"dataset.{name}={column} is no column of {root}: type dataset.{name}= one of {listed}{none}"
             )
     place = Hub(root, split, image, label, _undecoded(root, table, image))
-    return gather(place, size=size, limit=limit, flip=flip, store=store)
+    return gather(place, size=size, limit=limit, flip=flip, dequantize=dequantize, store=store)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from gancli.errors import DataError
 
 LARGEST_CLASSES = 100_000
 DESCRIPTION = "dataset.json"  # where StyleGAN's dataset_tool writes labels
-LARGEST_DESCRIPTION = 1 << 28  # bytes; of ImageNet's 1.3 million images it has 50 MB
+LARGEST_DESCRIPTION = 1 << 27  # bytes; of ImageNet's 1.3 million images it has some 40 MB
 SPLITS = ("train", "training", "val", "valid", "validation", "dev", "test", "testing", "eval")  # the first is proposed
 _SHOWN = 5  # names in a line
 _LABELS = '{"labels": [["00000/img00000000.png", 3], ...]} or {"labels": null}'
@@ -213,7 +213,7 @@ def by_description(where: str, content: bytes, names: Sequence[str], top: str = 
     labels, classes, notes = present(where, np.array([known[names[i]] for i in order], np.int64))
     absent = sorted(known.keys() - set(names))
     if absent:
-        notes.append(f"{where} labels {len(absent):,} images that are not here: {some(absent)}"[:1000])
+        notes.append(f"{where} labels {_count('image without a file', len(absent))}: {some(absent)}"[:1000])
     return Arranged(order, labels, classes, notes)
 
 
@@ -239,7 +239,7 @@ def present(where: str, labels: Labels, names: Sequence[str] | None = None) -> t
     """Labels, class names and notes for the classes that have an image: numbers without one are left out.
 
     labels: [N], from 0. names: of all numbers; None: a class is named by its number. Raises DataError for labels below
-    0, without a name, or too large to be class numbers.
+    0, without a name, or too large to be class numbers, and for two classes of one name.
     """
     lowest, highest = int(labels.min(initial=0)), int(labels.max(initial=-1))
     if lowest < 0 or highest >= LARGEST_CLASSES:
@@ -250,6 +250,9 @@ def present(where: str, labels: Labels, names: Sequence[str] | None = None) -> t
     if names is not None and highest >= len(names):
         raise DataError(f"{where}: labels go up to {highest} and classes has {len(names)} names: name every class")
     titles = [printable(name) for name in names] if names is not None else [str(i) for i in range(highest + 1)]
+    twin = next((title for title, count in Counter(titles).items() if count > 1), None)
+    if twin is not None:
+        raise DataError(f"{where} has two classes of the name {twin[:100]}: give each a name of its own")
     kept, compact = np.unique(labels, return_inverse=True)
     if len(kept) == len(titles):
         return labels, titles, []
@@ -257,5 +260,6 @@ def present(where: str, labels: Labels, names: Sequence[str] | None = None) -> t
     found = [titles[i] for i in kept]
     what = "classes" if names is not None else "labels"
     absent = some([titles[i] for i in gone])
-    note = f"{where}: no image has the {what} {absent}; the {len(found)} classes are {some(found)}"
+    left = f"{len(found)} classes are" if len(found) > 1 else "only class is"
+    note = f"{where}: no image has the {what} {absent}; the {left} {some(found)}"
     return compact.reshape(labels.shape).astype(np.int64), found, [note]

@@ -21,7 +21,14 @@ class NoiseSource(Source):
     """Uniform uint8 noise, drawn when the first row is asked for, so that counting parameters costs no memory."""
 
     def __init__(
-        self, purpose: tuple[Any, ...], n: int, shape: Shape, classes: int, flip: bool, notes: Sequence[str] = ()
+        self,
+        purpose: tuple[Any, ...],
+        n: int,
+        shape: Shape,
+        classes: int,
+        flip: bool,
+        dequantize: bool,
+        notes: Sequence[str] = (),
     ):
         # Empty memory is not touched, hence not taken, until it is filled.
         content = np.empty((n, *shape), np.uint8)
@@ -29,7 +36,9 @@ class NoiseSource(Source):
         # The purpose says all of the content; a hash of the bytes would have to draw them.
         digest = hashlib.sha256(repr((purpose, n, shape)).encode()).hexdigest()
         names = [str(i) for i in range(classes)]
-        super().__init__("random", content, labels, names, flip=flip, content_hash=digest, notes=notes)
+        super().__init__(
+            "random", content, labels, names, flip=flip, dequantize=dequantize, content_hash=digest, notes=notes
+        )
         self._purpose: tuple[Any, ...] | None = purpose
 
     def rows(self, index: Index) -> tuple[Tensor, Tensor]:
@@ -52,6 +61,7 @@ def noise(
     limit: int | None = None,
     split: str = "train",
     flip: bool = False,
+    dequantize: bool = False,
     classes: int = 10,
     n: int = 256,
     seed: int = 0,
@@ -75,4 +85,4 @@ def noise(
         notes.append(f"{n} images of noise are fewer than the {classes} classes: the last {classes - n} have none")
     if n * shape[0] * shape[1] * shape[2] > _LARGEST_BYTES:
         raise ConfigError(f"dataset=random of {n} images {list(shape)} is over 16 GiB: type a smaller dataset.n")
-    return NoiseSource(("random", split, seed), n, shape, classes, flip, notes)
+    return NoiseSource(("random", split, seed), n, shape, classes, flip, dequantize, notes)

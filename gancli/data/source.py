@@ -101,8 +101,8 @@ class Source:
 
     content: an array, or `Rows` that lie outside of memory, with the SHA-256 of their bytes as content_hash if known.
     shape: (C, H, W) or (D,). classes: their names, empty where there are no labels. flip: whether the streams mirror
-    images at random. modes: of 2D toys, for metrics. notes: what was left out or changed, a line each. Raises
-    DataError where labels and contents do not fit.
+    images at random. dequantize: whether they deal x / 128 - 1 + U(0, 1 / 128). modes: of 2D toys, for metrics.
+    notes: what was left out or changed, a line each. Raises DataError where labels and contents do not fit.
     """
 
     def __init__(
@@ -113,6 +113,7 @@ class Source:
         classes: Sequence[str] = (),
         *,
         flip: bool = False,
+        dequantize: bool = False,
         modes: Modes | None = None,
         content_hash: str | None = None,
         notes: Sequence[str] = (),
@@ -123,7 +124,7 @@ class Source:
         self.classes = tuple(str(label) for label in classes)
         self.labels = np.zeros(len(content), np.int64) if labels is None else labels.astype(np.int64)
         self.shape: tuple[int, ...] = tuple(content.shape[1:])
-        self.flip = flip
+        self.flip, self.dequantize = flip, dequantize
         self.modes = modes
         self.notes = tuple(notes)
         self._content_hash = content_hash
@@ -148,10 +149,9 @@ class Source:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of what the streams deal out: contents as sized and limited, labels, class names and flips."""
-        total = hashlib.sha256(
-            json.dumps([self._content.dtype.name, self._content.shape, self.classes, self.flip]).encode()
-        )
+        """SHA-256 of what the streams deal out: contents as sized and limited, labels, class names, flips and noise."""
+        facts = [self._content.dtype.name, self._content.shape, self.classes, self.flip]
+        total = hashlib.sha256(json.dumps([*facts, "dequantize"] if self.dequantize else facts).encode())
         total.update((self._content_hash or self._hash_content()).encode())
         total.update(self.labels.astype("<i8").tobytes())
         return total.hexdigest()
@@ -173,8 +173,17 @@ class Source:
         """The same data set with these rows alone."""
         kept = self._content
         content = kept[index] if isinstance(kept, np.ndarray) else Picked(kept, index)
-        labels = self.labels[index]
-        return Source(self.name, content, labels, self.classes, flip=self.flip, modes=self.modes, notes=self.notes)
+        labels, flip, dequantize = self.labels[index], self.flip, self.dequantize
+        return Source(
+            self.name,
+            content,
+            labels,
+            self.classes,
+            flip=flip,
+            dequantize=dequantize,
+            modes=self.modes,
+            notes=self.notes,
+        )
 
     def rows(self, index: Index) -> tuple[Tensor, Tensor]:
         """The rows of these numbers, on the CPU: uint8 [n, C, H, W] or float32 [n, D], and labels int64 [n]."""
@@ -190,6 +199,7 @@ def finish(
     size: Size,
     limit: int | None,
     flip: bool,
+    dequantize: bool = False,
     pad: bool = False,
     notes: Sequence[str] = (),
 ) -> Source:
@@ -208,4 +218,4 @@ def finish(
         images = images[keep]
         labels = None if labels is None else labels[keep]
     notes = [*notes, *limit_notes(count, limit, labels, classes)]
-    return Source(name, fit(images, size, name, pad), labels, classes, flip=flip, notes=notes)
+    return Source(name, fit(images, size, name, pad), labels, classes, flip=flip, dequantize=dequantize, notes=notes)

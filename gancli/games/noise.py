@@ -19,7 +19,7 @@ from gancli.errors import CombinationError, ConfigError
 from gancli.games.game import Batch, Couples, Game, Move, Outcome
 from gancli.losses.adversarial import AdversarialLoss, Energy
 from gancli.losses.penalties import Context, Penalty
-from gancli.nets.layers.spectral import is_spectral
+from gancli.nets.layers.spectral import full_precision, is_spectral
 from gancli.nets.layers.together import REFERENCE, Referenced
 from gancli.nets.verdict import Verdict
 from gancli.ramp import Ramp
@@ -292,7 +292,7 @@ class NoiseGame(Game):
 
         def judge(images: Tensor, labels: Tensor | None, source: str = "penalty") -> Tensor:
             # A gradient of a gradient in half precision over- or underflows; the penalty leaves autocast.
-            with torch.autocast(images.device.type, enabled=False):
+            with full_precision(images):
                 said: Verdict = self.nets["D"](self.shown(images, rng, source), labels)
                 return said.scores()
 

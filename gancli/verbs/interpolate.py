@@ -25,6 +25,8 @@ def run(config: Mapping[str, Any], overrides: Sequence[str]) -> Path:
     found = sampler(settings, settings.truncation)
     images_only(found, "interpolate")
     rows, frames = settings.rows, settings.frames
+    larger = "rows" if rows >= frames else "frames"
+    found.refuse_many(f"rows={rows} frames={frames}", max(rows, frames), larger, times=min(rows, frames))
     labels = _labels(settings, found)
     ends = found.latents([(settings.seed, k) for k in range(2 * rows)])
     second = 0 if settings.axis == "class" else 1  # where only the class moves, a path ends at the latent it began with

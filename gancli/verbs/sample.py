@@ -125,7 +125,8 @@ def _serve(settings: SampleSettings) -> Path:
         wanted = tuple(class_list(settings.classes, found))
         n = settings.n or (pictures.ROW if len(wanted) > 1 else pictures.MANY)
         desk = Desk(found)
-        server.serve(desk, desk.checked(Wish(settings.seed, n, settings.truncation, wanted)), listener, settings.open)
+        first = desk.checked(Wish(settings.seed, n, settings.truncation, wanted))
+        server.serve(desk, first, listener, settings.open, settings.host)
     return Path()
 
 
@@ -135,6 +136,7 @@ def _plan(
     """(seed, number) of every image, and its class where there are classes: the same latents for every class."""
     wanted = class_list(settings.classes, found)
     n = settings.n or (FEW if settings.attention else pictures.ROW if wanted else pictures.MANY)
+    found.refuse_many(f"n={n}" if not seeds else "seeds", len(seeds) or n, times=max(1, len(wanted)))
     return found.rows([(s, 0) for s in seeds] or [(settings.seed, k) for k in range(n)], wanted)
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from gancli import checkpoint, paths, ranks, rundir
 from gancli.assemble import DataFacts
+from gancli.commands import command, word
 from gancli.dist import World
 from gancli.engine import Engine
 from gancli.errors import GanError, RankError, RunError
@@ -33,6 +34,7 @@ from gancli.observers.observer import (
 from gancli.pictures import save_film, save_png
 from gancli.rundir import RunDir
 from gancli.settings import TrainSettings
+from gancli.waiting import aloud, told
 
 
 @dataclass
@@ -53,6 +55,7 @@ class Session:
     saved: int | None = None  # the step of the newest checkpoint
     stop: Stop | None = None
     wanted: list[str] = field(default_factory=list)  # signals that came in
+    above: list[Path] | None = None  # of a new run: the folders that were made for it
 
     @property
     def world(self) -> World:
@@ -101,9 +104,16 @@ def begin(session: Session, overrides: Sequence[str], notes: list[str]) -> None:
         _say(run, line)
 
 
-def play(session: Session) -> None:
-    """The loop: a step, then whoever looks at it. Ctrl-C and SIGTERM end it after the current step."""
+def play(session: Session, step_begins: Callable[[], None] = lambda: None) -> None:
+    """The loop: a step, then whoever looks at it. Ctrl-C and SIGTERM end it after the current step.
+
+    step_begins: called before the first step. Without steps, nobody looks: a network that is only counted may be too
+    large to draw with.
+    """
     engine, settings = session.engine, session.settings
+    if not settings.steps:
+        _close(session)
+        return
     start = engine.step_number
     view = RunView(engine, settings.steps, estimate=session.estimate, began_at=start, folder=session.run.path)
     view.config, view.final = session.config, engine.step_number >= settings.steps
@@ -113,12 +123,15 @@ def play(session: Session) -> None:
     session.observers.sort(key=lambda observer: not observer.everywhere)
     session.observers = [o for o in session.observers if o.everywhere or session.world.first]
     try:
-        for observer in session.observers:
-            observer.open(view)
-        _restore_observers(session)
-        if engine.step_number == 0:
-            _look(session, view)
+        with told("looking at the run before its first step (samples, diversity, scores)", view.say):
+            for observer in session.observers:
+                observer.open(view)
+            _restore_observers(session)
+            if engine.step_number == 0:
+                _look(session, view)
         _agree(session)
+        step_begins()
+        view.begin()
         while not view.final and session.stop is None:
             view.logs = engine.step()
             now = time.perf_counter()
@@ -265,16 +278,19 @@ def fail(session: Session, error: BaseException) -> None:
     """
     run, step = session.run, session.engine.step_number
     reason = " ".join((str(error) if isinstance(error, GanError) else f"{type(error).__name__}: {error}").split())
-    began = (run.path / "run.json").exists()
+    began, stopped = (run.path / "run.json").exists(), isinstance(error, KeyboardInterrupt)
     if began and session.world.first:
         with contextlib.suppress(GanError):  # a full disk: the reason is said on the terminal all the same
-            run.update(status="failed", reason=reason, step=step)
+            reason = "interrupted" if stopped else reason
+            run.update(status="stopped" if stopped else "failed", reason=reason, step=step)
     if isinstance(error, RankError):
-        raise RankError(f"{error}; go on with: resume={run.path}") from None
+        raise RankError(f"{error}; go on with: {word('resume', run.path)}") from None
     disk = error if isinstance(error, OSError) else error.__cause__ if isinstance(error, RunError) else None
     if isinstance(disk, OSError):
         kept = max(run.listing(), default=None)
-        way = f"; step {kept} is saved: gan train resume={run.path} goes on from there" if began else ""
+        way = (
+            f"; step {kept} is saved: {command('train', word('resume', run.path))} goes on from there" if began else ""
+        )
         raise RunError(f"step {step}: {reason}{way}") from error
 
 
@@ -291,14 +307,21 @@ def _close(session: Session) -> None:
     if step < steps:
         reason = stop.reason if stop else f"{session.wanted[0] if session.wanted else 'an observer'} came in"
         run.update(status="stopped", reason=reason, step=step)
-        _say(run, f"stopped at step {step} of {steps}: {reason}; go on with: gan train resume={run.path}")
+        _say(
+            run,
+            f"stopped at step {step} of {steps}: {reason}; go on with: {command('train', word('resume', run.path))}",
+        )
         return
     run.update(status="finished", reason=None, step=step)
-    seconds = f" in {session.spent:.0f} s of training" if step else ""
-    _say(run, f"finished at step {step}{seconds}; look at {run.samples}, then try: gan sample run={run.path}")
+    if not step:
+        again = command("train", word("resume", run.path), "steps=N")
+        _say(run, f"finished at step 0: built and written; to train it: {again}")
+        return
+    look = f"look at {run.samples}, then " if run.samples.is_dir() else ""
+    further = command("sample", word("run", run.path))
+    _say(run, f"finished at step {step} in {session.spent:.0f} s of training; {look}try: {further}")
 
 
 def _say(run: RunDir, text: str) -> None:
     run.say(text)
-    with contextlib.suppress(OSError):  # the terminal has gone, or the disk that it is written to is full
-        print(text, file=sys.stderr, flush=True)
+    aloud(text)

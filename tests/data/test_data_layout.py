@@ -163,7 +163,7 @@ def test_a_description_of_more_than_is_there(tmp_path: Path, read: Read) -> None
     labels = [["a.png", 0], ["b.png", 1], ["c.png", 2], ["d/e.png", 2]]
     source = read(describe(fill(tmp_path / "d", "a.png", "b.png"), labels))
     assert source.classes == ("0", "1")
-    assert source.notes[0].endswith("dataset.json labels 2 images that are not here: c.png, d/e.png")
+    assert source.notes[0].endswith("dataset.json labels 2 images without a file: c.png, d/e.png")
 
 
 @pytest.mark.parametrize("read", [as_folder, as_zip])

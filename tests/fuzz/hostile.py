@@ -295,7 +295,17 @@ WORDS: list[tuple[Line, bool]] = [
     *(([*IMAGES, "steps=0", "dataset=folder", f"dataset.root={name}"], False) for name in ("l\udce9", "in/latin", "./pics/", "pics/../pics", "classes", "in/newline", "in/numbers")),
     *((["sample", "run=outputs/train/labelled", "device=cpu", f"classes={value}", "n=2"], False) for value in ("9", "-1", "[0,5]", "x", "0,0", "[all]", "[null]", "0-2", "[1.5]", "1e400", "9" * 400)),
 ]
-WORD_CASES = [case("words", line, refused=refused) for line, refused in WORDS]
+# What is left out or comes too late is said, or refused.
+SAID: list[tuple[Line, list[str]]] = [
+    (["sample", "run=outputs/train/full", "n=5", "seeds=1-3", "device=cpu"], ["seeds"]),
+    ([*POINTS, "steps=2", "optimizer.schedule.kind=linear", "optimizer.schedule.start=100"], ["schedule"]),
+    (["eval", "input=pics", "reference=classes", "metrics=[swd]", "n=50", "device=cpu"], ["3 samples", "3 images"]),
+    (["eval", "input=pics", "reference=classes", "metrics=[swd]", "n=3", "n_real=50", "device=cpu"], ["3 real"]),
+]
+WORD_CASES = [
+    *(case("words", line, refused=refused) for line, refused in WORDS),
+    *(case("words", line, named=named) for line, named in SAID),
+]
 
 
 # --- damaged runs and sweeps

@@ -132,6 +132,8 @@ class Pool:
                     answer = Answer(case, None, max(0.0, seconds), damage, [finding])
                     worker = Worker(top)
                 answers.append(answer)
+                if len(answers) % 250 == 0:
+                    print(f"{len(answers)} cases tried, {len(queue)} left", file=sys.stderr, flush=True)
         finally:
             worker.end()
 
