@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from gancli.errors import ConfigError
 
 Node = dict[str, Any]  # a group's part of the configuration, checked against what it builds
+SIGNED = "signed"
+Signed = Annotated[float, SIGNED]  # a number that may be below 0, as no other may
 
 
 def at_least(least: int, **values: float | None) -> None:

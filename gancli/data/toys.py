@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from gancli.data.source import Modes, Source, check_limit, check_split, limit_notes
 from gancli.errors import ConfigError
 from gancli.rng import key
+from gancli.settings import Signed
 
 POINTS = 100_000
 
@@ -71,7 +72,7 @@ def gauss1d(
     dequantize: bool = False,
     n: int = POINTS,
     seed: int = 0,
-    means: tuple[float, ...] = (-2.0, 2.0),
+    means: tuple[Signed, ...] = (-2.0, 2.0),
     sigma: float = 0.5,
 ) -> Source:
     """n points float32 [1] of Gaussians of one σ, each as likely as any; `test` is another draw. Raises ConfigError."""

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gancli import paths, rundir
+from gancli.build import shown
+from gancli.commands import word
 from gancli.config import in_quotes
 from gancli.errors import RunError
 from gancli.rundir import RunDir
@@ -32,7 +34,9 @@ def recorded_overrides(which: str) -> list[str]:
 
     A run directory may come from a stranger: what reaches beyond a run's own keys is refused, not composed.
     """
-    run, _ = rundir.find(which, key="resume")
+    run, file = rundir.find(which, key="resume")
+    if file is not None and file == run.path:
+        raise RunError(f"resume={which} is no run: give a run directory, or a file of its checkpoints/")
     kept, config = [], run.config()
     for override in run.about().get("overrides") or []:
         key = override.lstrip("+~").partition("=")[0]
@@ -74,7 +78,9 @@ def _read(
     which = f"resume={settings.resume}"
     run, file = rundir.find(str(settings.resume), key="resume")
     if file is not None and file.resolve() not in [path.resolve() for path in run.listing().values()]:
-        raise RunError(f"{which} is no checkpoint in a run's checkpoints/: init={settings.resume} starts a new run")
+        raise RunError(
+            f"{which} is no checkpoint in a run's checkpoints/: {word('init', settings.resume or '')} starts a new run"
+        )
     changed = differences(run.config(), config)
     if changed:
         more = f"; and {len(changed) - 5} more" if len(changed) > 5 else ""
@@ -95,11 +101,12 @@ def _read(
 
 
 def _take(state: dict[str, Any], which: str, steps: int, facts: DataFacts, engine: Engine) -> dict[str, Any]:
+    from gancli import fits
     from gancli.assemble import DataFacts as Facts
 
     try:
         before = Facts.read(state["data"])
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
         raise RunError(f"{which}: the checkpoint says nothing of its data set") from None
     if before.fingerprint != facts.fingerprint:
         raise RunError(
@@ -108,8 +115,9 @@ def _take(state: dict[str, Any], which: str, steps: int, facts: DataFacts, engin
     if state["step"] >= steps:
         raise RunError(f"{which}: the run is at step {state['step']} of {steps}; give it more with steps=N")
     try:
+        fits.refuse_other(state, engine)
         engine.load(state)
-    except (KeyError, RuntimeError, ValueError, TypeError, AttributeError, IndexError) as error:
+    except Exception as error:  # all of it comes from the file: whatever goes wrong is the file's doing
         raise RunError(f"{which}: the checkpoint does not fit: {' '.join(str(error).split())[:200]}") from None
     return state
 
@@ -128,7 +136,7 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str =
         if isinstance(old, Mapping) and isinstance(new, Mapping):
             found += differences(old, new, f"{prefix}{name}.")
         elif old != new:
-            found.append(f"{prefix}{name}: {old} -> {new}")
+            found.append(f"{prefix}{name}: {shown(old)} -> {shown(new)}")
     return found
 
 
@@ -145,6 +153,6 @@ def start_from(which: str, engine: Engine) -> None:
         engine.game.load_state_dict(state["game"])
         for name, net in engine.averages.items():
             net.load_state_dict(state["ema"].get(name) or engine.game.nets[name].state_dict())
-    except (KeyError, RuntimeError, ValueError, TypeError, AttributeError) as error:
+    except Exception as error:  # as above
         words = " ".join(str(error).split())[:200]
         raise RunError(f"init={which}: its weights do not fit this model: {words}") from None
