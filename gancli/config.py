@@ -13,6 +13,7 @@ from gancli.errors import ConfigError, nearest, suggestion
 TEXTS = frozenset(
     (
         *("run", "run_dir", "resume", "sweep_dir", "resume_sweep", "init", "note", "input", "reference", "seeds"),
+        "export_reference",
         *("classes", "arithmetic", "dataset.root", "extractor.weights", "metrics.ppl.lpips", "metrics.ppl.vgg16"),
         "observers.scores.weights",
     )
@@ -189,7 +190,9 @@ def _refuse_lists(verb: str, overrides: Sequence[str], folders: Sequence[Path]) 
 
     if _diagnose_syntax(overrides):
         return
-    single = set(groups(verb, folders)) - {"penalty", "metrics"}
+    known = groups(verb, folders)
+    several = {"penalty", "metrics"}
+    single = set(known) - several
     for parsed in OverridesParser.create().parse_overrides(list(overrides)):
         key = parsed.key_or_group
         if key.split(".")[0].split("/")[0] == "hydra":
@@ -197,10 +200,25 @@ def _refuse_lists(verb: str, overrides: Sequence[str], folders: Sequence[Path]) 
                 f"{parsed.input_line}: Hydra composes here and runs nothing: run_dir= says where to write,"
                 " launcher= and search= how a sweep of gan train runs"
             )
+        if key in several & set(known) and not parsed.is_sweep_override() and not parsed.is_delete():
+            _check_names(str(parsed.input_line), key, parsed.value(), known[key])
         if parsed.key_or_group in single and not parsed.is_sweep_override() and isinstance(parsed.value(), list):
             raise ConfigError(
                 f"{parsed.input_line}: one {parsed.key_or_group} at a time; -m runs several, one job each"
             )
+
+
+def _check_names(line: str, key: str, value: Any, known: Sequence[str]) -> None:
+    """Raise ConfigError unless a list of a group's choices names each of them once."""
+    names = value if isinstance(value, list) else [value]
+    odd = [name for name in names if not isinstance(name, str)]
+    if odd:
+        raise ConfigError(f"{line}: expected names, such as {key}=[{','.join(known[:2])}]")
+    for name in names:
+        if name not in known:
+            raise ConfigError(f"{key}={name}: no such choice; {suggestion(name, known)}")
+        if names.count(name) > 1:
+            raise ConfigError(f"{line}: names {name} {names.count(name)} times; once is enough")
 
 
 def _hydra_compose(verb: str, overrides: Sequence[str], folders: Sequence[Path]) -> Any:

@@ -178,6 +178,8 @@ def _answer(session: Session, view: RunView, event: Event) -> None:
         run.append({"step": view.step, "alarm": event.name, "text": event.text})
         _say(run, f"alarm at step {view.step}: {event.text}")
     elif isinstance(event, Scored):
+        told = " · ".join(f"{name} {value:.4f}" for name, value in results.numbers(event.result).items())
+        _say(run, f"scores at step {view.step}: {told}")
         results.keep(run.path, event.result)
 
 
