@@ -43,7 +43,8 @@ def test_two_folders_give_what_torch_fidelitys_command_gives(gan: Gan, tmp_path:
         save_cpu_ram=True, verbose=False, cache=False,
     )  # fmt: skip
     with np.load("real.npz") as file:
-        length, deviation = np.linalg.norm(file["features"], axis=1).max(), math.sqrt(np.trace(file["sigma"]))
+        length = float(np.linalg.norm(file["features"], axis=1).max())
+        deviation = math.sqrt(np.trace(file["sigma"]))
     share = network(*INCEPTION)  # two forms of the network, each by kernels of this machine's
     fid, kid = there["frechet_inception_distance"], there["kernel_inception_distance_mean"]
     assert ours["fid"] == pytest.approx(fid, abs=frechet(fid, length, deviation, 2048, share))
