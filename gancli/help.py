@@ -136,7 +136,7 @@ def _explained(group: str, choice: str) -> list[tuple[str, str, str]]:
         package = re.search(r"^# @package (\S+)", text, re.MULTILINE)
         prefix = "" if package and package[1] == "_global_" else f"{package[1] if package else group}."
         above: list[tuple[int, str]] = []
-        for line in re.finditer(r"^( *)([A-Za-z_]+):[ ]*([^#\n]*?) *(?:# (.*))?$", text, re.MULTILINE):
+        for line in re.finditer(r"^( *)([A-Za-z_]\w*):[ ]*([^#\n]*?) *(?:# (.*))?$", text, re.MULTILINE):
             indent, key, default, words = len(line[1]), line[2], line[3], line[4]
             above = [(i, k) for i, k in above if i < indent]
             path = ".".join([k for _, k in above] + [key])
