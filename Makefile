@@ -3,6 +3,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 PLAIN := .venv/.plain
 READY := .venv/.ready
+# A worker a core; the slowest tests are named at the end.
+WORKERS := -n auto --maxprocesses 8 --dist worksteal --durations 15 --durations-min 5
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check lint format types bench clean
@@ -28,11 +30,11 @@ demo: $(PLAIN)  ## train a DCGAN on real pictures for about five minutes, then s
 	$(BIN)/gan interpolate
 	@echo "Look at the newest folders in outputs/train, outputs/sample and outputs/interpolate."
 
-test: $(READY)  ## the tests, at most ten minutes
-	$(BIN)/python -m pytest -m "not slow"
+test: $(READY)  ## the tests, at most eight minutes of two cores
+	$(BIN)/python -m pytest -m "not slow" $(WORKERS)
 
-check: $(READY)  ## the slow tests: the built wheel, kills, ranks, pages in Chromium, every command of the README
-	$(BIN)/python -m pytest -m slow
+check: $(READY)  ## the slow tests, at most thirty: the built wheel, kills, ranks, pages in Chromium, every command of the README
+	$(BIN)/python -m pytest -m slow $(WORKERS)
 
 lint: $(READY)  ## style and format, without changing anything
 	$(BIN)/ruff check .

@@ -262,6 +262,25 @@ def engine(settings: TrainSettings, source: Source, built: Game, compute: Comput
     )
 
 
+def twin(settings: TrainSettings, config: Mapping[str, Any], source: Source, facts: DataFacts) -> Engine:
+    """An engine of the same step whose networks have shapes only, to count in: it takes neither memory nor time."""
+    built, compute = game(config, facts, real=()), Compute(torch.device("meta"))
+    compute.place(built)
+    streams = {name: Stream(each, settings.seed, name, compute.device) for name, each in built.feeds(source).items()}
+    optimizers = {
+        name: torch.optim.SGD([p for net in nets for p in net.parameters()]) for name, nets in built.players().items()
+    }
+    return Engine(
+        built,
+        streams,
+        optimizers,
+        compute=compute,
+        batch_size=settings.batch_size,
+        micro_batch=settings.micro_batch,
+        average=Average(decay=0.0),
+    )
+
+
 def optimizer(node: Node, path: str, params: list[nn.Parameter]) -> Optimizer:
     """A torch optimizer, fused into one kernel where torch has that for it. Raises ConfigError for a bad rate."""
     supplied: dict[str, Any] = {"params": params}

@@ -7,7 +7,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from gancli.errors import ConfigError, RunError, suggestion
-from gancli.files import read_json
+from gancli.files import files, read_json
 
 # Results of `gan eval` by name, and which way is better.
 LOWER = frozenset(
@@ -65,7 +65,7 @@ def best_step(results: Path, metric: str, steps: Collection[int]) -> int | None:
     """
     sign = -1 if higher_is_better(metric) else 1
     scores: dict[str, dict[int, float]] = {}
-    for path in sorted(results.glob("*.json"), key=lambda p: (p.stat().st_mtime_ns, p.name)):
+    for path in sorted(files(results, "*.json"), key=lambda p: (p.stat().st_mtime_ns, p.name)):
         try:
             found = read_json(path)
             protocol, step, value = str(found["protocol_id"]), int(found["step"]), float(found[metric])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,8 +17,8 @@ from typing import IO, Any
 import torch
 from torch import Tensor
 
-from gancli.errors import DamagedError, RunError
-from gancli.files import read_json, whole_file, write_json
+from gancli.errors import DamagedError, GanError, RunError
+from gancli.files import open_regular, read_json, remove, whole_file, write_json
 from gancli.rundir import RunDir
 from gancli.safe import BrokenError, UnsafeError, examine, intact
 
@@ -33,15 +34,15 @@ def save(folder: Path, state: Mapping[str, Any], about: Mapping[str, Any]) -> Pa
             torch.save({"format": FORMAT, **state}, file)
         except RuntimeError as error:  # torch's word for a write that failed
             raise OSError(f"the write failed, the disk may be full ({' '.join(str(error).split())[:80]})") from error
-        beside.unlink(missing_ok=True)  # of an earlier file of this name: killed here, none stands beside the new one
+        remove(beside)  # of an earlier file of this name: killed here, none stands beside the new one
     write_json(beside, {"step": state["step"], "sha256": sha256(path), **about})
     return path
 
 
 def delete(path: Path) -> None:
     """Delete a checkpoint, before its JSON: killed in between, no file stands without its check sum."""
-    path.unlink(missing_ok=True)
-    path.with_suffix(".json").unlink(missing_ok=True)
+    remove(path)
+    remove(path.with_suffix(".json"))
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -53,7 +54,7 @@ def read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise RunError(f"{path}: no such checkpoint file")
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             _check(path, file)
             state = torch.load(file, map_location="cpu", weights_only=True)
     except OSError as error:
@@ -62,7 +63,9 @@ def read(path: Path) -> dict[str, Any]:
         raise _unsafe(path, "") from None
     except MemoryError:
         raise RunError(f"{path} does not fit into this machine's memory") from None
-    except (RuntimeError, EOFError, ValueError, KeyError) as error:
+    except GanError:
+        raise
+    except Exception as error:  # torch and zipfile raise a dozen kinds for a damaged file
         if "allocate" in str(error):
             raise RunError(f"{path} does not fit into this machine's memory") from None
         raise DamagedError(f"{path} is cut short or damaged; take another checkpoint=STEP") from None
@@ -124,9 +127,22 @@ def of_a_run(state: dict[str, Any], path: Path) -> dict[str, Any]:
             good = all(isinstance(key, str) for key in part)
             good = good and (inner is None or all(isinstance(value, inner) for value in part.values()))
         counts: list[Any] = [part] if kind is int else list(part.values()) if good and inner is int and part else []
+        good = good and (kind is not float or 0 <= state[name] < math.inf) and _plain(part)
         if not good or any(isinstance(n, bool) or not 0 <= n < 1 << 60 for n in counts):
             raise RunError(f"{path} is not a checkpoint of a run: its {name} is missing or of another kind")
     return state
+
+
+def _plain(part: object) -> bool:
+    """Whether all tensors in it are dense ones of real numbers, whose numbers are there."""
+    if isinstance(part, dict):
+        return all(map(_plain, part.values()))
+    if isinstance(part, (list, tuple)):
+        return all(map(_plain, part))
+    if not isinstance(part, Tensor):
+        return True
+    dense = part.layout == torch.strided and part.device.type == "cpu" and not part.is_quantized
+    return dense and not part.is_complex()
 
 
 def newest(run: RunDir) -> tuple[dict[str, Any], list[str]]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import copy
 import math
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -137,6 +136,7 @@ class Engine:
         """Play every move that is due once; return the losses and statistics, as scalars on the device."""
         logs: dict[str, Tensor] = {}
         carry: Batch = {}
+        self.game.enter(self.seen)
         moves = self.game.moves(self.seen)
         self._set_rates()
         for move in moves:
@@ -309,26 +309,20 @@ class Engine:
         self.step_number, self.seen = state["step"], state["seen"]
         self.positions.update(state["positions"])
 
-    def rehearse(self) -> float:
-        """Seconds a step is going to take, measured on one micro-batch of each move that leaves no trace."""
-        seconds = 0.0
-        for _ in range(2):  # the first time includes the making of kernels
-            seconds = 0.0
-            for move in self.game.moves(self.seen):
-                with self.untouched():
-                    began = time.perf_counter()
-                    parts = self.try_part(move)
-                    self.compute.synchronize()
-                    seconds += (time.perf_counter() - began) * parts * move.repeat / move.every
-        return seconds
-
-    def try_part(self, move: Move, rows: int | None = None) -> int:
-        """Forward and backward of a move's first micro-batch, or of `rows` alone; how many micro-batches there are."""
+    def try_part(self, move: Move, rows: int | None = None) -> Rng:
+        """Forward and backward of a move's first micro-batch, or of `rows` alone; the numbers that it drew."""
+        self.game.enter(self.seen)
         player, rng = self.players[move.player], self._rng(move, 0, rows)
-        parts = [(0, rows)] if rows else list(self._parts(rng.total))
+        part = (0, rows) if rows else next(self._parts(rng.total))
         self._focus(player)
-        self._backward(player, move, parts[0], {}, rng)
-        return len(parts)
+        self._backward(player, move, part, {}, rng)
+        return rng
+
+    def split(self, total: int) -> tuple[int, int]:
+        """Rows of this rank's first micro-batch of a move of `total` rows over all ranks, and how many there are."""
+        start, stop = self.world.rows(total, self.unit)
+        size = min(self.micro_batch or stop - start, stop - start)
+        return size, -(-(stop - start) // size)
 
     @contextmanager
     def untouched(self) -> Iterator[None]:

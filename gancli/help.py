@@ -10,7 +10,7 @@ from typing import Any
 import yaml  # type: ignore[import-untyped]
 
 from gancli import __version__
-from gancli.config import conf_dir, defaults_lines, groups
+from gancli.conffiles import conf_dir, defaults_lines, groups
 from gancli.errors import ConfigError
 
 VERBS = {

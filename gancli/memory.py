@@ -1,30 +1,23 @@
-"""How much memory a step takes: weights, gradients and optimizer state by counting, activations by measuring.
-
-A few rows go through every move while each tensor's life is followed, at two numbers of rows. What is alive at any
-moment is a straight line in the rows, so the two say what a micro-batch of any size will hold at its fullest moment.
-"""
+"""How much memory a step takes, what a device has of it, and what is said where that is too little."""
 
 from __future__ import annotations
 
 import os
-import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch import nn
 
-from gancli.dist import World
+from gancli.commands import word
 from gancli.errors import ConfigError, DeviceError, GanError, RunError
 
 if TYPE_CHECKING:
     from gancli.engine import Engine
-    from gancli.games.game import Couples, Move
+    from gancli.games.game import Couples
     from gancli.rundir import RunDir
 
 GIB = 1 << 30
@@ -45,6 +38,8 @@ class Footprint:
     held: bytes that were taken already when this was made (weights, buffers, averages). optimizers: their state, which
     the first step makes. moves: (rows of a whole move on this rank, how its bytes grow with the rows).
     free: what the device had left, or None where it does not say. multiple: micro-batches come in multiples of it.
+    draws: of each move, (rows over all ranks, bytes of random numbers a row): they are drawn for all rows, however
+    these are split.
     """
 
     held: int
@@ -54,13 +49,15 @@ class Footprint:
     multiple: Couples
     batch_size: int
     micro_batch: int | None
+    draws: tuple[tuple[int, float], ...] = ()
 
     def new(self, micro_batch: int | None) -> int:
         """Bytes beside those that are held, at the fullest moment of a step."""
-        peaks = [
-            max(line.fixed + line.per_row * min(micro_batch or rows, rows) for line in lines)
-            for rows, lines in self.moves
-        ]
+        peaks = []
+        for (rows, lines), (total, drawn) in zip(self.moves, self.draws or [(0, 0.0)] * len(self.moves), strict=True):
+            part = min(micro_batch or rows, rows)
+            whole = drawn * max(0, total - part)
+            peaks.append(whole + max(line.fixed + line.per_row * part for line in lines))
         return self.optimizers + int(max(peaks, default=0))
 
     @property
@@ -79,20 +76,30 @@ class Footprint:
         now = below or (self.micro_batch or self.batch_size) + 1
         if self.multiple == "all":
             return None
-        least = self.multiple
-        for rows in range((now - 1) // least * least, 0, -least):
-            if room is None or self.new(rows) <= room:
-                return rows
-        return None
+        # What a micro-batch holds grows with its rows: halves, as the sizes to choose from may be a thousand million.
+        fitting, beyond = 0, (now - 1) // self.multiple + 1
+        while beyond - fitting > 1:
+            middle = (fitting + beyond) // 2
+            if room is None or self.new(middle * self.multiple) <= room:
+                fitting = middle
+            else:
+                beyond = middle
+        return fitting * self.multiple or None
 
     def remedy(self, free: int | None = None, below: int | None = None) -> str:
         """What to type instead."""
         if self.multiple == "all":
             return f"its samples are judged together and cannot be split: type a batch_size below {self.batch_size}"
         rows = self.largest(free, below)
+        if rows is None and self.free is not None and self._drawn() > self.free / 2:
+            return f"random numbers for so many rows would not fit: type a smaller batch_size than {self.batch_size}"
         if rows is None:
             return "not even the smallest micro-batch would fit: type a smaller model.ch, or another device"
         return f"micro_batch={rows} would fit; type micro_batch={rows}"
+
+    def _drawn(self) -> float:
+        """Bytes of a move's random numbers."""
+        return max((total * drawn for total, drawn in self.draws), default=0.0)
 
     def line(self) -> str:
         """For the start of a run."""
@@ -110,24 +117,6 @@ class Footprint:
             "free": self.free,
             "micro_batch": self.micro_batch or self.batch_size,
         }
-
-
-def footprint(engine: Engine) -> Footprint:
-    """Measure on a few rows what a step will take. Leaves no trace. Raises DeviceError where even those do not fit."""
-    free = available(engine.compute.device)
-    couples = couples_of(engine)
-    moves = [(move, rows_of(engine, move)) for move in engine.game.moves(engine.seen)]
-    try:
-        lines = tuple((rows, _lines(engine, move, rows, couples)) for move, rows in moves)
-    except Exception as error:
-        if not exhausted(error):
-            raise
-        raise DeviceError(
-            "not even a few images fit into the device's memory: type a smaller model.ch, or another device"
-        ) from None
-    held = sum(t.untyped_storage().nbytes() for t in _distinct(_tensors(engine)))
-    state = sum(_optimizer_bytes(player.optimizer) for player in engine.players.values())
-    return Footprint(held, state, lines, free, couples, engine.batch_size, engine.micro_batch)
 
 
 def refuse(need: Footprint) -> None:
@@ -156,125 +145,10 @@ def explained(need: Footprint | None, run: RunDir, engine: Engine) -> Iterator[N
     except Exception as error:
         if isinstance(error, GanError) or not exhausted(error):
             raise
-        kept = list(run.listing().values())
+        kept = [path for step, path in run.listing().items() if step]  # of no step nothing is kept
         words = f"out of memory at step {engine.step_number}: {advice(need, engine)}"
-        tail = f" after resume={run.path}. The last good checkpoint is {kept[-1]}" if kept else ""
+        tail = f" after {word('resume', run.path)}. The last good checkpoint is {kept[-1]}" if kept else ""
         raise RunError(words + tail) from None
-
-
-def couples_of(engine: Engine) -> Couples:
-    """How many samples must stay together, by all parts of the game."""
-    parts: list[Couples] = [engine.game.couples, *(getattr(net, "couples", 1) for net in engine.game.nets.values())]
-    return "all" if "all" in parts else max(k for k in parts if isinstance(k, int))
-
-
-def rows_of(engine: Engine, move: Move) -> int:
-    """The rows of a whole move that a rank has at most: all ranks have to try the same, since they meet in it."""
-    total = engine.batch_size * move.size
-    shares = (World(rank, engine.world.size).rows(total) for rank in range(engine.world.size))
-    return max(stop - start for start, stop in shares)
-
-
-def _lines(engine: Engine, move: Move, rows: int, couples: Couples) -> tuple[Line, ...]:
-    """How the bytes alive at each moment of a move grow with its rows."""
-    k = couples if isinstance(couples, int) else 1
-    few, more = (min(rows, 2 * k), min(rows, 4 * k))
-    first = _history(engine, move, few)
-    if more == few:
-        return (Line(max(first), 0.0),)
-    second = _history(engine, move, more)
-    if len(first) != len(second):  # the code took another way for more rows: only the heights can be compared
-        first, second = [max(first)], [max(second)]
-    slopes = [(b - a) / (more - few) for a, b in zip(first, second, strict=True)]
-    return _upper(Line(a - few * slope, slope) for a, slope in zip(first, slopes, strict=True))
-
-
-def _upper(lines: Iterable[Line]) -> tuple[Line, ...]:
-    """Those of the lines that may be the highest somewhere: for each slope the highest one."""
-    best: dict[float, float] = {}
-    for line in lines:
-        best[line.per_row] = max(best.get(line.per_row, line.fixed), line.fixed)
-    kept: list[Line] = []
-    for slope, fixed in sorted(best.items(), reverse=True):
-        if not kept or fixed > max(line.fixed for line in kept):
-            kept.append(Line(fixed, slope))
-    return tuple(kept)
-
-
-def _history(engine: Engine, move: Move, rows: int) -> list[int]:
-    """Bytes of new tensors alive after each operation of one micro-batch's forward and backward."""
-    living = _Living()
-    with engine.untouched(), living:
-        engine.try_part(move, rows)
-    return living.history
-
-
-class _Living(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """While active, follows how many bytes of tensors made under it are alive."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.now, self.history = 0, [0]
-        self._known: dict[int, int] = {}
-
-    def __torch_dispatch__(
-        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        given = {id(s) for s in (_storage(t) for t in tree_leaves((args, kwargs))) if s is not None}
-        answer = func(*args, **(kwargs or {}))
-        for leaf in tree_leaves(answer):
-            storage = _storage(leaf)
-            if storage is not None and id(storage) not in given and id(storage) not in self._known:
-                self._follow(storage)
-        self.history.append(self.now)
-        return answer
-
-    def _follow(self, storage: torch.UntypedStorage) -> None:
-        key, size = id(storage), storage.nbytes()
-        self._known[key] = size
-        self.now += size
-        weakref.finalize(storage, self._gone, key)
-
-    def _gone(self, key: int) -> None:
-        self.now -= self._known.pop(key, 0)
-
-
-def _storage(value: object) -> torch.UntypedStorage | None:
-    if not isinstance(value, Tensor) or value.device.type == "meta":
-        return None
-    try:
-        return value.untyped_storage()
-    except (NotImplementedError, RuntimeError):  # a tensor without memory of its own
-        return None
-
-
-def _tensors(engine: Engine) -> Iterator[Tensor]:
-    for module in (engine.game, *engine.averages.values()):
-        yield from module.parameters()
-        yield from module.buffers()
-
-
-def _distinct(tensors: Iterable[Tensor]) -> list[Tensor]:
-    return list({t.untyped_storage().data_ptr(): t for t in tensors}.values())
-
-
-def _optimizer_bytes(optimizer: torch.optim.Optimizer) -> int:
-    """Bytes of state still to be made, found by letting an optimizer of the same kind step on a small weight."""
-    if optimizer.state:
-        return 0
-    total = 0
-    for group in optimizer.param_groups:
-        options = {name: value for name, value in group.items() if name not in ("params", "initial_lr")}
-        params: list[Tensor] = group["params"]
-        if not params:
-            continue
-        probe = torch.zeros(7, dtype=params[0].dtype, device=params[0].device, requires_grad=True)
-        probe.grad = torch.zeros_like(probe)
-        small = type(optimizer)([{**options, "params": [probe]}])  # type: ignore[call-arg]
-        small.step()
-        kept = [t for t in small.state[probe].values() if isinstance(t, Tensor) and t.numel() == probe.numel()]
-        total += len(kept) * sum(p.numel() * p.element_size() for p in params)
-    return total
 
 
 # -- what a device has -------------------------------------------------------------------------------------------------
@@ -339,6 +213,19 @@ def _read(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except OSError:
         return ""
+
+
+def refuse_many(asked: str, n: int, each: int, name: str) -> None:
+    """Raise ConfigError where n things of `each` bytes do not fit into the main memory. name: the key to type less for.
+
+    asked: what was typed.
+    """
+    free = available(torch.device("cpu"))
+    if free is not None and n * each > free:
+        raise ConfigError(
+            f"{asked}: {n:,} of them take about {_gib(n * each)} of memory and {_gib(free)} are free: type"
+            f" {name}={max(1, free // each // 2)} or less"
+        )
 
 
 # -- when there is not enough ------------------------------------------------------------------------------------------

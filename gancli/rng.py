@@ -42,6 +42,11 @@ class Rng:
         """How many rows a draw returns."""
         return self.stop - self.start
 
+    @property
+    def drawn(self) -> int:
+        """Bytes of the numbers that were drawn so far."""
+        return sum(numbers.nbytes for numbers in self._drawn.values())
+
     def part(self, start: int, stop: int) -> Rng:
         """The same numbers, cut to rows [start, stop) of the global batch."""
         piece = Rng.__new__(Rng)

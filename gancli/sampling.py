@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -14,10 +15,12 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from gancli import assemble, checkpoint, export, rundir
 from gancli.assemble import DataFacts
+from gancli.data.layout import printable
 from gancli.device import Compute
 from gancli.dist import World
 from gancli.errors import ConfigError, RunError, suggestion
 from gancli.games.game import Game
+from gancli.memory import refuse_many
 from gancli.nets.layers.norms import share_statistics
 from gancli.rng import Rng
 
@@ -111,6 +114,15 @@ class Sampler:
             self.run.stem if self.run.suffix in (".pt", export.SUFFIX) else self.run.name,
         )
 
+    def refuse_many(self, asked: str, n: int, name: str = "n", times: int = 1) -> None:
+        """Raise ConfigError where n images (or points), `times` over, do not fit into memory with what they are of.
+
+        They are held as they are drawn, in float32, once more joined, as bytes, and in a sheet. asked: what was typed.
+        """
+        numbers = math.prod(self.shape)
+        sheet = 3 * max(64, self.shape[-2]) * max(64, self.shape[-1]) if len(self.shape) == 3 else 0
+        refuse_many(asked, n, times * (9 * numbers + sheet + 1000), name)
+
     def latents(self, seeds: Sequence[tuple[int, int]]) -> Tensor:
         """One latent for each (seed, number), [n, latent_dim]: a function of these two alone."""
         draws = [self.game.latents(Rng(seed, "sample", k, total=1), truncation=self.truncation) for seed, k in seeds]
@@ -136,7 +148,8 @@ class Sampler:
     def images(self, n: int, seed: int = 0, classes: str | int | None = None) -> Iterator[Tensor]:
         """n images as uint8 chunks [b, C, H, W]; image k of a seed is the same whatever n is.
 
-        classes: a class's name or number, for a conditional generator; None: drawn evenly. Raises ConfigError.
+        classes: a class's name, or its number as an int, for a conditional generator; None: drawn evenly. Raises
+        ConfigError.
         """
         for images, _ in self.labelled_images(n, seed, classes):
             yield images
@@ -156,18 +169,26 @@ class Sampler:
             yield images, torch.zeros(len(seeds), dtype=torch.int64) if y is None else y
 
     def class_number(self, word: str | int) -> int:
-        """The number of a class by name or number. Raises ConfigError with the names there are."""
+        """The number of a class: an int is the number itself; a text is a name, else a number where no name is one.
+
+        Raises ConfigError with the names there are.
+        """
         if not self.game.labelled:
             raise ConfigError(
                 f"classes={word}: this generator knows no classes; leave classes out, or train one that does"
                 " (model.conditioning=projection)"
             )
-        text = str(word).strip()
-        if text in self.classes:
-            return list(self.classes).index(text)
-        if text.isdigit() and int(text) < len(self.classes):
+        text = printable(str(word).strip())  # as names are kept
+        if isinstance(word, str) and text in self.classes:
+            return self.classes.index(text)
+        numbered = isinstance(word, str) and any(map(_is_number, self.classes))
+        if _is_number(text) and not numbered and int(text) < len(self.classes):
             return int(text)
         raise ConfigError(f"classes={word}: no such class; {suggestion(text, self.classes)}")
+
+    def class_word(self, number: int) -> str:
+        """What `class_number` takes for this class."""
+        return self.classes[number] if any(map(_is_number, self.classes)) else str(number)
 
     def truncated(self, threshold: float | None) -> Sampler:
         """The same generator with latents cut off at another threshold."""
@@ -192,6 +213,10 @@ class Sampler:
     def protocol(self) -> dict[str, Any]:
         """What the samples depend on, as plain values."""
         return {"run": str(self.run), "step": self.step, "truncation": self.truncation, **self.about}
+
+
+def _is_number(text: str) -> bool:
+    return re.fullmatch(r"[0-9]{1,18}", text) is not None
 
 
 def _fill(tensor: Tensor) -> Tensor:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from gancli.errors import ConfigError
 
 SMALLEST, LARGEST = 8, 8192  # pixels a side of an image that is judged
 Node = dict[str, Any]  # a group's part of the configuration, checked against what it builds
+SIGNED = "signed"
+Signed = Annotated[float, SIGNED]  # a number that may be below 0, as no other may
 
 
 def at_least(least: int, **values: float | None) -> None:
@@ -17,6 +19,17 @@ def at_least(least: int, **values: float | None) -> None:
         if value is not None and not least <= value < float("inf"):
             shown = f"{value:g}" if isinstance(value, float) else str(value)
             raise ConfigError(f"{name}={shown}: must be at least {least}")
+
+
+MOST = 1 << 40  # of anything that is counted one by one: no machine comes to the end of it
+
+
+def at_most(most: int, **values: float | None) -> None:
+    """Raise ConfigError for the first value above `most`; None passes."""
+    for name, value in values.items():
+        if value is not None and value > most:
+            shown = str(value) if len(str(value)) < 30 else f"{str(value)[:20]}..."
+            raise ConfigError(f"{name}={shown}: must be at most {most}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +61,7 @@ class TrainSettings:
     def __post_init__(self) -> None:
         at_least(0, steps=self.steps, seed=self.seed, max_time=self.max_time)
         at_least(1, batch_size=self.batch_size, micro_batch=self.micro_batch)
+        at_most(MOST, steps=self.steps, batch_size=self.batch_size, micro_batch=self.micro_batch)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +78,7 @@ class DrawSettings:
 
     def __post_init__(self) -> None:
         at_least(0, seed=self.seed, standing_stats=self.standing_stats)
+        at_most(100_000, standing_stats=self.standing_stats)
 
 
 def check_truncation(threshold: float | None) -> None:
@@ -93,6 +108,7 @@ class SampleSettings(DrawSettings):
         super().__post_init__()
         check_truncation(self.truncation)
         at_least(1, n=self.n)
+        at_most(MOST, n=self.n)
         if not 0 <= self.port <= 65535:
             raise ConfigError(f"port={self.port}: a port is a number up to 65535; 0 takes any free one")
 
@@ -114,6 +130,7 @@ class InterpolateSettings(DrawSettings):
         check_truncation(self.truncation)
         at_least(1, rows=self.rows)
         at_least(2, frames=self.frames)
+        at_most(MOST, rows=self.rows, frames=self.frames)
 
 
 @dataclass(frozen=True)
@@ -146,8 +163,9 @@ class EvalSettings(DrawSettings):
         for threshold in self.thresholds():
             check_truncation(threshold)
         at_least(2, n=self.n, n_real=self.n_real)
-        sides = self.sides() or [SMALLEST, SMALLEST]
-        if len(sides) != 2 or not all(SMALLEST <= side <= LARGEST for side in sides):
+        at_most(MOST, n=self.n, n_real=self.n_real)
+        sides = self.sides()
+        if sides is not None and (len(sides) != 2 or not all(SMALLEST <= side <= LARGEST for side in sides)):
             raise ConfigError(
                 f"size={self.size}: one side, or [height,width], of {SMALLEST} to {LARGEST} pixels, such as size=64"
             )

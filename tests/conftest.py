@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import io
 import os
+
+# Tiny tensors are slower on several threads, and far slower where other processes, such as a second worker's, use the
+# cores; what tests start inherits it. A number from outside wins. Said before torch is imported, which reads it once.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +26,8 @@ TINY = [
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> None:
-    """Tiny tensors are slower on several threads, and far slower where other processes use the cores."""
-    torch.set_num_threads(1)
+    """As many threads in this process as in those that tests start, whatever a test before set."""
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -30,6 +35,14 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """What commands keep in the person's cache directory goes to one of the tests' own."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_waiting_lines() -> Iterator[None]:
+    """What is said of things that take long depends on the machine: no test meets it that does not ask for it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("gancli.waiting.MOMENT", 1e6)
         yield
 
 

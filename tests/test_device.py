@@ -107,20 +107,22 @@ def test_compile_says_what_a_device_lacks(monkeypatch: Patch) -> None:
 
 
 def test_a_compiler_that_fails_is_done_without(monkeypatch: Patch) -> None:
-    from gancli.verbs.train import _rehearse
+    from gancli.rehearsal import Rehearsal
+    from gancli.verbs.forecast import timed
 
     def broken(*_: object) -> None:
         raise RuntimeError("inductor: no such instruction")
 
     engine = tiny.engine()
+    rehearsal, notes = Rehearsal(engine), list[str]()
+    assert rehearsal.footprint() is not None
     engine.game.nets["G"]._compiled_call_impl = broken
-    notes: list[str] = []
-    assert _rehearse(engine, None, notes) > 0
+    assert timed(rehearsal, None, notes) > 0
     assert notes == ["compile: the compiler failed (RuntimeError: inductor: no such instruction); going on uncompiled"]
     assert engine.step()["loss_G"].isfinite()
     monkeypatch.setattr(engine, "try_part", broken)
     with pytest.raises(RuntimeError, match="no such instruction"):
-        _rehearse(engine, None, notes)  # nothing is compiled any more: it is not the compiler's fault
+        timed(rehearsal, None, notes)  # nothing is compiled any more: it is not the compiler's fault
 
 
 def test_a_job_leaves_no_settings_behind(monkeypatch: Patch) -> None:

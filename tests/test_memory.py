@@ -12,6 +12,7 @@ import torch
 from gancli import memory
 from gancli.errors import ConfigError, DeviceError, RunError
 from gancli.memory import Footprint, Line
+from gancli.rehearsal import Rehearsal, footprint
 from gancli.rundir import RunDir
 from tests import tiny
 from tests.test_engine import same
@@ -43,24 +44,24 @@ def test_samples_that_belong_together_are_answered_with_a_batch_size() -> None:
 def test_weights_and_state_are_counted_and_nothing_is_left_behind() -> None:
     engine = tiny.engine(tiny.game(g_norm=True, dropout=0.5))
     before = copy.deepcopy(engine.state())
-    need = memory.footprint(engine)
+    need = footprint(engine)
     same(before, engine.state())
     params = sum(p.numel() for p in engine.game.parameters())
     everything = [engine.game, *engine.averages.values()]
     held = sum(t.nbytes for m in everything for t in [*m.parameters(), *m.buffers()])
     assert need.held == held
     assert need.optimizers == 2 * 4 * params  # Adam keeps two numbers a weight
-    assert memory.footprint(tiny.engine(sgd=True)).optimizers == 0
+    assert footprint(tiny.engine(sgd=True)).optimizers == 0
     engine.step()
-    assert memory.footprint(engine).optimizers == 0  # they are there by now
+    assert footprint(engine).optimizers == 0  # they are there by now
 
 
 @pytest.mark.parametrize("rows", [5, 32, 100])
 def test_few_rows_tell_what_many_take(rows: int) -> None:
     engine = tiny.engine(batch_size=rows)
-    need = memory.footprint(engine)
+    need = footprint(engine)
     for (_, lines), move in zip(need.moves, engine.game.moves(0), strict=True):
-        measured = max(memory._history(engine, move, rows))
+        measured = max(Rehearsal(engine)._try(engine, move, rows, None).history)
         assert max(line.fixed + line.per_row * rows for line in lines) == pytest.approx(measured, rel=0.02)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -56,7 +57,7 @@ def test_penalties_fade() -> None:
     game.ramp = RAMP
     weights = []
     for seen in (0, 4, 8, 12, 16, 20):
-        game.moves(seen)
+        game.enter(seen)
         weights.append(game._weight(game.penalties["r1"]))
     assert weights == pytest.approx([3.0, 3 * 0.8535534, 1.5, 3 * 0.1464466, 0.0, 0.0])
 
@@ -67,7 +68,7 @@ def test_augmentation_is_led_where_it_should_be() -> None:
     assert isinstance(game.augment, Ada)
     found = []
     for seen in (0, 10**7, 2 * 10**7, 10**8):
-        game.moves(seen)
+        game.enter(seen)
         found.append(game.augment.p.item())
     assert found == pytest.approx([0, 0.275, 0.55, 0.55])
 
@@ -83,3 +84,39 @@ def test_a_run_with_a_ramp_goes_on_to_the_same_bits(gan: Gan) -> None:
     assert all(torch.equal(a["game"][k], b["game"][k]) for k in a["game"])
     assert all(torch.equal(a["ema"]["G"][k], b["ema"]["G"][k]) for k in a["ema"]["G"])
     assert a["game"]["augment.p"].item() == pytest.approx(0.5 * (1 + 0.309017) / 2, abs=1e-6)  # cos 0.6π
+
+
+def test_a_checkpoint_does_not_depend_on_who_looks(gan: Gan) -> None:
+    """Every observer may look at a run whose p, rates and penalties change, and the run is the same without any."""
+    keys = ["model=dcgan", "model.ch=4", "dataset=random", "dataset.size=[1,8,8]", "dataset.n=16", "batch_size=4"]
+    keys += ["loss=hinge", "loss.noise=0.1", "loss.noise_until=40", "augment=ada", "augment.target=null", "steps=3"]
+    keys += ["ramp=r3gan", "ramp.images=100", "ramp.augment=0.5", "device=cpu", "device.threads=1"]
+    watched = ["observers.progress.every=1e-9", "observers.grid.every=1", "observers.metrics.every=1"]
+    watched += ["observers.alarms.every=1", "observers=spectra", "observers.report=null"]
+    assert gan("train", *keys, "observers=none", "run_dir=unseen").code == 0
+    assert gan("train", *keys, *watched, "run_dir=seen").code == 0
+    unseen, seen = (torch.load(Path(run, "checkpoints/00000003.pt"), weights_only=True) for run in ("unseen", "seen"))
+    assert unseen["game"]["augment.p"].item() == pytest.approx(0.25 * (1 - math.cos(0.08 * math.pi)), abs=1e-7)
+    own = ("config", "seconds", "observers")  # which say how it was looked at, and how long that took
+    assert sorted(_tensors({k: v for k, v in unseen.items() if k not in own})) == sorted(
+        _tensors({k: v for k, v in seen.items() if k not in own})
+    )
+
+
+def _tensors(node: object, name: str = "") -> list[tuple[str, bytes]]:
+    """Everything in a state by its path, to the bit."""
+    if isinstance(node, dict):
+        return [entry for key, part in node.items() for entry in _tensors(part, f"{name}.{key}")]
+    if isinstance(node, list):
+        return [entry for k, part in enumerate(node) for entry in _tensors(part, f"{name}.{k}")]
+    return [(name, node.numpy().tobytes() if isinstance(node, torch.Tensor) else repr(node).encode())]
+
+
+def test_asking_for_the_moves_changes_nothing() -> None:
+    game = assemble.game(
+        compose("train", ["experiment=r3gan_cifar10", "model.ch=16"]), DataFacts("x", (3, 32, 32), ("a",) * 10, "")
+    )
+    before = {name: value.clone() for name, value in game.state_dict().items()}
+    for seen in (0, 10**7, 10**8):
+        game.moves(seen)
+    assert all(torch.equal(value, before[name]) for name, value in game.state_dict().items())

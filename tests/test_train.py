@@ -8,6 +8,8 @@ import signal
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
@@ -15,9 +17,12 @@ import torch
 from PIL import Image
 
 from gancli import checkpoint
+from gancli.dist import World
 from gancli.files import write_json
 from gancli.observers.checkpoints import Checkpoints
+from gancli.observers.observer import RunView, Say
 from gancli.rundir import RunDir
+from gancli.verbs.session import Session, _answer
 from tests.conftest import TINY, Answer, Gan
 from tests.test_engine import same
 
@@ -309,3 +314,12 @@ def test_a_run_that_never_began_leaves_its_place_free(gan: Gan, monkeypatch: pyt
         assert gan("train", *TINY, "steps=1", "run_dir=r").code == 130
     assert not Path("r/run.json").exists()
     assert gan("train", *TINY, "steps=1", "run_dir=r").code == 0
+
+
+def test_an_observer_says_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = RunDir(tmp_path)
+    for world, lines in ((World(0, 2), 1), (World(1, 2), 0)):
+        session = SimpleNamespace(run=run, world=world)
+        _answer(cast(Session, session), cast(RunView, None), Say("kid 0.025 of 1,000 samples"))
+        assert capsys.readouterr().err.splitlines() == ["kid 0.025 of 1,000 samples"] * lines
+    assert run.log_file.read_text(encoding="utf-8").endswith(" kid 0.025 of 1,000 samples\n")

@@ -76,8 +76,11 @@ class Game(nn.Module):
         """How many real images of a data set of `images` `setup` wants; 0: it does nothing."""
         return 0
 
+    def enter(self, seen: int) -> None:
+        """Take up what the moment of the run decides. The engine alone calls it, once a step, before the moves."""
+
     def moves(self, seen: int) -> Sequence[Move]:
-        """The step's moves, in order, after `seen` real images."""
+        """The step's moves, in order, after `seen` real images; whoever asks changes nothing."""
         raise NotImplementedError
 
     def judge(self, rng: Rng, **sources: tuple[Tensor, Tensor | None]) -> dict[str, Verdict]:

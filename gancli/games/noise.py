@@ -19,7 +19,7 @@ from gancli.errors import CombinationError, ConfigError
 from gancli.games.game import Batch, Couples, Game, Move, Outcome
 from gancli.losses.adversarial import AdversarialLoss, Energy
 from gancli.losses.penalties import Context, Penalty
-from gancli.nets.layers.spectral import is_spectral
+from gancli.nets.layers.spectral import full_precision, is_spectral
 from gancli.nets.layers.together import REFERENCE, Referenced
 from gancli.nets.verdict import Verdict
 from gancli.ramp import Ramp
@@ -133,12 +133,15 @@ class NoiseGame(Game):
                     rows = rows if name == "G" else self.shown(rows, rng, "reference").flatten(1)
                     module.refer(rows[:REFERENCE].reshape(module.reference.shape))
 
-    def moves(self, seen: int) -> Sequence[Move]:
-        """D, the lazy penalties that are due, G: the same at every step."""
+    def enter(self, seen: int) -> None:
+        """Remember how far the run is, and lead the augmentation's p along its ramp."""
         self._seen = seen
         if self.ramp is not None and self.ramp.augment is not None:
             assert isinstance(self.augment, Ada)
             self.augment.p.fill_(self.ramp.between(self.augment.first, self.ramp.augment, seen))
+
+    def moves(self, seen: int) -> Sequence[Move]:
+        """D, the lazy penalties that are due, G: the same at every step."""
         return self._moves
 
     def discriminator_feeds(self) -> tuple[str, ...]:
@@ -289,7 +292,7 @@ class NoiseGame(Game):
 
         def judge(images: Tensor, labels: Tensor | None, source: str = "penalty") -> Tensor:
             # A gradient of a gradient in half precision over- or underflows; the penalty leaves autocast.
-            with torch.autocast(images.device.type, enabled=False):
+            with full_precision(images):
                 said: Verdict = self.nets["D"](self.shown(images, rng, source), labels)
                 return said.scores()
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from gancli.errors import ConfigError
 from gancli.losses.penalties import Context, Penalty
+from gancli.nets.layers.spectral import full_precision
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +38,7 @@ class Orthogonal(Penalty):
         net = context.nets[self.player]
         tables = {id(p) for m in net.modules() if getattr(m, "lookup", False) for p in m.parameters()}
         weights = [w for w in net.parameters() if w.dim() > 1 and id(w) not in tables]
-        with torch.autocast(weights[0].device.type, enabled=False):
+        with full_precision(weights[0]):
             return torch.stack([self._cost(w.flatten(1)) for w in weights]).sum()
 
     def _cost(self, matrix: Tensor) -> Tensor:

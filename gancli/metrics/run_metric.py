@@ -62,6 +62,8 @@ def data(found: Sampler, split: str, metric: str) -> Source:
         raise MetricError(f"metrics={metric} needs {split} data: {error}") from None
     if source.shape != found.shape:
         raise MetricError(f"metrics={metric}: the {split} data have the shape {source.shape}, the run's {found.shape}")
+    if found.game.labelled and source.classes != found.classes:
+        raise MetricError(f"metrics={metric}: the {split} data have other classes than those the run was trained on")
     return source
 
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gancli.errors import ConfigError
-from gancli.nets.layers.init import RELU_GAIN, xavier
+from gancli.nets.layers.init import RELU_GAIN, Init, he, normal, xavier
 from gancli.nets.layers.linear import Linear
 from gancli.nets.layers.norms import Kind, Norm, norm
 from gancli.nets.layers.together import MinibatchDiscrimination, Referenced
@@ -18,6 +18,7 @@ from gancli.nets.shapes import positive
 from gancli.nets.verdict import Verdict
 
 Activation = Literal["relu", "leaky_relu", "tanh", "softplus", "maxout"]
+Start = Literal["xavier", "he", "normal"]
 
 LEAK = 0.2
 GAINS = {
@@ -52,7 +53,9 @@ class Softplus(nn.Module):
 class Generator(nn.Module):
     """z [B, latent_dim] -> images [B, C, H, W] in (-1, 1), or points [B, D] without bound.
 
-    hidden: widths of the hidden layers. norm: after each of them. pieces: of a maxout unit.
+    hidden: widths of the hidden layers. norm: after each of them, `bn_eps` batch norm's. pieces: of a maxout unit.
+    init: how weights start: "xavier", with the activation's gain but for the head; "he" in front of activations and
+    Xavier for the head, as WGAN-GP's toys; "normal" N(0, 0.02²), as PacGAN's.
     """
 
     def __init__(
@@ -64,13 +67,16 @@ class Generator(nn.Module):
         hidden: tuple[int, ...] = (512, 512, 512),
         activation: Activation = "relu",
         norm: Kind = "none",
+        bn_eps: float = 1e-5,
         pieces: int = 5,
+        init: Start = "xavier",
     ):
         super().__init__()
         self.shape = tuple(shape)
-        body, width = _hidden(latent_dim, hidden, activation, [_norm(norm)] * len(hidden), pieces=pieces)
+        norms = [_norm(norm, bn_eps)] * len(hidden)
+        body, width = _hidden(latent_dim, hidden, activation, norms, pieces=pieces, init=init)
         self.body: nn.Module = Referenced(body, (latent_dim,)) if norm == "virtual" else body
-        self.head = Linear(width, prod(self.shape))
+        self.head = Linear(width, prod(self.shape), init=_start(init))
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """[B, latent_dim] -> [B, *shape]; the labels are ignored."""
@@ -83,7 +89,7 @@ class Discriminator(nn.Module):
 
     norm: after each hidden layer but the first, whose input is the data. dropout: share of each hidden layer's outputs.
     input_dropout: share of the data's numbers, which become -1 (black), the others' distance from -1 growing as much.
-    pieces: of a maxout unit. minibatch: kernels of minibatch discrimination before the head.
+    pieces: of a maxout unit. minibatch: kernels of minibatch discrimination before the head. init: as G's.
     """
 
     def __init__(
@@ -98,6 +104,7 @@ class Discriminator(nn.Module):
         input_dropout: float = 0.0,
         pieces: int = 5,
         minibatch: int = 0,
+        init: Start = "xavier",
     ):
         super().__init__()
         for name, share in (("dropout", dropout), ("input_dropout", input_dropout)):
@@ -106,10 +113,10 @@ class Discriminator(nn.Module):
         self.input_dropout = input_dropout
         positive("model.D.pieces", pieces)
         norms = [_norm("none"), *[_norm(norm)] * (len(hidden) - 1)][: len(hidden)]
-        body, width = _hidden(prod(shape), hidden, activation, norms, dropout, pieces)
+        body, width = _hidden(prod(shape), hidden, activation, norms, dropout, pieces, init)
         self.body: nn.Module = Referenced(body, (prod(shape),)) if norm == "virtual" else body
         self.minibatch = MinibatchDiscrimination(width, minibatch) if minibatch else None
-        self.head = Linear(width + minibatch, 1)
+        self.head = Linear(width + minibatch, 1, init=_start(init))
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Verdict:
         """[B, *shape] -> logits [B]; the labels are ignored."""
@@ -121,8 +128,17 @@ class Discriminator(nn.Module):
         return Verdict(self.head(seen).squeeze(1), features=[features])
 
 
-def _norm(kind: Kind) -> Norm:
-    return norm(kind, flat=True)
+def _norm(kind: Kind, eps: float = 1e-5) -> Norm:
+    return norm(kind, flat=True, eps=eps)
+
+
+def _start(kind: Start, gain: float | None = None) -> Init:
+    """How a layer's weights start: one in front of an activation with that gain, or the head."""
+    if kind == "normal":
+        return normal(0.02)
+    if gain is None:
+        return xavier()
+    return he(gain) if kind == "he" else xavier(gain)
 
 
 def _hidden(
@@ -132,6 +148,7 @@ def _hidden(
     norms: Sequence[Norm],
     dropout: float = 0.0,
     pieces: int = 5,
+    init: Start = "xavier",
 ) -> tuple[nn.Sequential, int]:
     """Dense layer, norm, activation, dropout for each width; and the last width."""
     layers: list[nn.Module] = []
@@ -139,7 +156,7 @@ def _hidden(
         positive("model.hidden", width)
         outputs = width * pieces if activation == "maxout" else width
         layers += [
-            Linear(inputs, outputs, init=xavier(GAINS[activation])),
+            Linear(inputs, outputs, init=_start(init, GAINS[activation])),
             build(outputs),
             _activation(activation, pieces),
         ]

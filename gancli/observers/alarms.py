@@ -42,7 +42,8 @@ class Alarms(Observer):
         self._data = 1.0
 
     def open(self, view: RunView) -> None:
-        """Measure the data's own diversity, and G's at the start."""
+        """Measure the data's own diversity, and G's at the start. Raises ConfigError where `n` fill the memory."""
+        view.refuse_many("alarms.n", self.n)
         stream = view.engine.streams["real"]
         self._data = spread(stream.batch(0, min(self.n, len(stream.source)))["x"]) or 1.0
         self._best["born"] = self.diversity(view)
@@ -53,7 +54,8 @@ class Alarms(Observer):
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on counting."""
-        self._strikes, self._best = dict(state["strikes"]), {"born": 0.0, **state["best"]}
+        self._strikes = {str(words): int(looks) for words, looks in state["strikes"].items()}
+        self._best |= {name: float(state["best"].get(name, 0.0)) for name in self._best}
 
     def on_step(self, view: RunView) -> Iterator[Event]:
         """Alarms that have just become true, with their figures; the end of a run that explodes."""
@@ -115,7 +117,7 @@ class Alarms(Observer):
         engine, game = view.engine, view.engine.game
         noise = Rng(engine.seed, "alarms", total=self.n, device=engine.compute.device, dtype=engine.dtype)
         rows = min(self.n, engine.micro_batch or engine.batch_size)  # what the device is known to bear
-        nets = {"G": settle(game.nets["G"], game, engine.compute, passes=2, batch=rows)}
+        nets = {"G": settle(game.nets["G"], game, engine.compute, passes=2, batch=max(2, rows))}
         y = noise.integers("y", game.classes) if game.labelled else None
         z = game.latents(noise)
         parts = [slice(k, k + rows) for k in range(0, self.n, rows)]

@@ -21,6 +21,11 @@ class Grid(Observer):
             raise ConfigError(f"observers.grid: every and n are at least 1, not every={every} n={n}")
         self.every, self.n = every, n
 
+    def open(self, view: RunView) -> None:
+        """Refuse a sheet that no memory holds. Raises ConfigError."""
+        if len(view.engine.streams["real"].source.shape) == 3:
+            view.refuse_many("grid.n", self.n)
+
     def on_step(self, view: RunView) -> Iterator[Event]:
         """A picture, when it is due."""
         # Of a run without steps only the networks are wanted, which may be too large for a sheet on this machine.

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,6 +13,7 @@ import numpy as np
 from torch import Tensor
 
 from gancli.engine import Engine
+from gancli.memory import refuse_many
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,13 @@ class Alarm:
     text: str
 
 
+@dataclass(frozen=True)
+class Say:
+    """A line for the person, and for log.txt; of several ranks, rank 0 says it. Nothing goes wrong (that is Alarm)."""
+
+    text: str
+
+
 def diverged(what: str, step: int) -> Stop:
     """The end of a run whose numbers are numbers no more, with the remedies."""
     return Stop(
@@ -80,7 +89,7 @@ def diverged(what: str, step: int) -> Stop:
     )
 
 
-Event = Row | Picture | Film | Keep | Alarm | Scored | Stop
+Event = Row | Picture | Film | Keep | Alarm | Say | Scored | Stop
 
 
 @dataclass
@@ -90,6 +99,7 @@ class RunView:
     seconds: of training so far, over all resumes. estimate: seconds a step, from a rehearsal until steps are measured.
     final: no step follows. folder: the run directory. events: what observers asked for at this step so far, so that
     whoever passes things on (a page, a logger) stands after those who find them. config: the run's, whole.
+    say: what an observer's `open` says lines with, before something that takes long; elsewhere it yields Say.
     """
 
     engine: Engine
@@ -102,8 +112,14 @@ class RunView:
     folder: Path = field(default_factory=Path)
     events: list[Event] = field(default_factory=list)
     config: Mapping[str, Any] = field(default_factory=dict)
+    say: Callable[[str], None] = lambda text: None
+    _opened: float = field(default_factory=time.perf_counter)
     _began: float = field(default_factory=time.perf_counter)
     _values: tuple[int, dict[str, float]] = (-1, {})
+
+    def begin(self) -> None:
+        """The first step begins: what was looked at before it does not count as a step's time."""
+        self._began = time.perf_counter()
 
     @property
     def step(self) -> int:
@@ -115,6 +131,11 @@ class RunView:
         """Real images consumed by the first player."""
         return self.engine.seen
 
+    def refuse_many(self, key: str, n: int) -> None:
+        """Raise ConfigError where `n` samples, as observers.`key` asks for, do not fit into memory."""
+        numbers = math.prod(self.engine.streams["real"].source.shape)
+        refuse_many(f"observers.{key}={n}", n, 12 * numbers + 1000, f"observers.{key}")
+
     def due(self, every: int) -> bool:
         """Whether an observer of this cadence looks now: at its multiples, before the first and after the last step."""
         return self.step % every == 0 or self.final
@@ -124,6 +145,13 @@ class RunView:
         if self._values[0] != self.step:
             self._values = (self.step, {name: float(value) for name, value in self.logs.items()})
         return self._values[1]
+
+    def most_left(self) -> float:
+        """Seconds until max_time ends this sitting; infinite without it."""
+        most = self.config.get("max_time")
+        if not isinstance(most, (int, float)):
+            return math.inf
+        return max(0.0, most * 60 - (time.perf_counter() - self._opened))
 
     def seconds_a_step(self) -> float:
         """Measured over this process's steps, or the rehearsal's estimate before there are any."""

@@ -34,9 +34,10 @@ class Plane(Observer):
         self._data: Tensor | None = None
 
     def open(self, view: RunView) -> None:
-        """Take data for the density, once."""
+        """Take data for the density, once. Raises ConfigError for more points than memory holds."""
         stream = view.engine.streams["real"]
         if len(stream.source.shape) == 1 and stream.source.shape[0] <= 2:
+            view.refuse_many("plane.n", self.n)
             self._data = stream.batch(0, min(20 * self.n, len(stream.source)))["x"].cpu().float()
 
     def on_step(self, view: RunView) -> Iterator[Event]:

@@ -79,16 +79,21 @@ class Progress(Observer):
             moves = view.engine.game.moves(view.seen)
             images = view.engine.batch_size * moves[0].size * moves[0].repeat
             parts.append(f"{images / pace:.0f} images/s")
-            left = (view.steps - view.step) * pace
-            parts.append(f"{'about ' if not view.logs else ''}{clock(left)} left")
+            left, most = (view.steps - view.step) * pace, view.most_left()
+            parts.append(f"{'about ' if not view.logs else ''}{clock(min(left, most))} left")
+            parts += ["then max_time ends it"] if most < left else []
         return " · ".join(parts)
 
 
 def clock(seconds: float) -> str:
     """A duration for people.
 
-    >>> clock(75), clock(7500)
-    ('1:15', '2:05:00')
+    >>> clock(75), clock(7500), clock(600_000), clock(1e300)
+    ('1:15', '2:05:00', '6 days 22:40:00', 'over 1000 years')
     """
+    if not seconds < 1000 * 365 * 86400:
+        return "over 1000 years"
     hours, rest = divmod(round(seconds), 3600)
+    if hours >= 48:
+        return f"{hours // 24:,} days {hours % 24}:{rest // 60:02d}:{rest % 60:02d}"
     return f"{hours}:{rest // 60:02d}:{rest % 60:02d}" if hours else f"{rest // 60}:{rest % 60:02d}"

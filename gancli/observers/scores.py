@@ -91,6 +91,7 @@ class Scores(Observer):
         """Take the data that samples are compared with."""
         if self.every is None or not view.steps:
             return
+        view.refuse_many("scores.n", self.n)
         source = view.engine.streams["real"].source
         if self._extractor is not None:
             self._extractor.to(view.engine.compute.device)

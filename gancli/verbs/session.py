@@ -5,21 +5,36 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gancli import checkpoint, ranks, rundir
+from gancli import checkpoint, paths, ranks, rundir
 from gancli.assemble import DataFacts
+from gancli.commands import command, word
 from gancli.dist import World
 from gancli.engine import Engine
 from gancli.errors import GanError, RankError, RunError
 from gancli.metrics import results
-from gancli.observers.observer import Alarm, Event, Film, Keep, Observer, Picture, Row, RunView, Scored, Stop, diverged
+from gancli.observers.observer import (
+    Alarm,
+    Event,
+    Film,
+    Keep,
+    Observer,
+    Picture,
+    Row,
+    RunView,
+    Say,
+    Scored,
+    Stop,
+    diverged,
+)
 from gancli.pictures import save_film, save_png
 from gancli.rundir import RunDir
 from gancli.settings import TrainSettings
+from gancli.waiting import aloud, told
 
 
 @dataclass
@@ -40,11 +55,17 @@ class Session:
     saved: int | None = None  # the step of the newest checkpoint
     stop: Stop | None = None
     wanted: list[str] = field(default_factory=list)  # signals that came in
+    above: list[Path] | None = None  # of a new run: the folders that were made for it
 
     @property
     def world(self) -> World:
         """Who trains together; the first of them writes and speaks."""
         return self.engine.world
+
+    @property
+    def stored(self) -> dict[str, Any]:
+        """The configuration as it is written down: without where the run lies and how it was found there."""
+        return {**self.config, "resume": None, "run_dir": None}
 
 
 def begin(session: Session, overrides: Sequence[str], notes: list[str]) -> None:
@@ -52,7 +73,7 @@ def begin(session: Session, overrides: Sequence[str], notes: list[str]) -> None:
     if not session.world.first:
         return
     run, engine, settings = session.run, session.engine, session.settings
-    run.forget_after(engine.step_number)
+    damaged = run.forget_after(engine.step_number)
     state = {
         "status": "running",
         "reason": None,
@@ -63,11 +84,12 @@ def begin(session: Session, overrides: Sequence[str], notes: list[str]) -> None:
     data = session.facts.plain()
     place = {"device": str(engine.compute.device), "world": session.world.size, "backend": ranks.backend()}
     place |= {"job": ranks.job(), "notes": notes}
-    run.write_config(session.config)
+    run.write_config(session.stored)
     if not session.resumed:
         place |= {"init": settings.init}  # which a resumed run's command line no longer has
         _write(session)  # before run.json: what makes a directory a run comes after what it can go on from
-    run.update(**state, **session.about, **place, data=data, overrides=list(overrides), **rundir.environment())
+    words = paths.typed(overrides, session.config)
+    run.update(**state, **session.about, **place, data=data, overrides=words, **rundir.environment())
     counts = " · ".join(f"{name} {count:,} parameters" for name, count in session.about["parameters"].items())
     lines = [
         f"run {run.path}",
@@ -76,27 +98,40 @@ def begin(session: Session, overrides: Sequence[str], notes: list[str]) -> None:
         *(note for net in engine.game.nets.values() for note in getattr(net, "notes", ())),
         *notes,
     ]
+    if damaged:
+        lines.append(f"{damaged} damaged lines of {run.metrics.name} are left out")
     for line in [*lines, *([f"resumed at step {engine.step_number}"] if session.resumed else [])]:
         _say(run, line)
 
 
-def play(session: Session) -> None:
-    """The loop: a step, then whoever looks at it. Ctrl-C and SIGTERM end it after the current step."""
+def play(session: Session, step_begins: Callable[[], None] = lambda: None) -> None:
+    """The loop: a step, then whoever looks at it. Ctrl-C and SIGTERM end it after the current step.
+
+    step_begins: called before the first step. Without steps, nobody looks: a network that is only counted may be too
+    large to draw with.
+    """
     engine, settings = session.engine, session.settings
+    if not settings.steps:
+        _close(session)
+        return
     start = engine.step_number
     view = RunView(engine, settings.steps, estimate=session.estimate, began_at=start, folder=session.run.path)
     view.config, view.final = session.config, engine.step_number >= settings.steps
+    view.say = lambda text: _answer(session, view, Say(text))
     began, spent = time.perf_counter(), session.spent
     # Those that all ranks call come first: what rank 0 does alone must not come between them.
     session.observers.sort(key=lambda observer: not observer.everywhere)
     session.observers = [o for o in session.observers if o.everywhere or session.world.first]
     try:
-        for observer in session.observers:
-            observer.open(view)
-        _restore_observers(session)
-        if engine.step_number == 0:
-            _look(session, view)
+        with told("looking at the run before its first step (samples, diversity, scores)", view.say):
+            for observer in session.observers:
+                observer.open(view)
+            _restore_observers(session)
+            if engine.step_number == 0:
+                _look(session, view)
         _agree(session)
+        step_begins()
+        view.begin()
         while not view.final and session.stop is None:
             view.logs = engine.step()
             now = time.perf_counter()
@@ -128,7 +163,7 @@ def _agree(session: Session) -> None:
 
 def part(session: Session) -> None:
     """Let observers see how the run ended; what goes wrong with that must not hide how."""
-    for observer in session.observers:
+    for observer in session.observers if session.run.started() else ():
         try:
             observer.ended(session.run.path)
         except GanError as error:
@@ -177,6 +212,8 @@ def _answer(session: Session, view: RunView, event: Event) -> None:
     elif isinstance(event, Alarm):
         run.append({"step": view.step, "alarm": event.name, "text": event.text})
         _say(run, f"alarm at step {view.step}: {event.text}")
+    elif isinstance(event, Say):
+        _say(run, event.text)
     elif isinstance(event, Scored):
         told = " · ".join(f"{name} {value:.4f}" for name, value in results.numbers(event.result).items())
         _say(run, f"scores at step {view.step}: {told}")
@@ -203,10 +240,12 @@ def save(session: Session) -> Path:
 def _write(session: Session) -> Path:
     """Write a checkpoint of this moment, after all rows up to it."""
     engine, run = session.engine, session.run
-    own = {"seconds": session.spent, "config": dict(session.config), "data": session.facts.plain()}
-    about = {"seen": engine.seen, "config": dict(session.config), **rundir.environment()}
+    own = {"seconds": session.spent, "config": session.stored, "data": session.facts.plain()}
+    about = {"seen": engine.seen, "config": session.stored, **rundir.environment()}
     run.settle()
-    observers = {type(observer).__name__: observer.state() for observer in session.observers}
+    # Before the first step nobody has seen anything: whoever goes on from there begins by looking, too.
+    watching = session.observers if engine.step_number else []
+    observers = {type(observer).__name__: observer.state() for observer in watching}
     path = checkpoint.save(run.checkpoints, engine.state() | own | {"observers": observers}, about)
     run.drop_aside()
     session.saved = engine.step_number
@@ -215,12 +254,12 @@ def _write(session: Session) -> Path:
 
 def _restore_observers(session: Session) -> None:
     """Let every observer go on where it was, as far as the checkpoint remembers it. Raises RunError."""
-    for observer in session.observers:
+    for observer in session.observers if session.engine.step_number else ():
         own = session.remembered.get(type(observer).__name__)
         if own:
             try:
                 observer.restore(own)
-            except (KeyError, TypeError, ValueError, AttributeError):
+            except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
                 words = f"the checkpoint remembers something else of {type(observer).__name__}"
                 raise RunError(f"resume={session.settings.resume}: {words}; leave it out of observers") from None
 
@@ -241,16 +280,19 @@ def fail(session: Session, error: BaseException) -> None:
     """
     run, step = session.run, session.engine.step_number
     reason = " ".join((str(error) if isinstance(error, GanError) else f"{type(error).__name__}: {error}").split())
-    began = (run.path / "run.json").exists()
+    began, stopped = (run.path / "run.json").exists(), isinstance(error, KeyboardInterrupt)
     if began and session.world.first:
         with contextlib.suppress(GanError):  # a full disk: the reason is said on the terminal all the same
-            run.update(status="failed", reason=reason, step=step)
+            reason = "interrupted" if stopped else reason
+            run.update(status="stopped" if stopped else "failed", reason=reason, step=step)
     if isinstance(error, RankError):
-        raise RankError(f"{error}; go on with: resume={run.path}") from None
+        raise RankError(f"{error}; go on with: {word('resume', run.path)}") from None
     disk = error if isinstance(error, OSError) else error.__cause__ if isinstance(error, RunError) else None
     if isinstance(disk, OSError):
         kept = max(run.listing(), default=None)
-        way = f"; step {kept} is saved: gan train resume={run.path} goes on from there" if began else ""
+        way = (
+            f"; step {kept} is saved: {command('train', word('resume', run.path))} goes on from there" if began else ""
+        )
         raise RunError(f"step {step}: {reason}{way}") from error
 
 
@@ -267,14 +309,21 @@ def _close(session: Session) -> None:
     if step < steps:
         reason = stop.reason if stop else f"{session.wanted[0] if session.wanted else 'an observer'} came in"
         run.update(status="stopped", reason=reason, step=step)
-        _say(run, f"stopped at step {step} of {steps}: {reason}; go on with: gan train resume={run.path}")
+        _say(
+            run,
+            f"stopped at step {step} of {steps}: {reason}; go on with: {command('train', word('resume', run.path))}",
+        )
         return
     run.update(status="finished", reason=None, step=step)
-    seconds = f" in {session.spent:.0f} s of training" if step else ""
-    _say(run, f"finished at step {step}{seconds}; look at {run.samples}, then try: gan sample run={run.path}")
+    if not step:
+        again = command("train", word("resume", run.path), "steps=N")
+        _say(run, f"finished at step 0: built and written; to train it: {again}")
+        return
+    look = f"look at {run.samples}, then " if run.samples.is_dir() else ""
+    further = command("sample", word("run", run.path))
+    _say(run, f"finished at step {step} in {session.spent:.0f} s of training; {look}try: {further}")
 
 
 def _say(run: RunDir, text: str) -> None:
     run.say(text)
-    with contextlib.suppress(OSError):  # the terminal has gone, or the disk that it is written to is full
-        print(text, file=sys.stderr, flush=True)
+    aloud(text)

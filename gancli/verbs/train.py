@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import threading
 import time
@@ -9,31 +10,45 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from gancli import assemble, device, memory, ranks, rundir
+from gancli import assemble, device, memory, paths, ranks, rundir
 from gancli.assemble import DataFacts
 from gancli.build import make, make_as
 from gancli.dist import World
 from gancli.engine import Engine
-from gancli.errors import ConfigError, DeviceError, GanError, Interrupted
+from gancli.errors import ConfigError, Interrupted, RankError
 from gancli.nets.layers.norms import AcrossRanks
 from gancli.observers.checkpoints import with_best
 from gancli.observers.observer import Observer
+from gancli.rehearsal import Rehearsal, single_rows_explained
 from gancli.rundir import RunDir
 from gancli.settings import TrainSettings
+from gancli.verbs.forecast import forecast
+from gancli.verbs.leaving import BEGINNING, STEP, Messenger, missing
 from gancli.verbs.resume import reopen, start_from
 from gancli.verbs.session import Session, begin, fail, part, play
+from gancli.waiting import told
 
 
 def run(config: Mapping[str, Any], overrides: Sequence[str]) -> Path:
-    """Train as configured; returns the run directory. Nothing is written before all parts stand and a step was tried.
+    """Train as configured; returns the run directory. A new run that cannot make its first step leaves nothing behind.
 
-    Raises GanError; Interrupted where a signal ended the run, which is then saved.
+    Raises GanError; Interrupted where a signal ended the run, which is then saved; KeyboardInterrupt where it came
+    before the first step.
     """
+    config, wanted = paths.settled(config), list[str]()
+    with _Signals(wanted, World.of_group().first) as signals:
+        path = _run(config, overrides, signals)
+    if wanted:
+        raise Interrupted(f"stopped by {wanted[0]}")
+    return path
+
+
+def _run(config: Mapping[str, Any], overrides: Sequence[str], signals: _Signals) -> Path:
     settings = make_as(TrainSettings, config, "")
     own = ranks.own_run(settings.run_dir, World.of_group())
     if own is not None and own[1] == "finished":
@@ -44,35 +59,33 @@ def run(config: Mapping[str, Any], overrides: Sequence[str]) -> Path:
         make_as(device.DeviceChoice, settings.device, "device"),
         make_as(device.PrecisionChoice, settings.precision, "precision"),
     )
-    with ranks.one_first():
+    with told("reading the data set"), ranks.one_first():
         source = assemble.data(settings)
     facts = DataFacts.of(source)
-    engine = assemble.engine(settings, source, assemble.game(config, facts), compute)
+    with told("building the networks"):
+        engine = assemble.engine(settings, source, assemble.game(config, facts), compute)
     observers = {n: make(node, f"observers.{n}") for n, node in settings.observers.items() if node is not None}
     config = with_best(config, observers)
-    notes = [*compute.notes, *rank_notes(engine), *split_notes(engine)]
-    need = memory.footprint(engine) if settings.steps else None
-    if need is not None:
-        memory.refuse(need)
-        notes.append(need.line())
-    if settings.compile and settings.steps:
-        notes += device.compile_networks(dict(engine.game.nets.items()), twice=engine.game.twice, device=compute.device)
+    notes = [*source.notes, *compute.notes, *rank_notes(engine), *split_notes(engine)]
+    rehearsal = Rehearsal(engine, lambda: assemble.twin(settings, config, source, facts))
+    need, seconds = forecast(rehearsal, settings, notes, overrides)
+    about: dict[str, Any] = {"parameters": {name: parameters(nets) for name, nets in engine.game.players().items()}}
+    about["memory"] = need.plain() if need else None
 
-    wanted: list[str] = []
-    with _Signals(wanted):
-        session = _session(settings, config, engine, facts, list(observers.values()), wanted, need, notes)
-        try:
-            with memory.explained(need, session.run, engine):
-                begin(session, overrides, notes)
-                play(session)
-        except BaseException as error:
-            fail(session, error)
-            raise
-        finally:
-            part(session)
-            session.run.unlock()
-    if wanted:
-        raise Interrupted(f"stopped by {wanted[0]}")
+    session = _session(settings, config, engine, facts, list(observers.values()), signals.wanted, about, seconds)
+    try:
+        with memory.explained(need, session.run, engine), single_rows_explained(engine):
+            begin(session, overrides, notes)
+            play(session, signals.step_begins)
+    except BaseException as error:
+        discard(session, error)
+        fail(session, error)
+        raise
+    finally:
+        part(session)
+        session.run.unlock()
+        if session.world.first and not session.run.started():  # it came to nothing before its first step
+            session.run.withdraw()
     return session.run.path
 
 
@@ -81,7 +94,7 @@ def _refuse(settings: TrainSettings) -> None:
     assemble.check_sections(settings)
     if settings.resume and settings.run_dir:
         raise ConfigError("resume= goes on in the run's own directory: leave run_dir out")
-    rundir.refuse_taken(settings.run_dir)
+    rundir.refuse_taken(settings.run_dir, again=True)
 
 
 def _session(
@@ -91,59 +104,55 @@ def _session(
     facts: DataFacts,
     observers: list[Observer],
     wanted: list[str],
-    need: memory.Footprint | None,
-    notes: list[str],
+    about: dict[str, Any],
+    estimate: float,
 ) -> Session:
-    """Reopen a run, or make a new one after a step was tried: what cannot step leaves nothing behind."""
-    about: dict[str, Any] = {"parameters": {name: parameters(nets) for name, nets in engine.game.players().items()}}
-    about["memory"] = need.plain() if need else None
+    """Reopen a run, or make a new one."""
     parts = (settings, config, engine, facts, observers)
     if settings.resume:
         reopened, state = reopen(settings, config, facts, engine)
-        try:
-            estimate, spent = _rehearse(engine, need, notes), float(state.get("seconds", 0.0))
-        except BaseException:
-            reopened.unlock()
-            raise
-        remembered, at = state.get("observers") or {}, engine.step_number
+        spent, remembered = float(state.get("seconds", 0.0)), state.get("observers") or {}
+        at = engine.step_number
         return Session(*parts, reopened, about, spent, estimate, True, remembered, at, wanted=wanted)
     if settings.init:
         start_from(settings.init, engine)
-    estimate = _rehearse(engine, need, notes) if settings.steps else 0.0
     called = f"{settings.model['name']}-{facts.name}"
-    new = RunDir(engine.world.from_first(lambda: rundir.new_directory("train", called, settings.run_dir)))
+    chosen = None if settings.run_dir is None else Path(settings.run_dir).expanduser()
+    fresh, above = chosen is None or not chosen.exists(), missing(chosen or rundir.OUTPUTS / "train" / called)
+    place = engine.world.from_first(lambda: rundir.new_directory("train", called, settings.run_dir))
+    new = RunDir(place, made=fresh)
     if engine.world.first:
         new.lock()
         try:
-            rundir.refuse_taken(settings.run_dir)  # another process may have been here and gone in the meantime
+            # Another process may have been here and gone in the meantime.
+            rundir.refuse_taken(settings.run_dir, again=new.locked)
             if ranks.job():  # from now on a restart finds it
                 new.update(status="starting", job=ranks.job())
         except BaseException:
             new.unlock()
             raise
-    return Session(*parts, new, about, 0.0, estimate, wanted=wanted)
+    return Session(*parts, new, about, 0.0, estimate, wanted=wanted, above=above)
+
+
+def discard(session: Session, error: BaseException) -> None:
+    """Take a new run away again that ended before its first step was made.
+
+    It stays where another rank failed, which may have got further.
+    """
+    if session.above is None or session.engine.step_number or isinstance(error, RankError) or not session.world.first:
+        return
+    session.run.withdraw()
+    for folder in session.above:
+        with contextlib.suppress(OSError):  # which holds something else
+            folder.rmdir()
 
 
 def _again(settings: TrainSettings, own: Path) -> TrainSettings:
     """Settings that go on with this job's own run after torchrun restarted it; one without a checkpoint begins anew."""
     if RunDir(own).listing():
         return replace(settings, resume=str(own), run_dir=None, init=None)
-    (own / "run.json").unlink(missing_ok=True)
+    RunDir(own).withdraw()
     return replace(settings, run_dir=str(own))
-
-
-def _rehearse(engine: Engine, need: memory.Footprint | None, notes: list[str]) -> float:
-    """Seconds a step will take; uncompiled where the compiler fails, which joins the notes. Raises DeviceError."""
-    try:
-        return engine.rehearse()
-    except Exception as error:
-        if memory.exhausted(error):
-            raise DeviceError(f"a step does not fit into the device's memory: {memory.advice(need, engine)}") from None
-        if isinstance(error, GanError) or not device.uncompile(engine.game.nets.values()):
-            raise
-        words = " ".join(str(error).split())[:120]
-        notes.append(f"compile: the compiler failed ({type(error).__name__}: {words}); going on uncompiled")
-    return engine.rehearse()
 
 
 def rank_notes(engine: Engine) -> list[str]:
@@ -175,25 +184,51 @@ def parameters(nets: Iterable[nn.Module]) -> int:
 
 
 class _Signals:
-    """While inside, SIGINT and SIGTERM are noted instead of obeyed; a second SIGINT interrupts at once."""
+    """While inside, SIGINT, SIGTERM and SIGHUP are noted instead of obeyed; a second SIGINT interrupts at once.
 
-    def __init__(self, wanted: list[str]):
+    SIGHUP says that the terminal was closed; under nohup, which ignores it, it stays ignored.
+    Before the first step, any of them interrupts. aloud: whether this process says so, when the signal comes.
+    """
+
+    NAMES: ClassVar[dict[str, str]] = {"SIGINT": "Ctrl-C", "SIGTERM": "SIGTERM", "SIGHUP": "SIGHUP"}
+
+    def __init__(self, wanted: list[str], aloud: bool = True):
         self.wanted = wanted
         self.before: dict[int, Any] = {}
         self.last = 0.0
+        self.stepping = False
+        self.messenger = Messenger(self._line) if aloud else None
 
-    def __enter__(self) -> None:
+    def step_begins(self) -> None:
+        """From now on there is something to save."""
+        self.stepping = True
+
+    def __enter__(self) -> _Signals:
         if threading.current_thread() is threading.main_thread():
-            self.before = {s: signal.signal(s, self._note) for s in (signal.SIGINT, signal.SIGTERM)}
+            numbers = [getattr(signal, name) for name in self.NAMES if hasattr(signal, name)]
+            ignored = {n for n in numbers if n != signal.SIGINT and signal.getsignal(n) == signal.SIG_IGN}
+            self.before = {n: signal.signal(n, self._note) for n in numbers if n not in ignored}
+            if self.messenger is not None:
+                self.messenger.start()
+        return self
 
     def __exit__(self, *_: object) -> None:
+        if self.before and self.messenger is not None:
+            self.messenger.stop()
         for number, handler in self.before.items():
             signal.signal(number, handler)
 
+    def _line(self, number: int) -> str | None:
+        if number not in self.before:
+            return None
+        return STEP if self.stepping else BEGINNING
+
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self.wanted.append({signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}[signal.Signals(number)])
+        self.wanted.append(self.NAMES[signal.Signals(number).name])
         now, before = time.monotonic(), self.last
         self.last = now
+        if not self.stepping and len(self.wanted) == 1:  # a second one must not disturb the taking away
+            raise KeyboardInterrupt
         # Of one Ctrl-C a rank hears twice: from the terminal and from torchrun.
         if len(self.wanted) > 1 and number == signal.SIGINT and (ranks.job() is None or now - before > 1):
             raise KeyboardInterrupt

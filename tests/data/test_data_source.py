@@ -137,6 +137,26 @@ def test_modes_are_the_published_ones() -> None:
     ]
 
 
+def test_scaled_modes_are_wgan_gps() -> None:
+    """Its 8 Gaussians lie at a radius of 2 with σ 0.02, all over 1.414; its 25 at pitch 2 with σ 0.05, over 2.828."""
+    eight, many = ring(n=10, scale=2 / 1.414).modes, grid(n=10, scale=1 / 2.828).modes
+    assert eight is not None
+    assert many is not None
+    diagonal = 2 / np.sqrt(2) / 1.414
+    assert np.allclose(eight.means[:3], [[2 / 1.414, 0], [diagonal, diagonal], [0, 2 / 1.414]], atol=1e-12)
+    assert eight.sigma == pytest.approx(0.02 / 1.414, rel=1e-12)
+    assert np.allclose(many.means[[0, 7]], [[-4 / 2.828, -4 / 2.828], [-2 / 2.828, 0]], atol=1e-12)
+    assert many.sigma == pytest.approx(0.05 / 2.828, rel=1e-12)
+    # A point is scaled, not drawn anew, and both sets have a deviation of about 1 in each direction.
+    wide, narrow = everything(grid(n=500))[0], everything(grid(n=500, scale=0.5))[0]
+    torch.testing.assert_close(narrow, wide / 2, rtol=1e-6, atol=1e-7)
+    for source in (ring(scale=2 / 1.414), grid(scale=1 / 2.828)):
+        assert everything(source)[0].std(0).tolist() == pytest.approx([1, 1], rel=0.01)
+    for scale in (0.0, -1.0, float("inf"), float("nan")):
+        with pytest.raises(ConfigError, match=r"dataset\.scale="):
+            ring(scale=scale)
+
+
 def test_swissroll_is_a_spiral_of_the_published_scale() -> None:
     source = swissroll()
     radius = everything(source)[0].norm(dim=1) * 7.5

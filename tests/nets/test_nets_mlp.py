@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from gancli.errors import ConfigError
+from gancli.nets.layers.linear import Linear
 from gancli.nets.layers.norms import BatchNorm1d, LayerNorm
 from gancli.nets.mlp import GAINS, Discriminator, Generator, Maxout, Softplus
 
@@ -129,3 +130,20 @@ def test_input_dropout_blackens_pixels_and_keeps_the_mean_distance_from_black():
     assert torch.equal(seen[1], x)
     with pytest.raises(ConfigError, match="pieces=0"):
         Discriminator((2,), activation="maxout", pieces=0)
+
+
+def test_weights_start_as_the_released_toys_do():
+    """WGAN-GP: U(±√(6 / inputs)) before a ReLU, U(±√(6 / (inputs + outputs))) for the head; PacGAN: N(0, 0.02²)."""
+    torch.manual_seed(0)
+    for net, head in ((Generator((2,), 2, init="he"), 2), (Discriminator((2,), activation="relu", init="he"), 1)):
+        bounds = [math.sqrt(6 / 2), math.sqrt(6 / 512), math.sqrt(6 / 512), math.sqrt(6 / (512 + head))]
+        weights = [m.weight for m in net.modules() if isinstance(m, Linear)]
+        assert all(0.97 * bound < w.abs().max() <= bound for w, bound in zip(weights, bounds, strict=True))
+        assert all((m.bias == 0).all() for m in net.modules() if isinstance(m, Linear))
+    sizes = {"hidden": (400, 400), "init": "normal"}
+    for net in (Generator((2,), 2, norm="batch", **sizes), Discriminator((4,), activation="maxout", **sizes)):
+        for layer in (m for m in net.modules() if isinstance(m, Linear)):
+            n = layer.weight.numel()  # of n numbers the deviation's own is σ / √(2n)
+            assert layer.weight.std().item() == pytest.approx(0.02, abs=5 * 0.02 / math.sqrt(2 * n))
+            assert abs(layer.weight.mean().item()) < 5 * 0.02 / math.sqrt(n)
+    assert Generator((2,), 2, norm="batch", bn_eps=1e-4).body[1].eps == 1e-4

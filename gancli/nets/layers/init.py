@@ -28,6 +28,11 @@ def xavier(gain: float = 1.0) -> Init:
     return lambda weight: nn.init.xavier_uniform_(weight, gain)
 
 
+def he(gain: float = RELU_GAIN) -> Init:
+    """U(±gain √(3 / fan in)), for √2 the WGAN-GP's before a ReLU (He et al. 2015, eq. 10)."""
+    return lambda weight: uniform(gain * math.sqrt(3 / weight[0].numel()))(weight)
+
+
 def orthogonal(gain: float = 1.0) -> Init:
     """Orthonormal rows or columns of the weight as a matrix, the BigGAN's (Saxe et al. 2014)."""
     return lambda weight: nn.init.orthogonal_(weight, gain)

@@ -1,0 +1,72 @@
+"""Follows what torch does: bytes of tensors that are alive, operations, and the time that it may take."""
+
+from __future__ import annotations
+
+import time
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+
+class OverTime(Exception):  # noqa: N818
+    """What was tried takes longer than it may."""
+
+
+class Living(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """While active, follows how many bytes of tensors made under it are alive, and counts additions and products.
+
+    until: the moment (of time.monotonic) from which the next operation raises OverTime. Of tensors on the meta device,
+    which have no memory, the bytes that they would have are followed. traffic: bytes that all other operations read and
+    write, about: twice what they make or change.
+    """
+
+    def __init__(self, until: float | None = None) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        from torch.utils.flop_counter import flop_registry
+
+        self.now, self.history, self.operations, self.traffic = 0, [0], 0, 0
+        self._until, self._counts = until, flop_registry
+        self._known: dict[int, int] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None) -> Any:
+        if self._until is not None and time.monotonic() > self._until:
+            raise OverTime
+        given = {id(s) for s in (_storage(t) for t in tree_leaves((args, kwargs))) if s is not None}
+        answer = func(*args, **(kwargs or {}))
+        count: Callable[..., int] | None = self._counts.get(func.overloadpacket)
+        if count is not None:
+            self.operations += count(*args, **(kwargs or {}), out_val=answer)
+        made = 0
+        for leaf in tree_leaves(answer):
+            storage = _storage(leaf)
+            if storage is not None and id(storage) not in given and id(storage) not in self._known:
+                self._follow(storage)
+                made += storage.nbytes()
+        if count is None:
+            changed = args[0].nbytes if func._schema.is_mutable and args and isinstance(args[0], Tensor) else 0
+            self.traffic += 2 * max(made, changed)
+        self.history.append(self.now)
+        return answer
+
+    def _follow(self, storage: torch.UntypedStorage) -> None:
+        key, size = id(storage), storage.nbytes()
+        self._known[key] = size
+        self.now += size
+        weakref.finalize(storage, self._gone, key)
+
+    def _gone(self, key: int) -> None:
+        self.now -= self._known.pop(key, 0)
+
+
+def _storage(value: object) -> torch.UntypedStorage | None:
+    if not isinstance(value, Tensor):
+        return None
+    try:
+        return value.untyped_storage()
+    except (NotImplementedError, RuntimeError):  # a tensor without memory of its own
+        return None

@@ -1,0 +1,92 @@
+"""What a run will take, said before it begins: memory, seconds a step, and the whole."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from gancli import device, memory
+from gancli.errors import ConfigError, DeviceError, GanError
+from gancli.observers.progress import clock
+from gancli.rehearsal import Rehearsal
+from gancli.settings import TrainSettings
+from gancli.waiting import told
+
+
+def forecast(
+    rehearsal: Rehearsal, settings: TrainSettings, notes: list[str], overrides: Sequence[str]
+) -> tuple[memory.Footprint | None, float]:
+    """What a step takes in memory, None where that is not known, and in seconds, 0 likewise; the notes gain both.
+
+    Compiles the networks where that is asked for. A run of 0 steps is not refused for what a step would need. Raises
+    DeviceError for a step that will not fit, CombinationError where batch norm would see a single row.
+    """
+    try:
+        return _forecast(rehearsal, settings, notes, overrides)
+    except GanError as error:
+        if settings.steps:
+            raise
+        notes.append(f"no forecast: {error}")
+        return None, 0.0
+
+
+def _forecast(
+    rehearsal: Rehearsal, settings: TrainSettings, notes: list[str], overrides: Sequence[str]
+) -> tuple[memory.Footprint | None, float]:
+    with told("measuring memory and time of a step"):
+        need = rehearsal.footprint()
+    if need is not None:
+        notes.append(need.line() + ("" if need.fits else f": {need.remedy()}"))
+        if settings.steps:
+            memory.refuse(need)
+    compiled = settings.compile and settings.steps > 0
+    if compiled:
+        engine = rehearsal.engine
+        nets = dict(engine.game.nets.items())
+        notes += device.compile_networks(nets, twice=engine.game.twice, device=engine.compute.device)
+    with told("compiling the networks" if compiled else "measuring the time of a step"):
+        seconds = timed(rehearsal, need, notes)
+    if not seconds:
+        unknown = "the time" if need is not None else "memory and time"
+        notes.append(f"{unknown} of a step: not measured, since even a few images take too long here")
+    else:
+        notes.append(pace(seconds, settings, overrides, "about" if rehearsal.real else "at least"))
+    return need, seconds
+
+
+def timed(rehearsal: Rehearsal, need: memory.Footprint | None, notes: list[str]) -> float:
+    """Seconds a step will take; uncompiled where the compiler fails, which joins the notes. Raises DeviceError."""
+    try:
+        return rehearsal.pace()
+    except Exception as error:
+        engine = rehearsal.engine
+        if memory.exhausted(error):
+            raise DeviceError(f"a step does not fit into the device's memory: {memory.advice(need, engine)}") from None
+        if isinstance(error, GanError) or not device.uncompile(engine.game.nets.values()):
+            raise
+        words = " ".join(str(error).split())[:120]
+        notes.append(f"compile: the compiler failed ({type(error).__name__}: {words}); going on uncompiled")
+    return rehearsal.pace()
+
+
+def pace(seconds: float, settings: TrainSettings, overrides: Sequence[str], how: str = "about") -> str:
+    """The line about time; a run of 0 steps is told of the steps that it would have by default.
+
+    how: "at least" where the time is counted, as if every operation were as fast as the fastest.
+    """
+    each = f"a step takes {how} {seconds:.2g} s" if seconds < 10 else f"a step takes {how} {seconds:.0f} s"
+    steps = settings.steps or default_steps(overrides)
+    return each if settings.resume or not steps else f"{each}, {steps:,} steps {how} {clock(steps * seconds)}"
+
+
+def default_steps(overrides: Sequence[str]) -> int:
+    """The steps of the same command without `steps=`; 0 where that is no command."""
+    from gancli.cli import split
+    from gancli.config import compose
+
+    try:
+        _, words, folders = split(overrides)
+        kept = [word for word in words if word.lstrip("+").partition("=")[0] not in ("steps", "run_dir")]
+        steps = compose("train", kept, folders)["steps"]
+    except ConfigError:
+        return 0
+    return steps if isinstance(steps, int) else 0

@@ -1,0 +1,32 @@
+"""What a person is told while they wait: a line about anything that takes longer than a moment, and nothing else."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+MOMENT = 1.0  # seconds
+
+
+def aloud(text: str) -> None:
+    """A line on the terminal, where there still is one."""
+    with contextlib.suppress(OSError):
+        print(text, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def told(text: str, say: Callable[[str], None] = aloud, after: float | None = None) -> Iterator[None]:
+    """Say `text` when what is done inside has not ended after `after` seconds (None: MOMENT).
+
+    A thread says it, since torch may keep the main one for a minute in a single call.
+    """
+    timer = threading.Timer(MOMENT if after is None else after, say, [f"{text} ..."])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
