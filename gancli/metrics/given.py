@@ -44,6 +44,11 @@ class Given:
     listing: Listing | None = None
     shapes: Sequence[tuple[int, int, int]] = ()
 
+    def notes(self) -> list[str]:
+        """What was left out of these images, a line each."""
+        found = self.source.notes if self.source is not None else self.listing.notes if self.listing is not None else ()
+        return [f"{self.key}: {note}".replace("dataset.root", self.key) for note in found]
+
     def __len__(self) -> int:
         return len(self.shapes) if self.source is None else len(self.source)
 
