@@ -9,7 +9,7 @@ from typing import Any
 
 from gancli.commands import shell
 from gancli.conffiles import default_choices, file_of, groups, leaves, read
-from gancli.config import MOST_JOBS, hydra_compose, in_quotes, parses, unresolved
+from gancli.config import hydra_compose, in_quotes, parses, unresolved
 from gancli.errors import ConfigError, nearest, suggestion
 from gancli.sealed import no_resolvers
 from gancli.texts import forms
@@ -36,6 +36,11 @@ def _parsed(overrides: Iterable[str]) -> list[Any]:
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
     return list(OverridesParser.create().parse_overrides(list(overrides)))
+
+
+def single(overrides: Sequence[str]) -> list[str]:
+    """The overrides that have one value, out of a sweep's."""
+    return [o for o, parsed in zip(overrides, _parsed(overrides), strict=True) if not parsed.is_sweep_override()]
 
 
 def syntax(overrides: Sequence[str], verb: str = "", folders: Sequence[Path] = ()) -> str | None:
@@ -148,30 +153,6 @@ def _choice(parsed: Any, known: dict[str, list[str]]) -> str | None:
                 return f"{group}= is empty, as a shell variable that is not set: {suggestion('', known[group])}"
             return f"{group}={word}: no such choice; {suggestion(word, known[group])}"
     return None
-
-
-def refuse_sweeps(overrides: Sequence[str]) -> None:
-    """Raise ConfigError for a sweep's words that cannot be read, or that make more jobs than can be."""
-    problem = syntax(overrides)
-    if problem:
-        raise ConfigError(problem)
-    jobs = 1
-    for parsed in _parsed(overrides):
-        if not parsed.is_sweep_override():
-            continue
-        line, value = str(parsed.input_line), parsed.value()
-        if hasattr(value, "include"):  # glob()
-            raise ConfigError(f"{line}: glob() is not read here: list the values, as in {parsed.key_or_group}=A,B")
-        if hasattr(value, "step"):
-            start, stop, step = value.start, value.stop, value.step
-            steps = 0 if start is None or not step else (stop - start) / step
-            if steps != steps or steps <= 0:
-                raise ConfigError(f"{line}: this range has no values: write range(FIRST,END) or range(FIRST,END,STEP)")
-            jobs *= int(min(steps, 10**18))
-        elif hasattr(value, "list"):
-            jobs *= max(1, len(value.list))
-        if jobs > MOST_JOBS:
-            raise ConfigError(f"{line}: a sweep of more than {MOST_JOBS:,} jobs: leave some values out")
 
 
 def bad_sweep(overrides: Sequence[str], error: Exception) -> str:

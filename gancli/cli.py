@@ -121,14 +121,33 @@ def _dispatch(words: list[str]) -> int:
     if verb not in VERBS:
         raise ConfigError(f"{verb!r} is not a verb: {suggestion(verb, VERBS)}; gan --help explains them")
     if "-h" in rest or "--help" in rest:
-        print(verb_help(verb))
+        print(_help(verb, [word for word in rest if word not in ("-h", "--help")]))
         return 0
     return _run(verb, rest)
+
+
+def _help(verb: str, words: list[str]) -> str:
+    """A verb's help for what these words would run; what only a sweep reads, or a resumed run, stays as it is."""
+    from gancli import answers
+    from gancli.config import quote
+
+    flags, overrides, folders = split(words, verb)
+    sweep = "-m" in flags or "--multirun" in flags
+    overrides = quote(overrides, sweep, folders)
+    problem = answers.syntax(overrides, verb, folders)
+    if problem:
+        raise ConfigError(problem)
+    if verb == "train" and sweep:
+        from gancli.sweeps.sweep import divide
+
+        overrides = divide(overrides, folders)[1]
+    return verb_help(verb, answers.single(overrides) if sweep else overrides, folders)
 
 
 def _run(verb: str, words: list[str]) -> int:
     """Compose and check every job first, so that a wrong word writes nothing; then run them one after the other."""
     from gancli import answers
+    from gancli.choices import listed
     from gancli.config import compose, expand, quote, value_of
     from gancli.sealed import pinned, refuse_addresses
 
@@ -143,6 +162,7 @@ def _run(verb: str, words: list[str]) -> int:
     problem = answers.syntax(overrides, verb, folders)
     if problem:
         raise ConfigError(problem)
+    overrides = listed(verb, overrides, folders) if sweep else overrides
     if verb == "train":
         from gancli.sweeps import sweep as sweeps
 

@@ -17,8 +17,6 @@ from gancli.texts import quote
 
 __all__ = ["Composed", "compose", "composed", "conf_dir", "defaults_lines", "expand", "groups", "in_quotes", "quote"]
 
-MOST_JOBS = 10_000  # of a sweep
-
 
 @dataclass
 class Composed:
@@ -192,17 +190,24 @@ def of_choices(verb: str, earlier: Sequence[str], overrides: Sequence[str], fold
 
 
 def expand(overrides: Sequence[str]) -> list[list[str]]:
-    """A sweep's jobs, one list of overrides each, as Hydra's own sweeper makes them. Raises ConfigError."""
+    """A sweep's jobs, one list of overrides each, as Hydra's own sweeper makes them.
+
+    Raises ConfigError, before any list is made, where they are none or too many.
+    """
     from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
     from gancli import answers
+    from gancli.choices import refuse_many
 
-    answers.refuse_sweeps(overrides)
+    problem = answers.syntax(overrides)
+    if problem:
+        raise ConfigError(problem)
     parsed = OverridesParser.create().parse_overrides(list(overrides))
+    refuse_many(parsed)
     try:
         jobs = BasicSweeper.split_arguments(parsed, max_batch_size=None)[0]
-    except Exception as error:  # besides Hydra's own, what functions such as sort() raise
+    except Exception as error:  # Hydra's own, and what its grammar's functions raise for values they cannot write
         raise ConfigError(answers.bad_sweep(overrides, error)) from None
     return [list(job) for job in jobs]
 

@@ -15,6 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from gancli import assemble, checkpoint, export, rundir
 from gancli.assemble import DataFacts
+from gancli.data.layout import printable
 from gancli.device import Compute
 from gancli.dist import World
 from gancli.errors import ConfigError, RunError, suggestion
@@ -177,7 +178,7 @@ class Sampler:
                 f"classes={word}: this generator knows no classes; leave classes out, or train one that does"
                 " (model.conditioning=projection)"
             )
-        text = str(word).strip()
+        text = printable(str(word).strip())  # as names are kept
         if isinstance(word, str) and text in self.classes:
             return self.classes.index(text)
         numbered = isinstance(word, str) and any(map(_is_number, self.classes))

@@ -9,7 +9,6 @@ person types may use them; `pinned` says what they gave, so that a record holds 
 from __future__ import annotations
 
 import json
-import re
 import stat
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -77,7 +76,8 @@ def refuse_addresses(config: Mapping[str, Any], typed: Sequence[str]) -> None:
     observers = config.get("observers")
     logger = observers.get("logger") if isinstance(observers, dict) else None
     where = logger.get("uri") if isinstance(logger, dict) else None
-    if where is not None and not any(o.lstrip("+").startswith("observers.logger.uri=") for o in typed):
+    words = [o.lstrip("+").partition("=") for o in typed]
+    if where is not None and not any(k == "observers.logger.uri" and v.strip("'\"") == str(where) for k, _, v in words):
         raise ConfigError(
             f"observers.logger.uri={where} was recorded, not typed, and the run would be sent there: type"
             " observers.logger.uri= again, or observers.logger=null"
@@ -91,7 +91,7 @@ def pinned(overrides: Sequence[str], folders: Sequence[Path]) -> list[str]:
     """
     from gancli.config import hydra_compose
 
-    if not folders and not any(re.search(r"\$\{.*:", override) for override in overrides):
+    if not folders and not any("$" in override for override in overrides):
         return []
     config, _ = hydra_compose("train", overrides, folders, typed=True)
     return [f"++{key}={_word(_value(node, name))}" for key, node, name in _asking(config)]

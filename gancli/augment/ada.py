@@ -13,7 +13,7 @@ from gancli.augment.augment import Augment
 from gancli.errors import ConfigError
 from gancli.rng import Rng
 
-# The symlet of six vanishing moments, a low-pass filter for twice the resolution (Karras et al. 2020, appendix B.3).
+# The symlet of six vanishing moments, a low-pass filter for twice the resolution (Karras et al. 2020, appendix B).
 SYM6 = (
     0.015404109327027373, 0.0034907120842174702, -0.11799011114819057, -0.048311742585633,
     0.4910559419267466, 0.787641141030194, 0.3379294217276218, -0.07263752278646252,
@@ -167,7 +167,7 @@ def rotation(angle: Tensor) -> Tensor:
 
 
 def geometry(draw: Draw, sides: torch.Size) -> Tensor:
-    """Where each output pixel is read from: [B, 3, 3], in pixels around the middle (appendix B.2, algorithm 1)."""
+    """Where each output pixel is read from: [B, 3, 3], in pixels around the middle (Karras et al. 2020, appendix B)."""
     height, width = sides
     mirror = draw.gated("mirror", "xflip", (draw.uniform("mirrored") * 2).floor(), 0.0)
     inverse = scaling(1 - 2 * mirror, mirror * 0 + 1)
@@ -248,7 +248,7 @@ def shrinking(side: int, taps: Tensor) -> Tensor:
 
 
 def coloured(draw: Draw, images: Tensor) -> Tensor:
-    """Brightness, contrast, luma flip, hue and saturation (appendix B.2), the last two of three channels.
+    """Brightness, contrast, luma flip, and of three channels hue and saturation (Karras et al. 2020, appendix B).
 
     The luma flip turns a grey image into its negative.
     """

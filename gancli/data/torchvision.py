@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,14 @@ from numpy.typing import NDArray
 
 from gancli.data.cache import cache_dir
 from gancli.data.folder import from_files
+from gancli.data.listing import kind_of
 from gancli.data.pixels import Size
 from gancli.data.source import Source, check_split, finish
 from gancli.errors import ConfigError, DataError
+
+_FOLDERS = {"MNIST": "MNIST/raw", "FashionMNIST": "FashionMNIST/raw", "CIFAR10": "cifar-10-batches-py",
+            "CIFAR100": "cifar-100-python", "SVHN": ".", "STL10": "stl10_binary", "CelebA": "celeba"}  # fmt: skip
+_LARGEST_FILE = 1 << 32  # bytes; the largest of all, STL-10's unlabeled images, has 2.8 GB
 
 
 def mnist(
@@ -194,9 +200,24 @@ def _cifar(
     )
 
 
+def _refuse_odd(name: str, folder: Path, files: str) -> None:
+    """Raises DataError for pipes, devices and giants among the files that torchvision opens and reads whole."""
+    for path in sorted(folder.glob(files)):
+        facts = path.stat() if path.exists() else None
+        if facts is None or stat.S_ISDIR(facts.st_mode):
+            continue
+        if not stat.S_ISREG(facts.st_mode):
+            raise DataError(f"dataset={name}: {path} is a {kind_of(facts.st_mode)}, no file: take it away")
+        if facts.st_size > _LARGEST_FILE:
+            raise DataError(f"dataset={name}: {path} has {facts.st_size >> 30} GiB, more than any of its files")
+
+
 def _obtain(name: str, kind: str, root: str | None, download: bool, **choice: Any) -> Any:
     """torchvision's data set; what it raises becomes a DataError with the remedy."""
+    if root is not None and not root.strip():
+        raise ConfigError(f"dataset={name} was given an empty dataset.root: type dataset.root=PATH, or leave it out")
     place = Path(root).expanduser() if root is not None else cache_dir() / "torchvision"
+    _refuse_odd(name, place / _FOLDERS[kind], "*_32x32.mat" if kind == "SVHN" else "*")
     try:
         from torchvision import datasets
 

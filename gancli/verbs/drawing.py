@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +35,12 @@ def images_only(found: Sampler, verb: str) -> None:
         )
 
 
-def directory(verb: str, settings: DrawSettings, name: str, about: Mapping[str, Any]) -> Path:
-    """A new directory for what this verb writes, with a JSON of how it came about."""
+@contextmanager
+def directory(verb: str, settings: DrawSettings, name: str, about: Mapping[str, Any]) -> Iterator[Path]:
+    """A new directory for what this verb writes; afterwards, a JSON of how it came about, which says that all is there.
+
+    Where writing ends early, the directory holds whole files and no such JSON. Raises RunError.
+    """
     folder = rundir.new_directory(verb, name, settings.run_dir)
+    yield folder
     write_json(folder / f"{verb}.json", dict(about))
-    return folder

@@ -34,20 +34,16 @@ def run(config: Mapping[str, Any], overrides: Sequence[str]) -> Path:
     images = to_uint8(found.render(latents, labels))
     if not World.of_group().first:
         return Path()  # rank 0 writes
-    folder = directory(
-        "interpolate",
-        settings,
-        found.name,
-        found.protocol() | {k: getattr(settings, k) for k in ("axis", "classes", "rows", "frames", "mode", "seed")},
-    )
-    if settings.format == "gif":
-        target = folder / "paths.gif"
-        columns = pictures.columns_for(rows)
-        pages = [pictures.sheet(images[frame::frames], columns) for frame in range(frames)]
-        pictures.save_gif(target, [*pages, *pages[-2:0:-1]], seconds=max(0.04, min(0.25, 2 / frames)))
-    else:
-        target = folder / "paths.png"
-        pictures.save_png(target, pictures.sheet(images, frames))
+    about = found.protocol() | {k: getattr(settings, k) for k in ("axis", "classes", "rows", "frames", "mode", "seed")}
+    with directory("interpolate", settings, found.name, about) as folder:
+        if settings.format == "gif":
+            target = folder / "paths.gif"
+            columns = pictures.columns_for(rows)
+            pages = [pictures.sheet(images[frame::frames], columns) for frame in range(frames)]
+            pictures.save_gif(target, [*pages, *pages[-2:0:-1]], seconds=max(0.04, min(0.25, 2 / frames)))
+        else:
+            target = folder / "paths.png"
+            pictures.save_png(target, pictures.sheet(images, frames))
     print(f"{rows} paths of {found.run.name} at step {found.step:,}: {target}")
     return folder
 

@@ -101,11 +101,12 @@ def _read(
 
 
 def _take(state: dict[str, Any], which: str, steps: int, facts: DataFacts, engine: Engine) -> dict[str, Any]:
+    from gancli import fits
     from gancli.assemble import DataFacts as Facts
 
     try:
         before = Facts.read(state["data"])
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
         raise RunError(f"{which}: the checkpoint says nothing of its data set") from None
     if before.fingerprint != facts.fingerprint:
         raise RunError(
@@ -114,8 +115,9 @@ def _take(state: dict[str, Any], which: str, steps: int, facts: DataFacts, engin
     if state["step"] >= steps:
         raise RunError(f"{which}: the run is at step {state['step']} of {steps}; give it more with steps=N")
     try:
+        fits.refuse_other(state, engine)
         engine.load(state)
-    except (KeyError, RuntimeError, ValueError, TypeError, AttributeError, IndexError) as error:
+    except Exception as error:  # all of it comes from the file: whatever goes wrong is the file's doing
         raise RunError(f"{which}: the checkpoint does not fit: {' '.join(str(error).split())[:200]}") from None
     return state
 
@@ -151,6 +153,6 @@ def start_from(which: str, engine: Engine) -> None:
         engine.game.load_state_dict(state["game"])
         for name, net in engine.averages.items():
             net.load_state_dict(state["ema"].get(name) or engine.game.nets[name].state_dict())
-    except (KeyError, RuntimeError, ValueError, TypeError, AttributeError) as error:
+    except Exception as error:  # as above
         words = " ".join(str(error).split())[:200]
         raise RunError(f"init={which}: its weights do not fit this model: {words}") from None
