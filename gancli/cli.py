@@ -183,8 +183,8 @@ def _run(verb: str, words: list[str]) -> int:
     if shown:
         _show(verb, flags, overrides, folders)
         return 0
-    for config in configs:
-        check(verb, config)
+    for config, job in zip(configs, jobs, strict=True):
+        check(verb, config, job)
     jobs_done = _Jobs(_verb(verb), folders)
     for config, words in zip(configs, jobs, strict=True):
         jobs_done.run(config, [*words, *(pinned(words, folders) if typed and verb == "train" else [])])
@@ -192,9 +192,9 @@ def _run(verb: str, words: list[str]) -> int:
     return 0
 
 
-def check(verb: str, config: dict[str, Any]) -> None:
-    """Check a composed job's keys and types. Raises ConfigError."""
-    from gancli import build, settings
+def check(verb: str, config: dict[str, Any], typed: Sequence[str] = ()) -> None:
+    """Check a composed job's keys and types, and that of the typed ones none is idle. Raises ConfigError."""
+    from gancli import build, idle, settings
 
     kinds = {"train": settings.TrainSettings, "sample": settings.SampleSettings, "eval": settings.EvalSettings}
     checked = build.make_as(kinds.get(verb, settings.InterpolateSettings), config, "")
@@ -207,6 +207,8 @@ def check(verb: str, config: dict[str, Any]) -> None:
         for name, node in checked.metrics.items():
             if node is not None:
                 build.check(node, f"metrics.{name}")
+    if isinstance(checked, settings.DrawSettings):
+        idle.refuse(checked, idle.typed_keys(typed))
 
 
 def split(words: Sequence[str], verb: str = "") -> tuple[list[str], list[str], list[Path]]:
