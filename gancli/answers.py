@@ -152,6 +152,8 @@ def _choice(parsed: Any, known: dict[str, list[str]]) -> str | None:
             if not word.strip():
                 return f"{group}= is empty, as a shell variable that is not set: {suggestion('', known[group])}"
             return f"{group}={word}: no such choice; {suggestion(word, known[group])}"
+        if isinstance(chosen, list) and chosen.count(choice) > 1:
+            return f"{line}: names {choice} {chosen.count(choice)} times; once is enough"
     return None
 
 

@@ -190,6 +190,13 @@ def test_half_precision_loses_nothing_but_the_last_rounding() -> None:
     assert torch.equal(out, ada(images.float(), rng, "real").bfloat16())
 
 
+def test_shapes_alone_can_be_augmented() -> None:
+    """A step is counted without memory where trying it would take too long."""
+    ada, rng = Ada(p=1.0, cutout=1.0).to("meta"), Rng(0, total=4, device="meta")
+    out = ada(torch.empty(4, 3, 16, 16, device="meta"), rng, "real")
+    assert (out.shape, out.is_meta) == ((4, 3, 16, 16), True)
+
+
 @pytest.mark.parametrize("name", ["r3gan_cifar10", "r3gan_ffhq64"])
 def test_r3gans_runs_are_augmented_as_released(name: str) -> None:
     """Its training script: flips of the data, blits and geometry 1, colours 0.5, cutout 1; p by the ramp."""

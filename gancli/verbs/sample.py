@@ -125,7 +125,8 @@ def _serve(settings: SampleSettings) -> Path:
         wanted = tuple(class_list(settings.classes, found))
         n = settings.n or (pictures.ROW if len(wanted) > 1 else pictures.MANY)
         desk = Desk(found)
-        server.serve(desk, desk.checked(Wish(settings.seed, n, settings.truncation, wanted)), listener, settings.open)
+        first = desk.checked(Wish(settings.seed, n, settings.truncation, wanted))
+        server.serve(desk, first, listener, settings.open, settings.host)
     return Path()
 
 

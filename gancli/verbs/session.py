@@ -215,6 +215,8 @@ def _answer(session: Session, view: RunView, event: Event) -> None:
     elif isinstance(event, Say):
         _say(run, event.text)
     elif isinstance(event, Scored):
+        told = " · ".join(f"{name} {value:.4f}" for name, value in results.numbers(event.result).items())
+        _say(run, f"scores at step {view.step}: {told}")
         results.keep(run.path, event.result)
 
 
