@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
@@ -126,9 +127,22 @@ def of_a_run(state: dict[str, Any], path: Path) -> dict[str, Any]:
             good = all(isinstance(key, str) for key in part)
             good = good and (inner is None or all(isinstance(value, inner) for value in part.values()))
         counts: list[Any] = [part] if kind is int else list(part.values()) if good and inner is int and part else []
+        good = good and (kind is not float or 0 <= state[name] < math.inf) and _plain(part)
         if not good or any(isinstance(n, bool) or not 0 <= n < 1 << 60 for n in counts):
             raise RunError(f"{path} is not a checkpoint of a run: its {name} is missing or of another kind")
     return state
+
+
+def _plain(part: object) -> bool:
+    """Whether all tensors in it are dense ones of real numbers, whose numbers are there."""
+    if isinstance(part, dict):
+        return all(map(_plain, part.values()))
+    if isinstance(part, (list, tuple)):
+        return all(map(_plain, part))
+    if not isinstance(part, Tensor):
+        return True
+    dense = part.layout == torch.strided and part.device.type == "cpu" and not part.is_quantized
+    return dense and not part.is_complex()
 
 
 def newest(run: RunDir) -> tuple[dict[str, Any], list[str]]:

@@ -7,20 +7,23 @@ person typed may be a link: whoever takes it resolves it first (`gancli.rundir.c
 
 from __future__ import annotations
 
+import csv
 import errno
+import io
 import json
 import os
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
-from gancli.errors import RunError
+from gancli.errors import RunError, plain
 
 HALF = ".half"  # how the name of a file ends that is being written
 LARGEST_JSON = 1 << 26  # bytes; ours have some kilobytes
+LONGEST_LINE = 1 << 22  # bytes of a row; ours have some kilobytes
 
 # What some systems lack is left out there: a link is then looked for by its name before the folder is used.
 _HANDLES = os.open in os.supports_dir_fd and hasattr(os, "O_DIRECTORY") and hasattr(os, "O_NOFOLLOW")
@@ -233,5 +236,57 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(read_bytes(path, LARGEST_JSON).decode())
     except (OSError, ValueError, RecursionError) as error:
-        words = error.strerror if isinstance(error, OSError) and error.strerror else " ".join(str(error).split())
-        raise RunError(f"cannot read {path}: {words}") from None
+        raise RunError(f"cannot read {path}: {plain(error)}") from None
+
+
+def json_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of a file with a JSON object a line; lines that are cut short or damaged are passed over.
+
+    Nothing comes of a file that is missing, or that is no regular one.
+    """
+    try:
+        with open_regular(path) as file:
+            while line := file.readline(LONGEST_LINE):
+                if len(line) < LONGEST_LINE:
+                    with suppress(ValueError, RecursionError):
+                        row = json.loads(line)
+                        if isinstance(row, dict):
+                            yield row
+    except OSError:
+        return
+
+
+def finite(value: Any) -> float | None:
+    """A JSON value as a finite number; None where it is none.
+
+    >>> finite(3), finite(True), finite(10**400), finite("3")
+    (3.0, None, None, None)
+    """
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    return number if abs(number) < float("inf") else None
+
+
+def csv_text(rows: Iterable[Sequence[Any]]) -> str:
+    """Rows as CSV. A text that a spreadsheet would take for a formula is set apart by an apostrophe.
+
+    >>> csv_text([["=1+1", -2.5, "-2.5", "a, b"]])
+    "'=1+1,-2.5,-2.5,\"a, b\"\\n"
+    """
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([[_cell(cell) for cell in row] for row in rows])
+    return text.getvalue()
+
+
+def _cell(value: Any) -> Any:
+    if not isinstance(value, (str, Path)) or not str(value).startswith(("=", "+", "-", "@", "\t", "\r")):
+        return value
+    try:
+        float(str(value))
+    except ValueError:
+        return f"'{value}"
+    return value

@@ -12,10 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gancli.files import whole_file
+from gancli.files import files, open_regular, whole_file
 
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 INK, DATA, PAPER = (200, 30, 60), (165, 175, 190), (255, 255, 255)
+LARGEST_FRAME = 1 << 26  # pixels of a film's picture; ours have below one million
 MANY, ROW = 64, 8  # images of a sheet, and of a class's row in it, where no number is given
 
 
@@ -113,11 +114,26 @@ def save_gif(path: Path, frames: Sequence[Pixels], seconds: float) -> None:
 
 
 def save_film(folder: Path, name: str, seconds: float, most: int = 120) -> None:
-    """Write folder/NAME.gif of the PNGs in the folder, in the order of their names, at most `most` of them."""
-    from PIL import Image
+    """Write folder/NAME.gif of the PNGs in the folder, in the order of their names, at most `most` of them.
 
-    files = sorted(folder.glob("[0-9]*.png"))
-    kept = [files[round(k * (len(files) - 1) / (most - 1))] for k in range(most)] if len(files) > most else files
-    frames = [np.asarray(Image.open(file).convert("RGB")) for file in kept]
+    One that is damaged, or of another size than the newest, is left out.
+    """
+    there = files(folder, "[0-9]*.png")
+    kept = [there[round(k * (len(there) - 1) / (most - 1))] for k in range(most)] if len(there) > most else there
+    shown = [frame for frame in map(_frame, kept) if frame is not None]
+    frames = [frame for frame in shown if frame.shape == shown[-1].shape]
     if frames:
         save_gif(folder / f"{name}.gif", frames, max(0.04, seconds / len(frames)))
+
+
+def _frame(path: Path) -> Pixels | None:
+    """A picture of ours [H, W, 3]; None for a file that is none, or far larger."""
+    from PIL import Image
+
+    try:
+        with open_regular(path) as file, Image.open(file, formats=["PNG"]) as picture:
+            if picture.width * picture.height <= LARGEST_FRAME:
+                return np.asarray(picture.convert("RGB"))
+    except Exception:  # Pillow raises a dozen kinds for a damaged file
+        pass
+    return None

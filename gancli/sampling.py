@@ -15,6 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from gancli import assemble, checkpoint, export, rundir
 from gancli.assemble import DataFacts
+from gancli.data.layout import printable
 from gancli.device import Compute
 from gancli.dist import World
 from gancli.errors import ConfigError, RunError, suggestion
@@ -147,7 +148,8 @@ class Sampler:
     def images(self, n: int, seed: int = 0, classes: str | int | None = None) -> Iterator[Tensor]:
         """n images as uint8 chunks [b, C, H, W]; image k of a seed is the same whatever n is.
 
-        classes: a class's name or number, for a conditional generator; None: drawn evenly. Raises ConfigError.
+        classes: a class's name, or its number as an int, for a conditional generator; None: drawn evenly. Raises
+        ConfigError.
         """
         for images, _ in self.labelled_images(n, seed, classes):
             yield images
@@ -167,18 +169,26 @@ class Sampler:
             yield images, torch.zeros(len(seeds), dtype=torch.int64) if y is None else y
 
     def class_number(self, word: str | int) -> int:
-        """The number of a class by name or number. Raises ConfigError with the names there are."""
+        """The number of a class: an int is the number itself; a text is a name, else a number where no name is one.
+
+        Raises ConfigError with the names there are.
+        """
         if not self.game.labelled:
             raise ConfigError(
                 f"classes={word}: this generator knows no classes; leave classes out, or train one that does"
                 " (model.conditioning=projection)"
             )
-        text = str(word).strip()
-        if text in self.classes:
-            return list(self.classes).index(text)
-        if text.isdigit() and int(text) < len(self.classes):
+        text = printable(str(word).strip())  # as names are kept
+        if isinstance(word, str) and text in self.classes:
+            return self.classes.index(text)
+        numbered = isinstance(word, str) and any(map(_is_number, self.classes))
+        if _is_number(text) and not numbered and int(text) < len(self.classes):
             return int(text)
         raise ConfigError(f"classes={word}: no such class; {suggestion(text, self.classes)}")
+
+    def class_word(self, number: int) -> str:
+        """What `class_number` takes for this class."""
+        return self.classes[number] if any(map(_is_number, self.classes)) else str(number)
 
     def truncated(self, threshold: float | None) -> Sampler:
         """The same generator with latents cut off at another threshold."""
@@ -203,6 +213,10 @@ class Sampler:
     def protocol(self) -> dict[str, Any]:
         """What the samples depend on, as plain values."""
         return {"run": str(self.run), "step": self.step, "truncation": self.truncation, **self.about}
+
+
+def _is_number(text: str) -> bool:
+    return re.fullmatch(r"[0-9]{1,18}", text) is not None
 
 
 def _fill(tensor: Tensor) -> Tensor:
@@ -247,8 +261,8 @@ def load(
     except RunError:
         raise
     except Exception as error:  # all of it comes from the file: whatever goes wrong is the file's doing
-        words = " ".join(str(error).split())[:200]
-        raise RunError(f"{file} does not fit its own configuration: {type(error).__name__} {words}") from None
+        words = f"{error} is missing" if isinstance(error, KeyError) else " ".join(str(error).split())[:200]
+        raise RunError(f"{file} does not fit its own configuration: {words or type(error).__name__}") from None
     sampler.run = place
     return sampler
 

@@ -147,6 +147,28 @@ def test_lists_of_seeds_and_classes() -> None:
     assert class_list(None, names) == []
     with pytest.raises(ConfigError, match="did you mean Flags"):
         class_list("Flag", names)
+    for odd in ("²", "9" * 5000, "3"):
+        with pytest.raises(ConfigError, match="no such class"):
+            class_list(odd, names)
+
+
+def test_names_that_are_numbers(capsys: pytest.CaptureFixture[str]) -> None:
+    game = tiny.game()
+    game.labelled = True
+    found = Sampler(game, {}, DataFacts("x", (1, 8, 8), ("1", "5", r"caf\xe9"), ""), Compute())
+    assert class_list("1,5", found) == [0, 1]
+    assert capsys.readouterr().err == "classes=1,5: these are names: 1 (class number 0), 5 (class number 1)\n"
+    assert class_list([5], found) == [1]
+    assert [found.class_number(k) for k in range(3)] == [0, 1, 2]  # an int is a number whatever the names are
+    assert [class_list(found.class_word(k), found) for k in range(3)] == [[0], [1], [2]]
+    assert class_list("caf\udce9", found) == [2]
+    for other in ("0", "2", "05"):
+        with pytest.raises(ConfigError, match=f"classes={other}: no such class"):
+            class_list(other, found)
+    plain = Sampler(game, {}, DataFacts("x", (1, 8, 8), ("0", "1", "2"), ""), Compute())
+    capsys.readouterr()
+    assert class_list("2,0", plain) == [2, 0]
+    assert capsys.readouterr().err == ""
 
 
 def test_sheets_place_images_row_by_row() -> None:

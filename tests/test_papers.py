@@ -47,6 +47,8 @@ def sized(side: int, classes: int = 1000) -> DataFacts:
         (["model=biggan"], sized(512), 82_468_068, 99_401_282),
         (["model=biggan", "model.D.family=biggan_paper"], sized(512), 82_468_068, 144_195_362),
         (["model=biggan_deep"], IMAGENET, 50_244_484, 34_590_210),
+        (["model=biggan_deep", "model.ch=64", "model.attention=[]"], sized(64), 17_106_307, 5_734_657),
+        (["model=biggan_deep", "model.ch=64", "model.attention=[]"], sized(32, 10), 3_079_299, 651_649),
         (["model=dcgan"], sized(64, 0), 3_576_704, 2_765_568),
         (["model=r3gan", "model.conditioning=projection"], sized(32, 10), 20_781_952, 21_280_512),
     ],
@@ -54,6 +56,14 @@ def sized(side: int, classes: int = 1000) -> DataFacts:
 def test_the_command_line_builds_the_papers_counts(keys: list[str], facts: DataFacts, g: int, d: int) -> None:
     nets = built(keys, facts).nets
     assert [sum(p.numel() for p in nets[name].parameters()) for name in "GD"] == [g, d]
+
+
+@pytest.mark.parametrize("side", [16, 28, 32])
+def test_biggan_deeps_d_has_six_blocks_of_small_images(side: int) -> None:
+    """Three stages of two, as the released code has at 32 pixels: two of them halve, all keep four times the width."""
+    blocks = list(built(["model=biggan_deep"], sized(side, 10)).nets["D"].blocks)
+    assert [block.down for block in blocks] == [True, False, True, False, False, False]
+    assert {block.leave.weight.shape[0] for block in blocks} == {64}
 
 
 @pytest.mark.parametrize(

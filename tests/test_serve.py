@@ -12,6 +12,7 @@ import socket
 import sys
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,6 +25,7 @@ from gancli.errors import ConfigError, Interrupted
 from gancli.serve import address
 from gancli.serve.desk import FRAMES, Desk, Walk, Wish, facts
 from gancli.serve.latest import Latest
+from gancli.serve.origin import OwnOrigin
 from gancli.serve.server import screen
 from tests.conftest import Gan
 
@@ -211,6 +213,70 @@ def test_addresses_of_six() -> None:
     with address.bound("::1", 0) as listener:
         assert address.loopback(listener)
         assert address.url(listener) == f"http://[::1]:{listener.getsockname()[1]}/"
+
+
+LOCAL = ("localhost", "127.0.0.1:8080", "127.0.0.1:9000", "[::1]:8080", "LOCALHOST:1")
+AWAY = (
+    "evil.example",
+    "evil.example:8080",
+    "127.0.0.1.evil.example",
+    "192.168.0.7:8080",
+    "a@localhost",
+    "",
+    "localhost/x",
+)
+
+
+@pytest.mark.parametrize("kind", ["http", "websocket"])
+def test_the_page_answers_its_own_address_alone(kind: str) -> None:
+    """By Host and Origin, before the application or a websocket's handshake sees anything of a request."""
+    reached: list[str] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        reached.append("")
+
+    async def main(guard: OwnOrigin, *headers: tuple[bytes, str]) -> bool:
+        sent: list[Any] = []
+
+        async def receive() -> dict[str, str]:
+            return {"type": "websocket.connect"}
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        before = len(reached)
+        await guard({"type": kind, "headers": [(name, value.encode()) for name, value in headers]}, receive, send)
+        if len(reached) > before:
+            return True
+        assert sent[0] == {"type": "websocket.close", "code": 1008} or sent[0]["status"] == 403
+        return False
+
+    def asked(guard: OwnOrigin, *headers: tuple[bytes, str]) -> bool:
+        return asyncio.run(main(guard, *headers))
+
+    guard = OwnOrigin(app, local=True)
+    for host in LOCAL:
+        assert asked(guard, (b"host", host))
+        assert asked(guard, (b"Host", host), (b"Origin", f"http://{host}"))
+        for origin in (
+            "http://evil.example",
+            "null",
+            "",
+            "http://localhost:3000",
+            f"file://{host}",
+            f"http://{host}.x",
+        ):
+            assert not asked(guard, (b"host", host), (b"origin", origin)), (host, origin)
+    for host in AWAY:
+        assert not asked(guard, (b"host", host)), host
+        assert not asked(guard, (b"host", host), (b"origin", f"http://{host}")), host
+    assert not asked(guard)
+    assert not asked(guard, (b"host", "localhost"), (b"host", "evil.example"))
+    shared = OwnOrigin(app, local=False, named="Lab.Example")
+    for host in ("192.168.0.7:8080", "lab.example:8080", socket.gethostname(), "localhost"):
+        assert asked(shared, (b"host", host), (b"origin", f"http://{host}")), host
+        assert not asked(shared, (b"host", host), (b"origin", "http://evil.example")), host
+    assert not asked(shared, (b"host", "evil.example:8080"), (b"origin", "http://evil.example:8080"))
 
 
 def test_a_browser_opens_where_there_is_a_screen(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,12 +54,23 @@ def facts(key: str) -> tuple[tuple[int, ...], str] | None:
         return None
 
 
-def note(key: str, shape: tuple[int, ...], parts: Iterable[Images]) -> str:
-    """The SHA-256 of images that arrive in parts and are not kept, written down for `facts`. Raises DataError."""
+def notes(key: str) -> tuple[str, ...]:
+    """What was said when this key's images were decoded."""
+    try:
+        return tuple(map(str, read_json(_paths(key)[1])["notes"]))
+    except (KeyError, TypeError, RunError):
+        return ()
+
+
+def note(key: str, shape: tuple[int, ...], parts: Iterable[Images], told: Sequence[str] = ()) -> str:
+    """The SHA-256 of images that arrive in parts and are not kept, written down for `facts`.
+
+    told: what `notes` will answer. Raises DataError.
+    """
     digest = hashlib.sha256()
     for part in parts:
         digest.update(part.tobytes())
-    keep_json(_paths(key)[1], {"shape": list(shape), "sha256": digest.hexdigest()})
+    keep_json(_paths(key)[1], {"shape": list(shape), "sha256": digest.hexdigest(), "notes": list(told)})
     return digest.hexdigest()
 
 
@@ -100,8 +111,10 @@ def alone(key: str) -> Iterator[None]:
         ) from error
 
 
-def store(key: str, shape: tuple[int, int, int, int], parts: Iterable[Images]) -> tuple[Images, str]:
-    """Writes images that arrive in parts, and returns what `load` would.
+def store(
+    key: str, shape: tuple[int, int, int, int], parts: Iterable[Images], told: Sequence[str] = ()
+) -> tuple[Images, str]:
+    """Writes images that arrive in parts, and returns what `load` would. told: what `notes` will answer.
 
     The file gets its name when it is complete and on the disk, so that a killed run leaves nothing that looks like one.
     Raises DataError when the disk is full or the directory cannot be written.
@@ -120,7 +133,7 @@ def store(key: str, shape: tuple[int, int, int, int], parts: Iterable[Images]) -
                 digest.update(data)
                 file.write(data)
         # After the images: without these facts they do not count.
-        write_json(beside, {"shape": list(shape), "sha256": digest.hexdigest()})
+        write_json(beside, {"shape": list(shape), "sha256": digest.hexdigest(), "notes": list(told)})
     except RunError as error:
         raise DataError(
             f"decoded images cannot be kept in {array.parent} ({error.__cause__}): make room there, set XDG_CACHE_HOME "

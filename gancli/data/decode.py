@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import islice
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
 import numpy as np
 
+from gancli.data.layout import printable
 from gancli.data.pixels import Images, Shape, window
 from gancli.errors import DataError
 
@@ -42,9 +44,13 @@ SUFFIXES = frozenset(
         ".pnm",
     ]
 )
+# What those suffixes stand for; no other decoder, some of which start programs, is ever asked.
+_FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "BMP", "DIB", "GIF", "TIFF", "PPM")
 PIXEL_LIMIT = 89_478_485  # 256 MiB as RGB
 _GREY = frozenset(["1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B", "I;16N"])
 _WIDE = frozenset(["I", "I;16", "I;16L", "I;16B", "I;16N"])
+_ORIENTATION = 0x0112  # of EXIF and TIFF; 1: as it is, 2 to 8: to be mirrored or turned
+_XMP = re.compile(rb"""tiff:Orientation\s*(?:=\s*["']|>)\s*([1-8])""")
 _RUN = 16  # files a thread takes at once
 _HELD = 1 << 26  # bytes of pixels that wait, about: large images in smaller parts
 
@@ -74,12 +80,11 @@ def images(files: Files, shape: Shape) -> Iterator[Images]:
 
 def decode(files: Files, i: int, shape: Shape) -> Images:
     """File i as uint8 [C, H, W], C 1 or 3; of an animation the first frame. Raises DataError naming the file."""
-    from PIL import Image, ImageOps
+    from PIL import Image
 
     channels, height, width = shape
-    with _named(files, i), files.open(i) as file, Image.open(file) as opened:
-        _refuse_bomb(opened)
-        image = _flatten(ImageOps.exif_transpose(opened)).convert("L" if channels == 1 else "RGB")
+    with _named(files, i), files.open(i) as file, _opened(file) as opened:
+        image = _flatten(_upright(opened, orientation(opened, file))).convert("L" if channels == 1 else "RGB")
         if image.size != (width, height):
             top, left, tall, wide = window(image.height, image.width, height, width)
             # Cropped first: the filter would look beyond the window.
@@ -95,15 +100,91 @@ def worker_count() -> int:
 
 
 def _header(files: Files, i: int) -> Shape:
+    with _named(files, i), files.open(i) as file, _opened(file) as image:
+        width, height = _upright_size(image, orientation(image, file))
+        return 1 if image.mode in _GREY else 3, height, width
+
+
+def _opened(file: BinaryIO) -> Image.Image:
+    """An image whose header alone was read. Raises ValueError for one that is none, or has too many pixels."""
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        image = Image.open(file, formats=_FORMATS)
+    except UnidentifiedImageError:
+        # Pillow's own words name a Python object.
+        empty = not file.seek(0, os.SEEK_END)
+        raise ValueError("it is empty" if empty else "it holds no image of a kind that is read") from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise ValueError(f"it says it has more than {PIXEL_LIMIT:,} pixels, which are the limit") from None
+    width, height = image.size
+    if width * height > PIXEL_LIMIT:
+        raise ValueError(f"it says it is {width}x{height}, and {PIXEL_LIMIT:,} pixels are the limit; make it smaller")
+    return image
+
+
+def orientation(image: Image.Image, file: BinaryIO) -> int:
+    """How an image lies in its file, 1 to 8 as EXIF counts: its EXIF (or TIFF) entry, else its XMP entry, else 1.
+
+    Where a PNG has them behind its pixels, it is decoded now. Raises what Pillow raises for damaged entries.
+    """
     from PIL import Image
 
-    with _named(files, i), files.open(i) as file, Image.open(file) as image:
-        _refuse_bomb(image)
-        width, height = image.size
-        # Asking a PNG without this entry for its orientation would decode the whole of it.
-        if "exif" in image.info and image.getexif().get(0x0112, 1) in (5, 6, 7, 8):
-            width, height = height, width
-        return 1 if image.mode in _GREY else 3, height, width
+    if image.format == "PNG" and "exif" not in image.info and _said_late(file):
+        image.load()
+    # The base class's: a PNG's own decodes the whole image where it has no such entry.
+    value = Image.Image.getexif(image).get(_ORIENTATION)
+    if value is None:
+        told = image.info.get("xmp") or image.info.get("XML:com.adobe.xmp") or b""
+        told = told.encode("utf-8", "replace") if isinstance(told, str) else told
+        found = _XMP.search(told) if isinstance(told, bytes) else None
+        value = int(found[1]) if found else 1
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def _said_late(file: BinaryIO) -> bool:
+    """Whether a PNG has EXIF or texts behind its pixels; its chunks' headers alone are read."""
+    before = file.tell()
+    try:
+        place, behind = 8, False
+        while True:
+            file.seek(place)
+            header = file.read(8)
+            kind = header[4:]
+            if len(header) < 8 or kind == b"IEND":
+                return False
+            if behind and kind in (b"eXIf", b"iTXt"):
+                return True
+            behind = behind or kind == b"IDAT"
+            place += 12 + int.from_bytes(header[:4], "big")
+    finally:
+        file.seek(before)
+
+
+def _upright_size(image: Image.Image, lies: int) -> tuple[int, int]:
+    """Width and height once it stands upright."""
+    tags = getattr(image, "tag_v2", None)
+    # Some versions of Pillow turn the size of a TIFF when it is opened.
+    width, height = image.size if tags is None else (tags[256], tags[257])
+    return (height, width) if lies >= 5 else (width, height)
+
+
+def _upright(image: Image.Image, lies: int) -> Image.Image:
+    """The image decoded and turned. Raises ValueError where it then has another size than its header says."""
+    from PIL import Image
+
+    turns = Image.Transpose
+    methods = (turns.FLIP_LEFT_RIGHT, turns.ROTATE_180, turns.FLIP_TOP_BOTTOM, turns.TRANSPOSE, turns.ROTATE_270,
+               turns.TRANSVERSE, turns.ROTATE_90)  # fmt: skip
+    size = _upright_size(image, lies)
+    before = Image.Image.getexif(image).get(_ORIENTATION)
+    image.load()
+    # Some versions of Pillow turn a TIFF when it is loaded, and take the entry away.
+    turned = before is not None and _ORIENTATION not in Image.Image.getexif(image)
+    found = image if turned or lies == 1 else image.transpose(methods[lies - 2])
+    if found.size != size:
+        raise ValueError(f"it has {found.width}x{found.height} pixels and says {size[0]}x{size[1]}")
+    return found
 
 
 def _flatten(image: Image.Image) -> Image.Image:
@@ -123,12 +204,6 @@ def _flatten(image: Image.Image) -> Image.Image:
     return image
 
 
-def _refuse_bomb(image: Image.Image) -> None:
-    width, height = image.size
-    if width * height > PIXEL_LIMIT:
-        raise ValueError(f"it says it is {width}x{height}, and {PIXEL_LIMIT:,} pixels are the limit; make it smaller")
-
-
 @contextmanager
 def _named(files: Files, i: int) -> Iterator[None]:
     """Any failure inside becomes a DataError that names the file."""
@@ -136,8 +211,11 @@ def _named(files: Files, i: int) -> Iterator[None]:
         yield
     except Exception as error:  # decoders raise anything: OSError, SyntaxError, struct.error, ...
         name = files.name(i)
-        reason = " ".join(str(error).replace(name, "it").split()) or type(error).__name__
-        raise DataError(f"{name} cannot be used as an image ({reason}): repair it or take it away") from error
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error).replace(name, "it")
+        reason = " ".join(reason.split())[:300] or type(error).__name__
+        raise DataError(
+            f"{printable(name)} cannot be used as an image ({reason}): repair it or take it away"
+        ) from error
 
 
 def _in_order(make: Callable[[int], T], count: int, run: int) -> Iterator[T]:

@@ -17,7 +17,9 @@ FOLDER = Path(__file__).parent / "embedded"
 MAKERS = ("google", "twitter")
 
 
-def fashion(size: Size = None, limit: int | None = None, split: str = "train", flip: bool = False) -> Source:
+def fashion(
+    size: Size = None, limit: int | None = None, split: str = "train", flip: bool = False, dequantize: bool = False
+) -> Source:
     """The 10,000 test images of Fashion-MNIST: 28x28 grey, 10 classes.
 
     size: 32 pads with two black pixels on each side, other sizes resize. All images are `train`. Raises ConfigError for
@@ -29,7 +31,17 @@ def fashion(size: Size = None, limit: int | None = None, split: str = "train", f
             images, labels, classes = file["images"], file["labels"], file["classes"]
     except (OSError, ValueError, KeyError) as error:
         raise _damaged("fashion", error) from error
-    return finish("fashion", images[:, None], labels, list(classes), size=size, limit=limit, flip=flip, pad=True)
+    return finish(
+        "fashion",
+        images[:, None],
+        labels,
+        list(classes),
+        size=size,
+        limit=limit,
+        flip=flip,
+        dequantize=dequantize,
+        pad=True,
+    )
 
 
 def emoji(
@@ -37,6 +49,7 @@ def emoji(
     limit: int | None = None,
     split: str = "train",
     flip: bool = False,
+    dequantize: bool = False,
     maker: Literal["google", "twitter", "both"] = "google",
 ) -> Source:
     """1,906 base emoji in colour on white, 9 classes; both makers' together are 3,812.
@@ -55,7 +68,16 @@ def emoji(
     except (OSError, ValueError, KeyError) as error:
         raise _damaged("emoji", error) from error
     labels = np.tile(np.asarray(facts["labels"], np.int64), len(makers))
-    return finish("emoji", np.concatenate(sheets), labels, facts["classes"], size=size, limit=limit, flip=flip)
+    return finish(
+        "emoji",
+        np.concatenate(sheets),
+        labels,
+        facts["classes"],
+        size=size,
+        limit=limit,
+        flip=flip,
+        dequantize=dequantize,
+    )
 
 
 def _tiles(path: Path, tile: int, count: int) -> NDArray[np.uint8]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -13,17 +13,18 @@ from numpy.typing import NDArray
 
 from gancli.data import cache, decode
 from gancli.data.index import CHECKS, Check, Index, keep, look
+from gancli.data.layout import printable
 from gancli.data.listing import Files, Place
-from gancli.data.pixels import Images, Shape, Size, parse_size
+from gancli.data.pixels import LARGEST, SMALLEST, Images, Shape, Size, parse_size
 from gancli.data.progress import shown
 from gancli.data.rows import Encoded, RowFile, Rows
-from gancli.data.source import Source, chosen
+from gancli.data.source import Source, chosen, limit_notes
 from gancli.errors import ConfigError
 
 Store = Literal["raw", "encoded"]
 STORES = ("raw", "encoded")
 IN_MEMORY = 64 << 20
-_RULES = 1  # part of the cache's key: count up when decoding, cropping or resizing change
+_RULES = 2  # part of the cache's key: count up when decoding, cropping or resizing change
 
 
 def gather(
@@ -32,6 +33,7 @@ def gather(
     size: Size,
     limit: int | None,
     flip: bool,
+    dequantize: bool = False,
     store: Store = "raw",
     check: Check = "full",
 ) -> Source:
@@ -47,8 +49,11 @@ def gather(
     rows = chosen(index.count, limit)
     labels = index.labels if rows is None or index.labels is None else index.labels[rows]
     key = _key(place, index, size, rows)
-    content, digest = _content(place, index, rows, key, size, asked, store)
-    return Source(place.kind, content, labels, index.classes, flip=flip, content_hash=digest)
+    content, digest, sized = _content(place, index, rows, key, size, asked, store)
+    notes = [*index.notes, *limit_notes(index.count, limit, labels, index.classes), *sized]
+    return Source(
+        place.kind, content, labels, index.classes, flip=flip, dequantize=dequantize, content_hash=digest, notes=notes
+    )
 
 
 def _asked(kind: str, size: Size, store: str, check: str) -> Shape | None:
@@ -71,8 +76,8 @@ def _content(
     size: Size,
     asked: Shape | None,
     store: Store,
-) -> tuple[NDArray[Any] | Rows, str | None]:
-    """The pixels, and their SHA-256 where it is known without them."""
+) -> tuple[NDArray[Any] | Rows, str | None, Sequence[str]]:
+    """The pixels, their SHA-256 where it is known without them, and notes on their size."""
 
     def files() -> Files:
         listing = index.listing()
@@ -80,34 +85,37 @@ def _content(
 
     if store == "raw" and (found := cache.load(key)) is not None:
         keep(index, place)
-        return _file(found[0]), found[1]
+        return _file(found[0]), found[1], cache.notes(key)
     if store == "encoded" and (known := cache.facts(key)) is not None and len(known[0]) == 4:
         keep(index, place)
-        return Encoded(files(), known[0][1:]), known[1]
+        return Encoded(files(), known[0][1:]), known[1], cache.notes(key)
     entries = files()
-    shape = asked if asked and not isinstance(size, int) else _natural(entries, asked, place.kind)
+    shape, notes = (asked, []) if asked and not isinstance(size, int) else _natural(entries, asked)
     total = len(entries) * int(np.prod(shape))
     if store == "raw" and max(total, index.size) < IN_MEMORY:
-        return np.concatenate(list(decode.images(entries, shape))), None
+        return np.concatenate(list(decode.images(entries, shape))), None, notes
     keep(index, place)
     with cache.alone(key):
-        return _made(place, entries, shape, key, store)
+        return *_made(place, entries, shape, key, store, notes), notes
 
 
-def _made(place: Place, entries: Files, shape: Shape, key: str, store: Store) -> tuple[NDArray[Any] | Rows, str]:
+def _made(
+    place: Place, entries: Files, shape: Shape, key: str, store: Store, notes: Sequence[str]
+) -> tuple[NDArray[Any] | Rows, str]:
     """Decode all, unless another process has done so while this one waited for it."""
     full = (len(entries), *shape)
     if store == "raw":
         found = cache.load(key)
         if found is None:
-            told = f"decoding images of {place.root} once, into {cache.cache_dir()}"
-            found = cache.store(key, full, _watched(decode.images(entries, shape), len(entries), told))
+            told = f"decoding images of {printable(place.root)} once, into {cache.cache_dir()}"
+            found = cache.store(key, full, _watched(decode.images(entries, shape), len(entries), told), notes)
         return _file(found[0]), found[1]
     known = cache.facts(key)
     if known is not None:
         return Encoded(entries, shape), known[1]
-    told = f"checking images of {place.root} once"
-    return Encoded(entries, shape), cache.note(key, full, _watched(decode.images(entries, shape), len(entries), told))
+    told = f"checking images of {printable(place.root)} once"
+    parts = _watched(decode.images(entries, shape), len(entries), told)
+    return Encoded(entries, shape), cache.note(key, full, parts, notes)
 
 
 def _watched(parts: Iterable[Images], count: int, told: str) -> Iterator[Images]:
@@ -122,20 +130,32 @@ def _file(images: Images) -> NDArray[Any] | Rows:
     return RowFile(images) if isinstance(images, np.memmap) and hasattr(os, "preadv") else images
 
 
-def _natural(files: Files, asked: Shape | None, kind: str) -> Shape:
-    """The shape that the files' headers give: see `folder`. `asked` gives the sides where it is there."""
+def _natural(files: Files, asked: Shape | None) -> tuple[Shape, list[str]]:
+    """The shape that the files' headers give (see `folder`), and notes on it; `asked` gives the sides where there.
+
+    Raises ConfigError for sides that no network takes.
+    """
     sizes: set[tuple[int, int]] = set()
-    channels, smallest = 1, 1 << 62
-    for found, height, width in decode.headers(files):
-        channels, smallest = max(channels, found), min(smallest, height, width)
+    channels, lowest, highest, least = 1, 1 << 62, 0, 0
+    for i, (found, height, width) in enumerate(decode.headers(files)):
+        least = i if min(height, width) < lowest else least
+        channels, lowest, highest = max(channels, found), min(lowest, height, width), max(highest, height, width)
         if len(sizes) < 2:
             sizes.add((height, width))
     if asked is not None:
-        return channels, asked[1], asked[2]
-    height, width = sizes.pop() if len(sizes) == 1 else (smallest, smallest)
-    natural = parse_size([channels, height, width], None, kind)
-    assert natural is not None
-    return natural
+        return (channels, asked[1], asked[2]), []
+    height, width = sizes.pop() if len(sizes) == 1 else (lowest, lowest)
+    if lowest < SMALLEST or max(height, width) > LARGEST:
+        raise ConfigError(
+            f"{printable(files.name(least))} gives images of {width}x{height} pixels, which is out of range: sides are"
+            f" {SMALLEST} to {LARGEST} pixels; type dataset.size=32, say, for another size"
+        )
+    if not sizes:
+        return (channels, height, width), []
+    return (channels, height, width), [
+        f"images differ in size, with sides of {lowest} to {highest} pixels: their central squares, resized to {lowest}"
+        " pixels, the smallest side, are taken; dataset.size= chooses another size"
+    ]
 
 
 def _key(place: Place, index: Index, size: Size, rows: NDArray[np.int64] | None) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
@@ -11,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gancli.data.gather import gather
-from gancli.data.listing import LARGEST_FILE, Listing, Names, numbered_classes
+from gancli.data.layout import present
+from gancli.data.listing import LARGEST_FILE, Listing, Names, kind_of, open_plain
 from gancli.data.pixels import Size
 from gancli.data.source import Source, check_split
 from gancli.errors import ConfigError, DataError
@@ -23,6 +26,7 @@ def hub(
     limit: int | None = None,
     split: str = "train",
     flip: bool = False,
+    dequantize: bool = False,
     image: str = "image",
     label: str | None = "label",
     store: Literal["raw", "encoded"] = "raw",
@@ -34,8 +38,9 @@ def hub(
     sets is not run. Raises ConfigError for a missing `root`, a wrong column or split, DataError where `datasets` is not
     installed, the data set cannot be had, or a row holds no image.
     """
-    if root is None:
-        raise ConfigError("dataset=hub needs to know which data set: type dataset.root=OWNER/NAME or a folder")
+    if root is None or not root.strip():
+        said = "needs to know which data set" if root is None else "was given an empty dataset.root"
+        raise ConfigError(f"dataset=hub {said}: type dataset.root=OWNER/NAME or a folder")
     table = _obtain(root, split)
     for name, column in (("image", image), ("label", label)):
         if column is not None and column not in table.column_names:
@@ -45,7 +50,7 @@ def hub(
                 f"dataset.{name}={column} is no column of {root}: type dataset.{name}= one of {listed}{none}"
             )
     place = Hub(root, split, image, label, _undecoded(root, table, image))
-    return gather(place, size=size, limit=limit, flip=flip, store=store)
+    return gather(place, size=size, limit=limit, flip=flip, dequantize=dequantize, store=store)
 
 
 @dataclass(frozen=True)
@@ -70,32 +75,29 @@ class Hub:
         count = len(self.table)
         if count == 0:
             raise DataError(f"dataset.root={self.given} has no rows in its split {self.split}")
-        labels, classes = self._labels()
+        labels, classes, notes = self._labels()
         # The fingerprint stands for all contents; sizes are not known without reading them.
         where = np.arange(count, dtype=np.int64)[:, None]
         mark = Names.of([str(self.table._fingerprint)] + [""] * (count - 1))
-        return Listing(mark, np.zeros(count, np.int64), where, labels, classes)
+        return Listing(mark, np.zeros(count, np.int64), where, labels, classes, notes=tuple(notes))
 
     def files(self, listing: Listing) -> Cells:
         """What reads the images, one at a time."""
         return Cells(self.given, self.table, self.image, listing.where)
 
-    def _labels(self) -> tuple[NDArray[np.int64] | None, list[str]]:
+    def _labels(self) -> tuple[NDArray[np.int64] | None, list[str], list[str]]:
         if self.label is None:
-            return None, []
+            return None, [], []
         feature = self.table.features[self.label]
         column = self.table.data.column(self.label).to_numpy()
         if self.table._indices is not None:
             column = column[self.table._indices.column(0).to_numpy()]
         where = f"dataset.root={self.given}, column {self.label}"
         if column.dtype.kind in "iu":
-            labels = column.astype(np.int64)
-            names = getattr(feature, "names", None)
-            plain = numbered_classes(where, labels)
-            return labels, list(names) if names else plain
+            return present(where, column.astype(np.int64), getattr(feature, "names", None) or None)
         if column.dtype.kind == "O" and all(isinstance(value, str) for value in column):
             classes, numbers = np.unique(column.astype(str), return_inverse=True)
-            return numbers.astype(np.int64), classes.tolist()
+            return present(where, numbers.astype(np.int64), classes.tolist())
         raise DataError(f"{where} holds neither class numbers nor texts (every row needs one): type dataset.label=null")
 
 
@@ -118,7 +120,7 @@ class Cells:
         if not isinstance(cell, dict) or (cell.get("bytes") is None and cell.get("path") is None):
             raise ValueError("the row is empty")
         if cell["bytes"] is None:
-            return Path(cell["path"]).open("rb")
+            return open_plain(cell["path"])
         if len(cell["bytes"]) > LARGEST_FILE:
             raise ValueError(f"it has {len(cell['bytes']) >> 20} MiB, and 256 are the limit")
         return io.BytesIO(cell["bytes"])
@@ -140,6 +142,7 @@ def _obtain(root: str, split: str) -> Any:
         elif path.exists() or root.startswith((".", "/", "~")) or root.count("/") > 1:
             if not path.is_dir():
                 raise DataError(f"dataset.root={root} is no folder: type dataset.root=OWNER/NAME or a folder")
+            _refuse_pipes(path)
             found = datasets.load_dataset(str(path))
         else:
             found = datasets.load_dataset(root)
@@ -156,6 +159,16 @@ def _obtain(root: str, split: str) -> Any:
         return found[split]
     check_split("hub", split, [str(found.split or "train")])
     return found
+
+
+def _refuse_pipes(folder: Path) -> None:
+    """Raises DataError for what is neither file nor folder: whoever opens it may wait for ever."""
+    for place, _, names in os.walk(folder):
+        for name in names:
+            path = Path(place) / name
+            mode = path.stat().st_mode if path.exists() else stat.S_IFREG
+            if not stat.S_ISREG(mode):
+                raise DataError(f"{path} is a {kind_of(mode)}, no file: take it away")
 
 
 def _undecoded(root: str, table: Any, image: str) -> Any:

@@ -21,7 +21,7 @@ from gancli.files import read_json, whole_file
 Check = Literal["auto", "quick", "full"]
 CHECKS = ("auto", "quick", "full")
 FULL_UP_TO = 200_000  # files that `auto` still looks at one by one, in a second or two
-_FORM = 1  # count up when what is kept changes
+_FORM = 2  # count up when what is kept changes
 _SETTLED = 2_000_000_000  # ns: a folder changed so shortly before it was listed may change again under the same time
 
 
@@ -36,6 +36,7 @@ class Index:
     size: int  # bytes of all files
     fresh: Listing | None  # None: as it was kept
     _path: Path
+    notes: tuple[str, ...] = ()
 
     def listing(self) -> Listing:
         """The whole listing. Raises DataError where what was kept is gone."""
@@ -60,7 +61,8 @@ def look(place: Place, check: Check) -> Index:
         return kept
     listing = place.listing()
     total = int(listing.sizes.sum())
-    return Index(len(listing), listing.digest(), listing.classes, listing.labels, total, listing, path)
+    digest, notes = listing.digest(), listing.notes
+    return Index(len(listing), digest, listing.classes, listing.labels, total, listing, path, notes)
 
 
 def keep(index: Index, place: Place) -> None:
@@ -71,7 +73,7 @@ def keep(index: Index, place: Place) -> None:
     now = time.time_ns()
     known = read_json_or_none(index._path)
     told = {"form": _FORM, "root": place.root, "count": index.count, "digest": index.digest}
-    told |= {"classes": index.classes, "size": index.size, "watched": listing.watched}
+    told |= {"classes": index.classes, "size": index.size, "watched": listing.watched, "notes": list(index.notes)}
     told |= {"settled": all(now - changed > _SETTLED for changed, *_ in listing.watched.values())}
     if known == told:
         return
@@ -110,7 +112,8 @@ def _kept(path: Path, place: Place, check: Check) -> Index | None:
         with np.load(path.with_suffix(".npz"), allow_pickle=False) as arrays:
             labels = arrays.get("labels")
         count, digest, size = int(known["count"]), str(known["digest"]), int(known["size"])
-        return Index(count, digest, list(map(str, known["classes"])), labels, size, None, path)
+        classes, notes = list(map(str, known["classes"])), tuple(map(str, known["notes"]))
+        return Index(count, digest, classes, labels, size, None, path, notes)
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
         return None  # damaged: made again
 

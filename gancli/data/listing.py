@@ -5,18 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Sequence
+import stat
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import BinaryIO, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gancli.data import decode
-from gancli.errors import DataError
+from gancli.errors import ConfigError, DataError
 
 LARGEST_FILE = 1 << 28  # bytes of one image file, unpacked: more than any image within the limit of pixels needs
-LARGEST_CLASSES = 100_000
 
 
 class Names:
@@ -46,6 +47,7 @@ class Listing:
 
     sizes: bytes of each, int64 [N]. where: what finds it and tells it from a changed one, int64 [N, k]. labels: int64
     [N] or None. watched: absolute paths and their `stamp` before they were listed: while those hold, none came or went.
+    notes: what was left out or changed, a line each.
     """
 
     names: Names
@@ -54,6 +56,7 @@ class Listing:
     labels: NDArray[np.int64] | None
     classes: list[str]
     watched: dict[str, list[int]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.names)
@@ -70,7 +73,7 @@ class Listing:
         """Only these rows."""
         names = Names.of(self.names[i] for i in keep.tolist())
         labels = None if self.labels is None else self.labels[keep]
-        return Listing(names, self.sizes[keep], self.where[keep], labels, self.classes, self.watched)
+        return Listing(names, self.sizes[keep], self.where[keep], labels, self.classes, self.watched, self.notes)
 
 
 class Files(Protocol):
@@ -113,6 +116,40 @@ def stamp(path: str | os.PathLike[str]) -> list[int]:
     return [found.st_mtime_ns, found.st_size, found.st_ino]
 
 
+def kind_of(mode: int) -> str:
+    """What a path is that is no file and no folder, by its mode."""
+    kinds = ((stat.S_ISFIFO, "named pipe"), (stat.S_ISSOCK, "socket"), (stat.S_ISDIR, "folder"))
+    return next((name for holds, name in kinds if holds(mode)), "device")
+
+
+def open_plain(path: str | os.PathLike[str]) -> BinaryIO:
+    """A plain file, opened; never a pipe or device, which might never answer. Raises OSError or ValueError."""
+    mode = os.stat(path).st_mode  # noqa: PTH116 - a Path a file is slow
+    if not stat.S_ISREG(mode):
+        raise ValueError(f"it is a {kind_of(mode)}, no file")
+    # Were it exchanged in this moment, opening would still not wait.
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0))
+    return os.fdopen(handle, "rb")
+
+
+def given_file(kind: str, root: str | None, example: str) -> Path:
+    """The plain file that `dataset.root` names.
+
+    kind: of the data set. example: a file's name. Raises ConfigError where none is named, DataError for no such file.
+    """
+    if root is None or not root.strip():
+        said = "needs to know which file" if root is None else "was given an empty dataset.root"
+        raise ConfigError(f"dataset={kind} {said}: type dataset.root={example}")
+    path = Path(root).expanduser()
+    if path.is_dir():
+        raise DataError(f"dataset.root={root} is a folder, not a file: type dataset=folder, or dataset.root={example}")
+    if not path.exists():
+        raise DataError(f"dataset.root={root} does not exist: type dataset.root={example}")
+    if not path.is_file():
+        raise DataError(f"dataset.root={root} is a {kind_of(path.stat().st_mode)}: type dataset.root={example}")
+    return path
+
+
 def is_image(name: str) -> bool:
     """Whether a file's name says that it is an image, and it is not hidden."""
     return os.path.splitext(name)[1].lower() in decode.SUFFIXES  # noqa: PTH122 - a Path a file is slow
@@ -128,51 +165,3 @@ def refuse_escape(archive: str, name: str) -> None:
     parts = name.replace("\\", "/").split("/")
     if name.startswith(("/", "\\")) or ".." in parts or "\0" in name or parts[0][1:2] == ":":
         raise DataError(f"{archive} has the entry {name!r}, which points out of it: make the archive again without it")
-
-
-def common_top(names: Sequence[str]) -> str:
-    """The folder, with its slash, that all of these names lie in; empty where they share none.
-
-    >>> common_top(["a/b/1.png", "a/b/c/2.png"]), common_top(["a/1.png", "2.png"])
-    ('a/b/', '')
-    """
-    if not names:
-        return ""
-    low, high = min(names).split("/")[:-1], max(names).split("/")[:-1]
-    same = next((i for i, (a, b) in enumerate(zip(low, high, strict=False)) if a != b), min(len(low), len(high)))
-    return "".join(f"{part}/" for part in low[:same])
-
-
-def by_folders(archive: str, names: Sequence[str]) -> tuple[list[int], NDArray[np.int64] | None, list[str]]:
-    """The order of an archive's images, by folder and name as `folder` has them, with labels and class names.
-
-    One level of folders are classes; a folder that holds everything is none. Raises DataError for loose images beside
-    folders of images, and for deeper ones.
-    """
-    top = len(common_top(names))
-    split = [name[top:].rpartition("/")[::2] for name in names]
-    folders = sorted({folder for folder, _ in split})
-    deep = next((i for i, (folder, _) in enumerate(split) if "/" in folder), None)
-    if deep is not None:
-        raise DataError(
-            f"{archive}: {names[deep]} lies more than one folder deep: one level of folders are classes, or a "
-            "dataset.json beside them names the labels"
-        )
-    if "" in folders and len(folders) > 1:
-        raise DataError(f"{archive} has loose images and folders of images ({folders[1]}, ...): move the loose ones")
-    order = sorted(range(len(names)), key=split.__getitem__)
-    if folders == [""]:
-        return order, None, []
-    number = {folder: i for i, folder in enumerate(folders)}
-    return order, np.array([number[split[i][0]] for i in order], np.int64), folders
-
-
-def numbered_classes(source: str, labels: NDArray[np.int64]) -> list[str]:
-    """Class names for labels that have none. Raises DataError for labels below 0 or too large to be class numbers."""
-    lowest, highest = int(labels.min(initial=0)), int(labels.max(initial=-1))
-    if lowest < 0 or highest >= LARGEST_CLASSES:
-        raise DataError(
-            f"{source}: labels run from {lowest} to {highest}, and 0 to {LARGEST_CLASSES - 1} are allowed: "
-            "number the classes from 0"
-        )
-    return [str(i) for i in range(highest + 1)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 
 import numpy as np
@@ -11,6 +12,9 @@ from torch import Tensor
 
 from gancli.data.ahead import Ahead, Request
 from gancli.data.source import Index, Source, order, raw_bits
+from gancli.rng import key
+
+PER_BLOCK = 4 * 4  # numbers of 16 bits in the four words of a step of Philox's counter
 
 
 class Stream:
@@ -32,30 +36,49 @@ class Stream:
     def batch(self, position: int, total: int, start: int = 0, stop: int | None = None) -> dict[str, Tensor]:
         """Rows start:stop of a batch that begins at row `position` of the stream and is `total` rows long.
 
-        x: float32 [B, C, H, W] in [-1, 1], or points [B, D] as they are; y: int64 [B]; both on the device. Raises
-        ValueError for rows outside the batch.
+        x: float32 [B, C, H, W] in [-1, 1], or points [B, D] as they are; y: int64 [B]; both on the device. Images are
+        x / 127.5 - 1, or dequantized x / 128 - 1 + U(0, 1 / 128), numbers of the position in the stream and the seed.
+        Raises ValueError for rows outside the batch.
         """
         stop = total if stop is None else stop
         if position < 0 or not 0 <= start <= stop <= total:
             raise ValueError(f"rows {start}:{stop} of a batch of {total} at {position} do not exist")
         request = Request(position, total, start, stop)
-        x, y, mirrored = self._read(request) if self._ahead is None else self._ahead.take(request)
+        x, y, mirrored, noise = self._read(request) if self._ahead is None else self._ahead.take(request)
         x, y = self._move(x), self._move(y)
         if mirrored is not None:
             x = torch.where(self._move(mirrored).view(-1, 1, 1, 1), x.flip(-1), x)
         if x.dtype == torch.uint8:
             # On the device: a quarter of the bytes cross over.
-            x = x.to(torch.float32).div_(127.5).sub_(1)
+            x = x.to(torch.float32)
+            # 16 bits of noise beside 8 of the image: every step is exact, and 1 is never reached.
+            x = x.div_(127.5) if noise is None else x.add_(self._move(noise).to(x).div_(1 << 16).add_(0.5)).div_(128)
+            x = x.sub_(1)
         return {"x": x, "y": y}
 
-    def _read(self, request: Request) -> tuple[Tensor, Tensor, Tensor | None]:
-        """The rows as they lie in the source, their labels, and which are mirrored if any; ready to cross over."""
-        index, mirrored = self._numbers(request.position + request.start, request.stop - request.start)
+    def _read(self, request: Request) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+        """The rows as they lie in the source, their labels, which are mirrored and their noise; ready to cross over."""
+        position, count = request.position + request.start, request.stop - request.start
+        index, mirrored = self._numbers(position, count)
         x, y = self.source.rows(index)
         turned = torch.from_numpy(mirrored) if mirrored is not None and mirrored.any() else None
+        noise = self._noise(position, count) if self.source.dequantize else None
         if self.device.type == "cuda":
-            return x.pin_memory(), y.pin_memory(), None if turned is None else turned.pin_memory()
-        return x, y, turned
+            x, y = x.pin_memory(), y.pin_memory()
+            turned, noise = (None if t is None else t.pin_memory() for t in (turned, noise))
+        return x, y, turned, noise
+
+    def _noise(self, position: int, count: int) -> Tensor:
+        """Numbers for the images at these positions of the stream, uniform int16 [count, C, H, W].
+
+        Philox is entered at any place, so that an image's numbers do not depend on what is dealt with it.
+        """
+        shape = self.source.shape
+        blocks = -(-math.prod(shape) // PER_BLOCK)
+        generator = np.random.Philox(key=key(self.seed, self.name, "dequantize"), counter=position * blocks)
+        numbers = generator.random_raw(4 * blocks * count).astype("<u8", copy=False).view("<i2")
+        used = numbers.reshape(count, PER_BLOCK * blocks)[:, : math.prod(shape)]
+        return torch.from_numpy(used).reshape(count, *shape)
 
     def _move(self, tensor: Tensor) -> Tensor:
         return tensor.to(self.device, non_blocking=self.device.type == "cuda")

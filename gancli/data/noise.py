@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from gancli.data.pixels import Shape, Size, parse_size
-from gancli.data.source import Index, Source, check_limit, check_split, raw_bits
+from gancli.data.source import Index, Source, check_limit, check_split, limit_notes, raw_bits
 from gancli.errors import ConfigError
 
 _LARGEST_BYTES = 1 << 34
@@ -19,13 +20,25 @@ _LARGEST_BYTES = 1 << 34
 class NoiseSource(Source):
     """Uniform uint8 noise, drawn when the first row is asked for, so that counting parameters costs no memory."""
 
-    def __init__(self, purpose: tuple[Any, ...], n: int, shape: Shape, classes: int, flip: bool):
+    def __init__(
+        self,
+        purpose: tuple[Any, ...],
+        n: int,
+        shape: Shape,
+        classes: int,
+        flip: bool,
+        dequantize: bool,
+        notes: Sequence[str] = (),
+    ):
         # Empty memory is not touched, hence not taken, until it is filled.
         content = np.empty((n, *shape), np.uint8)
         labels = np.arange(n) % max(1, classes)
         # The purpose says all of the content; a hash of the bytes would have to draw them.
         digest = hashlib.sha256(repr((purpose, n, shape)).encode()).hexdigest()
-        super().__init__("random", content, labels, [str(i) for i in range(classes)], flip=flip, content_hash=digest)
+        names = [str(i) for i in range(classes)]
+        super().__init__(
+            "random", content, labels, names, flip=flip, dequantize=dequantize, content_hash=digest, notes=notes
+        )
         self._purpose: tuple[Any, ...] | None = purpose
 
     def rows(self, index: Index) -> tuple[Tensor, Tensor]:
@@ -48,6 +61,7 @@ def noise(
     limit: int | None = None,
     split: str = "train",
     flip: bool = False,
+    dequantize: bool = False,
     classes: int = 10,
     n: int = 256,
     seed: int = 0,
@@ -65,7 +79,10 @@ def noise(
     check_limit(limit)
     if n < 1:
         raise ConfigError(f"dataset.n={n}: dataset=random needs at least one image; type dataset.n=256")
+    notes = limit_notes(n, limit, None, ())
     n = n if limit is None else min(n, limit)
+    if n < classes:
+        notes.append(f"{n} images of noise are fewer than the {classes} classes: the last {classes - n} have none")
     if n * shape[0] * shape[1] * shape[2] > _LARGEST_BYTES:
         raise ConfigError(f"dataset=random of {n} images {list(shape)} is over 16 GiB: type a smaller dataset.n")
-    return NoiseSource(("random", split, seed), n, shape, classes, flip)
+    return NoiseSource(("random", split, seed), n, shape, classes, flip, dequantize, notes)

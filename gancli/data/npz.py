@@ -10,13 +10,15 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from gancli.data.listing import numbered_classes
+from gancli.data.layout import present, printable, some
+from gancli.data.listing import given_file
 from gancli.data.pixels import Size
 from gancli.data.source import Source, check_split, finish
 from gancli.errors import ConfigError, DataError
 
 LARGEST_BYTES = 1 << 34
 BOMB_BYTES, BOMB_RATIO = 1 << 28, 500  # a member larger than both, unpacked and over packed, holds no images
+KEYS = ("images", "labels", "classes")
 _HINT = "numpy.savez(FILE, images=uint8 [N,H,W] or [N,H,W,C], labels=integers [N], classes=names)"
 
 
@@ -26,51 +28,46 @@ def npz(
     limit: int | None = None,
     split: str = "train",
     flip: bool = False,
+    dequantize: bool = False,
     layout: Literal["auto", "nhwc", "nchw"] = "auto",
 ) -> Source:
     """The images of one .npz file: `images` uint8 [N,H,W], [N,H,W,C] or [N,C,H,W]; `labels` [N], `classes` if any.
 
     layout: of four dimensions; auto takes the last one for channels where it is 4 or less, else the second one where
-    that is. Labels without class names are named by their numbers. All images are `train`. No pickles are read.
+    that is. Labels without class names are named by their numbers; classes without an image are left out, which a
+    note says. All images are `train`. No pickles are read.
     Raises ConfigError for a missing `root`, another split or an impossible size, DataError for all about the file.
     """
     check_split("npz", split, ["train"])
     if layout not in ("auto", "nhwc", "nchw"):
         raise ConfigError(f"dataset.layout={layout} is unknown: type dataset.layout=auto, nhwc or nchw")
-    if root is None:
-        raise ConfigError("dataset=npz needs to know which file: type dataset.root=FILE.npz")
-    path = Path(root).expanduser()
-    if path.is_dir():
-        raise DataError(f"dataset.root={root} is a folder, not a file: type dataset=folder, or dataset.root=FILE.npz")
-    if not path.is_file():
-        raise DataError(f"dataset.root={root} does not exist: type dataset.root=FILE.npz")
-    images, labels, names = _read(path)
+    path = given_file("npz", root, "FILE.npz")
+    images, labels, names, notes = _read(path)
+    pixels, classes = _channels_first(path, images, layout), list[str]()
     if labels is not None:
-        labels = _check_labels(path, labels, len(images))
-        names = names or numbered_classes(str(path), labels)
-        if len(labels) and labels.max() >= len(names):
-            raise DataError(
-                f"{path}: labels go up to {labels.max()} and classes has {len(names)} names: name every class"
-            )
-    classes = names if labels is not None and names else []
-    return finish("npz", _channels_first(path, images, layout), labels, classes, size=size, limit=limit, flip=flip)
+        labels, classes, more = present(str(path), _check_labels(path, labels, len(images)), names)
+        notes += more
+    elif names is not None:
+        notes.append(f"{path}: classes without labels are not used")
+    return finish("npz", pixels, labels, classes, size=size, limit=limit, flip=flip, dequantize=dequantize, notes=notes)
 
 
-def _read(path: Path) -> tuple[NDArray[Any], NDArray[Any] | None, list[str] | None]:
+def _read(path: Path) -> tuple[NDArray[Any], NDArray[Any] | None, list[str] | None, list[str]]:
+    """Images, labels and class names as they stand in the file, and notes. Raises DataError."""
     try:
         with zipfile.ZipFile(path) as file:
-            declared = sum(member.file_size for member in file.infolist())
+            members = file.infolist()
+            declared = sum(member.file_size for member in members)
             if declared > LARGEST_BYTES:
                 raise DataError(
                     f"{path} unpacks to {declared >> 30} GiB, over the limit of 16: type dataset=folder with images"
                 )
-            for member in file.infolist():
+            for member in members:
                 _check_member(path, file, member)
+        found = [member.filename.removesuffix(".npy") for member in members]
         with np.load(path, allow_pickle=False) as archive:
-            if "images" not in archive:
-                found = ", ".join(archive.files) or "nothing"
-                raise DataError(f"{path} holds {found} and no `images`: write it with {_HINT}")
-            arrays = {name: archive[name] for name in ("images", "labels", "classes") if name in archive}
+            there = {member.filename for member in members}
+            arrays = {name: archive[f"{name}.npy"] for name in KEYS if f"{name}.npy" in there}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zipfile.LargeZipFile, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise DataError(f"{path} cannot be read as an .npz file ({reason}): write it with {_HINT}") from error
@@ -78,8 +75,23 @@ def _read(path: Path) -> tuple[NDArray[Any], NDArray[Any] | None, list[str] | No
         if isinstance(error, DataError):
             raise
         raise DataError(f"{path} is damaged ({type(error).__name__}): write it again with {_HINT}") from error
-    classes = [str(name) for name in arrays["classes"].reshape(-1)] if "classes" in arrays else None
-    return arrays["images"], arrays.get("labels"), classes
+    if "images" not in arrays:
+        raise DataError(f"{path} holds {some(found) or 'nothing'} and no `images`: write it with {_HINT}")
+    more = [name for name in found if name not in KEYS]
+    notes = [f"left out of {path}: {some(more)} (images, labels and classes are read)"] if more else []
+    return arrays["images"], arrays.get("labels"), _names(path, arrays.get("classes")), notes
+
+
+def _names(path: Path, given: NDArray[Any] | None) -> list[str] | None:
+    """Class names: texts, also as bytes, or whole numbers. Raises DataError."""
+    if given is None:
+        return None
+    flat = given.reshape(-1)
+    if flat.dtype.kind == "S":
+        return [printable(name.decode("utf-8", "surrogateescape")) for name in flat.tolist()]
+    if flat.dtype.kind not in "Uiu":
+        raise DataError(f"{path}: classes are {flat.dtype}, and texts are needed: write it with {_HINT}")
+    return [str(name) for name in flat.tolist()]
 
 
 def _check_member(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:
@@ -105,7 +117,10 @@ def _check_labels(path: Path, labels: NDArray[Any], count: int) -> NDArray[np.in
         )
     if count and labels.min() < 0:
         raise DataError(f"{path}: the smallest label is {labels.min()}, and labels start at 0: write it with {_HINT}")
-    return labels.astype(np.int64)
+    # What is too large is refused for that later on, not made negative here.
+    large = np.uint64(np.iinfo(np.int64).max)
+    numbers: NDArray[np.int64] = np.minimum(labels.astype(np.uint64), large).astype(np.int64)
+    return numbers
 
 
 def _channels_first(path: Path, images: NDArray[Any], layout: str) -> NDArray[np.uint8]:

@@ -17,17 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gancli.data.gather import gather
-from gancli.data.listing import (
-    LARGEST_FILE,
-    Listing,
-    Names,
-    by_folders,
-    is_hidden,
-    is_image,
-    numbered_classes,
-    refuse_escape,
-    stamp,
-)
+from gancli.data.layout import Arranged, LeftOut, by_folders, present
+from gancli.data.listing import LARGEST_FILE, Listing, Names, is_hidden, is_image, kind_of, refuse_escape, stamp
 from gancli.data.pixels import Size
 from gancli.data.rows import Opened
 from gancli.data.source import Source, check_split
@@ -43,6 +34,7 @@ def webdataset(
     limit: int | None = None,
     split: str = "train",
     flip: bool = False,
+    dequantize: bool = False,
     image: str | None = None,
     store: Literal["raw", "encoded"] = "raw",
     check: Literal["auto", "quick", "full"] = "auto",
@@ -51,17 +43,18 @@ def webdataset(
 
     root: a .tar file, or several by braces ('shards-{000..009}.tar'). Files of one name up to the first dot are one
     sample. image: the extension of its picture; null: the one that is an image. Labels: of `.cls` files, else of
-    "label" in `.json` files, else of one level of folders. Rows are in the order of names over all shards.
+    "label" in `.json` files, else each top folder is a class. Rows are in the order of names over all shards.
     Raises ConfigError for a missing `root` or a wrong size, DataError where WebDataset is not installed and for a shard
     that is damaged or hostile (links, entries that point out of it, or too large), by the entry's name.
     Source: https://github.com/webdataset/webdataset (the format's rules).
     """
     check_split("webdataset", split, ["train"])
-    if root is None:
-        raise ConfigError("dataset=webdataset needs to know which shards: type dataset.root='shards-{000..009}.tar'")
+    if root is None or not root.strip():
+        said = "needs to know which shards" if root is None else "was given an empty dataset.root"
+        raise ConfigError(f"dataset=webdataset {said}: type dataset.root='shards-{{000..009}}.tar'")
     place = Shards(expand(root), image)
     try:
-        return gather(place, size=size, limit=limit, flip=flip, store=store, check=check)
+        return gather(place, size=size, limit=limit, flip=flip, dequantize=dequantize, store=store, check=check)
     except OSError as error:
         raise DataError(f"dataset.root={root} cannot be read ({error.strerror}): make it readable") from error
 
@@ -91,7 +84,8 @@ def expand(root: str) -> list[Path]:
                 f"dataset.root={root}: {path} is no .tar file: shards are uncompressed, as in 'x-{{0..9}}.tar'"
             )
         if not path.is_file():
-            raise DataError(f"dataset.root={root}: {path} does not exist: type dataset.root='shards-{{000..009}}.tar'")
+            what = f"is a {kind_of(path.stat().st_mode)}" if path.exists() else "does not exist"
+            raise DataError(f"dataset.root={root}: {path} {what}: type dataset.root='shards-{{000..009}}.tar'")
     return paths
 
 
@@ -127,32 +121,34 @@ class Shards:
     def listing(self) -> Listing:
         """The images in the order of their names. Raises DataError."""
         watched = {str(path.resolve()): stamp(path) for path in self.paths}
-        samples = [sample for i, path in enumerate(self.paths) for sample in _samples(path, i, self.image)]
+        left_out = LeftOut()
+        folders, samples = set[str](), list[_Sample]()
+        for i, path in enumerate(self.paths):
+            samples += _samples(path, i, self.image, left_out, folders)
         if not samples:
             wanted = "images" if self.image is None else f"files ending in .{self.image}"
-            raise DataError(f"{self.paths[0]} and its like hold no {wanted}: type dataset.image=EXTENSION")
-        names = [sample.images[0][0] for sample in samples]
-        order, labels, classes = self._labelled(samples, names)
-        chosen = [samples[i] for i in order]
+            problem = f"{self.paths[0]} and its like hold no {wanted}: type dataset.image=EXTENSION"
+            raise DataError("; ".join([problem, *left_out.note()]))
+        found = self._labelled(samples, [sample.images[0][0] for sample in samples], folders)
+        chosen = [samples[i] for i in found.order]
         where = np.array([(s.shard, s.images[0][1], s.images[0][2]) for s in chosen], np.int64)
-        return Listing(Names.of(s.images[0][0] for s in chosen), where[:, 2], where, labels, classes, watched)
+        names, notes = Names.of(s.images[0][0] for s in chosen), (*left_out.note(), *found.notes)
+        return Listing(names, where[:, 2], where, found.labels, found.classes, watched, notes)
 
     def files(self, listing: Listing) -> Members:
         """What reads them, one at a time."""
         return Members([str(path.resolve()) for path in self.paths], listing.names, listing.where)
 
-    def _labelled(
-        self, samples: Sequence[_Sample], names: Sequence[str]
-    ) -> tuple[list[int], NDArray[np.int64] | None, list[str]]:
+    def _labelled(self, samples: Sequence[_Sample], names: Sequence[str], folders: set[str]) -> Arranged:
         told = [sample.label is not None for sample in samples]
         if not any(told):
-            return by_folders(str(self.paths[0]), names)
+            return by_folders(str(self.paths[0]), names, folders)
         if not all(told):
             first = samples[told.index(False)]
             raise DataError(f"{self.paths[first.shard]}: {first.name} has no label and others have: label all or none")
         order = sorted(range(len(names)), key=names.__getitem__)
         labels = np.array([samples[i].label for i in order], np.int64)
-        return order, labels, numbered_classes(str(self.paths[0]), labels)
+        return Arranged(order, *present(str(self.paths[0]), labels))
 
 
 class Members:
@@ -180,8 +176,8 @@ class Members:
         return io.BytesIO(file.read(size, offset))
 
 
-def _samples(path: Path, shard: int, image: str | None) -> list[_Sample]:
-    """The samples of one shard that have an image. Raises DataError."""
+def _samples(path: Path, shard: int, image: str | None, left_out: LeftOut, folders: set[str]) -> list[_Sample]:
+    """The samples of one shard that have an image; all else is counted, folders are collected. Raises DataError."""
     try:
         from webdataset.tariterators import base_plus_ext
     except ImportError:
@@ -195,10 +191,18 @@ def _samples(path: Path, shard: int, image: str | None) -> list[_Sample]:
             for member in tar:
                 tar.members = []  # type: ignore[attr-defined]  # it would keep all of them
                 _refuse_hostile(path, member, size, names)
-                if not member.isreg() or is_hidden(member.name):
+                if not is_hidden(member.name):
+                    folders.add(
+                        f"{member.name}/" if member.isdir() else f"{member.name.rpartition('/')[0]}/".lstrip("/")
+                    )
+                if not member.isreg():
                     continue
                 base, extension = base_plus_ext(member.name)
+                if is_hidden(member.name):
+                    left_out.add("hidden file")
+                    continue
                 if base is None:
+                    left_out.file(member.name)
                     continue
                 sample = found.setdefault(base, _Sample(base, shard))
                 plain = extension.lower()
@@ -207,6 +211,8 @@ def _samples(path: Path, shard: int, image: str | None) -> list[_Sample]:
                 elif plain == "cls" or (plain == "json" and sample.label is None):
                     label = _label(path, member, file)
                     sample.label = sample.label if label is None else label
+                else:
+                    left_out.file(member.name)
             if tar.offset + 512 > size:
                 raise EOFError("it is cut short")
     except (tarfile.TarError, OSError, EOFError, ValueError) as error:
@@ -218,6 +224,9 @@ def _samples(path: Path, shard: int, image: str | None) -> list[_Sample]:
                 f"{path}: {sample.name} has {len(sample.images)} images ({sample.images[0][0]}, ...): "
                 "type which one, as in dataset.image=jpg"
             )
+    bare = sum(not sample.images for sample in found.values())
+    if bare:
+        left_out.add("sample without an image", bare)
     return [sample for sample in found.values() if sample.images]
 
 

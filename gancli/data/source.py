@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from gancli.data.layout import some
 from gancli.data.pixels import Size, fit
 from gancli.data.rows import Picked, Rows
 from gancli.errors import ConfigError, DataError, SplitError
@@ -51,6 +53,28 @@ def chosen(n: int, limit: int | None) -> Index | None:
     return None if limit is None or limit >= n else order(n, "limit")[:limit]
 
 
+def limit_notes(count: int, limit: int | None, labels: NDArray[Any] | None, classes: Sequence[str]) -> list[str]:
+    """What `dataset.limit` does that was not asked for, a line each.
+
+    count: of all items. labels: of the kept ones.
+
+    >>> limit_notes(8, 10, None, [])
+    ['dataset.limit=10: there are only 8, and all of them are taken']
+    >>> limit_notes(8, 2, np.array([0, 0]), ["cat", "dog"])
+    ['dataset.limit=2 leaves no image of dog, which is 1 of the 2 classes all the same']
+    """
+    if limit is None:
+        return []
+    if limit > count:
+        return [f"dataset.limit={limit}: there are only {count:,}, and all of them are taken"]
+    gone = [] if labels is None or limit == count else np.setdiff1d(np.arange(len(classes)), labels).tolist()
+    if not gone:
+        return []
+    names = some([classes[i] for i in gone])
+    which = f"{names}, which {'is' if len(gone) == 1 else 'are'} {len(gone)} of the {len(classes)} classes all the same"
+    return [f"dataset.limit={limit} leaves no image of {which}"]
+
+
 def check_limit(limit: int | None) -> None:
     """Raises ConfigError for a limit that keeps nothing."""
     if limit is not None and limit < 1:
@@ -77,7 +101,8 @@ class Source:
 
     content: an array, or `Rows` that lie outside of memory, with the SHA-256 of their bytes as content_hash if known.
     shape: (C, H, W) or (D,). classes: their names, empty where there are no labels. flip: whether the streams mirror
-    images at random. modes: of 2D toys, for metrics. Raises DataError where labels and contents do not fit.
+    images at random. dequantize: whether they deal x / 128 - 1 + U(0, 1 / 128). modes: of 2D toys, for metrics.
+    notes: what was left out or changed, a line each. Raises DataError where labels and contents do not fit.
     """
 
     def __init__(
@@ -88,8 +113,10 @@ class Source:
         classes: Sequence[str] = (),
         *,
         flip: bool = False,
+        dequantize: bool = False,
         modes: Modes | None = None,
         content_hash: str | None = None,
+        notes: Sequence[str] = (),
     ):
         self.name = name
         # A plain view: indexing a np.memmap runs Python code of its own each time.
@@ -97,8 +124,9 @@ class Source:
         self.classes = tuple(str(label) for label in classes)
         self.labels = np.zeros(len(content), np.int64) if labels is None else labels.astype(np.int64)
         self.shape: tuple[int, ...] = tuple(content.shape[1:])
-        self.flip = flip
+        self.flip, self.dequantize = flip, dequantize
         self.modes = modes
+        self.notes = tuple(notes)
         self._content_hash = content_hash
         if len(content) == 0:
             raise DataError(f"dataset={name} is empty: at least one image is needed")
@@ -106,6 +134,9 @@ class Source:
             raise DataError(
                 f"dataset={name} has {len(content)} images and {len(self.labels)} labels: one label an image is needed"
             )
+        twin = next((title for title, many in Counter(self.classes).items() if many > 1), None)
+        if twin is not None:
+            raise DataError(f"dataset={name} has two classes of the name {twin}: give each a name of its own")
         lowest, highest = self.labels.min(), self.labels.max()
         if lowest < 0 or highest >= max(1, len(self.classes)):
             raise DataError(
@@ -118,10 +149,9 @@ class Source:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of what the streams deal out: contents as sized and limited, labels, class names and flips."""
-        total = hashlib.sha256(
-            json.dumps([self._content.dtype.name, self._content.shape, self.classes, self.flip]).encode()
-        )
+        """SHA-256 of what the streams deal out: contents as sized and limited, labels, class names, flips and noise."""
+        facts = [self._content.dtype.name, self._content.shape, self.classes, self.flip]
+        total = hashlib.sha256(json.dumps([*facts, "dequantize"] if self.dequantize else facts).encode())
         total.update((self._content_hash or self._hash_content()).encode())
         total.update(self.labels.astype("<i8").tobytes())
         return total.hexdigest()
@@ -143,7 +173,17 @@ class Source:
         """The same data set with these rows alone."""
         kept = self._content
         content = kept[index] if isinstance(kept, np.ndarray) else Picked(kept, index)
-        return Source(self.name, content, self.labels[index], self.classes, flip=self.flip, modes=self.modes)
+        labels, flip, dequantize = self.labels[index], self.flip, self.dequantize
+        return Source(
+            self.name,
+            content,
+            labels,
+            self.classes,
+            flip=flip,
+            dequantize=dequantize,
+            modes=self.modes,
+            notes=self.notes,
+        )
 
     def rows(self, index: Index) -> tuple[Tensor, Tensor]:
         """The rows of these numbers, on the CPU: uint8 [n, C, H, W] or float32 [n, D], and labels int64 [n]."""
@@ -159,11 +199,23 @@ def finish(
     size: Size,
     limit: int | None,
     flip: bool,
+    dequantize: bool = False,
     pad: bool = False,
+    notes: Sequence[str] = (),
 ) -> Source:
-    """A Source of images [N, C, H, W] held in memory: limited, then sized (`pixels.fit`)."""
-    keep = chosen(len(images), limit)
+    """A Source of images [N, C, H, W] held in memory: limited, then sized (`pixels.fit`).
+
+    notes: on what was read. Raises DataError for what are no images.
+    """
+    if images.ndim != 4 or images.dtype != np.uint8 or 0 in images.shape[1:]:
+        raise DataError(f"dataset={name}: {images.dtype} {list(images.shape)} is no set of images: get its files again")
+    if labels is not None and len(labels) != len(images):
+        raise DataError(
+            f"dataset={name} has {len(images)} images and {len(labels)} labels: one label an image is needed"
+        )
+    count, keep = len(images), chosen(len(images), limit)
     if keep is not None:
         images = images[keep]
         labels = None if labels is None else labels[keep]
-    return Source(name, fit(images, size, name, pad), labels, classes, flip=flip)
+    notes = [*notes, *limit_notes(count, limit, labels, classes)]
+    return Source(name, fit(images, size, name, pad), labels, classes, flip=flip, dequantize=dequantize, notes=notes)

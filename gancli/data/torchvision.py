@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,14 @@ from numpy.typing import NDArray
 
 from gancli.data.cache import cache_dir
 from gancli.data.folder import from_files
+from gancli.data.listing import kind_of
 from gancli.data.pixels import Size
 from gancli.data.source import Source, check_split, finish
 from gancli.errors import ConfigError, DataError
+
+_FOLDERS = {"MNIST": "MNIST/raw", "FashionMNIST": "FashionMNIST/raw", "CIFAR10": "cifar-10-batches-py",
+            "CIFAR100": "cifar-100-python", "SVHN": ".", "STL10": "stl10_binary", "CelebA": "celeba"}  # fmt: skip
+_LARGEST_FILE = 1 << 32  # bytes; the largest of all, STL-10's unlabeled images, has 2.8 GB
 
 
 def mnist(
@@ -22,6 +28,7 @@ def mnist(
     limit: int | None = None,
     split: str = "train",
     flip: bool = False,
+    dequantize: bool = False,
     root: str | None = None,
     download: bool = False,
 ) -> Source:
@@ -29,7 +36,7 @@ def mnist(
 
     Raises ConfigError, DataError.
     """
-    return _grey28("mnist", "MNIST", size, limit, split, flip, root, download)
+    return _grey28("mnist", "MNIST", size, limit, split, flip, dequantize, root, download)
 
 
 def fashion_mnist(
@@ -37,6 +44,7 @@ def fashion_mnist(
     limit: int | None = None,
     split: str = "train",
     flip: bool = False,
+    dequantize: bool = False,
     root: str | None = None,
     download: bool = False,
 ) -> Source:
@@ -44,7 +52,7 @@ def fashion_mnist(
 
     Raises ConfigError, DataError.
     """
-    return _grey28("fashion_mnist", "FashionMNIST", size, limit, split, flip, root, download)
+    return _grey28("fashion_mnist", "FashionMNIST", size, limit, split, flip, dequantize, root, download)
 
 
 def cifar10(
@@ -52,11 +60,12 @@ def cifar10(
     limit: int | None = None,
     split: str = "train",
     flip: bool = False,
+    dequantize: bool = False,
     root: str | None = None,
     download: bool = False,
 ) -> Source:
     """CIFAR-10: 50,000 train and 10,000 test photographs, 32x32 colour, 10 classes. Raises ConfigError, DataError."""
-    return _cifar("cifar10", "CIFAR10", size, limit, split, flip, root, download)
+    return _cifar("cifar10", "CIFAR10", size, limit, split, flip, dequantize, root, download)
 
 
 def cifar100(
@@ -64,11 +73,12 @@ def cifar100(
     limit: int | None = None,
     split: str = "train",
     flip: bool = False,
+    dequantize: bool = False,
     root: str | None = None,
     download: bool = False,
 ) -> Source:
     """CIFAR-100: 50,000 train and 10,000 test photographs, 32x32 colour, 100 classes. Raises ConfigError, DataError."""
-    return _cifar("cifar100", "CIFAR100", size, limit, split, flip, root, download)
+    return _cifar("cifar100", "CIFAR100", size, limit, split, flip, dequantize, root, download)
 
 
 def svhn(
@@ -76,6 +86,7 @@ def svhn(
     limit: int | None = None,
     split: str = "train",
     flip: bool = False,
+    dequantize: bool = False,
     root: str | None = None,
     download: bool = False,
 ) -> Source:
@@ -88,7 +99,14 @@ def svhn(
         raise DataError("dataset=svhn is read with SciPy, which is not installed: type pip install scipy")
     data = _obtain("svhn", "SVHN", root, download, split=split)
     return finish(
-        "svhn", data.data, np.atleast_1d(data.labels), [str(i) for i in range(10)], size=size, limit=limit, flip=flip
+        "svhn",
+        data.data,
+        np.atleast_1d(data.labels),
+        [str(i) for i in range(10)],
+        size=size,
+        limit=limit,
+        flip=flip,
+        dequantize=dequantize,
     )
 
 
@@ -97,6 +115,7 @@ def stl10(
     limit: int | None = None,
     split: str = "train",
     flip: bool = False,
+    dequantize: bool = False,
     root: str | None = None,
     download: bool = False,
 ) -> Source:
@@ -107,9 +126,9 @@ def stl10(
     check_split("stl10", split, ["train", "test", "unlabeled"])
     data = _obtain("stl10", "STL10", root, download, split=split)
     if split == "unlabeled":
-        return finish("stl10", data.data, None, [], size=size, limit=limit, flip=flip)
+        return finish("stl10", data.data, None, [], size=size, limit=limit, flip=flip, dequantize=dequantize)
     classes = getattr(data, "classes", None) or [str(i) for i in range(10)]  # from a file that may be missing
-    return finish("stl10", data.data, data.labels, classes, size=size, limit=limit, flip=flip)
+    return finish("stl10", data.data, data.labels, classes, size=size, limit=limit, flip=flip, dequantize=dequantize)
 
 
 def celeba(
@@ -117,6 +136,7 @@ def celeba(
     limit: int | None = None,
     split: str = "train",
     flip: bool = False,
+    dequantize: bool = False,
     root: str | None = None,
     download: bool = False,
     attribute: str | None = None,
@@ -138,31 +158,66 @@ def celeba(
     # Colour by definition: no need to ask 200,000 headers.
     shape: Size = [3, size, size] if isinstance(size, int) and not isinstance(size, bool) else size
     shape = [3, 218, 178] if shape is None else shape
-    return from_files("celeba", top, list(data.filename), labels, classes, size=shape, limit=limit, flip=flip)
+    return from_files(
+        "celeba", top, list(data.filename), labels, classes, size=shape, limit=limit, flip=flip, dequantize=dequantize
+    )
 
 
 def _grey28(
-    name: str, kind: str, size: Size, limit: int | None, split: str, flip: bool, root: str | None, download: bool
+    name: str,
+    kind: str,
+    size: Size,
+    limit: int | None,
+    split: str,
+    flip: bool,
+    dequantize: bool,
+    root: str | None,
+    download: bool,
 ) -> Source:
     check_split(name, split, ["train", "test"])
     data = _obtain(name, kind, root, download, train=split == "train")
     classes = [str(i) for i in range(10)] if kind == "MNIST" else list(data.classes)
     images, labels = data.data.numpy()[:, None], data.targets.numpy()
-    return finish(name, images, labels, classes, size=size, limit=limit, flip=flip, pad=True)
+    return finish(name, images, labels, classes, size=size, limit=limit, flip=flip, dequantize=dequantize, pad=True)
 
 
 def _cifar(
-    name: str, kind: str, size: Size, limit: int | None, split: str, flip: bool, root: str | None, download: bool
+    name: str,
+    kind: str,
+    size: Size,
+    limit: int | None,
+    split: str,
+    flip: bool,
+    dequantize: bool,
+    root: str | None,
+    download: bool,
 ) -> Source:
     check_split(name, split, ["train", "test"])
     data = _obtain(name, kind, root, download, train=split == "train")
     images: NDArray[np.uint8] = data.data.transpose(0, 3, 1, 2)
-    return finish(name, images, np.asarray(data.targets), data.classes, size=size, limit=limit, flip=flip)
+    return finish(
+        name, images, np.asarray(data.targets), data.classes, size=size, limit=limit, flip=flip, dequantize=dequantize
+    )
+
+
+def _refuse_odd(name: str, folder: Path, files: str) -> None:
+    """Raises DataError for pipes, devices and giants among the files that torchvision opens and reads whole."""
+    for path in sorted(folder.glob(files)):
+        facts = path.stat() if path.exists() else None
+        if facts is None or stat.S_ISDIR(facts.st_mode):
+            continue
+        if not stat.S_ISREG(facts.st_mode):
+            raise DataError(f"dataset={name}: {path} is a {kind_of(facts.st_mode)}, no file: take it away")
+        if facts.st_size > _LARGEST_FILE:
+            raise DataError(f"dataset={name}: {path} has {facts.st_size >> 30} GiB, more than any of its files")
 
 
 def _obtain(name: str, kind: str, root: str | None, download: bool, **choice: Any) -> Any:
     """torchvision's data set; what it raises becomes a DataError with the remedy."""
+    if root is not None and not root.strip():
+        raise ConfigError(f"dataset={name} was given an empty dataset.root: type dataset.root=PATH, or leave it out")
     place = Path(root).expanduser() if root is not None else cache_dir() / "torchvision"
+    _refuse_odd(name, place / _FOLDERS[kind], "*_32x32.mat" if kind == "SVHN" else "*")
     try:
         from torchvision import datasets
 

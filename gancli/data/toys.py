@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gancli.data.source import Modes, Source, check_limit, check_split
+from gancli.data.source import Modes, Source, check_limit, check_split, limit_notes
 from gancli.errors import ConfigError
 from gancli.rng import key
+from gancli.settings import Signed
 
 POINTS = 100_000
 
@@ -38,13 +38,14 @@ def ring(
     limit: int | None = None,
     split: str = "train",
     flip: bool = False,
+    dequantize: bool = False,
     n: int = POINTS,
     seed: int = 0,
     scale: float = 1.0,
 ) -> Source:
     """n points float32 [2] of `ring_modes`, each mode as likely as any; `test` is another draw. Raises ConfigError."""
     _check_scale(scale)
-    return _mixture("ring", ring_modes(scale), size, limit, split, flip, n, seed)
+    return _mixture("ring", ring_modes(scale), size, limit, split, flip, dequantize, n, seed)
 
 
 def grid(
@@ -52,13 +53,14 @@ def grid(
     limit: int | None = None,
     split: str = "train",
     flip: bool = False,
+    dequantize: bool = False,
     n: int = POINTS,
     seed: int = 0,
     scale: float = 1.0,
 ) -> Source:
     """n points float32 [2] of `grid_modes`, each mode as likely as any; `test` is another draw. Raises ConfigError."""
     _check_scale(scale)
-    return _mixture("grid", grid_modes(scale), size, limit, split, flip, n, seed)
+    return _mixture("grid", grid_modes(scale), size, limit, split, flip, dequantize, n, seed)
 
 
 def gauss1d(
@@ -66,16 +68,17 @@ def gauss1d(
     limit: int | None = None,
     split: str = "train",
     flip: bool = False,
+    dequantize: bool = False,
     n: int = POINTS,
     seed: int = 0,
-    means: tuple[float, ...] = (-2.0, 2.0),
+    means: tuple[Signed, ...] = (-2.0, 2.0),
     sigma: float = 0.5,
 ) -> Source:
     """n points float32 [1] of Gaussians of one σ, each as likely as any; `test` is another draw. Raises ConfigError."""
     if not means or not sigma > 0:
         raise ConfigError(f"dataset.means={list(means)} dataset.sigma={sigma:g}: one mean at least, and sigma above 0")
     modes = Modes(np.asarray(means, np.float64)[:, None], sigma)
-    return _mixture("gauss1d", modes, size, limit, split, flip, n, seed)
+    return _mixture("gauss1d", modes, size, limit, split, flip, dequantize, n, seed)
 
 
 def swissroll(
@@ -83,6 +86,7 @@ def swissroll(
     limit: int | None = None,
     split: str = "train",
     flip: bool = False,
+    dequantize: bool = False,
     n: int = POINTS,
     seed: int = 0,
 ) -> Source:
@@ -90,34 +94,47 @@ def swissroll(
 
     `test` is another draw. Raises ConfigError. Source: Gulrajani et al. 2017, arXiv:1704.00028, and its published code.
     """
-    generator = _generator("swissroll", size, split, flip, n, seed)
+    generator = _generator("swissroll", size, split, flip, dequantize, n, seed)
     t = 1.5 * np.pi * (1 + 2 * generator.random(n))
     points = np.stack([t * np.cos(t), t * np.sin(t)], axis=1) + 0.25 * generator.standard_normal((n, 2))
     return _source("swissroll", points / 7.5, limit)
 
 
 def _mixture(
-    name: str, modes: Modes, size: list[int] | None, limit: int | None, split: str, flip: bool, n: int, seed: int
+    name: str,
+    modes: Modes,
+    size: list[int] | None,
+    limit: int | None,
+    split: str,
+    flip: bool,
+    dequantize: bool,
+    n: int,
+    seed: int,
 ) -> Source:
-    generator = _generator(name, size, split, flip, n, seed)
+    generator = _generator(name, size, split, flip, dequantize, n, seed)
     mean = modes.means[generator.integers(len(modes.means), size=n)]
     return _source(name, mean + modes.sigma * generator.standard_normal(mean.shape), limit, modes)
 
 
 def _check_scale(scale: float) -> None:
-    if not 0 < scale < math.inf:
-        raise ConfigError(f"dataset.scale={scale:g}: what the points are multiplied by is a number above 0, such as 1")
+    if not 1e-6 <= scale <= 1e6:  # beyond, float32 would lose the points
+        raise ConfigError(f"dataset.scale={scale:g}: what the points are multiplied by is from 1e-6 to 1e6, such as 1")
 
 
-def _generator(name: str, size: Sequence[int] | None, split: str, flip: bool, n: int, seed: int) -> np.random.Generator:
+def _generator(
+    name: str, size: Sequence[int] | None, split: str, flip: bool, dequantize: bool, n: int, seed: int
+) -> np.random.Generator:
     check_split(name, split, ["train", "test"])
     dims = 1 if name == "gauss1d" else 2
     if size is not None and list(size) != [dims]:
         raise ConfigError(
             f"dataset.size={list(size)}: dataset={name} has points of {dims} numbers; type dataset.size=null"
         )
-    if flip:
-        raise ConfigError(f"dataset.flip=true: dataset={name} has points, not images; type dataset.flip=false")
+    for option, asked in (("flip", flip), ("dequantize", dequantize)):
+        if asked:
+            raise ConfigError(
+                f"dataset.{option}=true: dataset={name} has points, not images; type dataset.{option}=false"
+            )
     if n < 1:
         raise ConfigError(f"dataset.n={n}: dataset={name} needs at least one point; type dataset.n={POINTS}")
     return np.random.Generator(np.random.Philox(key=key(name, split, seed)))
@@ -125,4 +142,5 @@ def _generator(name: str, size: Sequence[int] | None, split: str, flip: bool, n:
 
 def _source(name: str, points: NDArray[np.float64], limit: int | None, modes: Modes | None = None) -> Source:
     check_limit(limit)
-    return Source(name, points[:limit].astype(np.float32), modes=modes)
+    notes = limit_notes(len(points), limit, None, ())
+    return Source(name, points[:limit].astype(np.float32), modes=modes, notes=notes)

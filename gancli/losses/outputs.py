@@ -236,7 +236,7 @@ class FeatureMatching(Penalty):
 
 @dataclass(frozen=True, kw_only=True)
 class PullingAway(Penalty):
-    """Mean squared cosine between D's features of different fakes, so that they differ (Zhao et al. 2017, eq. 4).
+    """Mean squared cosine between D's features of different fakes, so that they differ (Zhao et al. 2017, section 2.4).
 
     >>> from gancli.nets.verdict import Verdict
     >>> from gancli.rng import Rng

@@ -11,11 +11,20 @@ from typing import Any
 from gancli import rundir
 from gancli.files import write_json
 
+PLACES = ("run", "folder", "file")  # what a protocol says of where its images lie
+
 
 def protocol_id(protocol: Mapping[str, Any]) -> str:
-    """The same for results that may be compared: all of the protocol but the step."""
-    fake = {k: v for k, v in protocol["fake"].items() if k not in ("step", "seen")}
-    return hashlib.sha256(json.dumps({**protocol, "fake": fake}, sort_keys=True, default=str).encode()).hexdigest()[:8]
+    """The same for results that may be compared: all of the protocol but the step, and where things lie.
+
+    A run may be moved, or named by another spelling of its path; data and files are told by their SHA-256.
+    """
+    sides = {
+        side: {k: v for k, v in protocol[side].items() if k not in left_out}
+        for side, left_out in (("fake", ("step", "seen", *PLACES)), ("reference", PLACES))
+        if isinstance(protocol.get(side), Mapping)
+    }
+    return hashlib.sha256(json.dumps({**protocol, **sides}, sort_keys=True, default=str).encode()).hexdigest()[:8]
 
 
 def finished(values: dict[str, Any], step: int | None, seconds: float) -> dict[str, Any]:

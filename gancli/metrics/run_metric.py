@@ -32,6 +32,9 @@ class RunMetric(Metric):
     def measure(self, found: Sampler, n: int, seed: int, progress: Report) -> Findings:
         """n, seed: of samples. Raises MetricError."""
 
+    def refuse(self, found: Sampler) -> None:
+        """Raise MetricError for a run that this metric cannot judge, before anything is computed."""
+
     def needs_extractor(self) -> bool:
         """It does not."""
         return False
@@ -59,6 +62,8 @@ def data(found: Sampler, split: str, metric: str) -> Source:
         raise MetricError(f"metrics={metric} needs {split} data: {error}") from None
     if source.shape != found.shape:
         raise MetricError(f"metrics={metric}: the {split} data have the shape {source.shape}, the run's {found.shape}")
+    if found.game.labelled and source.classes != found.classes:
+        raise MetricError(f"metrics={metric}: the {split} data have other classes than those the run was trained on")
     return source
 
 

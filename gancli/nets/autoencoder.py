@@ -16,7 +16,7 @@ from gancli.nets.verdict import Verdict
 
 
 class Discriminator(nn.Module):
-    """Images -> minus the length of their reconstruction's error, ‖Dec(Enc(x)) - x‖, as the logit (eq. 3).
+    """Images -> minus the length of their reconstruction's error, ‖Dec(Enc(x)) - x‖, as the logit (section 2.3).
 
     Strided convolutions down to the base and transposed ones back, as in a DCGAN (section 4.3: 64 channels, doubled at
     each stage). ch: channels of the first stage. norm: of every stage but the first. The features are the code, of

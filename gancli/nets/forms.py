@@ -61,7 +61,7 @@ BIGGAN_PAPER = (
     BIGGAN[1] | {7: Form((16, 16, 8, 8, 4, 2, 1, 1), (1, 2, 4, 8, 8, 16, 16), (16,), 96, 96)},
 )
 BIGGAN_DEEP = (
-    {n: Form((4,) * (n + 1), (4, 4), (4, 4), SLIM, SLIM, stem=4) for n in (1, 2, 3)},
+    {n: Form((4,) * (n + 1), (4, 4), (4,), SLIM, SLIM, stem=4) for n in (1, 2, 3)},
     {
         3: Form((8, 8, 4, 2), (2, 4, 8), (), SLIM, SLIM),
         4: Form((16, 16, 8, 4, 2), (2, 4, 8, 16), (), SLIM, SLIM),

@@ -54,7 +54,8 @@ class Alarms(Observer):
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on counting."""
-        self._strikes, self._best = dict(state["strikes"]), {"born": 0.0, **state["best"]}
+        self._strikes = {str(words): int(looks) for words, looks in state["strikes"].items()}
+        self._best |= {name: float(state["best"].get(name, 0.0)) for name in self._best}
 
     def on_step(self, view: RunView) -> Iterator[Event]:
         """Alarms that have just become true, with their figures; the end of a run that explodes."""

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gancli import rundir
+from gancli.cli import foreseen, one_line
 from gancli.errors import GanError
 from gancli.report import page
 
@@ -21,14 +22,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         return 0
     try:
-        if len(words) == 1 and (Path(words[0]).expanduser() / "sweep.json").is_file():
-            print(_of_sweep(Path(words[0]).expanduser()))
-            return 0
-        runs = [rundir.find(word)[0].path for word in words]
-        print(page.write(runs[0]) if len(runs) == 1 else page.compare(runs, Path("comparison.html")))
-    except GanError as error:
-        print(f"gan: {' '.join(str(error).split())}", file=sys.stderr)
+        if len(words) == 1 and (Path(words[0]).expanduser() / "sweep.json").exists():
+            made = _of_sweep(Path(words[0]).expanduser())
+        else:
+            runs = [rundir.find(word)[0].path for word in words]
+            made = page.write(runs[0]) if len(runs) == 1 else page.compare(runs, Path("comparison.html"))
+    except Exception as error:
+        said = str(error) if isinstance(error, GanError) else foreseen(error)
+        if said is None:
+            raise
+        print(f"gan: {one_line(said)}", file=sys.stderr)
         return 2
+    print(str(made).encode(errors="backslashreplace").decode())
     return 0
 
 

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from html import escape
 from typing import Any
 
 from gancli.report.record import Point, Record
@@ -75,13 +76,13 @@ def drawing(
         figure.add_scatter(
             x=[x for x, _ in kept],
             y=[y for _, y in kept],
-            name=name,
+            name=escape(name),  # plotly reads some HTML in names
             mode="lines+markers" if markers else "lines",
             line={"color": ink, "width": 1.5},
         )
     positive = all(y > 0 for points in curves.values() for _, y in points if math.isfinite(y))
     for step, name, _ in marks:
-        figure.add_vline(x=step, line={"color": "#c81e3c", "width": 1, "dash": "dot"}, annotation_text=name)
+        figure.add_vline(x=step, line={"color": "#c81e3c", "width": 1, "dash": "dot"}, annotation_text=escape(name))
     figure.update_layout(
         template="plotly_white",
         margin={"l": 52, "r": 12, "t": 12, "b": 36},

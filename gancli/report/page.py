@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from gancli.errors import RunError
-from gancli.files import write_text
+from gancli.files import finite, write_text
 from gancli.report import figures
 from gancli.report.record import Record, read
 from gancli.report.sheets import Sheets
@@ -76,39 +76,51 @@ def varied(records: Sequence[Record]) -> dict[str, dict[str, str]]:
 
 def _facts(record: Record) -> list[tuple[str, str]]:
     about = record.about
-    steps = record.config.get("steps", 0)
-    parameters = about.get("parameters") or {}
-    data = about.get("data") or {}
-    seconds = record.rows[-1].get("seconds", 0.0) if record.rows else 0.0
+    parameters = _by_name(about.get("parameters"))
+    data = _by_name(about.get("data"))
+    seconds = finite(record.rows[-1].get("seconds")) if record.rows else None
     reason = f" ({about['reason']})" if about.get("reason") else ""
-    shape = "×".join(map(str, data.get("shape", ())))
-    last = max([int(about.get("step") or 0), *(int(r["step"]) for r in record.rows[-1:])])
+    shape = data.get("shape")
+    sides = "×".join(map(str, shape)) if isinstance(shape, list) else "unknown shape"
+    last = max([finite(about.get("step")) or 0, *(r["step"] for r in record.rows[-1:])])
     return [
         ("status", f"{about.get('status', 'unknown')}{reason}"),
-        ("steps", f"{last:,} of {steps:,}"),
-        ("training", f"{seconds / 60:.1f} minutes on {about.get('device', 'an unknown device')}"),
-        ("data", f"{data.get('name', 'unknown')}: {data.get('images', 0):,} of {shape}"),
-        ("parameters", " · ".join(f"{name} {count:,}" for name, count in parameters.items())),
+        ("steps", f"{_count(last)} of {_count(record.config.get('steps', 0))}"),
+        ("training", f"{(seconds or 0.0) / 60:.1f} minutes on {about.get('device', 'an unknown device')}"),
+        ("data", f"{data.get('name', 'unknown')}: {_count(data.get('images', 0))} of {sides}"),
+        ("parameters", " · ".join(f"{name} {_count(count)}" for name, count in parameters.items())),
         ("batch", f"{record.config.get('batch_size')}"),
         ("seed", f"{about.get('seed')}"),
         *([("note", str(about["note"]))] if about.get("note") else []),
     ]
 
 
+def _by_name(value: Any) -> dict[str, Any]:
+    """A section of run.json; an empty one where it is damaged."""
+    return value if isinstance(value, dict) else {}
+
+
+def _count(value: Any) -> str:
+    """A whole number for people; whatever else stands there as it stands."""
+    number = finite(value)
+    return f"{int(number):,}" if number is not None and abs(number) < 1e15 else str(value)[:40]
+
+
 def _environment(record: Record) -> list[tuple[str, str]]:
     about = record.about
-    versions = about.get("versions") or {}
-    rows = [(name, str(value)) for name, value in versions.items()]
+    rows = [(str(name), str(value)) for name, value in _by_name(about.get("versions")).items()]
     rows += [
         (key, str(about[key])) for key in ("git", "host", "platform", "processor", "device", "time") if key in about
     ]
-    return [*rows, *(("note", str(note)) for note in about.get("notes") or [])]
+    notes = about.get("notes")
+    return [*rows, *(("note", str(note)) for note in (notes if isinstance(notes, list) else []))]
 
 
 def _yaml(config: dict[str, Any]) -> str:
-    from omegaconf import OmegaConf
+    import yaml  # type: ignore[import-untyped]
 
-    return OmegaConf.to_yaml(OmegaConf.create(config))
+    text: str = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)  # plain values; nothing in it is resolved
+    return text
 
 
 def _drawings(drawn: Sequence[figures.Figure]) -> dict[str, Any]:
@@ -125,9 +137,18 @@ def _render(template: str, *, data: dict[str, Any], **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    # Inside a script element only "</" could end it early.
-    plain = json.dumps(data, separators=(",", ":"), allow_nan=False).replace("</", "<\\/")
-    return environment.get_template(template).render(data=plain, library=_library(), **values)
+    page = environment.get_template(template).render(data=script_json(data), library=_library(), **values)
+    return page.encode("utf-8", "replace").decode()  # a name that is no UTF-8 can stand in no page
+
+
+def script_json(value: Any) -> str:
+    """A value as JSON that may stand in a script element: `<!--` and `</script>` in a text would change where it ends.
+
+    >>> script_json({"<!--<script>": "a & b"})
+    '{"\\\\u003c!--\\\\u003cscript\\\\u003e":"a \\\\u0026 b"}'
+    """
+    plain = json.dumps(value, separators=(",", ":"), allow_nan=False)  # ASCII, so that U+2028 is an escape, too
+    return plain.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
 @cache

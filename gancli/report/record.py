@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-import json
+import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from gancli.commands import command
 from gancli.config import compose, in_quotes
 from gancli.errors import GanError
-from gancli.files import read_json
+from gancli.files import files, finite, json_lines, read_json
 from gancli.rundir import RunDir
 
 Point = tuple[float, float]
+STEP = re.compile(r"[0-9]{1,15}")  # the name of a sheet of samples
+LAST = 10**15  # a step that no run comes to
+LONGEST, MOST_ALARMS = 1000, 100  # letters of an alarm, and alarms on a page
+DEEPEST = 20  # values within values of run.json and of results
 
 
 @dataclass(frozen=True)
@@ -44,13 +49,14 @@ class Record:
 
     def curve(self, key: str) -> list[Point]:
         """(step, value) of a number in the rows, without the gaps."""
-        return [(row["step"], row[key]) for row in self.rows if isinstance(row.get(key), (int, float))]
+        values = ((row["step"], finite(row.get(key))) for row in self.rows)
+        return [(step, value) for step, value in values if value is not None]
 
     def names(self) -> list[str]:
         """The names of all numbers in the rows, in the order of their appearance."""
         found: dict[str, None] = {}
         for row in self.rows:
-            found |= dict.fromkeys(k for k, v in row.items() if isinstance(v, (int, float)))
+            found |= dict.fromkeys(k for k, v in row.items() if finite(v) is not None)
         return list(found)
 
     def scores(self) -> dict[str, list[Point]]:
@@ -58,18 +64,23 @@ class Record:
         curves: dict[str, dict[float, float]] = {}
         protocols = list(dict.fromkeys(str(r.get("protocol_id", "")) for r in self.results))
         for result in self.results:
-            mark = f" ({result['protocol_id']})" if len(protocols) > 1 else ""
+            mark = f" ({str(result.get('protocol_id', ''))[:40]})" if len(protocols) > 1 else ""
             for key, value in result.items():
-                if isinstance(value, float) and not key.endswith(("_std", "_error", "_low", "_high", "seconds")):
+                if (
+                    isinstance(value, float)
+                    and finite(value) is not None
+                    and not key.endswith(("_std", "_error", "_low", "_high", "seconds"))
+                ):
                     curves.setdefault(key + mark, {})[float(result["step"])] = value
         return {name: sorted(points.items()) for name, points in curves.items()}
 
     def command(self) -> str:
         """What to type for the same training again, from its start, in a directory of its own."""
-        words = [str(o) for o in self.about.get("overrides") or []]
+        words = _words(self.about)
         kept = [o for o in words if o.lstrip("+~").partition("=")[0] not in ("run_dir", "resume", "init")]
         init = self.about.get("init") or self.config.get("init")
-        return shlex.join(["gan", "train", *kept, *([f"init={in_quotes(str(init))}"] if init else [])])
+        kept += [f"init={in_quotes(str(init))}"] if init else []
+        return command("train", *map(shlex.quote, kept))
 
 
 def read(path: Path, name: str | None = None) -> Record:
@@ -78,10 +89,10 @@ def read(path: Path, name: str | None = None) -> Record:
     Raises RunError where run.json or config.yaml is missing or damaged.
     """
     run = RunDir(path)
-    about, config = run.about(), run.config()
+    about, config = shallow(run.about()), run.config()
     rows, alarms = _rows(run.metrics)
-    pictures = {int(p.stem): p for p in sorted(run.samples.glob("[0-9]*.png")) if p.stem.isdigit()}
-    changed = _changed(config, [str(o) for o in about.get("overrides") or []])
+    pictures = {int(p.stem): p for p in files(run.samples, "*.png") if STEP.fullmatch(p.stem)}
+    changed = _changed(config, _words(about))
     return Record(path, name or path.resolve().name, about, config, rows, alarms, pictures, _results(run), changed)
 
 
@@ -89,39 +100,37 @@ def _rows(path: Path) -> tuple[list[dict[str, Any]], list[tuple[int, str, str]]]
     """Rows of one step joined; a line that a running process has not finished is passed over."""
     rows: dict[int, dict[str, Any]] = {}
     alarms = []
-    with path.open(encoding="utf-8") if path.exists() else _Nothing() as lines:
-        for line in lines:
-            try:
-                row = json.loads(line)
-                step = int(row["step"])
-            except (ValueError, KeyError, TypeError):
-                continue
-            if "alarm" in row:
-                alarms.append((step, str(row["alarm"]), str(row.get("text", ""))))
-            else:
-                rows.setdefault(step, {}).update(row)
-    return [rows[step] for step in sorted(rows)], alarms
+    for row in json_lines(path):
+        step = _step(row.get("step"))
+        if step is None:
+            continue
+        if "alarm" in row:
+            alarms.append((step, str(row["alarm"])[:LONGEST], str(row.get("text", ""))[:LONGEST]))
+        else:
+            rows.setdefault(step, {}).update(row)
+    return [rows[step] for step in sorted(rows)], alarms[-MOST_ALARMS:]
 
 
-class _Nothing:
-    """A file without lines."""
+def _words(about: dict[str, Any]) -> list[str]:
+    """The command line that a run recorded."""
+    words = about.get("overrides")
+    return [str(word) for word in words] if isinstance(words, list) else []
 
-    def __enter__(self) -> Sequence[str]:
-        return ()
 
-    def __exit__(self, *_: object) -> None:
-        return None
+def _step(value: Any) -> int | None:
+    """A step; None for what is none."""
+    return value if type(value) is int and 0 <= value < LAST else None
 
 
 def _results(run: RunDir) -> list[dict[str, Any]]:
     found = []
-    for path in sorted(run.results.glob("*.json")):
+    for path in files(run.results, "*.json"):
         try:
             result = read_json(path)
         except GanError:
             continue  # damaged: the page is no place to fail
-        if isinstance(result, dict) and isinstance(result.get("step"), int):
-            found.append(result)
+        if isinstance(result, dict) and _step(result.get("step")) is not None:
+            found.append(shallow(result))
     return sorted(found, key=lambda r: int(r["step"]))
 
 
@@ -132,11 +141,26 @@ def _changed(config: dict[str, Any], overrides: Sequence[str]) -> list[tuple[str
     ]
     try:
         default = flat(compose("train", chosen))
-    except GanError:
+    except Exception:  # recorded words may be anything
         return []
     now = flat(config)
     keys = [k for k in sorted({*default, *now}) if default.get(k) != now.get(k) and k not in ("run_dir", "resume")]
     return [(k, _word(default, k), _word(now, k)) for k in keys]
+
+
+def shallow(value: Any, depth: int = DEEPEST) -> Any:
+    """A JSON value without what lies too deep in it to be written or shown.
+
+    >>> shallow({"a": [[1]]}, 2)
+    {'a': ['…']}
+    """
+    if not isinstance(value, (dict, list)):
+        return value
+    if not depth:
+        return "…"
+    if isinstance(value, dict):
+        return {name: shallow(each, depth - 1) for name, each in value.items()}
+    return [shallow(each, depth - 1) for each in value]
 
 
 def flat(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:

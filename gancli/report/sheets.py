@@ -7,8 +7,11 @@ import io
 from collections.abc import Mapping
 from pathlib import Path
 
+from gancli.files import open_regular
+
 BUDGET = 6_000_000  # bytes of all sheets on a page
 MOST, SIDE = 60, 900  # sheets on a page; pixels of a sheet's longer side
+LARGEST = 1 << 27  # pixels of a picture that is looked at; a sheet of 64 images of 1024 × 1024 has half as many
 
 
 class Sheets:
@@ -28,7 +31,8 @@ class Sheets:
                 if count > 1
                 else steps[-1:]
             )
-            encoded = [(step, self._encode(pictures[step])) for step in kept]
+            both = [(step, self._encode(pictures[step])) for step in kept]
+            encoded = [(step, uri) for step, uri in both if uri]
             total = sum(len(uri) for _, uri in encoded)
             if total <= self.budget or count == 1:
                 return encoded
@@ -36,14 +40,24 @@ class Sheets:
         return []
 
     def _encode(self, path: Path) -> str:
-        from PIL import Image
+        """The picture's URI; empty where it cannot be shown."""
+        try:
+            key = path, path.stat().st_mtime_ns
+            if key not in self._known:
+                self._known[key] = _uri(path)
+            return self._known[key]
+        except Exception:  # whatever Pillow raises for a file that is damaged, or that holds another format
+            return ""
 
-        key = path, path.stat().st_mtime_ns
-        if key not in self._known:
-            with Image.open(path) as picture:
-                small = picture.convert("RGB")
-            small.thumbnail((SIDE, SIDE), Image.Resampling.BOX)
-            file = io.BytesIO()
-            small.save(file, "WEBP", quality=85, method=2)
-            self._known[key] = f"data:image/webp;base64,{base64.b64encode(file.getvalue()).decode()}"
-        return self._known[key]
+
+def _uri(path: Path) -> str:
+    from PIL import Image
+
+    with open_regular(path) as content, Image.open(content, formats=["PNG"]) as picture:
+        if picture.width * picture.height > LARGEST:
+            return ""
+        small = picture.convert("RGB")
+    small.thumbnail((SIDE, SIDE), Image.Resampling.BOX)
+    file = io.BytesIO()
+    small.save(file, "WEBP", quality=85, method=2)
+    return f"data:image/webp;base64,{base64.b64encode(file.getvalue()).decode()}"

@@ -12,12 +12,12 @@ from pathlib import Path
 from fastapi import FastAPI
 from nicegui import run, ui
 from nicegui.events import MouseEventArguments
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from gancli import pictures
 from gancli.errors import GanError, Interrupted
 from gancli.serve.desk import FRAMES, GAP, MOST, MOST_FILES, Desk, Sheet, Walk, Wish, facts
 from gancli.serve.latest import Latest
+from gancli.serve.origin import OwnOrigin
 
 BLUE, AMBER = "#2563eb", "#d97706"  # of a path's start and end
 EVENLY, EVERY = -1, -2  # choices beside the classes
@@ -31,15 +31,13 @@ body { background: #f4f5f8; color: #1b1f27; }
 """
 
 
-def application(desk: Desk, first: Wish, folder: Path, local: bool) -> FastAPI:
+def application(desk: Desk, first: Wish, folder: Path, local: bool, named: str = "") -> FastAPI:
     """The page as an application for a server; downloads wait in the folder.
 
-    local: refuse what was not addressed to this machine. A site elsewhere whose name is made to mean 127.0.0.1 could
-    otherwise read the page in a visitor's browser.
+    local: whether only this machine reaches it. named: the address it listens at, as typed (gancli/serve/origin.py).
     """
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    if local:
-        app.add_middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost", "[::1]"], www_redirect=False)
+    app.add_middleware(OwnOrigin, local=local, named=named)
 
     def root() -> None:
         Page(desk, first, folder).build()

@@ -28,8 +28,11 @@ def need_library() -> None:
         raise ConfigError("serve=true needs NiceGUI, which is not installed: type pip install 'gancli[serve]'")
 
 
-def serve(desk: Desk, first: Wish, listener: socket.socket, show: bool) -> None:
-    """Serve the page; it opens with the sheet `first`. show: open it in the browser. Raises Interrupted at Ctrl-C."""
+def serve(desk: Desk, first: Wish, listener: socket.socket, show: bool, named: str = "") -> None:
+    """Serve the page; it opens with the sheet `first`. Raises Interrupted at Ctrl-C.
+
+    show: open it in the browser. named: the host that was typed.
+    """
     import uvicorn
 
     from gancli.serve import page
@@ -42,7 +45,7 @@ def serve(desk: Desk, first: Wish, listener: socket.socket, show: bool) -> None:
         webbrowser.open(where)
     folder = tempfile.TemporaryDirectory(prefix="gan-page-", ignore_cleanup_errors=True)
     with folder as place, _quiet_signals(), warnings.catch_warnings():
-        app = page.application(desk, first, Path(place), local)
+        app = page.application(desk, first, Path(place), local, named)
         # NiceGUI looks at every object there is, and one of torch's complains of being looked at.
         warnings.filterwarnings("ignore", "`torch.distributed.reduce_op`", FutureWarning)
         keys: dict[str, Any] = {"access_log": False, "timeout_graceful_shutdown": PATIENCE}

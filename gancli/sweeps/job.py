@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import gc
-import shutil
 import signal
 import sys
 import threading
@@ -18,6 +17,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from gancli import rundir
 from gancli.config import compose, in_quotes
 from gancli.errors import GanError, Interrupted, RunError
 from gancli.rundir import RunDir
@@ -89,21 +89,32 @@ def _place(run: RunDir, steps: int) -> tuple[str, str]:
     """The key and value that say where: a new run, or one to take up at its newest checkpoint.
 
     A run that was stopped between its last checkpoint and its end has its last stretch trained again, so that all
-    rows and results of it are there. Raises Busy.
+    rows and results of it are there. Raises Busy; RunError where the directory is a link.
     """
-    if not run.path.exists():
+    if run.path.is_symlink():
+        raise RunError(f"{run.path} is a link, and a sweep writes in its own directory alone: move the run back here")
+    if not run.path.exists() or not any(run.path.iterdir()):
         return "run_dir", str(run.path)
+    again = rundir.begun(run.path)
     try:
         run.lock()
     except RunError as error:
         raise Busy(str(error)) from None
+    if again:
+        run.withdraw()  # what a job leaves that was killed before its first checkpoint
     run.unlock()
     found = run.listing()
     before_the_end = [step for step in found if step < steps]
     if not before_the_end:
-        shutil.rmtree(run.path)  # what a job leaves that was killed before its first checkpoint
         return "run_dir", str(run.path)
     return "resume", str(found[max(before_the_end)] if max(found) >= steps else run.path)
+
+
+def stopping_signals() -> list[signal.Signals]:
+    """The signals that end a sweep after saving; the one of a lost terminal unless it is ignored, as under nohup."""
+    hangup = getattr(signal, "SIGHUP", None)
+    lost = [] if hangup is None or signal.getsignal(hangup) is signal.SIG_IGN else [hangup]
+    return [signal.SIGINT, signal.SIGTERM, *lost]
 
 
 @contextmanager
@@ -116,7 +127,7 @@ def _stoppable() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before: dict[Any, Any] = {s: signal.signal(s, interrupt) for s in (signal.SIGINT, signal.SIGTERM)}
+    before: dict[Any, Any] = {s: signal.signal(s, interrupt) for s in stopping_signals()}
     try:
         yield
     finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import platform
 import signal
@@ -15,12 +16,15 @@ from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import IO
 
 from gancli.errors import ConfigError, GanError
+from gancli.files import cannot_write, held
 from gancli.sweeps.job import run_job
-from gancli.sweeps.record import read_state, stop_file, write_state
+from gancli.sweeps.record import ask_to_stop, read_state, stop_file, write_state
 
 LOOK = 0.05  # seconds between looks at processes
+MOST_AT_ONCE = 1024  # jobs
 
 
 class Launcher(ABC):
@@ -42,7 +46,7 @@ class Local(Launcher):
         """A job that a person interrupts ends the sweep."""
         for number in numbers:
             if run_job(folder, number) == "interrupted" and not read_state(folder, number).get("reason"):
-                stop_file(folder).touch()
+                ask_to_stop(folder)
             yield number
 
 
@@ -118,7 +122,8 @@ def in_worker(folder: Path, number: int, places: list[dict[str, str]]) -> int:
         slot = _take_slot(folder, len(places))
         os.environ |= places[slot] | {"GAN_PLACE": str(slot)}
         os.setpgid(0, 0)  # Ctrl-C reaches the sweep, which passes it on once
-    with log_file(folder, number).open("a", encoding="utf-8") as log, redirect_stdout(log), redirect_stderr(log):
+    log = io.TextIOWrapper(opened_log(folder, number), encoding="utf-8", errors="backslashreplace")
+    with log, redirect_stdout(log), redirect_stderr(log):
         run_job(folder, number)
     return number
 
@@ -127,10 +132,9 @@ def _take_slot(folder: Path, width: int) -> int:
     """The first place that no other living worker has; a lock on a file keeps it until this process ends."""
     import fcntl
 
-    places = folder / ".jobs"
-    places.mkdir(exist_ok=True)
     for slot in range(width):
-        handle = os.open(places / f"place{slot}", os.O_CREAT | os.O_RDWR)
+        with held(folder / ".jobs", make=True) as places:
+            handle = places.open(f"place{slot}", os.O_CREAT | os.O_RDWR)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return slot
@@ -142,7 +146,7 @@ def _take_slot(folder: Path, width: int) -> int:
 def start(folder: Path, number: int, env: dict[str, str]) -> subprocess.Popen[bytes]:
     """A job in a process of its own, which a Ctrl-C at the terminal does not reach; what it says goes to logs/."""
     command = [sys.executable, "-m", "gancli.sweeps.job", str(folder), str(number)]
-    with log_file(folder, number).open("ab") as log:
+    with opened_log(folder, number) as log:
         return subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=env, start_new_session=True
         )
@@ -150,9 +154,17 @@ def start(folder: Path, number: int, env: dict[str, str]) -> subprocess.Popen[by
 
 def log_file(folder: Path, number: int) -> Path:
     """Where a job in another process says what `gan train` says."""
-    path = folder / "logs" / f"{number:02d}.txt"
-    path.parent.mkdir(exist_ok=True)
-    return path
+    return folder / "logs" / f"{number:02d}.txt"
+
+
+def opened_log(folder: Path, number: int) -> IO[bytes]:
+    """That file, to be added to; never through a link. Raises RunError."""
+    path = log_file(folder, number)
+    try:
+        with held(path.parent, make=True) as logs:
+            return os.fdopen(logs.open(path.name, os.O_WRONLY | os.O_CREAT | os.O_APPEND), "ab")
+    except OSError as error:
+        raise cannot_write(path, error) from error
 
 
 def note_death(folder: Path, number: int, code: int) -> None:
@@ -182,8 +194,8 @@ def end_running(folder: Path, numbers: Iterator[int]) -> None:
 
 def at_once(jobs: int | None) -> int:
     """How many jobs run at once. Raises ConfigError below one."""
-    if jobs is not None and jobs < 1:
-        raise ConfigError(f"launcher.jobs={jobs}: at least 1, or null for one a GPU")
+    if jobs is not None and not 1 <= jobs <= MOST_AT_ONCE:
+        raise ConfigError(f"launcher.jobs={jobs}: from 1 to {MOST_AT_ONCE:,}, or null for one a GPU")
     return jobs or max(1, len(gpus()))
 
 

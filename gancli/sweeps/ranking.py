@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import shlex
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
-from gancli.files import whole_file, write_text
+from gancli.files import csv_text, whole_file, write_text
+from gancli.sweeps.objective import swept
 from gancli.sweeps.record import Job, Sweep
 from gancli.sweeps.results import Better, Findings, Score, chosen, findings, is_low, mean_std, names, scores
+
+SPREAD = "standard deviation over seeds"
 
 
 @dataclass(frozen=True)
 class Group:
-    """Jobs that differ only in their seed. place: from 1; None without a result."""
+    """Jobs that differ only in their seed. place: from 1, shared by those that are tied; None without a result."""
 
     choices: dict[str, str]
     jobs: tuple[Job, ...]
@@ -26,33 +31,59 @@ class Group:
         """Over the seeds that have a result."""
         return mean_std(self.values)[0] if self.values else None
 
+    @property
+    def spread(self) -> float | None:
+        """The standard deviation over these seeds; None for fewer than two."""
+        return mean_std(self.values)[1] if self.values else None
+
 
 @dataclass(frozen=True)
 class Ranking:
-    """A sweep in order. name: of the result; None where no run has any."""
+    """A sweep in order. name: of the result; None where no run has any, or none that compares its jobs.
 
+    objective: choices that change what is minimised, so that losses do not compare.
+    """
+
+    path: Path
     name: str | None
     low: bool
     keys: tuple[str, ...]
     groups: tuple[Group, ...]
     found: Mapping[int, Findings]
     scores: Mapping[int, Score]
+    objective: tuple[str, ...] = ()
 
     @property
     def how(self) -> str:
         """What it is ordered by, in words."""
-        if self.name is None:
-            return "no run has a result yet"
-        return f"ranked by {self.name}, {'lower' if self.low else 'higher'} is better"
+        if self.name is not None:
+            return f"ranked by {self.name}, {'lower' if self.low else 'higher'} is better"
+        if self.found and self.objective:
+            return f"not ranked: losses of different {self.objective[0]} do not compare"
+        return "no run has a result yet"
+
+    @property
+    def legend(self) -> str:
+        """What the table's signs mean."""
+        if any(g.spread is not None for g in self.groups):
+            return f"mean ± {SPREAD}; means that differ by at most the larger of the two share a place"
+        return "values that are equal in the digits shown share a place" if self.name is not None else ""
 
     def caveats(self) -> list[str]:
         """What a reader of the table has to know."""
         said = []
-        if self.name is not None and not any(s.kind for s in self.scores.values()):
-            said.append(
-                f"{self.name} is a mean over the last rows of training and says little of the images; gan eval run=RUN"
-                " or observers.scores give results that do"
-            )
+        if not any(s.kind for s in self.scores.values()):
+            if self.name is not None:
+                said.append(
+                    f"{self.name} is a mean over the last rows of training and says little of the images"
+                    + (f", nor does it compare different {self.objective[0]}" if self.objective else "")
+                )
+            if self.found:
+                place = shlex.quote(str(self.path))
+                said.append(
+                    f"to rank by the images: gan eval run={place} metrics=[fid], then gan train -m resume_sweep={place}"
+                    " rank=fid"
+                )
         if len({s.kind for s in self.scores.values()}) > 1:
             said.append(f"{self.name} was measured under different protocols: compare with care")
         return said
@@ -61,10 +92,11 @@ class Ranking:
 def rank(sweep: Sweep, wanted: str | None, better: Better) -> Ranking:
     """Order a sweep's jobs by their runs' own results. Raises ConfigError where no run has what was asked for."""
     found = {job.number: findings(sweep.run_of(job)) for job in sweep.jobs if job.status == "finished"}
-    name = chosen(found, wanted)
+    keys = tuple(dict.fromkeys(key for job in sweep.jobs for key in job.choices))
+    objective = tuple(swept(keys))
+    name = chosen(found, wanted, not objective)
     low = name is not None and is_low(name, better)
     values = scores(found, name) if name is not None else {}
-    keys = tuple(dict.fromkeys(key for job in sweep.jobs for key in job.choices))
     several = tuple(key for key in keys if key != "seed")
     members: dict[tuple[str, ...], list[Job]] = {}
     for job in sweep.jobs:
@@ -73,9 +105,28 @@ def rank(sweep: Sweep, wanted: str | None, better: Better) -> Ranking:
     for chose, jobs in members.items():
         of_group = tuple(values[job.number].value for job in jobs if job.number in values)
         groups.append(Group(dict(zip(several, chose, strict=True)), tuple(jobs), of_group))
-    groups.sort(key=lambda g: (g.mean is None, (g.mean or 0.0) * (1 if low else -1), g.jobs[0].number))
-    placed = tuple(Group(g.choices, g.jobs, g.values, k + 1 if g.values else None) for k, g in enumerate(groups))
-    return Ranking(name, low, keys, placed, found, values)
+    return Ranking(sweep.path, name, low, keys, tuple(_placed(groups, low)), found, values, objective)
+
+
+def _placed(groups: Sequence[Group], low: bool) -> Iterator[Group]:
+    """Groups in order with their places; those that are tied with the first of a place share it."""
+    ordered = sorted(groups, key=lambda g: (g.mean is None, (g.mean or 0.0) * (1 if low else -1), g.jobs[0].number))
+    first: Group | None = None
+    place = None
+    for k, group in enumerate(ordered, 1):
+        if not group.values:
+            place = None
+        elif first is None or not tied(first, group):
+            first, place = group, k
+        yield replace(group, place=place)
+
+
+def tied(a: Group, b: Group) -> bool:
+    """Whether two groups' means differ by no more than the larger of their spreads, or not in the digits shown."""
+    if a.mean is None or b.mean is None:
+        return False
+    spread = max(a.spread or 0.0, b.spread or 0.0)
+    return abs(a.mean - b.mean) <= spread or f"{a.mean:.4g}" == f"{b.mean:.4g}"
 
 
 def shown(job: Job, key: str) -> str:
@@ -90,7 +141,7 @@ def print_table(ranking: Ranking) -> None:
     from rich.table import Table
 
     keys = [key for key in ranking.keys if key != "seed"]
-    table = Table(title=ranking.how)
+    table = Table()
     for title in ("", *keys, ranking.name or "", "runs", "time"):
         table.add_column(title, justify="left" if title in keys else "right", overflow="fold")
     for group in ranking.groups:
@@ -102,7 +153,9 @@ def print_table(ranking: Ranking) -> None:
             str(done) if done == len(group.jobs) else f"{done} of {len(group.jobs)}",
             _clock(sum(job.seconds for job in group.jobs)),
         )
-    Console().print(table)
+    console = Console(markup=False, emoji=False, highlight=False)  # choices may hold brackets and colons
+    for part in (ranking.how, table, ranking.legend):
+        console.print(part, soft_wrap=part is not table)
 
 
 def _plus_minus(values: Sequence[float]) -> str:
@@ -123,60 +176,74 @@ def write_csv(sweep: Sweep, ranking: Ranking) -> None:
     if ranking.name is not None:
         columns = [ranking.name, *(n for n in columns if n != ranking.name)]
     by_name = {name: scores(ranking.found, name) for name in columns}
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(["place", "job", *ranking.keys, "status", *columns, "seconds", "run", "reason"])
+    over_seeds = [] if ranking.name is None else [f"mean {ranking.name}", SPREAD]
+    rows: list[list[Any]] = [
+        ["place", "job", *ranking.keys, "status", *columns, *over_seeds, "seconds", "run", "reason"]
+    ]
     for group in ranking.groups:
+        both = [_digits(group.mean), _digits(group.spread)][: len(over_seeds)]
         for job in group.jobs:
-            values = [by_name[name].get(job.number) for name in columns]
-            table.writerow(
-                [
-                    group.place or "",
-                    job.number,
-                    *(shown(job, key) for key in ranking.keys),
-                    job.status,
-                    *("" if score is None else f"{score.value:.8g}" for score in values),
-                    f"{job.seconds:.1f}",
-                    sweep.path / job.run,
-                    job.reason or "",
-                ]
-            )
-    write_text(sweep.path / "ranking.csv", text.getvalue())
+            found = [by_name[name].get(job.number) for name in columns]
+            values = [_digits(None if score is None else score.value) for score in found]
+            choices = [shown(job, key) for key in ranking.keys]
+            end = [f"{job.seconds:.1f}", sweep.path / job.run, job.reason or ""]
+            rows.append([group.place or "", job.number, *choices, job.status, *values, *both, *end])
+    write_text(sweep.path / "ranking.csv", csv_text(rows))
+
+
+def _digits(value: float | None) -> str:
+    return "" if value is None else f"{value:.8g}"
 
 
 def write_plot(sweep: Sweep, ranking: Ranking) -> bool:
-    """ranking.png: a panel a choice, a dot a run, a line through the means; False where there is nothing to show."""
+    """ranking.png: a panel a choice, a dot a run, bars of means; False where there is nothing to show."""
     from matplotlib.figure import Figure
 
     keys = [key for key in ranking.keys if key != "seed"] or list(ranking.keys)
     points = {job.number: ranking.scores[job.number].value for job in sweep.jobs if job.number in ranking.scores}
     if not points or not keys:
         return False
-    figure = Figure(figsize=(3.6 * len(keys) + 0.6, 3.4), layout="constrained")
+    figure = Figure(figsize=(max(3.6 * len(keys) + 0.6, 4.6), 3.7), layout="constrained")
     panels = figure.subplots(1, len(keys), sharey=True, squeeze=False)[0]
     for panel, key in zip(panels, keys, strict=True):
         jobs = [job for job in sweep.jobs if job.number in points]
-        where, numeric = _positions([shown(job, key) for job in jobs])
-        heights = [points[job.number] for job in jobs]
-        panel.plot(where, heights, "o", alpha=0.6, markersize=5)
-        at = sorted(set(where))
-        means = [mean_std([h for w, h in zip(where, heights, strict=True) if w == x])[0] for x in at]
-        panel.plot(at, means, "-" if numeric else "_", color="0.3", markersize=22, linewidth=1)
-        if numeric and min(at) > 0 and max(at) / min(at) >= 50:
-            panel.set_xscale("log")
-        if not numeric:
-            labels = {w: shown(job, key) for w, job in zip(where, jobs, strict=True)}
-            crowded = sum(map(len, labels.values())) > 28
-            panel.set_xticks(
-                at, [labels[x] for x in at], rotation=40 if crowded else 0, ha="right" if crowded else "center"
-            )
-            panel.set_xlim(min(at) - 0.5, max(at) + 0.5)
-        panel.set_xlabel(key)
-        panel.grid(axis="y", alpha=0.3)
-    panels[0].set_ylabel(f"{ranking.name} ({'lower' if ranking.low else 'higher'} is better)")
-    with whole_file(sweep.path / "ranking.png") as file:
+        _panel(panel, key, [shown(job, key) for job in jobs], [points[job.number] for job in jobs])
+    how = f"{ranking.name} ({'lower' if ranking.low else 'higher'} is better)"
+    panels[0].set_ylabel(how, parse_math=False)
+    figure.supxlabel("dot: a run · bar: mean of the runs with a choice ± their standard deviation", fontsize=8)
+    with whole_file(sweep.path / "ranking.png") as file, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of letters that the font lacks
         figure.savefig(file, format="png", dpi=110)
     return True
+
+
+def _panel(panel: Any, key: str, choices: Sequence[str], heights: Sequence[float]) -> None:
+    """One choice's axis: a dot a run, and over each value a bar at the mean with the standard deviation."""
+    where, numeric = _positions(choices)
+    panel.plot(where, heights, "o", alpha=0.6, markersize=5)
+    at = sorted(set(where))
+    of_each = [mean_std([h for w, h in zip(where, heights, strict=True) if w == x]) for x in at]
+    means, spreads = [mean for mean, _ in of_each], [std or 0.0 for _, std in of_each]
+    panel.errorbar(at, means, spreads, fmt="-" if numeric else "_", color="0.3", markersize=22, linewidth=1)
+    if numeric and min(at) > 0 and max(at) / min(at) >= 50:
+        panel.set_xscale("log")
+    if not numeric:
+        labels = [cut(choices[where.index(x)]) for x in at]
+        crowded = sum(map(len, labels)) > 28
+        turned = {"rotation": 40 if crowded else 0, "ha": "right" if crowded else "center"}
+        panel.set_xticks(at, labels, parse_math=False, **turned)
+        panel.set_xlim(min(at) - 0.5, max(at) + 0.5)
+    panel.set_xlabel(cut(key), parse_math=False)
+    panel.grid(axis="y", alpha=0.3)
+
+
+def cut(text: str, most: int = 40) -> str:
+    """A text that has room beside others.
+
+    >>> cut("abcdef", 4)
+    'abc…'
+    """
+    return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 def _positions(values: Sequence[str]) -> tuple[list[float], bool]:

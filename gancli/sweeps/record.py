@@ -9,21 +9,28 @@ logs/          what jobs in processes of their own said      .jobs/        a sta
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import re
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from gancli import rundir
-from gancli.errors import GanError, RunError, suggestion
-from gancli.files import read_json, write_json
+from gancli.build import make_as
+from gancli.choices import MOST_JOBS
+from gancli.errors import ConfigError, RunError, suggestion
+from gancli.files import files, read_json, remove, write_json, write_text
 from gancli.rundir import RunDir
 
+NAME = "sweep.json"
+LISTS = ("overrides", "keys", "places", "pins")
 OVER = ("finished", "failed")
+STATUSES = ("waiting", "running", "interrupted", *OVER)
+MOST_DIGITS = 400
 
 
 @dataclass
@@ -51,7 +58,9 @@ class Job:
 class Sweep:
     """A sweep on the disk.
 
-    overrides: of the jobs, with all their choices, as typed. keys: of the sweep. places: folders of --config-dir.
+    overrides: of the jobs, with all their choices, as typed. keys: of the sweep. places: folders of --config-dir. pins:
+    what resolvers in them gave when it was made (gancli/sealed.py), for jobs that a search adds later. made: folders
+    that this process made for it.
     """
 
     path: Path
@@ -59,6 +68,8 @@ class Sweep:
     keys: list[str]
     places: list[str]
     jobs: list[Job] = field(default_factory=list)
+    pins: list[str] = field(default_factory=list)
+    made: list[Path] = field(default_factory=list)
     guard: threading.RLock = field(default_factory=threading.RLock, repr=False)
 
     def add(self, overrides: Sequence[str], choices: Mapping[str, Any]) -> Job:
@@ -71,8 +82,8 @@ class Sweep:
         """Write sweep.json."""
         with self.guard:
             jobs = [asdict(job) for job in self.jobs]
-            about = {"overrides": self.overrides, "keys": self.keys, "places": self.places, "jobs": jobs}
-            write_json(self.path / "sweep.json", about)
+            about = {name: getattr(self, name) for name in ("overrides", "keys", "places", "pins")}
+            write_json(self.path / NAME, about | {"jobs": jobs})
 
     def run_of(self, job: Job) -> RunDir:
         """A job's run directory."""
@@ -84,7 +95,7 @@ class Sweep:
             for job in self.jobs:
                 state = read_state(self.path, job.number)
                 job.status, job.reason = state.get("status", job.status), state.get("reason")
-                job.seconds = float(state.get("seconds", job.seconds))
+                job.seconds = state.get("seconds", job.seconds)
 
     def settle_killed(self) -> None:
         """Of jobs that say they run and whose process is no more: tell from the run what became of it."""
@@ -108,42 +119,94 @@ class Sweep:
 
 
 def load(path: Path) -> Sweep:
-    """A sweep from its directory. Raises RunError."""
-    about = read_json(path / "sweep.json")
+    """A sweep from its directory, which may be damaged or a stranger's. Raises RunError."""
+    about = read_json(path / NAME)
     try:
-        jobs = [Job(**job) for job in about["jobs"]]
-        if [job.number for job in jobs] != list(range(1, len(jobs) + 1)):
-            raise ValueError("its jobs are not numbered from 1")
-        if any(Path(job.run).name != job.run or job.run in ("", ".", "..") for job in jobs):
-            raise ValueError("a run lies outside of it")
-        overrides, keys, places = ([str(o) for o in about[name]] for name in ("overrides", "keys", "places"))
-        return Sweep(path, overrides, keys, places, jobs)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise RunError(f"{path / 'sweep.json'} is damaged: {' '.join(str(error).split())}") from None
+        if not isinstance(about, dict):
+            raise ValueError("it holds no values by name")
+        words = [_texts(about.get(name, [] if name == "pins" else None), name) for name in LISTS]
+        listed = about.get("jobs")
+        if not isinstance(listed, list) or len(listed) > MOST_JOBS:
+            raise ValueError(f"its jobs are no list of at most {MOST_JOBS:,}")
+        jobs = [_job(job, k) for k, job in enumerate(listed, 1)]
+        if len({job.run for job in jobs}) < len(jobs):
+            raise ValueError("two jobs have one run directory")
+        overrides, keys, places, pins = words
+        return Sweep(path, overrides, keys, places, jobs, pins)
+    except (ConfigError, ValueError) as error:
+        raise RunError(f"{path / NAME} is damaged: {' '.join(str(error).split())[:300]}") from None
+
+
+def _texts(value: Any, name: str) -> list[str]:
+    if not isinstance(value, list) or not all(isinstance(each, str) and _plain(each) for each in value):
+        raise ValueError(f"its {name} are no list of texts")
+    return list(value)
+
+
+def _plain(text: str) -> bool:
+    """Whether a text can be printed, typed and be part of a path."""
+    return "\0" not in text and not any(0xD800 <= ord(c) <= 0xDFFF for c in text)
+
+
+def _job(found: Any, number: int) -> Job:
+    """A job as it is recorded, each value of its kind. Raises ConfigError or ValueError."""
+    where = f"jobs[{number - 1}]"
+    if not isinstance(found, dict):
+        raise ValueError(f"{where} holds no values by name")
+    job: Job = make_as(Job, found, where)
+    _texts(job.overrides, f"{where}.overrides")
+    if job.number != number:
+        raise ValueError("its jobs are not numbered from 1")
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}", job.run):
+        raise ValueError(f"{where}: a run lies outside of it, or has no plain name")
+    for name, value in job.choices.items():
+        text = isinstance(value, (str, int, float)) and _plain(str(value)[:MOST_DIGITS])
+        if not _plain(name) or not (text or value is None) or not _finite(value):
+            raise ValueError(f"{where}.choices holds something else than texts and numbers")
+    checked = _state({"status": job.status, "reason": job.reason, "seconds": job.seconds})
+    if len(checked) < 3:
+        raise ValueError(f"{where}: its status, reason or seconds are none")
+    return job
+
+
+def _finite(value: Any) -> bool:
+    """Whether a number is one that can be calculated with; other values are."""
+    if not isinstance(value, (int, float)):
+        return True
+    return abs(value) < 2**63  # which NaN is not either
 
 
 def find(which: str) -> Sweep:
     """A sweep by its directory, or `last`. Raises RunError."""
-    there = [p.parent for p in rundir.OUTPUTS.glob("sweeps/*/sweep.json")]
+    there = [p.parent for p in rundir.OUTPUTS.glob(f"sweeps/*/{NAME}") if p.is_file()]
     if which == "last":
         if not there:
             raise RunError(
                 f"resume_sweep=last: no sweep under {rundir.OUTPUTS / 'sweeps'} yet; start one with gan train -m, or"
                 " give its path"
             )
-        return load(max(there, key=lambda p: ((p / "sweep.json").stat().st_mtime_ns, p.name)))
-    path = Path(which).expanduser()
-    if not (path / "sweep.json").is_file():
+        return load(rundir.real(max(there, key=lambda p: ((p / NAME).stat().st_mtime_ns, p.name))))
+    path = rundir.real(Path(which).expanduser())
+    if not (path / NAME).exists():
         hint = suggestion(path.name, [p.name for p in there]) if there else "start one with gan train -m"
         raise RunError(f"resume_sweep={which}: no such sweep; {hint}")
     return load(path)
 
 
-def new_directory(name: str, chosen: str | None) -> Path:
-    """Make a sweep's directory: `sweep_dir`, or outputs/sweeps/DATE_TIME-NAME. Raises RunError."""
+def new_directory(name: str, chosen: str | None) -> tuple[Path, list[Path]]:
+    """Make a sweep's directory: `sweep_dir`, or outputs/sweeps/DATE_TIME-NAME; returns what was made, innermost first.
+
+    Raises RunError.
+    """
+    if chosen is not None:
+        place = Path(chosen).expanduser()
+        made = [folder for folder in (place, *place.parents) if not folder.exists()]
+        return rundir.claim(place, "sweep_dir"), made
+    above = [folder for folder in (rundir.OUTPUTS / "sweeps", rundir.OUTPUTS) if not folder.exists()]
     try:
-        return rundir.new_directory("sweeps", name, chosen)
-    except GanError as error:
+        path = rundir.new_directory("sweeps", name, None)
+        return path, [path, *above]
+    except RunError as error:
         raise RunError(str(error).replace("run_dir", "sweep_dir")) from None
 
 
@@ -169,16 +232,37 @@ def stop_file(path: Path) -> Path:
     return path / ".stop"
 
 
+def ask_to_stop(path: Path) -> None:
+    """Let no further job begin."""
+    write_text(stop_file(path), "")
+
+
 def state_file(path: Path, number: int) -> Path:
     """A job's own state file."""
     return path / ".jobs" / f"{number:04d}.json"
 
 
 def read_state(path: Path, number: int) -> dict[str, Any]:
-    """What a job's process last said of it; empty before that."""
-    file = state_file(path, number)
-    state = read_json(file) if file.exists() else {}
-    return state if isinstance(state, dict) else {}
+    """What a job's process last said of it, as far as it can be understood; empty before that."""
+    try:
+        return _state(read_json(state_file(path, number)))
+    except RunError:
+        return {}
+
+
+def _state(found: Any) -> dict[str, Any]:
+    """The values of a state that are of their kind."""
+    if not isinstance(found, dict):
+        return {}
+    kinds: dict[str, Callable[[Any], bool]] = {
+        "status": lambda v: v in STATUSES,
+        "reason": lambda v: v is None or (isinstance(v, str) and _plain(v)),
+        "seconds": lambda v: type(v) in (int, float) and v >= 0 and _finite(v),
+        "pid": lambda v: type(v) is int and 1 < v < 2**31,
+        "host": lambda v: isinstance(v, str),
+        "traceback": lambda v: isinstance(v, list),
+    }
+    return {name: found[name] for name, good in kinds.items() if name in found and good(found[name])}
 
 
 def write_state(path: Path, number: int, *, status: str, reason: str | None = None, **more: Any) -> None:
@@ -186,3 +270,23 @@ def write_state(path: Path, number: int, *, status: str, reason: str | None = No
     kept = {"seconds": read_state(path, number).get("seconds", 0.0)}
     who = {"pid": os.getpid(), "host": platform.node()}
     write_json(state_file(path, number), {**kept, **who, "status": status, "reason": reason, **more})
+
+
+def withdraw(path: Path, made: Sequence[Path]) -> None:
+    """Delete what a sweep wrote of which no job could begin, and the folders that were made for it."""
+    with contextlib.suppress(RunError):
+        for folder in (path / ".jobs", path / "logs"):
+            for file in files(folder, "*"):
+                remove(file)
+        for name in (NAME, ".stop", ".lock"):
+            remove(path / name)
+    for folder in [path / ".jobs", path / "logs", *made]:
+        with contextlib.suppress(OSError):  # which holds something else
+            folder.rmdir()
+
+
+def refuse_links(path: Path) -> None:
+    """Raise RunError for a link where a sweep writes: it would write elsewhere."""
+    for name in (".jobs", "logs", ".stop", ".lock"):
+        if (path / name).is_symlink():
+            raise RunError(f"{path / name} is a link, and a sweep writes in its own directory alone: remove it")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from gancli.errors import ConfigError, RunError, suggestion
-from gancli.files import read_json
+from gancli.files import files, finite, json_lines, read_json
 from gancli.rundir import RunDir, environment
 
 Better = Literal["auto", "low", "high"]
@@ -46,7 +46,7 @@ class Findings:
 
 def findings(run: RunDir) -> Findings:
     """Read a run's results; files that are damaged count for nothing."""
-    found = [r for r in map(_result, run.results.glob("*.json")) if r is not None]
+    found = [r for r in map(_result, files(run.results, "*.json")) if r is not None]
     return Findings(tuple(sorted(found, key=lambda r: (r.step, r.written, r.kind))), _trained(run))
 
 
@@ -55,7 +55,7 @@ def _result(path: Any) -> Result | None:
         found = read_json(path)
         step, protocol = int(found["step"]), found["protocol"]
         return Result(step, path.stat().st_mtime_ns, _kind(protocol), numbers(found))
-    except (RunError, OSError, KeyError, TypeError, ValueError, AttributeError):
+    except (RunError, OSError, KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError):
         return None
 
 
@@ -65,14 +65,8 @@ def numbers(values: Mapping[str, Any]) -> dict[str, float]:
     >>> numbers({"fid": 3.5, "step": 4, "warnings": [], "ok": True})
     {'fid': 3.5}
     """
-    return {
-        str(name): float(value)
-        for name, value in values.items()
-        if name not in NOT_RESULTS
-        and isinstance(value, (int, float))
-        and not isinstance(value, bool)
-        and math.isfinite(value)
-    }
+    found = {name: finite(value) for name, value in values.items() if name not in NOT_RESULTS}
+    return {name: value for name, value in found.items() if value is not None and name.isprintable()}
 
 
 def _kind(protocol: Mapping[str, Any]) -> str:
@@ -85,14 +79,9 @@ def _kind(protocol: Mapping[str, Any]) -> str:
 
 def _trained(run: RunDir) -> dict[str, float]:
     columns: dict[str, list[float]] = {}
-    if run.metrics.exists():
-        for line in run.metrics.read_text(encoding="utf-8").splitlines():
-            try:
-                row = json.loads(line)
-            except ValueError:
-                continue
-            for name, value in numbers(row).items() if isinstance(row, dict) else ():
-                columns.setdefault(name, []).append(value)
+    for row in json_lines(run.metrics):
+        for name, value in numbers(row).items():
+            columns.setdefault(name, []).append(value)
     tails = {name: values[-max(1, len(values) // 10) :] for name, values in columns.items()}
     return {name: sum(tail) / len(tail) for name, tail in tails.items()}
 
@@ -130,11 +119,14 @@ def names(all_of: Mapping[int, Findings]) -> list[str]:
     return list(dict.fromkeys([*ordered, *[n for n in ("loss_G",) if n in columns], *columns]))
 
 
-def chosen(all_of: Mapping[int, Findings], rank: str | None) -> str | None:
-    """The name to rank by; None where no run has any. Raises ConfigError where no run has what was asked for."""
+def chosen(all_of: Mapping[int, Findings], rank: str | None, losses: bool = True) -> str | None:
+    """The name to rank by; None where no run has any. losses: whether columns of training may be chosen unasked.
+
+    Raises ConfigError where no run has what was asked for.
+    """
     there = names(all_of)
     if rank is None:
-        return there[0] if there else None
+        return next((n for n in there if losses or evaluated(all_of, n)), None)
     if all_of and rank not in there:
         hint = suggestion(rank, there) if there else "they have no results at all"
         raise ConfigError(
@@ -142,6 +134,11 @@ def chosen(all_of: Mapping[int, Findings], rank: str | None) -> str | None:
             " resume_sweep= ranks again"
         )
     return rank
+
+
+def evaluated(all_of: Mapping[int, Findings], name: str) -> bool:
+    """Whether some run was evaluated with this result."""
+    return any(name in r.values for f in all_of.values() for r in f.evaluated)
 
 
 def is_low(name: str, better: Better) -> bool:

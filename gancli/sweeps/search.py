@@ -8,10 +8,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from gancli.choices import MOST_JOBS, values_of
 from gancli.config import expand, parses
 from gancli.errors import ConfigError
 from gancli.sweeps.launchers import needs
 
+LARGEST_SEED = 40_000  # of a search: NumPy's end at 2^32, and each of a search's jobs has its own
+PROBES = 200  # jobs that are composed before the first begins
 LOG_FROM = 100  # an interval whose ends differ by this factor is searched on a logarithmic scale
 
 Proposal = tuple[list[str], dict[str, Any]]  # a job's overrides, and of them its choices
@@ -48,6 +51,19 @@ class Grid(Search):
         jobs = expand(overrides)
         return [(job, {k.lstrip("+"): v for k, _, v in (o.partition("=") for o in job) if k in keys}) for job in jobs]
 
+    def probes(self, overrides: Sequence[str]) -> list[list[str]]:
+        """All jobs; of more than PROBES those in which some choice comes for the first time, and the last."""
+        jobs = [job for job, _ in self.first(overrides)]
+        if len(jobs) <= PROBES:
+            return jobs
+        seen: set[str] = set()
+        news = []
+        for job in jobs:
+            if not seen.issuperset(job):
+                seen.update(job)
+                news.append(job)
+        return [*news[:PROBES], jobs[-1]]
+
 
 @dataclass(frozen=True)
 class Optuna(Search):
@@ -64,13 +80,13 @@ class Optuna(Search):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, value, least in (
-            ("trials", self.trials, 1),
-            ("startup", self.startup, 1),
-            ("seed", self.seed, 0),
+        for name, value, least, most in (
+            ("trials", self.trials, 1, MOST_JOBS),
+            ("startup", self.startup, 1, MOST_JOBS),
+            ("seed", self.seed, 0, LARGEST_SEED),
         ):
-            if value < least:
-                raise ConfigError(f"search.{name}={value}: at least {least}")
+            if not least <= value <= most:
+                raise ConfigError(f"search.{name}={value}: from {least} to {most:,}")
         needs("optuna", "optuna")
 
     def first(self, overrides: Sequence[str]) -> list[Proposal]:
@@ -114,10 +130,14 @@ class Optuna(Search):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             study = optuna.create_study(sampler=samplers[self.sampler](), direction="minimize" if low else "maximize")
-            for choices, value in past:
+            for number, (choices, value) in enumerate(past, 1):
                 state = optuna.trial.TrialState.FAIL if value is None else optuna.trial.TrialState.COMPLETE
-                known = {key: choices[key] for key in space}
-                study.add_trial(optuna.trial.create_trial(params=known, distributions=space, value=value, state=state))
+                try:
+                    known = {key: choices[key] for key in space}
+                    trial = optuna.trial.create_trial(params=known, distributions=space, value=value, state=state)
+                except (KeyError, ValueError):
+                    raise ConfigError(f"search: job {number} did not choose what this search chooses") from None
+                study.add_trial(trial)
             choices = study.ask(fixed_distributions=space).params
         return _filled(overrides, choices), choices
 
@@ -144,6 +164,8 @@ def _distribution(parsed: Any) -> Any:
 
     try:
         if not parsed.is_interval_sweep():
+            if values_of(parsed) > MOST_JOBS:
+                raise ConfigError(f"{parsed.input_line}: over {MOST_JOBS:,} values; give an interval(LOW,HIGH) instead")
             return CategoricalDistribution(list(parsed.sweep_string_iterator()))
         sweep = parsed.value()
         low, high, tags = sweep.start, sweep.end, set(sweep.tags)

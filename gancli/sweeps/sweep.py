@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -13,17 +12,22 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from gancli import rundir, sealed
 from gancli.build import make, make_as
+from gancli.commands import command, shell, word
 from gancli.config import compose, defaults_lines, groups
-from gancli.errors import ConfigError, GanError, Interrupted, nearest
+from gancli.errors import ConfigError, GanError, Interrupted, RunError, nearest
+from gancli.files import remove
 from gancli.help import keys
 from gancli.rundir import RunDir
 from gancli.settings import Node
-from gancli.sweeps import launchers, pages, ranking, record
+from gancli.sweeps import launchers, objective, pages, ranking, record
+from gancli.sweeps.job import stopping_signals
 from gancli.sweeps.launchers import Launcher, Local
+from gancli.sweeps.objective import refuse_rank
 from gancli.sweeps.record import OVER, Job, Sweep, stop_file, write_state
-from gancli.sweeps.results import Better, chosen, findings, is_low, scores
-from gancli.sweeps.search import Past, Search, swept
+from gancli.sweeps.results import Better, Findings, chosen, findings, is_low, scores
+from gancli.sweeps.search import PROBES, Past, Search, swept
 
 Check = Callable[[dict[str, Any]], None]  # raises ConfigError for a composed job that is not right
 
@@ -49,6 +53,7 @@ class Plan:
     settings: SweepSettings
     launcher: Launcher
     search: Search
+    new: bool = True  # whether this command made it
     problem: GanError | None = None  # why a search cannot go on
     begun: set[int] = field(default_factory=set)
 
@@ -57,31 +62,94 @@ def run(overrides: Sequence[str], folders: Sequence[Path], check: Check) -> None
     """Run a sweep to its end, and say how its jobs did. overrides: all words of the command line, quoted.
 
     Raises GanError that names the jobs that failed; Interrupted where a person stopped it. All jobs are checked
-    before anything is written.
+    before anything is written, and a sweep of which every job turns out wrong leaves nothing.
     """
     _refuse(overrides)
     given, typed = divide(overrides, folders)
     reopened = _reopened(settings_of([o for o in given if _root(o) in PLACES], folders), typed)
+    words, own = typed, folders
     if reopened is not None:
-        named = {o.partition("=")[0] for o in given}  # another launcher drops the keys of the one before
-        given = [*(k for k in reopened.keys if not {k.partition("=")[0], _root(k)} & named), *given]
-        typed, folders = reopened.overrides, [Path(p) for p in reopened.places]
+        given = [*followed(reopened, given), *given]
+        typed, folders = reopened.overrides, list(folders) or [Path(p) for p in reopened.places]
+        reopened.places = [str(f.resolve()) for f in folders]
         reopened.keys = [o for o in given if _root(o) not in PLACES]
-    settings = settings_of(given, folders)
+    settings = settings_of(given, own)
     launcher: Launcher = make(settings.launcher, "launcher")
     search: Search = make(settings.search, "search")
-    for job in search.probes(typed):
-        check(compose("train", job, folders))
+    probes = _checked_new(search, typed, folders, check) if reopened is None else _checked(reopened, words, check)
+    refuse_rank(settings.rank, swept(typed), search.guided, probes, {} if reopened is None else found_in(reopened))
     sweep = reopened or _new(settings, search, given, typed, folders)
-    plan = Plan(sweep, settings, launcher, search)
+    plan = Plan(sweep, settings, launcher, search, new=reopened is None)
     place = RunDir(sweep.path)
     place.lock()
     try:
         _open(plan)
         _launch(plan)
+        if plan.new and not _began(sweep):
+            place.unlock()
+            record.withdraw(sweep.path, sweep.made)
+            raise _all_wrong(sweep)
         _report(plan)
     finally:
         place.unlock()
+
+
+def _checked_new(search: Search, typed: Sequence[str], folders: Sequence[Path], check: Check) -> list[dict[str, Any]]:
+    """The composed jobs of a sweep that is typed now. Raises ConfigError for the first that is wrong."""
+    found = [compose("train", job, folders, typed=True) for job in search.probes(typed)]
+    for config in found:
+        check(config)
+    return found
+
+
+def _checked(sweep: Sweep, words: Sequence[str], check: Check) -> list[dict[str, Any]]:
+    """The composed jobs that are left of a sweep that is taken up. words: of its jobs, that were typed now.
+
+    Raises GanError: what is wrong with the first that is, and how to type what a directory may not say.
+    """
+    left = [job for job in sweep.jobs if job.status != "finished"]
+    reaching = bool(sweep.places) or any("logger" in o for job in left for o in job.overrides)
+    found = []
+    try:
+        for job in left if reaching else left[:PROBES]:
+            found.append(compose("train", job.overrides, [Path(p) for p in sweep.places]))
+            sealed.refuse_addresses(found[-1], words)
+            check(found[-1])
+    except ConfigError as error:
+        way = "" if words else f"; or type the sweep's own command line again, with {word('sweep_dir', sweep.path)}"
+        raise RunError(f"{sweep.path / record.NAME}, job {job.number}: {error}{way}") from None
+    return found
+
+
+# What a sweep's directory may say of the sweep: nothing that names a program, a queue or a command.
+FOLLOWED: dict[str, tuple[str, ...] | None] = {
+    "launcher": ("local", "process", "joblib"),
+    "search": ("grid", "optuna"),
+    **dict.fromkeys(
+        ("launcher.jobs", "search.trials", "search.startup", "search.sampler", "search.seed", "rank", "better")
+    ),
+}
+
+
+def followed(sweep: Sweep, given: Sequence[str]) -> list[str]:
+    """The keys that a sweep goes on with, but for those given now; another launcher drops the keys of the one before.
+
+    Raises RunError for recorded keys that only a person may choose.
+    """
+    named = {o.partition("=")[0] for o in given}
+    kept = [k for k in sweep.keys if not {k.partition("=")[0], _root(k)} & named]
+    refused = []
+    for each in kept:
+        key, _, value = each.partition("=")
+        allowed = FOLLOWED.get(key)
+        if key not in FOLLOWED or "${" in value or (allowed is not None and value not in allowed):
+            refused.append(shell(each[:100]))
+    if refused:
+        raise RunError(
+            f"{sweep.path / record.NAME}: the sweep's {' '.join(refused)} was not followed, since a directory does not"
+            " choose what is run on this machine: type it again, or launcher=local"
+        )
+    return kept
 
 
 PLACES = ("sweep_dir", "resume_sweep", "retry")  # keys of one command, not of the sweep
@@ -118,9 +186,9 @@ def divide(overrides: Sequence[str], folders: Sequence[Path]) -> tuple[list[str]
 
 
 def settings_of(given: Sequence[str], folders: Sequence[Path]) -> SweepSettings:
-    """Compose and check a sweep's own keys. Raises ConfigError."""
+    """Compose and check a sweep's own keys, as typed, or recorded and `followed`. Raises ConfigError."""
     try:
-        return make_as(SweepSettings, compose("sweep", given, folders), "")
+        return make_as(SweepSettings, compose("sweep", given, folders, typed=True), "")
     except ConfigError as error:
         words = str(error).replace("gan sweep --help", "gan train --help")
         raise ConfigError(words.replace("add -m to run each of them, or quote the value", "a sweep has one")) from None
@@ -152,8 +220,11 @@ def _reopened(settings: SweepSettings, typed: Sequence[str]) -> Sweep | None:
         if typed:
             raise ConfigError(f"resume_sweep= has its jobs already: leave {typed[0]} out")
         return record.find(settings.resume_sweep)
-    chosen_dir = None if settings.sweep_dir is None else Path(settings.sweep_dir).expanduser()
-    if chosen_dir is None or not (chosen_dir / "sweep.json").exists():
+    chosen_dir = None if settings.sweep_dir is None else rundir.real(Path(settings.sweep_dir).expanduser())
+    if chosen_dir is None:
+        return None
+    if not (chosen_dir / record.NAME).exists():
+        rundir.refuse_taken(settings.sweep_dir, "sweep_dir")
         return None
     there = record.load(chosen_dir)
     if there.overrides != list(typed):
@@ -161,7 +232,7 @@ def _reopened(settings: SweepSettings, typed: Sequence[str]) -> Sweep | None:
         differs = ", ".join([*(f"without {o}" for o in sorted(before - now)), *sorted(now - before)])
         raise ConfigError(
             f"sweep_dir={settings.sweep_dir} holds a sweep of other jobs ({differs or 'in another order'}):"
-            f" resume_sweep={settings.sweep_dir} goes on with that; or choose another"
+            f" {word('resume_sweep', settings.sweep_dir or '')} goes on with that; or choose another"
         )
     return there
 
@@ -170,20 +241,35 @@ def _new(
     settings: SweepSettings, search: Search, given: Sequence[str], typed: Sequence[str], folders: Sequence[Path]
 ) -> Sweep:
     """A sweep's directory with what it is to do."""
+    pins = _pins(search, typed, folders) if search.guided else []
     name = "-".join(key.lstrip("+").rpartition(".")[2] for key in swept(typed))
-    path = record.new_directory(name[:60] or "sweep", settings.sweep_dir)
+    path, made = record.new_directory(name[:60] or "sweep", settings.sweep_dir)
     kept = [o for o in given if _root(o) not in PLACES]
     sweep = Sweep(path, list(typed), kept, [str(f.resolve()) for f in folders])
     for overrides, choices in search.first(typed):
-        sweep.add(overrides, choices)
+        sweep.add([*overrides, *sealed.pinned(overrides, folders)], choices)
+    sweep.pins, sweep.made = pins, made
     sweep.save()
     return sweep
+
+
+def _pins(search: Search, typed: Sequence[str], folders: Sequence[Path]) -> list[str]:
+    """What resolvers give in jobs that a search adds later. Raises ConfigError where it differs from job to job."""
+    keys = {key.lstrip("+") for key in swept(typed)}
+    found = [sealed.pinned(job, folders) for job in search.probes(typed)]
+    kept = [[pin for pin in pins if pin.partition("=")[0].lstrip("+") not in keys] for pins in found]
+    for pins in kept:
+        if pins != kept[0]:
+            key = next(pin for pin in [*pins, *kept[0]] if pin not in pins or pin not in kept[0]).partition("=")[0]
+            raise ConfigError(f"{key.lstrip('+')}: a resolver gives each job another value: list them, or search=grid")
+    return kept[0] if kept else []
 
 
 def _open(plan: Plan) -> None:
     """Find out how far each job is, and say what is to be done."""
     sweep = plan.sweep
-    stop_file(sweep.path).unlink(missing_ok=True)
+    record.refuse_links(sweep.path)
+    remove(stop_file(sweep.path))
     sweep.settle_killed()
     if plan.settings.retry:
         for job in sweep.jobs:
@@ -215,7 +301,7 @@ def _launch(plan: Plan) -> None:
     sweep.settle()
     sweep.save()
     if sweep.stopping:
-        _say(f"stopped; go on with: gan train -m resume_sweep={shlex.quote(str(sweep.path))}")
+        _say(f"stopped; go on with: {command('train', '-m', word('resume_sweep', sweep.path))}")
         raise Interrupted("the sweep was stopped")
 
 
@@ -247,18 +333,24 @@ def _next(plan: Plan) -> Job | None:
         return None
     if proposal is None:
         return None
-    job = sweep.add(*proposal)
+    overrides, choices = proposal
+    job = sweep.add([*overrides, *sweep.pins], choices)
     plan.begun.add(job.number)
     sweep.save()
     return job
+
+
+def found_in(sweep: Sweep) -> dict[int, Findings]:
+    """What the finished jobs' runs have to show, by job."""
+    return {job.number: findings(sweep.run_of(job)) for job in sweep.jobs if job.status == "finished"}
 
 
 def _past(plan: Plan) -> tuple[list[Past], bool]:
     """What a search knows so far, and whether low results are good. Raises ConfigError without a result to go by."""
     sweep, settings = plan.sweep, plan.settings
     sweep.settle()
-    found = {job.number: findings(sweep.run_of(job)) for job in sweep.jobs if job.status == "finished"}
-    name = chosen(found, settings.rank)
+    found = found_in(sweep)
+    name = chosen(found, settings.rank, not objective.swept(swept(sweep.overrides)))
     if found and name is None:
         raise ConfigError("search: no finished run has a result to go by; observers.metrics writes rows of training")
     values = scores(found, name) if name else {}
@@ -273,7 +365,7 @@ def _report(plan: Plan) -> None:
         raise plan.problem
     made = ranking.rank(sweep, plan.settings.rank, plan.settings.better)
     ranking.write_csv(sweep, made)
-    drawn = ranking.write_plot(sweep, made)
+    drawn = _drawn(sweep, made)
     ranking.print_table(made)
     for caveat in made.caveats():
         _say(f"note: {caveat}")
@@ -283,13 +375,41 @@ def _report(plan: Plan) -> None:
     failed = [job for job in sweep.jobs if job.status == "failed"]
     if left:
         named = "; ".join(f"{job.run}: {job.reason or 'interrupted'}" for job in left)
-        raise GanError(f"{len(left)} of {len(sweep.jobs)} jobs are not over ({named}); resume_sweep={sweep.path}")
+        raise GanError(
+            f"{len(left)} of {len(sweep.jobs)} jobs are not over ({named}); {word('resume_sweep', sweep.path)}"
+        )
     if failed:
         named = "; ".join(f"[{job.title()}] {job.reason}" for job in failed)
         raise GanError(
-            f"{len(failed)} of {len(sweep.jobs)} jobs failed: {named}; to run them again: gan train -m"
-            f" resume_sweep={shlex.quote(str(sweep.path))} retry=true"
+            f"{len(failed)} of {len(sweep.jobs)} jobs failed: {named}; to run them again:"
+            f" {command('train', '-m', word('resume_sweep', sweep.path), 'retry=true')}"
         )
+
+
+def _began(sweep: Sweep) -> bool:
+    """Whether any job made a run, or may yet."""
+    return any(job.status != "failed" or sweep.run_of(job).path.exists() for job in sweep.jobs)
+
+
+def _all_wrong(sweep: Sweep) -> GanError:
+    """The first job's error, of a sweep of which no job could begin."""
+    first = sweep.jobs[0]
+    if len(sweep.jobs) == 1:
+        return GanError(str(first.reason))
+    same = all(job.reason == first.reason for job in sweep.jobs)
+    return GanError(
+        f"none of the {len(sweep.jobs)} jobs can begin"
+        + (f": {first.reason}" if same else f"; the first, [{first.title()}]: {first.reason}")
+    )
+
+
+def _drawn(sweep: Sweep, made: ranking.Ranking) -> bool:
+    """ranking.png, and a note instead where it cannot be drawn."""
+    try:
+        return ranking.write_plot(sweep, made)
+    except Exception as error:
+        _say(f"note: no ranking.png: {' '.join(str(error).split())[:200] or type(error).__name__}")
+        return False
 
 
 def _write_page(sweep: Sweep) -> None:
@@ -311,10 +431,10 @@ def _stoppable(plan: Plan) -> Iterator[None]:
         asked.append(number)
         if len(asked) > 1 and number == signal.SIGINT:
             raise KeyboardInterrupt
-        stop_file(plan.sweep.path).touch()
+        record.ask_to_stop(plan.sweep.path)
         launchers.end_running(plan.sweep.path, iter(sorted(plan.begun)))
 
-    before: dict[Any, Any] = {s: signal.signal(s, stop) for s in (signal.SIGINT, signal.SIGTERM)}
+    before: dict[Any, Any] = {s: signal.signal(s, stop) for s in stopping_signals()}
     try:
         yield
     finally:

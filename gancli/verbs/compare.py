@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import csv
 import glob
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from gancli.errors import ConfigError, RunError
-from gancli.files import write_json, write_text
+from gancli.files import csv_text, write_json, write_text
 
 
 @dataclass(frozen=True)
@@ -33,12 +31,18 @@ class Row:
 
 
 def chosen(which: str | Sequence[str]) -> list[str]:
-    """The runs that `run=` names: one, a list, or a pattern with *, ? or [. Raises RunError or ConfigError."""
+    """The runs that `run=` names: one, a list, a pattern with *, ? or [, or a sweep, whose finished jobs are meant.
+
+    Raises RunError or ConfigError.
+    """
     asked = [which] if isinstance(which, str) else list(which)
     if not asked:
         raise ConfigError("run=[]: name at least one run, such as run=[outputs/train/A,outputs/train/B]")
     runs: list[str] = []
     for one in asked:
+        if (Path(one).expanduser() / "sweep.json").exists():
+            runs += _of_sweep(Path(one).expanduser())
+            continue
         if not glob.has_magic(one) or Path(one).expanduser().exists():
             runs.append(one)
             continue
@@ -49,22 +53,31 @@ def chosen(which: str | Sequence[str]) -> list[str]:
     return list(dict.fromkeys(runs))
 
 
+def _of_sweep(path: Path) -> list[str]:
+    from gancli.sweeps import pages, record
+
+    sweep = record.load(path)
+    sweep.settle()
+    found = [str(run) for run in pages.finished(sweep)]
+    if not found:
+        raise RunError(f"run={path}: no job of this sweep has finished yet")
+    return found
+
+
 def write(folder: Path, rows: Sequence[Row]) -> None:
     """comparison.json with every protocol, and comparison.csv with a line a run."""
     content = [{"run": row.name, "step": row.step, **row.values} for row in rows]
     write_json(folder / "comparison.json", content)
     keys = _keys(rows)
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
     head = [name for key in keys for name in ([key, f"{key}_low", f"{key}_high"] if _spread(rows, key) else [key])]
-    table.writerow(["run", "step", *head, "n_fake", "n_real", "protocol_id"])
+    table: list[list[Any]] = [["run", "step", *head, "n_fake", "n_real", "protocol_id"]]
     for row in rows:
         cells: list[Any] = []
         for key in keys:
             cells += [row.numbers().get(key)] + (list(row.interval(key) or (None, None)) if _spread(rows, key) else [])
         told = row.values["protocol"]
-        table.writerow([row.name, row.step, *cells, told["n_fake"], told["n_real"], row.values["protocol_id"]])
-    write_text(folder / "comparison.csv", text.getvalue())
+        table.append([row.name, row.step, *cells, told["n_fake"], told["n_real"], row.values["protocol_id"]])
+    write_text(folder / "comparison.csv", csv_text(table))
 
 
 def show(rows: Sequence[Row]) -> None:
@@ -78,9 +91,10 @@ def show(rows: Sequence[Row]) -> None:
         table.add_column(name, justify="right" if k else "left", overflow="fold", no_wrap=bool(k))
     for row in rows:
         table.add_row(row.name, f"{row.step:,}", *(_cell(row, key) for key in keys))
-    console = Console(highlight=False, soft_wrap=False)
+    plain: dict[str, Any] = {"highlight": False, "markup": False, "emoji": False}  # names may hold brackets and colons
+    console = Console(**plain, soft_wrap=False)
     if not console.is_terminal:  # a pipe or a file has no width to keep to
-        console = Console(highlight=False, width=60 + 34 * len(keys))
+        console = Console(**plain, width=60 + 34 * len(keys))
     console.print(table)
     if any(_spread(rows, key) for key in keys):
         print("  in brackets: 95 % confidence intervals at these counts; where two overlap, the order may be chance")

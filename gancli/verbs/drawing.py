@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,12 @@ def sampler(settings: DrawSettings, truncation: float | None = None) -> Sampler:
     """The trained generator that the settings ask for. Raises RunError."""
     rundir.refuse_taken(settings.run_dir)
     options: dict[str, Any] = {"ema": settings.ema, "standing_stats": settings.standing_stats}
-    return load(settings.run, settings.checkpoint, truncation=truncation, compute=compute(settings), **options)
+    found = load(settings.run, settings.checkpoint, truncation=truncation, compute=compute(settings), **options)
+    latent = getattr(found.game, "latent", None)
+    if truncation is not None and truncation >= 1 and getattr(latent, "kind", "") == "uniform":
+        words = f"truncation={truncation:g} cuts nothing off: this generator's latents are uniform on [-1, 1]"
+        print(f"note: {words}", file=sys.stderr, flush=True)
+    return found
 
 
 def images_only(found: Sampler, verb: str) -> None:
@@ -34,8 +41,12 @@ def images_only(found: Sampler, verb: str) -> None:
         )
 
 
-def directory(verb: str, settings: DrawSettings, name: str, about: Mapping[str, Any]) -> Path:
-    """A new directory for what this verb writes, with a JSON of how it came about."""
+@contextmanager
+def directory(verb: str, settings: DrawSettings, name: str, about: Mapping[str, Any]) -> Iterator[Path]:
+    """A new directory for what this verb writes; afterwards, a JSON of how it came about, which says that all is there.
+
+    Where writing ends early, the directory holds whole files and no such JSON. Raises RunError.
+    """
     folder = rundir.new_directory(verb, name, settings.run_dir)
+    yield folder
     write_json(folder / f"{verb}.json", dict(about))
-    return folder

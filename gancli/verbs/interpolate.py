@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,22 +35,24 @@ def run(config: Mapping[str, Any], overrides: Sequence[str]) -> Path:
     images = to_uint8(found.render(latents, labels))
     if not World.of_group().first:
         return Path()  # rank 0 writes
-    folder = directory(
-        "interpolate",
-        settings,
-        found.name,
-        found.protocol() | {k: getattr(settings, k) for k in ("axis", "classes", "rows", "frames", "mode", "seed")},
-    )
-    if settings.format == "gif":
-        target = folder / "paths.gif"
-        columns = pictures.columns_for(rows)
-        pages = [pictures.sheet(images[frame::frames], columns) for frame in range(frames)]
-        pictures.save_gif(target, [*pages, *pages[-2:0:-1]], seconds=max(0.04, min(0.25, 2 / frames)))
-    else:
-        target = folder / "paths.png"
-        pictures.save_png(target, pictures.sheet(images, frames))
+    about = found.protocol() | {k: getattr(settings, k) for k in ("axis", "classes", "rows", "frames", "mode", "seed")}
+    with directory("interpolate", settings, found.name, about) as folder:
+        if settings.format == "gif":
+            target = folder / "paths.gif"
+            columns = pictures.columns_for(rows)
+            pages = [pictures.sheet(images[frame::frames], columns) for frame in range(frames)]
+            pictures.save_gif(target, [*pages, *pages[-2:0:-1]], seconds=max(0.04, min(0.25, 2 / frames)))
+        else:
+            target = folder / "paths.png"
+            pictures.save_png(target, pictures.sheet(images, frames))
     print(f"{rows} paths of {found.run.name} at step {found.step:,}: {target}")
     return folder
+
+
+def _say_left(there: int, rows: int, what: str) -> None:
+    """Say that there are more than rows for them."""
+    if there > rows:
+        print(f"note: the first {rows} of {there} {what}; rows={there} shows them all", file=sys.stderr, flush=True)
 
 
 def _labels(settings: InterpolateSettings, found: Sampler) -> Tensor | None:
@@ -61,6 +64,7 @@ def _labels(settings: InterpolateSettings, found: Sampler) -> Tensor | None:
     chosen = class_list(settings.classes, found)
     if settings.axis == "z":
         if chosen:
+            _say_left(len(chosen), rows, "classes")
             return torch.tensor([chosen[row % len(chosen)] for row in range(rows)]).repeat_interleave(frames)
         return found.labels([(settings.seed, row) for row in range(rows) for _ in range(frames)])
     if not found.game.labelled:
@@ -73,5 +77,6 @@ def _labels(settings: InterpolateSettings, found: Sampler) -> Tensor | None:
         raise ConfigError(f"classes={settings.classes}: a path between classes needs two, such as classes=0,1")
     one_hot = torch.eye(len(found.classes))
     steps = [(chosen[k], chosen[k + 1]) for k in range(len(chosen) - 1)]
+    _say_left(len(steps), rows, "paths between classes")
     walks = [steps[row % len(steps)] for row in range(rows)]
     return torch.cat([path(one_hot[a], one_hot[b], frames, "lerp") for a, b in walks])

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Sequence
 
+from gancli.dist import World
 from gancli.errors import ConfigError
 from gancli.sampling import Sampler
 
@@ -30,7 +32,7 @@ def seed_list(seeds: str | list[int] | None, key: str = "seeds") -> list[int]:
 
 
 def class_list(classes: str | list[int | str] | None, sampler: Sampler) -> list[int]:
-    """The class numbers that names or numbers mean, or `all`; empty for none.
+    """The class numbers that names or numbers mean, or `all`; empty for none. Names that are numbers are said.
 
     Raises ConfigError with the names there are, or where the generator knows no classes.
     """
@@ -42,7 +44,16 @@ def class_list(classes: str | list[int | str] | None, sampler: Sampler) -> list[
     wanted = [str(c).strip() for c in (classes if isinstance(classes, list) else [classes])]
     if isinstance(classes, str) and classes not in names:
         wanted = [c.strip() for c in _commas(classes.strip("[]"), names)]
-    return [sampler.class_number(word) for word in wanted]
+    found = [sampler.class_number(word) for word in wanted]
+    other = [(word, number) for word, number in zip(wanted, found, strict=True) if _is_other(word, number)]
+    if other and World.of_group().first:
+        named = ", ".join(f"{word} (class number {number})" for word, number in other)
+        print(f"classes={','.join(wanted)}: these are names: {named}", file=sys.stderr, flush=True)
+    return found
+
+
+def _is_other(word: str, number: int) -> bool:
+    return re.fullmatch("[0-9]+", word) is not None and word != str(number)
 
 
 def _commas(text: str, names: Sequence[str]) -> list[str]:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gancli import rundir
+from gancli import paths, rundir
+from gancli.build import shown
+from gancli.commands import word
+from gancli.config import in_quotes
 from gancli.errors import RunError
 from gancli.rundir import RunDir
 from gancli.settings import TrainSettings
@@ -19,9 +22,10 @@ if TYPE_CHECKING:
 
 # What a resumed run may be told anew; everything else must be as it was.
 # micro_batch is among them: a run that ran out of memory goes on in smaller pieces, which changes how sums are rounded
-# and what batch norm takes its statistics over, and nothing else.
+# and what batch norm takes its statistics over, and nothing else. Data may have been moved: it is their fingerprint
+# that must be as it was.
 FREE = frozenset(
-    "steps max_time device precision compile observers note resume run_dir init micro_batch".split()  # noqa: SIM905
+    "steps max_time device precision compile observers note resume run_dir init micro_batch dataset.root".split()  # noqa: SIM905
 )
 
 
@@ -30,28 +34,22 @@ def recorded_overrides(which: str) -> list[str]:
 
     A run directory may come from a stranger: what reaches beyond a run's own keys is refused, not composed.
     """
-    run, _ = rundir.find(which, key="resume")
-    recorded = run.about().get("overrides") or []
-    if not isinstance(recorded, list):
-        raise RunError(f"{run.path / 'run.json'} is damaged: its overrides are no list")
-    kept = []
-    for override in map(str, recorded):
+    run, file = rundir.find(which, key="resume")
+    if file is not None and file == run.path:
+        raise RunError(f"resume={which} is no run: give a run directory, or a file of its checkpoints/")
+    kept, config = [], run.config()
+    for override in run.about().get("overrides") or []:
         key = override.lstrip("+~").partition("=")[0]
         if re.match(r"hydra\b", key):
             raise RunError(f"{run.path / 'run.json'}: {override[:100]} is no key of a run; it was not followed")
         if key not in ("resume", "run_dir", "init"):
             kept.append(override)
-    return kept
-
-
-def refuse_resolvers(overrides: Iterable[str], which: str) -> None:
-    """Raise RunError for recorded values that would be asked of this machine, such as its environment's secrets."""
-    for override in overrides:
-        if re.search(r"\$\{[^}]*:", override):
-            raise RunError(
-                f"resume={which}: the run recorded {override[:100]}, which asks this machine for the value: give"
-                f" {override.lstrip('+').partition('=')[0]}= on the command line"
-            )
+    # As they were where the run was begun: a file of settings may say them relative to another folder.
+    known = {key: paths.value_of(config, key) for key in paths.KEYS if key != "init"}
+    found = {key: f"{key}={in_quotes(value)}" for key, value in known.items() if isinstance(value, str) and value}
+    typed = {o.lstrip("+").partition("=")[0] for o in kept}
+    others = [o for o in kept if o.lstrip("+").partition("=")[0] not in found]
+    return [*others, *(word for key, word in found.items() if key in typed or key == "dataset.root")]
 
 
 def reopen(
@@ -80,7 +78,9 @@ def _read(
     which = f"resume={settings.resume}"
     run, file = rundir.find(str(settings.resume), key="resume")
     if file is not None and file.resolve() not in [path.resolve() for path in run.listing().values()]:
-        raise RunError(f"{which} is no checkpoint in a run's checkpoints/: init={settings.resume} starts a new run")
+        raise RunError(
+            f"{which} is no checkpoint in a run's checkpoints/: {word('init', settings.resume or '')} starts a new run"
+        )
     changed = differences(run.config(), config)
     if changed:
         more = f"; and {len(changed) - 5} more" if len(changed) > 5 else ""
@@ -101,11 +101,12 @@ def _read(
 
 
 def _take(state: dict[str, Any], which: str, steps: int, facts: DataFacts, engine: Engine) -> dict[str, Any]:
+    from gancli import fits
     from gancli.assemble import DataFacts as Facts
 
     try:
         before = Facts.read(state["data"])
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
         raise RunError(f"{which}: the checkpoint says nothing of its data set") from None
     if before.fingerprint != facts.fingerprint:
         raise RunError(
@@ -114,8 +115,9 @@ def _take(state: dict[str, Any], which: str, steps: int, facts: DataFacts, engin
     if state["step"] >= steps:
         raise RunError(f"{which}: the run is at step {state['step']} of {steps}; give it more with steps=N")
     try:
+        fits.refuse_other(state, engine)
         engine.load(state)
-    except (KeyError, RuntimeError, ValueError, TypeError, AttributeError, IndexError) as error:
+    except Exception as error:  # all of it comes from the file: whatever goes wrong is the file's doing
         raise RunError(f"{which}: the checkpoint does not fit: {' '.join(str(error).split())[:200]}") from None
     return state
 
@@ -128,13 +130,13 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str =
     """
     found = []
     for name in sorted({*before, *now}):
-        if not prefix and name in FREE:
+        if f"{prefix}{name}" in FREE:
             continue
         old, new = before.get(name), now.get(name)
         if isinstance(old, Mapping) and isinstance(new, Mapping):
             found += differences(old, new, f"{prefix}{name}.")
         elif old != new:
-            found.append(f"{prefix}{name}: {old} -> {new}")
+            found.append(f"{prefix}{name}: {shown(old)} -> {shown(new)}")
     return found
 
 
@@ -151,6 +153,6 @@ def start_from(which: str, engine: Engine) -> None:
         engine.game.load_state_dict(state["game"])
         for name, net in engine.averages.items():
             net.load_state_dict(state["ema"].get(name) or engine.game.nets[name].state_dict())
-    except (KeyError, RuntimeError, ValueError, TypeError, AttributeError) as error:
+    except Exception as error:  # as above
         words = " ".join(str(error).split())[:200]
         raise RunError(f"init={which}: its weights do not fit this model: {words}") from None

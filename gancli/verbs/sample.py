@@ -47,17 +47,17 @@ def run(config: Mapping[str, Any], overrides: Sequence[str]) -> Path:
     samples = found.render(found.latents(pairs), labels)
     if not World.of_group().first:
         return Path()  # rank 0 writes
-    folder = directory("sample", settings, found.name, _about(found, pairs, labels, bool(seeds)))
-    if settings.format == "npz":
-        target = _write_npz(folder, samples if points else to_uint8(samples).permute(0, 2, 3, 1), pairs, labels)
-    elif points:
-        target = folder / "scatter.png"
-        pictures.save_png(target, pictures.scatter(samples))
-    elif settings.format == "png":
-        target = _write_files(folder, settings, to_uint8(samples), pairs, labels, bool(seeds))
-    else:
-        target = folder / "grid.png"
-        pictures.save_png(target, _grid(settings, found, to_uint8(samples), labels))
+    with directory("sample", settings, found.name, _about(found, pairs, labels, bool(seeds))) as folder:
+        if settings.format == "npz":
+            target = _write_npz(folder, samples if points else to_uint8(samples).permute(0, 2, 3, 1), pairs, labels)
+        elif points:
+            target = folder / "scatter.png"
+            pictures.save_png(target, pictures.scatter(samples))
+        elif settings.format == "png":
+            target = _write_files(folder, settings, to_uint8(samples), pairs, labels, bool(seeds))
+        else:
+            target = folder / "grid.png"
+            pictures.save_png(target, _grid(settings, found, to_uint8(samples), labels))
     print(f"{len(pairs)} samples of {found.run.name} at step {found.step:,}: {target}")
     return folder
 
@@ -90,10 +90,11 @@ def _export(settings: SampleSettings) -> Path:
     found = sampler(settings)
     with tempfile.TemporaryDirectory() as scratch:  # what cannot be exported leaves nothing behind
         made, worst = export.write(found, settings.format, Path(scratch))
-        folder = directory("sample", settings, found.name, found.protocol() | {"largest_difference": worst})
-        target = folder / made.name
-        with whole_file(target) as file, made.open("rb") as content:
-            shutil.copyfileobj(content, file)
+        about = found.protocol() | {"largest_difference": worst}
+        with directory("sample", settings, found.name, about) as folder:
+            target = folder / made.name
+            with whole_file(target) as file, made.open("rb") as content:
+                shutil.copyfileobj(content, file)
     same = "read back bit by bit" if settings.format == "safetensors" else f"at most {worst:.1e} from PyTorch's images"
     print(f"generator of {found.run.name} at step {found.step:,}: {target} ({same})")
     return folder
@@ -124,7 +125,8 @@ def _serve(settings: SampleSettings) -> Path:
         wanted = tuple(class_list(settings.classes, found))
         n = settings.n or (pictures.ROW if len(wanted) > 1 else pictures.MANY)
         desk = Desk(found)
-        server.serve(desk, desk.checked(Wish(settings.seed, n, settings.truncation, wanted)), listener, settings.open)
+        first = desk.checked(Wish(settings.seed, n, settings.truncation, wanted))
+        server.serve(desk, first, listener, settings.open, settings.host)
     return Path()
 
 
@@ -182,8 +184,8 @@ def _arithmetic(settings: SampleSettings, found: Sampler) -> Path:
     if not World.of_group().first:
         return Path()
     about = found.protocol() | {"arithmetic": settings.arithmetic, "class": chosen, "noise": figures.NEAR}
-    folder = directory("sample", settings, found.name, about)
-    pictures.save_png(folder / "arithmetic.png", page)
+    with directory("sample", settings, found.name, about) as folder:
+        pictures.save_png(folder / "arithmetic.png", page)
     print(f"{settings.arithmetic} of {found.run.name} at step {found.step:,}: {folder / 'arithmetic.png'}")
     return folder
 
@@ -197,10 +199,12 @@ def _attention(
     points = figures.POINTS if settings.points is None else settings.points
     sheets = figures.attention(found, pairs, labels, points)
     about = _about(found, pairs, labels) | {"points": [list(p) for p in points], "layers": list(sheets)}
-    folder = directory("sample", settings, found.name, about)
-    for side, page in sheets.items():
-        target = folder / ("attention.png" if len(sheets) == 1 else f"attention-{side}.png")
-        pictures.save_png(target, page)
+    with directory("sample", settings, found.name, about) as folder:
+        names = {side: "attention.png" if len(sheets) == 1 else f"attention-{side}.png" for side in sheets}
+        for side, page in sheets.items():
+            pictures.save_png(folder / names[side], page)
+    for side, name in names.items():
+        target = folder / name
         print(f"attention of {found.run.name} at step {found.step:,}, features of {side} pixels: {target}")
     return folder
 

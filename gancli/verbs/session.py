@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gancli import checkpoint, ranks, rundir
+from gancli import checkpoint, paths, ranks, rundir
 from gancli.assemble import DataFacts
+from gancli.commands import command, word
 from gancli.dist import World
 from gancli.engine import Engine
 from gancli.errors import GanError, RankError, RunError
@@ -63,13 +64,18 @@ class Session:
         """Who trains together; the first of them writes and speaks."""
         return self.engine.world
 
+    @property
+    def stored(self) -> dict[str, Any]:
+        """The configuration as it is written down: without where the run lies and how it was found there."""
+        return {**self.config, "resume": None, "run_dir": None}
+
 
 def begin(session: Session, overrides: Sequence[str], notes: list[str]) -> None:
     """Write down what this run is before its first step."""
     if not session.world.first:
         return
     run, engine, settings = session.run, session.engine, session.settings
-    run.forget_after(engine.step_number)
+    damaged = run.forget_after(engine.step_number)
     state = {
         "status": "running",
         "reason": None,
@@ -80,11 +86,12 @@ def begin(session: Session, overrides: Sequence[str], notes: list[str]) -> None:
     data = session.facts.plain()
     place = {"device": str(engine.compute.device), "world": session.world.size, "backend": ranks.backend()}
     place |= {"job": ranks.job(), "notes": notes}
-    run.write_config(session.config)
+    run.write_config(session.stored)
     if not session.resumed:
         place |= {"init": settings.init}  # which a resumed run's command line no longer has
         _write(session)  # before run.json: what makes a directory a run comes after what it can go on from
-    run.update(**state, **session.about, **place, data=data, overrides=list(overrides), **rundir.environment())
+    words = paths.typed(overrides, session.config)
+    run.update(**state, **session.about, **place, data=data, overrides=words, **rundir.environment())
     counts = " · ".join(f"{name} {count:,} parameters" for name, count in session.about["parameters"].items())
     lines = [
         f"run {run.path}",
@@ -93,6 +100,8 @@ def begin(session: Session, overrides: Sequence[str], notes: list[str]) -> None:
         *(note for net in engine.game.nets.values() for note in getattr(net, "notes", ())),
         *notes,
     ]
+    if damaged:
+        lines.append(f"{damaged} damaged lines of {run.metrics.name} are left out")
     for line in [*lines, *([f"resumed at step {engine.step_number}"] if session.resumed else [])]:
         _say(run, line)
 
@@ -212,6 +221,8 @@ def _answer(session: Session, view: RunView, event: Event) -> None:
     elif isinstance(event, Say):
         _say(run, event.text)
     elif isinstance(event, Scored):
+        told = " · ".join(f"{name} {value:.4f}" for name, value in results.numbers(event.result).items())
+        _say(run, f"scores at step {view.step}: {told}")
         results.keep(run.path, event.result)
 
 
@@ -235,10 +246,12 @@ def save(session: Session) -> Path:
 def _write(session: Session) -> Path:
     """Write a checkpoint of this moment, after all rows up to it."""
     engine, run = session.engine, session.run
-    own = {"seconds": session.spent, "config": dict(session.config), "data": session.facts.plain()}
-    about = {"seen": engine.seen, "config": dict(session.config), **rundir.environment()}
+    own = {"seconds": session.spent, "config": session.stored, "data": session.facts.plain()}
+    about = {"seen": engine.seen, "config": session.stored, **rundir.environment()}
     run.settle()
-    observers = {type(observer).__name__: observer.state() for observer in session.observers}
+    # Before the first step nobody has seen anything: whoever goes on from there begins by looking, too.
+    watching = session.observers if engine.step_number else []
+    observers = {type(observer).__name__: observer.state() for observer in watching}
     path = checkpoint.save(run.checkpoints, engine.state() | own | {"observers": observers}, about)
     run.drop_aside()
     session.saved = engine.step_number
@@ -247,12 +260,12 @@ def _write(session: Session) -> Path:
 
 def _restore_observers(session: Session) -> None:
     """Let every observer go on where it was, as far as the checkpoint remembers it. Raises RunError."""
-    for observer in session.observers:
+    for observer in session.observers if session.engine.step_number else ():
         own = session.remembered.get(type(observer).__name__)
         if own:
             try:
                 observer.restore(own)
-            except (KeyError, TypeError, ValueError, AttributeError):
+            except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
                 words = f"the checkpoint remembers something else of {type(observer).__name__}"
                 raise RunError(f"resume={session.settings.resume}: {words}; leave it out of observers") from None
 
@@ -279,11 +292,13 @@ def fail(session: Session, error: BaseException) -> None:
             reason = "interrupted" if stopped else reason
             run.update(status="stopped" if stopped else "failed", reason=reason, step=step)
     if isinstance(error, RankError):
-        raise RankError(f"{error}; go on with: resume={run.path}") from None
+        raise RankError(f"{error}; go on with: {word('resume', run.path)}") from None
     disk = error if isinstance(error, OSError) else error.__cause__ if isinstance(error, RunError) else None
     if isinstance(disk, OSError):
         kept = max(run.listing(), default=None)
-        way = f"; step {kept} is saved: gan train resume={run.path} goes on from there" if began else ""
+        way = (
+            f"; step {kept} is saved: {command('train', word('resume', run.path))} goes on from there" if began else ""
+        )
         raise RunError(f"step {step}: {reason}{way}") from error
 
 
@@ -300,14 +315,19 @@ def _close(session: Session) -> None:
     if step < steps:
         reason = stop.reason if stop else f"{session.wanted[0] if session.wanted else 'an observer'} came in"
         run.update(status="stopped", reason=reason, step=step)
-        _say(run, f"stopped at step {step} of {steps}: {reason}; go on with: gan train resume={run.path}")
+        _say(
+            run,
+            f"stopped at step {step} of {steps}: {reason}; go on with: {command('train', word('resume', run.path))}",
+        )
         return
     run.update(status="finished", reason=None, step=step)
     if not step:
-        _say(run, f"finished at step 0: built and written; to train it: gan train resume={run.path} steps=N")
+        again = command("train", word("resume", run.path), "steps=N")
+        _say(run, f"finished at step 0: built and written; to train it: {again}")
         return
     look = f"look at {run.samples}, then " if run.samples.is_dir() else ""
-    _say(run, f"finished at step {step} in {session.spent:.0f} s of training; {look}try: gan sample run={run.path}")
+    further = command("sample", word("run", run.path))
+    _say(run, f"finished at step {step} in {session.spent:.0f} s of training; {look}try: {further}")
 
 
 def _say(run: RunDir, text: str) -> None:

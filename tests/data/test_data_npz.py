@@ -43,7 +43,8 @@ def test_layouts(tmp_path: Path) -> None:
 def test_labels_and_classes(tmp_path: Path) -> None:
     labels = np.array([0, 1, 2, 2, 1, 0], np.uint8)
     named = npz(saved(tmp_path, images=COLOUR, labels=labels, classes=np.array(["a", "b", "c", "d"])))
-    assert named.classes == ("a", "b", "c", "d")
+    assert named.classes == ("a", "b", "c")
+    assert named.notes == (f"{tmp_path / 'x.npz'}: no image has the classes d; the 3 classes are a, b, c",)
     assert named.rows(np.arange(6))[1].tolist() == labels.tolist()
     assert npz(saved(tmp_path, images=COLOUR, labels=labels)).classes == ("0", "1", "2")
     assert npz(saved(tmp_path, images=COLOUR)).classes == ()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.machinery
+import os
 import pickle
 import struct
 import sys
@@ -227,3 +228,17 @@ def test_root_defaults_to_the_cache(cache_home: Path) -> None:
     source = sets.mnist()
     assert isinstance(source.rows(np.array([0]))[0], torch.Tensor)
     assert len(source) == 2
+
+
+def test_pipes_and_giants_are_never_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_idx(tmp_path, "MNIST", {"train": 2, "t10k": 2})
+    path = tmp_path / "MNIST" / "raw" / "t10k-images-idx3-ubyte"
+    monkeypatch.setattr(sets, "_LARGEST_FILE", path.stat().st_size - 1)
+    with pytest.raises(DataError, match=r"dataset=mnist: .* has 0 GiB, more than any of its files"):
+        sets.mnist(root=str(tmp_path))
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(DataError, match=rf"dataset=mnist: {path} is a named pipe, no file"):
+        sets.mnist(root=str(tmp_path))
+    with pytest.raises(ConfigError, match=r"was given an empty dataset\.root"):
+        sets.mnist(root="")

@@ -52,12 +52,12 @@ def test_the_ranking_exactly(tmp_path: Path) -> None:
     ranking.write_csv(sweep, made)
     runs = [sweep.path / job.run for job in sweep.jobs]
     assert (sweep.path / "ranking.csv").read_text(encoding="utf-8").splitlines() == [
-        "place,job,loss,seed,status,fid,precision,seconds,run,reason",
-        f"1,3,hinge,1,finished,20,0.5,2.0,{runs[2]},",
-        f"1,4,hinge,2,finished,21,0.5,2.0,{runs[3]},",
-        f"2,1,ns,1,finished,30,0.5,2.0,{runs[0]},",
-        f"2,2,ns,2,finished,34,0.5,2.0,{runs[1]},",
-        f',5,lsgan,1,failed,,,2.0,{runs[4]},"it, diverged"',
+        "place,job,loss,seed,status,fid,precision,mean fid,standard deviation over seeds,seconds,run,reason",
+        f"1,3,hinge,1,finished,20,0.5,20.5,0.70710678,2.0,{runs[2]},",
+        f"1,4,hinge,2,finished,21,0.5,20.5,0.70710678,2.0,{runs[3]},",
+        f"2,1,ns,1,finished,30,0.5,32,2.8284271,2.0,{runs[0]},",
+        f"2,2,ns,2,finished,34,0.5,32,2.8284271,2.0,{runs[1]},",
+        f',5,lsgan,1,failed,,,,,2.0,{runs[4]},"it, diverged"',
     ]
     assert ranking.write_plot(sweep, made)
     assert (sweep.path / "ranking.png").read_bytes().startswith(b"\x89PNG")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import shlex
+import shutil
 import signal
 import sys
 from collections.abc import Sequence
@@ -15,6 +17,7 @@ from PIL import Image
 
 from gancli import rundir
 from gancli.engine import Engine
+from gancli.files import HALF
 from gancli.report.__main__ import main as report
 from gancli.sweeps import record
 from gancli.verbs import train
@@ -66,7 +69,11 @@ def test_twelve_jobs_of_which_two_fail(gan: Gan) -> None:
     assert [job["run"] for job in jobs(path)][-1] == "12-lr1e30-seed2"
     rows = table(path)
     assert sorted(int(row["job"]) for row in rows) == list(range(1, 13))
-    assert [row["place"] for row in rows] == [str(k) for k in (1, 2, 3, 4, 5) for _ in "ab"] + ["", ""]
+    places = [row["place"] for row in rows]
+    assert places[::2] == places[1::2]  # of two seeds each
+    assert places[0] == "1"
+    assert places[-2:] == ["", ""]
+    assert [int(place) for place in places[:-2]] == sorted(int(place) for place in places[:-2])
     assert all("no longer a finite number" in row["reason"] for row in rows[-2:])
     assert "5 │" in answer.out
     with Image.open(path / "ranking.png") as image:
@@ -177,13 +184,131 @@ def test_a_job_that_was_killed_before_its_first_checkpoint_begins_anew(gan: Gan)
     assert gan("train", "-m", *QUICK, "steps=2", "seed=1,2", "sweep_dir=s").code == 0
     path = Path("s")
     run = path / jobs(path)[1]["run"]
-    for file in (run / "checkpoints").iterdir():
-        file.unlink()
-    (run / "run.json").unlink()
+    shutil.rmtree(run)
+    (run / "checkpoints").mkdir(parents=True)
+    (run / ".lock").write_bytes(rundir.MARK)
+    (run / "config.yaml").write_text("seed: 2\n", encoding="utf-8")
+    (run / "checkpoints" / f".00000000.pt.1{HALF}").write_bytes(b"PK")
     record.write_state(path, 2, status="running")
     assert gan("train", "-m", "resume_sweep=s").code == 0
     assert gan("train", *QUICK, "steps=2", "seed=2", "run_dir=alone").code == 0
     same_run(run, Path("alone"), 2)
+
+
+@pytest.mark.parametrize("left", ["notes", "link"])
+def test_a_jobs_directory_that_holds_something_else_is_left_alone(gan: Gan, left: str) -> None:
+    assert gan("train", "-m", *QUICK, "steps=1", "seed=1,2", "sweep_dir=s").code == 0
+    run = Path("s") / jobs(Path("s"))[1]["run"]
+    shutil.rmtree(run)
+    Path("mine").mkdir()
+    Path("mine/notes.txt").write_text("mine", encoding="utf-8")
+    if left == "link":
+        run.symlink_to(Path("mine").resolve())
+    else:
+        Path("mine").rename(run)
+    record.write_state(Path("s"), 2, status="interrupted")
+    answer = gan("train", "-m", "resume_sweep=s")
+    assert answer.code == 2
+    assert (
+        "is a link, and a sweep writes in its own directory" if left == "link" else "other things in it"
+    ) in answer.err
+    assert sorted(p.name for p in run.iterdir()) == ["notes.txt"]
+
+
+@pytest.mark.parametrize("name", [".jobs", "logs", ".stop"])
+def test_links_in_a_sweep_are_not_written_through(gan: Gan, name: str) -> None:
+    assert gan("train", "-m", *QUICK, "steps=1", "seed=1", "sweep_dir=s").code == 0
+    Path("mine").mkdir()
+    shutil.rmtree(Path("s") / name, ignore_errors=True)
+    (Path("s") / name).symlink_to(Path("mine/new" if name == ".stop" else "mine").resolve())
+    answer = gan("train", "-m", "resume_sweep=s")
+    assert answer.code == 2
+    assert answer.err == f"gan: s/{name} is a link, and a sweep writes in its own directory alone: remove it\n"
+    assert list(Path("mine").iterdir()) == []
+
+
+def test_a_folder_with_other_things_is_no_sweeps(gan: Gan) -> None:
+    Path("s/01-seed1").mkdir(parents=True)
+    Path("s/01-seed1/notes.txt").write_text("mine", encoding="utf-8")
+    answer = gan("train", "-m", *QUICK, "steps=1", "seed=1,2", "sweep_dir=s")
+    assert answer.code == 2
+    assert answer.err.startswith("gan: sweep_dir=s is a folder with other things in it (01-seed1)")
+    assert [p.name for p in Path("s").rglob("*")] == ["01-seed1", "notes.txt"]
+
+
+@pytest.mark.parametrize("where", [[], ["sweep_dir=a/s"], ["sweep_dir=here"]])
+def test_a_sweep_of_wrong_jobs_leaves_nothing(gan: Gan, where: list[str]) -> None:
+    Path("here").mkdir()
+    wrong = ["dataset=folder", "dataset.root=nowhere", "steps=1", "seed=1,2"]
+    answer = gan("train", "-m", *[w for w in QUICK if not w.startswith("dataset")], *wrong, *where)
+    assert answer.code == 2
+    assert answer.err.splitlines()[-1].startswith("gan: none of the 2 jobs can begin: dataset.root=")
+    assert [str(p) for p in Path().rglob("*")] == ["here"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["seed=range(1,1000000000)"], "seed=range(1,1000000000): 999,999,999 jobs; a sweep has at most 10,000"),
+        (["seed=shuffle(range(0,1,1e-30))"], ": over 1,000,000,000,000,000 jobs; a sweep has"),
+        (["seed=range(1,101)", "steps=range(1,102)"], "steps=range(1,102): 10,100 jobs; a sweep has at most 10,000"),
+        (["seed=range(0,inf)"], "a range has a finite start, stop and step, and the step is not 0"),
+        (["seed=range(0,9,0)"], "a range has a finite start, stop and step, and the step is not 0"),
+        (["seed=range(5,1)"], "seed=range(5,1): has no value at all"),
+        (["seed=glob(*)"], "seed=glob(*): glob chooses among the choices of a group, such as 'loss=glob(*)'; list"),
+        (["loss=glob(x*)"], "loss=glob(x*): no choice fits; choices: "),
+        (["seed=interval(1,5)"], "seed=interval(1,5): a grid has no intervals; add search=optuna, or list values"),
+        (["seed=1,2", "launcher=process", "launcher.jobs=1000000000"], "launcher.jobs=1000000000: from 1 to 1,024"),
+        (["loss=ns,hinge", "search=optuna", "search.trials=1000000000"], "search.trials=1000000000: from 1 to 10,000"),
+        (["steps=range(1,1000000000)", "search=optuna"], "over 10,000 values; give an interval(LOW,HIGH) instead"),
+        (["note=[range(1,3)],b"], "gan: "),
+    ],
+)  # fmt: skip
+def test_sweeps_that_no_machine_holds_are_refused_at_once(gan: Gan, words: list[str], said: str) -> None:
+    answer = gan("train", "-m", *QUICK, *words)
+    assert answer.code == 2
+    assert said in answer.err
+    assert answer.err.count("\n") == 1
+    assert list(Path().iterdir()) == []
+
+
+def test_a_glob_lists_the_choices_of_a_group(gan: Gan) -> None:
+    assert gan("train", "-m", *QUICK, "steps=0", "loss=glob([h*,n*])", "sweep_dir=s").code == 0
+    assert [job["choices"] for job in jobs(Path("s"))] == [{"loss": "hinge"}, {"loss": "ns"}]
+
+
+def test_what_a_sweep_records_chooses_no_commands(gan: Gan, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert gan("train", "-m", *QUICK, "steps=1", "seed=1,2", "sweep_dir=s", "launcher=local").code == 0
+    about = json.loads(Path("s/sweep.json").read_text(encoding="utf-8"))
+    for keys in (["launcher=slurm", 'launcher.setup=["echo x"]'], ["launcher._target_=gancli.sweeps.slurm.Slurm"]):
+        Path("s/sweep.json").write_text(json.dumps(about | {"keys": keys}), encoding="utf-8")
+        answer = gan("train", "-m", "resume_sweep=s")
+        assert answer.code == 2
+        assert "was not followed, since a directory does not choose what is run on this machine: type it" in answer.err
+        assert all(shlex.quote(key) in answer.err for key in keys)
+        assert gan("train", "-m", "resume_sweep=s", "launcher=local").code == 0
+
+
+def test_a_sweeps_jobs_ask_this_machine_for_nothing(gan: Gan, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A person's own command may: what it gave is recorded, and nothing has to be asked later."""
+    monkeypatch.setenv("CANARY", "s3cr3t")
+    keys = [*QUICK, "steps=1", "seed=1,2", "note=${oc.env:CANARY}", "sweep_dir=s"]
+    assert gan("train", "-m", *keys).code == 0
+    monkeypatch.delenv("CANARY")
+    about = json.loads(Path("s/sweep.json").read_text(encoding="utf-8"))
+    assert [job["overrides"][-1] for job in about["jobs"]] == ["++note='s3cr3t'"] * 2
+    record.write_state(Path("s"), 2, status="interrupted")
+    shutil.rmtree(Path("s") / about["jobs"][1]["run"])
+    assert gan("train", "-m", "resume_sweep=s").code == 0
+    monkeypatch.setenv("CANARY", "s3cr3t")
+    about["jobs"][1] |= {"overrides": [*QUICK, "steps=1", "note=a ${oc.env:CANARY}"], "status": "waiting", "run": "x"}
+    Path("s/sweep.json").write_text(json.dumps(about), encoding="utf-8")
+    record.write_state(Path("s"), 2, status="waiting")
+    answer = gan("train", "-m", "resume_sweep=s")
+    assert answer.code == 2
+    assert answer.err.startswith("gan: s/sweep.json, job 2: note: its recorded value asks this machine for something")
+    assert "type the sweep's own command line again, with sweep_dir=s" in answer.err
+    assert not Path("s/x").exists()
 
 
 def test_an_error_that_nobody_foresaw_is_the_jobs_own(gan: Gan, monkeypatch: pytest.MonkeyPatch) -> None:

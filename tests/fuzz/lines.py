@@ -4,13 +4,15 @@
 from __future__ import annotations
 
 from functools import cache
+from typing import TypeVar
 
 from hypothesis import strategies as st
 
 from gancli.config import conf_dir, groups
 from gancli.help import VERBS, keys, leaves
+from tests.fuzz.case import Line
 
-Line = list[str]
+T = TypeVar("T")
 
 TEXT = st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]), max_size=12)
 SPECIAL = st.sampled_from(
@@ -230,17 +232,3 @@ def noise(draw: st.DrawFn) -> Line:
     flags = draw(st.lists(st.sampled_from(FLAGS), max_size=2))
     line = [*words, *(word for flag in flags for word in flag)]
     return [verb, *draw(st.permutations(line)), *(["steps=0", *DATA, *SMALL["dcgan"]] if verb == "train" else [])]
-
-
-LINES = st.one_of(
-    right_train(),
-    right_points(),
-    right_shown(),
-    right_drawing(),
-    RIGHT_SWEEPS,
-    RIGHT_WORDS,
-    spoilt(),
-    spoilt(),
-    spoilt(),
-    noise(),
-)

@@ -1,0 +1,140 @@
+"""Composing what a directory says: it asks this machine for nothing, and Hydra stays as it is.
+
+A run or sweep directory may come from a stranger. Of the command lines that it records, and of the YAML files in the
+--config-dir that it names, values and references to other keys (`${model.ch}`) are followed. `${oc.env:HOME}` and all
+other resolvers are not: they would read this machine's environment, and what they gave would be written down. What a
+person types may use them; `pinned` says what they gave, so that a record holds values and resumes without asking.
+"""
+
+from __future__ import annotations
+
+import json
+import stat
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from gancli.errors import ConfigError
+
+MOST_FILES, LARGEST = 2000, 1 << 20  # YAML files under a recorded --config-dir; bytes of one
+
+
+class Asks(ConfigError):  # noqa: N818
+    """A recorded value would be asked of this machine."""
+
+    def __init__(self, key: str | None):
+        way = f": give {key}= on the command line" if key else ""
+        super().__init__(
+            f"{f'{key}: its recorded value' if key else 'a recorded choice of a group'} asks this machine for"
+            f" something by ${{NAME:...}}, and what a directory records is not resolved{way}"
+        )
+
+
+@contextmanager
+def no_resolvers() -> Iterator[None]:
+    """While inside, OmegaConf follows references to other keys, and knows no `${NAME:...}`."""
+    from omegaconf.basecontainer import BaseContainer
+
+    known = BaseContainer._resolvers
+    BaseContainer._resolvers = {}
+    try:
+        yield
+    finally:
+        BaseContainer._resolvers = known
+
+
+def asks(error: BaseException) -> Asks | None:
+    """What to say where composing came upon a resolver; None where it is another error."""
+    from omegaconf.errors import UnsupportedInterpolationType
+
+    found: BaseException | None = error
+    while found is not None and not isinstance(found, UnsupportedInterpolationType):
+        found = found.__cause__ or found.__context__
+    if found is None:
+        return None
+    key = str(getattr(found, "full_key", "") or "")
+    return Asks(key if key and key != "_dummy_" else None)  # Hydra's name for a line of a defaults list
+
+
+def refuse_files(folders: Sequence[Path]) -> None:
+    """Raise ConfigError for a folder of group files that Hydra could not read to its end: pipes, a whole disk."""
+    for folder in folders:
+        for count, path in enumerate(folder.rglob("*.y*ml")):
+            if count >= MOST_FILES:
+                raise ConfigError(f"--config-dir {folder} holds over {MOST_FILES:,} YAML files: it was not followed")
+            about = path.stat() if path.exists() else None
+            if about is None or not stat.S_ISREG(about.st_mode) or about.st_size > LARGEST:
+                raise ConfigError(f"{path}: no file of under {LARGEST >> 20} MiB; the --config-dir was not followed")
+
+
+def refuse_addresses(config: Mapping[str, Any], typed: Sequence[str]) -> None:
+    """Raise ConfigError for a server that a record names, and this command's own words do not: it would be written to.
+
+    typed: the words of this command line.
+    """
+    observers = config.get("observers")
+    logger = observers.get("logger") if isinstance(observers, dict) else None
+    where = logger.get("uri") if isinstance(logger, dict) else None
+    words = [o.lstrip("+").partition("=") for o in typed]
+    if where is not None and not any(k == "observers.logger.uri" and v.strip("'\"") == str(where) for k, _, v in words):
+        raise ConfigError(
+            f"observers.logger.uri={where} was recorded, not typed, and the run would be sent there: type"
+            " observers.logger.uri= again, or observers.logger=null"
+        )
+
+
+def pinned(overrides: Sequence[str], folders: Sequence[Path]) -> list[str]:
+    """Overrides of gan train that say what resolvers in typed words, and in their folders' files, give now.
+
+    Added to a command line that is written down, they make it mean the same without asking. The overrides compose.
+    """
+    from gancli.config import hydra_compose
+
+    if not folders and not any("$" in override for override in overrides):
+        return []
+    config, _ = hydra_compose("train", overrides, folders, typed=True)
+    return [f"++{key}={_word(_value(node, name))}" for key, node, name in _asking(config)]
+
+
+def _asking(node: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """(dotted key, node, name in it) of each value that cannot be had without a resolver; a list counts as one."""
+    from omegaconf import DictConfig
+    from omegaconf.errors import OmegaConfBaseException
+
+    for name in list(node.keys()):
+        child = node._get_node(name)
+        if isinstance(child, DictConfig) and not (child._is_interpolation() or child._is_none() or child._is_missing()):
+            yield from _asking(child, f"{prefix}{name}.")
+            continue
+        try:
+            with no_resolvers():
+                _value(node, name)
+        except OmegaConfBaseException as error:
+            calls = not child._is_interpolation() or ":" in str(child._value())  # not just a reference to one that does
+            if asks(error) is not None and calls:
+                yield f"{prefix}{name}", node, name
+
+
+def _value(node: Any, name: Any) -> Any:
+    from omegaconf import OmegaConf
+
+    value = node[name]
+    return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+
+
+def _word(value: Any) -> str:
+    """A plain value as Hydra's grammar reads it back.
+
+    >>> _word(["it's", 2, None, {"a": True}])
+    "['it\\\\'s',2,null,{'a':true}]"
+    """
+    from gancli.config import in_quotes
+
+    if isinstance(value, str):
+        return in_quotes(value)
+    if isinstance(value, list):
+        return f"[{','.join(map(_word, value))}]"
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{_word(str(k))}:{_word(v)}" for k, v in value.items()) + "}"
+    return json.dumps(value)

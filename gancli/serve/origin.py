@@ -1,0 +1,84 @@
+"""Who may ask the page: a browser that opened it, and no page of another site in the same browser.
+
+A site elsewhere can make a visitor's browser send requests and open websockets to this machine (a browser then says
+whose page it was, in Origin), or give its own name this machine's address (DNS rebinding: the browser then sends that
+name as Host). So a request has to be addressed to this machine by one of its own names or by a number, and where it
+says whose page sent it, that has to be this one: the same host and port.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from typing import Any
+from urllib.parse import urlsplit
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
+SAID = b"this page answers its own address alone"
+
+
+class OwnOrigin:
+    """Answers 403 to what does not come from the page itself, websockets before they are accepted.
+
+    local: only this machine's loopback names count, whatever port (an ssh tunnel ends at another). Otherwise all
+    numbers, this machine's names and `named`, the address that was typed.
+    """
+
+    def __init__(self, app: App, local: bool, named: str = ""):
+        self.app, self.local = app, local
+        own = () if local else (named, socket.gethostname(), socket.getfqdn())
+        self.names = {name.lower().rstrip(".") for name in ("localhost", *own) if name}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] not in ("http", "websocket") or self.allows(scope.get("headers") or ()):
+            await self.app(scope, receive, send)
+        elif scope["type"] == "websocket":
+            await receive()
+            await send({"type": "websocket.close", "code": 1008})
+        else:
+            head = [(b"content-type", b"text/plain"), (b"content-length", b"%d" % len(SAID))]
+            await send({"type": "http.response.start", "status": 403, "headers": head})
+            await send({"type": "http.response.body", "body": SAID})
+
+    def allows(self, headers: Iterable[tuple[bytes, bytes]]) -> bool:
+        """Whether a request with these headers is the page's own."""
+        said: dict[bytes, list[str]] = {}
+        for name, value in headers:
+            said.setdefault(name.lower(), []).append(value.decode("latin-1"))
+        hosts, origins = said.get(b"host", []), said.get(b"origin", [])
+        if len(hosts) != 1 or len(origins) > 1:
+            return False
+        scheme = urlsplit(origins[0]).scheme if origins else "http"
+        place = _place(hosts[0], scheme)
+        if place is None or not self._own(place[0]):
+            return False
+        return not origins or (scheme in ("http", "https") and _place(origins[0].partition("://")[2], scheme) == place)
+
+    def _own(self, host: str) -> bool:
+        """Whether a name or number is this machine's; no name can be made to mean another number than it says."""
+        try:
+            number = ipaddress.ip_address(host)
+        except ValueError:
+            return host in self.names
+        return number.is_loopback or not self.local
+
+
+def _place(netloc: str, scheme: str) -> tuple[str, int] | None:
+    """Host and port of `HOST[:PORT]`; None for anything else.
+
+    >>> _place("[::1]:80", "http"), _place("LocalHost", "https"), _place("a@b", "http"), _place("a/b", "http")
+    (('::1', 80), ('localhost', 443), None, None)
+    """
+    try:
+        parts = urlsplit(f"//{netloc}")
+        plain = not (parts.path or parts.query or parts.fragment or "@" in netloc)
+        port = parts.port if parts.port is not None else PORTS.get(scheme, 80)
+        return (parts.hostname.rstrip("."), port) if plain and parts.hostname else None
+    except ValueError:
+        return None

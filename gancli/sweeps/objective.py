@@ -1,0 +1,86 @@
+"""What a sweep may be ranked by: known before its first job, and comparable between its jobs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from gancli.build import find
+from gancli.config import compose, groups
+from gancli.errors import ConfigError, suggestion
+from gancli.sweeps.results import Findings, names
+
+GROUPS = frozenset(("loss", "penalty", "game", "model", "experiment"))  # whose choice changes what is minimised
+# Columns of metrics.jsonl: of losses and players, of what D says, of alarms.
+COLUMNS = ("loss_D", "loss_G", "D_real", "D_fake", "D_sign", "errors", "diversity", "gradient_G")
+PLAYERS = re.compile(r"(loss|penalty|class|grad_norm|weight_norm|lr)_\w+")
+
+
+def swept(keys: Sequence[str]) -> list[str]:
+    """The choices that change what is minimised: between them losses are different quantities.
+
+    >>> swept(["loss", "optimizer.G.lr", "penalty.r1.weight", "seed"])
+    ['loss', 'penalty.r1.weight']
+    """
+    plain = [key.lstrip("+~").partition("@")[0] for key in keys]
+    return [key for key in plain if key in GROUPS or key.startswith(("loss.", "penalty."))]
+
+
+def refuse_rank(
+    rank: str | None,
+    keys: Sequence[str],
+    guided: bool,
+    jobs: Sequence[Mapping[str, Any]],
+    found: Mapping[int, Findings],
+) -> None:
+    """Raise ConfigError, before any job runs, for a result that none will have, or a search without one to go by.
+
+    keys: that are swept. guided: whether a search goes by results. jobs: as composed. found: by runs that are finished.
+    """
+    scored = set.intersection(*map(_scored, jobs)) if jobs else set()
+    if rank is None:
+        losses = swept(keys)
+        if guided and losses and not scored and not any(f.evaluated for f in found.values()):
+            raise ConfigError(
+                f"search=optuna: losses of different {losses[0]} do not compare, and nothing else is measured:"
+                " type observers.scores.every=1000 'observers.scores.metrics=[fid]', or rank=loss_G all the same"
+            )
+        return
+    if rank in names(found) or any(rank == name or rank.startswith(f"{name}_") for name in scored):
+        return
+    rows = all((job["observers"].get("metrics") or {}) for job in jobs)
+    if PLAYERS.fullmatch(rank) or rank in COLUMNS:
+        if rows:
+            return
+        raise ConfigError(f"rank={rank}: observers.metrics=null writes no such column; leave that out")
+    every = _of_metrics(list(groups("eval")["metrics"]), "inception")
+    base = re.sub(r"^([fk])d_", r"\1id_", rank)
+    if any(base == name or base.startswith(f"{name}_") for name in every):
+        metric = next((m for m in sorted(groups("eval")["metrics"]) if rank in _of_metrics([m], "inception")), rank)
+        raise ConfigError(
+            f"rank={rank}: no run of this sweep has it, and none will: it is a result of gan eval. Let the jobs measure"
+            f" it (observers.scores.every=1000 'observers.scores.metrics=[{metric}]'), or leave rank out now, and type"
+            f" gan train -m resume_sweep=SWEEP rank={rank} after gan eval run=SWEEP metrics=[{metric}]"
+        )
+    raise ConfigError(f"rank={rank}: no run has such a result; {suggestion(rank, {*every, *COLUMNS, *names(found)})}")
+
+
+def _scored(job: Mapping[str, Any]) -> set[str]:
+    """The results that a job's scores give while it trains."""
+    scores = job["observers"].get("scores")
+    if not isinstance(scores, Mapping) or scores.get("every") is None:
+        return set()
+    return _of_metrics(list(scores.get("metrics") or ["kid"]), str(scores.get("extractor", "inception")))
+
+
+def _of_metrics(metrics: Sequence[str], extractor: str) -> set[str]:
+    """The names of what metrics give, those of another network than Inception with its name, too."""
+    nodes = compose("eval", [f"metrics=[{','.join(metrics)}]"])["metrics"]
+    words: set[str] = set()
+    for name, node in nodes.items():
+        kind: Any = find(node["_target_"], f"metrics.{name}")
+        words |= set(getattr(kind, "words", ()) or [getattr(kind, "name", name)])
+    if extractor == "inception":
+        return words
+    return words | {f"{w.replace('fid', 'fd').replace('kid', 'kd')}_{extractor}" for w in words}
