@@ -5,15 +5,19 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import inspect
+import math
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union
+from typing import Annotated, Any, Literal, TypeVar, Union
 
 from gancli.errors import ConfigError, suggestion
+from gancli.settings import SIGNED
 
 T = TypeVar("T")
+
+LARGEST_WHOLE, LARGEST = 2**63 - 1, 3.4e38  # what an int64 and a float32 hold
 
 # What each section of the configuration, or of a stranger's checkpoint, may build: the room, and the kind of part.
 SECTIONS = {
@@ -38,7 +42,7 @@ def find(target: object, path: str) -> Callable[..., Any]:
 
     path: where the section stands; its first word says what may stand there. Raises ConfigError for anything else.
     """
-    where = f"{path}._target_={target}"
+    where = f"{path}._target_={shown(target)}"
     room, kind = SECTIONS[path.split(".")[0]]
     module, _, name = str(target).rpartition(".")
     if room == "torch.optim.":
@@ -79,13 +83,15 @@ def make(node: Mapping[str, Any], path: str, **supplied: Any) -> Any:
     except (ArithmeticError, AssertionError, LookupError, MemoryError, RuntimeError, TypeError, ValueError) as error:
         # Each value is of its type, and no such part can be made of them: a width of -1, more weights than memory.
         words = " ".join(str(error).split())[:200]
-        raise ConfigError(f"{path}: cannot be built with these values ({type(error).__name__}: {words})") from error
+        if isinstance(error, MemoryError) or "allocate" in words:
+            words = "they need more memory than there is"
+        raise ConfigError(f"{path}: cannot be built with these values: {words}") from error
 
 
 def _section(node: object, path: str) -> Mapping[str, Any]:
     """A node that has keys. Raises ConfigError for a plain value."""
     if not isinstance(node, Mapping):
-        raise ConfigError(f"{path}={'null' if node is None else node}: expected a section of keys")
+        raise ConfigError(f"{path}={shown(node)}: expected a section of keys")
     return node
 
 
@@ -103,13 +109,7 @@ def _bind(target: Callable[..., Any], node: Mapping[str, Any], path: str, suppli
         for name, p in inspect.signature(target).parameters.items()
         if name not in supplied and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
     }
-    try:
-        hints = typing.get_type_hints(
-            target if dataclasses.is_dataclass(target) else getattr(target, "__init__", target)
-        )
-        hints = hints or typing.get_type_hints(target)
-    except (NameError, TypeError):  # names that exist for type checkers only, as in some of torch's
-        hints = {}
+    hints = hints_of(target)
     values = {}
     for name, value in node.items():
         if name == "_target_":
@@ -124,6 +124,15 @@ def _bind(target: Callable[..., Any], node: Mapping[str, Any], path: str, suppli
         if parameter.default is parameter.empty and name not in values:
             raise ConfigError(f"missing key {prefix}{name}")
     return values
+
+
+def hints_of(target: Callable[..., Any]) -> dict[str, Any]:
+    """The types of a constructor's parameters by name, none where they cannot be told."""
+    owner = target if dataclasses.is_dataclass(target) else getattr(target, "__init__", target)
+    try:
+        return typing.get_type_hints(owner, include_extras=True) or typing.get_type_hints(target, include_extras=True)
+    except (NameError, TypeError):  # names that exist for type checkers only, as in some of torch's
+        return {}
 
 
 def _like(default: tuple[Any, ...], value: list[Any], path: str) -> Any:
@@ -142,15 +151,69 @@ def convert(value: Any, hint: Any, path: str) -> Any:
     >>> convert(1000.0, int, "steps"), convert([3, 32, 32], tuple[int, ...], "size")
     (1000, (3, 32, 32))
     """
+    _refuse_odd(value, hint, path)
     good, result = _fits(value, hint, path)
     if not good:
-        shown = "null" if value is None else str(value).lower() if isinstance(value, bool) else value
-        raise ConfigError(f"{path}={shown}: expected {_words(hint)}")
+        raise ConfigError(f"{path}={shown(value)}: expected {_words(hint)}")
     return result
+
+
+def shown(value: Any) -> str:
+    """A value as it is typed, cut where it is long.
+
+    >>> shown([1, None, True]), shown({"a": 0.5}), shown("x")
+    ('[1,null,true]', '{a:0.5}', 'x')
+    """
+    text = str(value)
+    if value is None or isinstance(value, bool):
+        text = {None: "null", True: "true", False: "false"}[value]
+    elif isinstance(value, (list, tuple)):
+        text = f"[{','.join(map(shown, value))}]"
+    elif isinstance(value, Mapping):
+        text = f"{{{','.join(f'{k}:{shown(v)}' for k, v in value.items())}}}"
+    elif isinstance(value, int):
+        text = _short(value)
+    return text if len(text) <= 200 else f"{text[:197]}..."
+
+
+def _refuse_odd(value: Any, hint: Any, path: str) -> None:
+    """Raise ConfigError for what no setting can be: an empty text, or a number that is not finite, or below 0.
+
+    A parameter that may be negative says so by its type, Signed. What is inside sections is looked at with its own key.
+    """
+    if isinstance(value, (list, tuple)):
+        for each in value:
+            _refuse_odd(each, hint, path)
+    elif isinstance(value, str) and not value.strip():
+        raise ConfigError(
+            f"{path}= is empty, as a shell variable that is not set: expected {_words(hint)}; to say nothing, leave"
+            f" {path} out"
+        )
+    elif isinstance(value, (int, float)) and not isinstance(value, bool):
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ConfigError(f"{path}={value}: expected a finite number")
+        if value < 0 and not _signed(hint):
+            raise ConfigError(f"{path}={_short(value)}: must be at least 0")
+        if abs(value) > (LARGEST_WHOLE if isinstance(value, int) else LARGEST):
+            raise ConfigError(f"{path}={_short(value)}: expected a number that int64 or float32 can hold")
+
+
+def _signed(hint: Any) -> bool:
+    """Whether a type says that its numbers may be negative, in any of its parts."""
+    return SIGNED in getattr(hint, "__metadata__", ()) or any(map(_signed, typing.get_args(hint)))
+
+
+def _short(value: float) -> str:
+    """A number as it is typed, but not with hundreds of digits."""
+    if isinstance(value, float):
+        return f"{value:g}"
+    return str(value) if abs(value) < 10**30 else f"{'-' if value < 0 else ''}1e{math.floor(math.log10(abs(value)))}"
 
 
 def _fits(value: Any, hint: Any, path: str) -> tuple[bool, Any]:
     origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Annotated:
+        return _fits(value, args[0], path)
     if origin in (Union, types.UnionType):
         return next((fit for fit in (_fits(value, arg, path) for arg in args) if fit[0]), (False, value))
     if origin is Literal:
@@ -160,14 +223,12 @@ def _fits(value: Any, hint: Any, path: str) -> tuple[bool, Any]:
     if hint is bool:
         return isinstance(value, bool), value
     if hint is int:
-        whole = isinstance(value, (int, float)) and not isinstance(value, bool) and value == value // 1
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        whole = number and value == value // 1 and abs(value) <= LARGEST_WHOLE
         return whole, int(value) if whole else value
     if hint is float:
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        try:
-            return number, float(value) if number else value
-        except OverflowError:  # a whole number beyond 1.8e308
-            return False, value
+        return number, float(value) if number else value
     if hint in (str, Path):
         text = isinstance(value, (str, int, float)) and not isinstance(value, bool)
         return text, hint(str(value)) if text else value
@@ -195,6 +256,8 @@ def _sequence_fits(value: Any, origin: Any, args: tuple[Any, ...], path: str) ->
 def _words(hint: Any) -> str:
     """A type for people."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Annotated:
+        return _words(args[0])
     if origin in (Union, types.UnionType):
         return " or ".join(dict.fromkeys(_words(a) for a in args if getattr(a, "__name__", "") != "Tensor"))
     if origin is Literal:
@@ -210,5 +273,7 @@ def _words(hint: Any) -> str:
     if hint in simple:
         return simple[hint]
     if origin in (list, tuple) or (isinstance(origin, type) and issubclass(origin, Sequence)):
-        return f"a list of {_words(args[0]).removeprefix('a ')}s" if args else "a list"
-    return "a section of keys" if hint is dict or origin is dict else getattr(hint, "__name__", str(hint))
+        kinds = [part.removeprefix("a ") for part in _words(args[0]).split(" or ")] if args else []
+        return f"a list of {' or '.join(f'{kind}s' for kind in kinds)}" if kinds else "a list"
+    section = hint is dict or origin is dict or dataclasses.is_dataclass(hint)
+    return "a section of keys" if section else getattr(hint, "__name__", str(hint))

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import io
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from gancli import ranks
-from gancli.errors import ConfigError, GanError, Interrupted, RunError, suggestion
+from gancli.errors import ConfigError, GanError, Interrupted, RunError, plain, suggestion
 from gancli.help import VERBS, complete, completion_script, general_help, verb_help, version_line
 
 LONGEST = 2000  # characters of a message
@@ -23,9 +24,25 @@ LONGEST = 2000  # characters of a message
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `gan ARGV`; returns the exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
-    if ranks.several():
-        return ranks.as_one(lambda say: _answer(words, say))
-    return _answer(words, complain)
+    with _printable(sys.stdout, sys.stderr):
+        if ranks.several():
+            return ranks.as_one(lambda say: _answer(words, say))
+        return _answer(words, complain)
+
+
+@contextlib.contextmanager
+def _printable(*streams: Any) -> Iterator[None]:
+    """While inside, characters that a terminal's encoding lacks are printed as `?` instead of ending the command."""
+    strict = ("strict", "surrogateescape")
+    before = [(s, s.errors) for s in streams if isinstance(s, io.TextIOWrapper) and s.errors in strict]
+    for stream, _ in before:
+        stream.reconfigure(errors="replace")
+    try:
+        yield
+    finally:
+        for stream, errors in before:
+            with contextlib.suppress(OSError, ValueError):  # closed, or nobody reads on
+                stream.reconfigure(errors=errors)
 
 
 def complain(text: str) -> None:
@@ -51,9 +68,9 @@ def _answer(words: list[str], say: ranks.Say) -> int:
     except Exception as error:
         if os.environ.get("GAN_TRACEBACK"):
             raise
-        plain = foreseen(error)
-        if plain:
-            say(one_line(plain))
+        known = foreseen(error)
+        if known:
+            say(one_line(known))
             return 2
         words_of_it = " ".join(str(error).split())[:300]
         say(f"{type(error).__name__}: {words_of_it} (not foreseen; GAN_TRACEBACK=1 shows where)")
@@ -78,6 +95,8 @@ def foreseen(error: Exception) -> str | None:
     """
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+    if isinstance(error, UnicodeEncodeError):
+        return "this locale has no such characters in file names: set LC_ALL=C.UTF-8 (or PYTHONUTF8=1)"
     if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
         return "this needs more memory than there is: type smaller numbers"
     if isinstance(error, RuntimeError) and "home directory" in str(error):
@@ -102,25 +121,47 @@ def _dispatch(words: list[str]) -> int:
     if verb not in VERBS:
         raise ConfigError(f"{verb!r} is not a verb: {suggestion(verb, VERBS)}; gan --help explains them")
     if "-h" in rest or "--help" in rest:
-        print(verb_help(verb))
+        print(_help(verb, [word for word in rest if word not in ("-h", "--help")]))
         return 0
     return _run(verb, rest)
 
 
+def _help(verb: str, words: list[str]) -> str:
+    """A verb's help for what these words would run; what only a sweep reads, or a resumed run, stays as it is."""
+    from gancli import answers
+    from gancli.config import quote
+
+    flags, overrides, folders = split(words, verb)
+    sweep = "-m" in flags or "--multirun" in flags
+    overrides = quote(overrides, sweep, folders)
+    problem = answers.syntax(overrides, verb, folders)
+    if problem:
+        raise ConfigError(problem)
+    if verb == "train" and sweep:
+        from gancli.sweeps.sweep import divide
+
+        overrides = divide(overrides, folders)[1]
+    return verb_help(verb, answers.single(overrides) if sweep else overrides, folders)
+
+
 def _run(verb: str, words: list[str]) -> int:
     """Compose and check every job first, so that a wrong word writes nothing; then run them one after the other."""
+    from gancli import answers
     from gancli.choices import listed
     from gancli.config import compose, expand, quote, value_of
     from gancli.sealed import pinned, refuse_addresses
 
-    flags, overrides, folders = split(words)
+    flags, overrides, folders = split(words, verb)
     sweep = "-m" in flags or "--multirun" in flags
     shown = any(flag in ("--cfg", "-c") for flag in flags)
     if sweep and shown:
         raise ConfigError("-m runs jobs and --cfg shows one: leave one of them out")
     if sweep and (ranks.several() or ranks.job()):
         raise ConfigError("-m runs jobs one after the other and torchrun runs one job on many ranks: leave one out")
-    overrides = quote(overrides, sweep)
+    overrides = quote(overrides, sweep, folders)
+    problem = answers.syntax(overrides, verb, folders)
+    if problem:
+        raise ConfigError(problem)
     overrides = listed(verb, overrides, folders) if sweep else overrides
     if verb == "train":
         from gancli.sweeps import sweep as sweeps
@@ -142,8 +183,8 @@ def _run(verb: str, words: list[str]) -> int:
     if shown:
         _show(verb, flags, overrides, folders)
         return 0
-    for config in configs:
-        check(verb, config)
+    for config, job in zip(configs, jobs, strict=True):
+        check(verb, config, job)
     jobs_done = _Jobs(_verb(verb), folders)
     for config, words in zip(configs, jobs, strict=True):
         jobs_done.run(config, [*words, *(pinned(words, folders) if typed and verb == "train" else [])])
@@ -151,9 +192,9 @@ def _run(verb: str, words: list[str]) -> int:
     return 0
 
 
-def check(verb: str, config: dict[str, Any]) -> None:
-    """Check a composed job's keys and types. Raises ConfigError."""
-    from gancli import build, settings
+def check(verb: str, config: dict[str, Any], typed: Sequence[str] = ()) -> None:
+    """Check a composed job's keys and types, and that of the typed ones none is idle. Raises ConfigError."""
+    from gancli import build, idle, settings
 
     kinds = {"train": settings.TrainSettings, "sample": settings.SampleSettings, "eval": settings.EvalSettings}
     checked = build.make_as(kinds.get(verb, settings.InterpolateSettings), config, "")
@@ -166,9 +207,11 @@ def check(verb: str, config: dict[str, Any]) -> None:
         for name, node in checked.metrics.items():
             if node is not None:
                 build.check(node, f"metrics.{name}")
+    if isinstance(checked, settings.DrawSettings):
+        idle.refuse(checked, idle.typed_keys(typed))
 
 
-def split(words: Sequence[str]) -> tuple[list[str], list[str], list[Path]]:
+def split(words: Sequence[str], verb: str = "") -> tuple[list[str], list[str], list[Path]]:
     """Hydra's flags, the overrides, and the folders of --config-dir. Raises ConfigError for an unknown flag."""
     with_value = {
         "--cfg": "cfg",
@@ -178,37 +221,54 @@ def split(words: Sequence[str]) -> tuple[list[str], list[str], list[Path]]:
         "--config-dir": "dir",
         "-cd": "dir",
     }
-    plain = ("-m", "--multirun", "--resolve", "--hydra-help")
+    alone = ("-m", "--multirun", "--resolve", "--hydra-help")
     flags, overrides, folders = [], [], []
     queue = list(words)
     while queue:
         word = queue.pop(0)
         if "\0" in word:
             raise ConfigError(f"{word[:40]!r} holds a NUL character: leave it out")
+        word = _utf8(word)
         name, equals, value = word.partition("=")
         if name in with_value and word.startswith("-"):
             if not equals:
                 value = queue.pop(0) if queue and not queue[0].startswith("-") and "=" not in queue[0] else ""
             if with_value[name] == "dir":
-                if not value:
+                if not value.strip():
                     raise ConfigError(f"{name}: name a folder of group files, as in {name} my_conf")
                 folders.append(Path(value).expanduser())
             elif with_value[name] == "cfg" and value not in ("job", "hydra", "all"):
                 raise ConfigError(f"{name} {value}: write --cfg job, --cfg hydra or --cfg all")
             else:
                 flags += [name, value] if value else [name]
-        elif word in plain:
+        elif word in alone:
             flags.append(word)
         elif word.startswith("-"):
-            raise ConfigError(f"unknown flag {word}: {suggestion(name, [*with_value, *plain, '--help'])}")
+            from gancli import answers
+
+            known = [*with_value, *alone, "--help"]
+            following = queue[0] if queue else ""
+            raise ConfigError(answers.flag(verb or "train", word, following, known))
         else:
             overrides.append(word)
     return flags, overrides, folders
 
 
+def _utf8(word: str) -> str:
+    """A word as the UTF-8 text that its bytes are, whatever the locale. Raises ConfigError where they are none."""
+    try:
+        return os.fsencode(word).decode() if not word.isascii() else word
+    except UnicodeEncodeError:  # text of a caller in this process, under a locale that cannot name it
+        return word
+    except UnicodeDecodeError:
+        raise ConfigError(
+            f"{word!r} holds bytes that are no UTF-8: rename the file or folder, or write the text in UTF-8"
+        ) from None
+
+
 def _with_recorded(overrides: list[str], folders: list[Path]) -> tuple[list[str], list[Path]]:
     """A resumed run starts from the command line it was started with; what is given now comes after."""
-    from gancli.config import value_of
+    from gancli.config import of_choices, value_of
 
     resumed = value_of("resume", overrides)
     if not resumed:
@@ -224,6 +284,7 @@ def _with_recorded(overrides: list[str], folders: list[Path]) -> tuple[list[str]
         )
     places = [place for place in places if place not in gone]  # what is given now stands in for them
     kept = [o for o in recorded if o.partition("=")[0].lstrip("+") not in given]
+    kept = of_choices("train", kept, overrides, [*places, *folders])
     return [*kept, *overrides], [*places, *folders]
 
 
@@ -279,7 +340,7 @@ def _show(verb: str, flags: list[str], overrides: list[str], folders: list[Path]
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    from gancli.config import conf_dir, first_line, search_path
+    from gancli.config import conf_dir, search_path
 
     def nothing(config: Any) -> None:  # Hydra asks for a function
         raise AssertionError("Hydra was asked to show, not to run")
@@ -291,7 +352,8 @@ def _show(verb: str, flags: list[str], overrides: list[str], folders: list[Path]
     try:
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=verb)(nothing)()
     except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(f"{first_line(error)}; gan {verb} --help lists keys and flags") from None
+        flag = f" {' '.join(flags)}"
+        raise ConfigError(f"{verb}{flag} cannot be shown ({plain(error)}); gan {verb} --help lists the flags") from None
     except SystemExit as end:
         if end.code:
             raise ConfigError(

@@ -1,64 +1,30 @@
-"""Composes conf/ with the command line, and answers a wrong word with the nearest right one."""
+"""Composes conf/ with the command line. What is wrong with a word is answered by gancli.answers."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import copy
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from gancli import sealed
-from gancli.errors import ConfigError, nearest, suggestion
+from gancli.conffiles import conf_dir, default_choices, defaults_lines, groups, leaves, names, overridden
+from gancli.errors import ConfigError
+from gancli.texts import quote
 
-# Paths and texts: quoted before Hydra parses them, so that brackets, commas, spaces and ampersands need no care.
-TEXTS = frozenset(
-    (
-        *("run", "run_dir", "resume", "sweep_dir", "resume_sweep", "init", "note", "input", "reference", "seeds"),
-        *("classes", "arithmetic", "dataset.root", "extractor.weights", "metrics.ppl.lpips", "metrics.ppl.vgg16"),
-        "observers.scores.weights",
-    )
-)
+__all__ = ["Composed", "compose", "composed", "conf_dir", "defaults_lines", "expand", "groups", "in_quotes", "quote"]
 
 
-def conf_dir() -> Path:
-    """Where the configuration lives: inside an installed package, or beside it in a checkout."""
-    package = Path(__file__).resolve().parent
-    inside = package / "conf"
-    return inside if inside.is_dir() else package.parent / "conf"
+@dataclass
+class Composed:
+    """One job's whole configuration as plain values, the choice of each group, and what is to be said of them."""
 
-
-def groups(verb: str, folders: Iterable[Path] = ()) -> dict[str, list[str]]:
-    """The config groups that a verb chooses from, each with its choices; files named _… are parts of others."""
-    wanted = [line.strip()[2:].split(":")[0] for line in defaults_lines(verb)]
-    places = [conf_dir(), *folders]
-    files = {group: [f.stem for place in places for f in (place / group).glob("*.yaml")] for group in wanted}
-    return {group: sorted({name for name in names if name[0] != "_"}) for group, names in files.items()}
-
-
-def defaults_lines(verb: str) -> list[str]:
-    """The lines of the defaults list in conf/VERB.yaml that choose from a group."""
-    lines = (conf_dir() / f"{verb}.yaml").read_text(encoding="utf-8").splitlines()
-    start = lines.index("defaults:") + 1
-    return [line for line in lines[start:] if line.startswith("  - ") and ": " in line and "override" not in line]
-
-
-def quote(overrides: Sequence[str], sweep: bool = False) -> list[str]:
-    """Put quotes around paths and texts, where Hydra would read something else into them.
-
-    >>> quote(["note=Food & Drink", "steps=3"])
-    ["note='Food & Drink'", 'steps=3']
-    """
-    quoted = []
-    for override in overrides:
-        name, equals, value = override.partition("=")
-        plain = value not in ("", "null") and not value.startswith(("'", '"', "${"))
-        if equals and plain and name.lstrip("+") in TEXTS:
-            listed = value.startswith("[") or (sweep and "," in value)
-            if not (listed and parses(override)):
-                override = f"{name}={in_quotes(value)}"
-        quoted.append(override)
-    return quoted
+    config: dict[str, Any]
+    choices: dict[str, Any]
+    notes: list[str] = field(default_factory=list)
 
 
 def in_quotes(text: str) -> str:
@@ -87,43 +53,152 @@ def compose(
     person typed all of them just now; anything else is sealed (gancli/sealed.py): no value is asked of this machine.
     Raises ConfigError: one line that names the nearest right key or choice.
     """
-    from hydra.errors import HydraException
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
+    return composed(verb, overrides, folders, typed=typed).config
 
+
+def composed(verb: str, overrides: Sequence[str], folders: Sequence[Path] = (), *, typed: bool = False) -> Composed:
+    """As `compose`, with the choices that were made. Raises ConfigError."""
     for folder in folders:
         if not folder.is_dir():
             raise ConfigError(f"--config-dir {folder}: no such folder")
+    if not folders and not any("${" in o for o in overrides):  # nothing else that could change between two calls
+        return copy.deepcopy(_composed_once(verb, tuple(overrides)))
+    return _composed(verb, overrides, folders, typed)
+
+
+@lru_cache(maxsize=64)
+def _composed_once(verb: str, overrides: tuple[str, ...]) -> Composed:
+    return _composed(verb, overrides, (), False)
+
+
+def _composed(verb: str, overrides: Sequence[str], folders: Sequence[Path], typed: bool) -> Composed:
+    from omegaconf import OmegaConf
+
+    from gancli import answers
+
     if not typed:
         sealed.refuse_files(folders)
-    _refuse_lists(verb, overrides, folders)
+    answers.refuse(verb, overrides, folders)
     try:
-        config = _hydra_compose(verb, overrides, folders, typed)
+        config, choices = hydra_compose(verb, overrides, folders, typed)
         with nullcontext() if typed else sealed.no_resolvers():
             plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-    except (HydraException, OmegaConfBaseException, ValueError) as error:
+    except Exception as error:  # Hydra, OmegaConf and YAML raise their own, and Python's, about words and files
         asking = None if typed else sealed.asks(error)
-        raise asking or ConfigError(_diagnose(verb, overrides, folders, error)) from None
+        raise asking or ConfigError(answers.why(verb, overrides, folders, error, typed)) from None
     assert isinstance(plain, dict)
     if not typed:
         refuse_plugins(overrides, folders)
-    _refuse_additions(verb, overrides, folders)
-    _drop_weights_of_absent_penalties(plain, overrides)
-    return {str(name): value for name, value in plain.items()}
+    answers.refuse_additions(verb, overrides, folders)
+    made = Composed(
+        {str(name): value for name, value in plain.items()}, _all_choices(verb, choices, overrides, folders)
+    )
+    _let_go(verb, made, overrides, folders)
+    return made
 
 
-def _drop_weights_of_absent_penalties(config: dict[Any, Any], overrides: Sequence[str]) -> None:
-    """A model or an experiment may set a penalty's weight; where another was chosen, that says nothing.
+def _all_choices(
+    verb: str, found: Mapping[str, Any], overrides: Sequence[str], folders: Sequence[Path]
+) -> dict[str, Any]:
+    """Hydra's choices, and those of the groups of which it takes several, which it does not tell."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
 
-    What a person typed stays, so that it is answered.
+    typed = {p.key_or_group: p.value() for p in OverridesParser.create().parse_overrides(list(overrides))}
+    places: list[Mapping[str, Any]] = [typed]
+    places += [overridden(g, found[g], folders) for g in ("experiment", "model") if g in found]
+    places.append(default_choices(verb))
+    return {g: found[g] if g in found else next(p[g] for p in places if g in p) for g in default_choices(verb)}
+
+
+def _let_go(verb: str, made: Composed, overrides: Sequence[str], folders: Sequence[Path]) -> None:
+    """What a model or an experiment sets inside a group goes with its choice of that group, where another was made.
+
+    Keys that the other choice has, too, keep the value, which is said. What a person typed stays, to be answered.
     """
-    penalties = config.get("penalty")
-    if not isinstance(penalties, dict):
-        return
-    typed = {o.lstrip("+").partition("=")[0].split(".")[1] for o in overrides if o.lstrip("+").startswith("penalty.")}
-    for name, node in list(penalties.items()):
-        if isinstance(node, dict) and "_target_" not in node and name not in typed:
-            del penalties[name]
+    typed = {override.partition("=")[0].lstrip("+~") for override in overrides}
+    started = default_choices(verb)
+    for source in ("model", "experiment"):
+        if source not in made.choices:
+            continue
+        chosen = {**started, **overridden(source, made.choices[source], folders)}
+        replaced = {g for g, c in made.choices.items() if g != source and names(c) != names(chosen.get(g, ""))}
+        gone, kept = [], []
+        for key, value in leaves(source, made.choices[source], folders).items():
+            section, _, last = key.partition(".")[0], None, key.rpartition(".")[2]
+            if (
+                "." not in key
+                or section == source
+                or any(t == key or key.startswith(f"{t}.") for t in typed - replaced)
+            ):
+                continue
+            own = leaves(section, made.choices[section], folders) if section in made.choices else {}
+            if section in replaced and key not in own:
+                _drop(made.config, key)
+                gone.append(key)
+            elif section in replaced and value != own[key]:
+                kept.append(key)
+            elif last in replaced and section in made.choices:  # about another group's part, as ramp.augment
+                _put(made.config, key, own.get(key))
+                gone.append(key)
+        where = f"{source}={made.choices[source]}"
+        if gone:
+            made.notes.append(f"{where} sets {', '.join(gone)}: not taken, since {_those(made, gone, replaced)}")
+        if kept:
+            made.notes.append(f"{where} sets {', '.join(kept)}: taken with {_those(made, kept, replaced)}, too")
+
+
+def _those(made: Composed, keys: Sequence[str], replaced: set[str]) -> str:
+    """The choices that stand in the place of those the keys were set for, as typed."""
+    roots = {part for key in keys for part in (key.partition(".")[0], key.rpartition(".")[2])} & replaced
+    return " ".join(
+        f"{g}={c if isinstance(c, str) else '[' + ','.join(c) + ']'}" for g, c in made.choices.items() if g in roots
+    )
+
+
+def _drop(config: dict[str, Any], key: str) -> None:
+    """Take a dotted key out, and sections inside others that are left empty."""
+    first, dot, rest = key.partition(".")
+    node = config.get(first)
+    if not dot:
+        config.pop(first, None)
+    elif isinstance(node, dict):
+        _drop(node, rest)
+        inner = rest.partition(".")[0]
+        if node.get(inner) == {}:
+            del node[inner]
+
+
+def _put(config: dict[str, Any], key: str, value: Any) -> None:
+    first, dot, rest = key.partition(".")
+    if not dot:
+        config[first] = value
+    elif isinstance(config.get(first), dict):
+        _put(config[first], rest, value)
+
+
+def left_out(recorded: Sequence[str]) -> list[str]:
+    """What became of a model's or an experiment's values in a training, a line each, where parts were chosen anew.
+
+    recorded: its overrides, and its folders as --config-dir=PATH.
+    """
+    folders = [Path(o.partition("=")[2]) for o in recorded if o.startswith("--config-dir=")]
+    try:
+        return composed("train", [o for o in recorded if not o.startswith("--")], folders).notes
+    except ConfigError:  # of a caller in Python, whose configuration these words did not make
+        return []
+
+
+def of_choices(verb: str, earlier: Sequence[str], overrides: Sequence[str], folders: Sequence[Path]) -> list[str]:
+    """Of an earlier command line, what still says something where groups are chosen anew: the keys of those choices."""
+    made = {g: c for g, _, c in (o.partition("=") for o in overrides) if g in groups(verb, folders)}
+    kept = []
+    for override in earlier:
+        key = override.partition("=")[0].lstrip("+~")
+        group = key.partition(".")[0]
+        if "." in key and group in made and key not in leaves(group, made[group], folders):
+            continue
+        kept.append(override)
+    return kept
 
 
 def expand(overrides: Sequence[str]) -> list[list[str]]:
@@ -134,16 +209,18 @@ def expand(overrides: Sequence[str]) -> list[list[str]]:
     from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
+    from gancli import answers
     from gancli.choices import refuse_many
 
+    problem = answers.syntax(overrides)
+    if problem:
+        raise ConfigError(problem)
+    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    refuse_many(parsed)
     try:
-        parsed = OverridesParser.create().parse_overrides(list(overrides))
-        refuse_many(parsed)
         jobs = BasicSweeper.split_arguments(parsed, max_batch_size=None)[0]
-    except ConfigError:
-        raise
     except Exception as error:  # Hydra's own, and what its grammar's functions raise for values they cannot write
-        raise ConfigError(_diagnose_syntax(overrides) or first_line(error)) from None
+        raise ConfigError(answers.bad_sweep(overrides, error)) from None
     return [list(job) for job in jobs]
 
 
@@ -191,7 +268,9 @@ def value_of(key: str, overrides: Sequence[str]) -> str | None:
     """What the command line says of a key, unquoted; None when it says nothing. Raises ConfigError."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
-    problem = _diagnose_syntax(overrides)
+    from gancli import answers
+
+    problem = answers.syntax(overrides)
     if problem:
         raise ConfigError(problem)
     for parsed in reversed(OverridesParser.create().parse_overrides(list(overrides))):
@@ -201,30 +280,13 @@ def value_of(key: str, overrides: Sequence[str]) -> str | None:
     return None
 
 
-def _refuse_lists(verb: str, overrides: Sequence[str], folders: Sequence[Path]) -> None:
-    """Only penalties and metrics add up; of two models Hydra would make a mixture."""
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-
-    if _diagnose_syntax(overrides):
-        return
-    single = set(groups(verb, folders)) - {"penalty", "metrics"}
-    for parsed in OverridesParser.create().parse_overrides(list(overrides)):
-        key = parsed.key_or_group
-        if key.split(".")[0].split("/")[0] == "hydra":
-            raise ConfigError(
-                f"{parsed.input_line}: Hydra composes here and runs nothing: run_dir= says where to write,"
-                " launcher= and search= how a sweep of gan train runs"
-            )
-        if parsed.key_or_group in single and not parsed.is_sweep_override() and isinstance(parsed.value(), list):
-            raise ConfigError(
-                f"{parsed.input_line}: one {parsed.key_or_group} at a time; -m runs several, one job each"
-            )
-
-
-def _hydra_compose(verb: str, overrides: Sequence[str], folders: Sequence[Path], typed: bool = False) -> Any:
-    from hydra import compose as hydra_compose
-    from hydra import initialize_config_dir
+def hydra_compose(
+    verb: str, overrides: Sequence[str], folders: Sequence[Path], typed: bool = False
+) -> tuple[Any, dict[str, Any]]:
+    """Hydra's composition, and the final choice of each group."""
+    from hydra import compose, initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
+    from omegaconf import OmegaConf, open_dict
 
     # Inside a job of Hydra's there is one already, which is set aside.
     one = GlobalHydra.instance()
@@ -232,116 +294,18 @@ def _hydra_compose(verb: str, overrides: Sequence[str], folders: Sequence[Path],
     try:
         known = nullcontext() if typed else sealed.no_resolvers()
         with initialize_config_dir(str(conf_dir()), version_base="1.3"), known:  # which registers some of its own
-            return hydra_compose(verb, overrides=[*search_path(folders), *overrides])
+            config = compose(verb, overrides=[*search_path(folders), *overrides], return_hydra_config=True)
     finally:
         one.hydra = running
+    found = OmegaConf.to_container(config.hydra.runtime.choices)
+    assert isinstance(found, dict)
+    with open_dict(config):
+        del config["hydra"]
+    return config, {str(g): c for g, c in found.items() if not str(g).startswith("hydra/")}
 
 
-def _unresolved(verb: str, overrides: Sequence[str], folders: Sequence[Path]) -> Any:
+def unresolved(verb: str, overrides: Sequence[str], folders: Sequence[Path]) -> Any:
     """The composed configuration as plain values, for a look at its keys: nothing in it can be resolved later."""
     from omegaconf import OmegaConf
 
-    return OmegaConf.to_container(_hydra_compose(verb, overrides, folders), resolve=False)
-
-
-def _diagnose(verb: str, overrides: Sequence[str], folders: Sequence[Path], error: Exception) -> str:
-    """Find the override that is at fault and say what was probably meant."""
-    problem = _diagnose_syntax(overrides)
-    if problem:
-        return problem
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-
-    known = groups(verb, folders)
-    choices, values = [], []
-    for parsed in OverridesParser.create().parse_overrides(list(overrides)):
-        name = parsed.key_or_group
-        if parsed.is_sweep_override():
-            return f"{parsed.input_line}: several values at once; add -m to run each of them, or quote the value"
-        if name not in known:
-            values.append(parsed)
-            continue
-        line = str(parsed.input_line)
-        if parsed.is_add():
-            return f"{line}: {name} is always there; write {line.lstrip('+')}"
-        if parsed.is_delete():
-            return f"{line}: {name} cannot be left out; choose one of {', '.join(known[name])}"
-        chosen = parsed.value()
-        for choice in chosen if isinstance(chosen, list) else [chosen]:
-            if str(choice) not in known[name]:
-                word = "null" if choice is None else str(choice)
-                return f"{name}={word}: no such choice; {suggestion(word, known[name])}"
-        choices.append(line)
-    try:
-        base = _unresolved(verb, choices, folders)
-    except Exception:
-        return first_line(error)
-    for parsed in values:
-        problem = _missing_key(verb, base, parsed.key_or_group, set(known))
-        if problem:
-            return problem
-    return first_line(error)
-
-
-def _diagnose_syntax(overrides: Sequence[str]) -> str | None:
-    for override in overrides:
-        if not parses(override):
-            hint = "write key=value" if "=" not in override else "put the value in quotes: key='value'"
-            return f"cannot read {override!r}: {hint}"
-    return None
-
-
-def _missing_key(verb: str, config: Any, path: str, extra: set[str]) -> str | None:
-    """What is wrong with a dotted key, or None when the configuration has it."""
-    node, walked = config, ""
-    for part in path.split("."):
-        names = {str(k) for k in node} if hasattr(node, "keys") else set()
-        if part not in names:
-            here = f"{walked}." if walked else ""
-            # The very word, wherever it stands, before one that is like it.
-            near = _leaf(config, part) or nearest(part, names | (extra if not walked else set()))
-            meant = f"did you mean {here if near in names else ''}{near}?" if near else f"{verb} has no such key"
-            place = (
-                f"{walked} has {', '.join(sorted(names)) or 'no keys'}"
-                if walked
-                else f"gan {verb} --help lists the keys"
-            )
-            return f"unknown key {path}: {meant} ({place})"
-        node, walked = node[part], f"{walked}.{part}" if walked else part
-    return None
-
-
-def _leaf(config: Any, name: str, prefix: str = "") -> str | None:
-    """The full path of the first key called `name`, so that `lr` finds optimizer.G.lr."""
-    for part in config:
-        path = f"{prefix}{part}"
-        if part == name:
-            return path
-        child = config[part]
-        found = _leaf(child, name, f"{path}.") if hasattr(child, "keys") else None
-        if found:
-            return found
-    return None
-
-
-def _refuse_additions(verb: str, overrides: Sequence[str], folders: Sequence[Path]) -> None:
-    """`+key=value` may add only a parameter of what its section builds; elsewhere Hydra would let anything through."""
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-
-    if not any(o.startswith("+") for o in overrides):
-        return
-    parsed = OverridesParser.create().parse_overrides(list(overrides))
-    added = [p for p in parsed if p.is_add() or p.is_force_add()]
-    base = _unresolved(verb, [str(p.input_line) for p in parsed if p not in added], folders)
-    for p in added:
-        parent: Any = base
-        for part in p.key_or_group.split(".")[:-1]:
-            parent = parent[part] if hasattr(parent, "keys") and part in parent else {}
-        if "_target_" not in parent:
-            problem = _missing_key(verb, base, p.key_or_group, set(groups(verb, folders)))
-            if problem:
-                raise ConfigError(problem)
-
-
-def first_line(error: BaseException) -> str:
-    """An exception's text on one line."""
-    return " ".join(str(error).split()) or type(error).__name__
+    return OmegaConf.to_container(hydra_compose(verb, overrides, folders)[0], resolve=False)

@@ -67,17 +67,25 @@ class Interrupted(GanError):  # noqa: N818
 def nearest(word: str, choices: Iterable[str]) -> str | None:
     """The choice that `word` was probably meant to be, or None when none is near.
 
-    >>> nearest("wieght", ["weight", "every"])
-    'weight'
-    >>> nearest("qqq", ["weight", "every"]) is None
-    True
+    Near are the same letters in another order, the beginning of a longer word (of three letters at least), and words
+    that share three quarters of their letters.
+
+    >>> nearest("wieght", ["weight", "every"]), nearest("evaluate", ["eval", "train"])
+    ('weight', 'eval')
+    >>> nearest("cyclegan", ["ebgan", "sagan"]) is None, nearest("translate", ["eval", "train"]) is None
+    (True, True)
     """
-    names = list(choices)
-    lowered = {name.lower(): name for name in names}
-    if word.lower() in lowered:
-        return lowered[word.lower()]
-    found = difflib.get_close_matches(word.lower(), list(lowered), n=1, cutoff=0.5)
-    return lowered[found[0]] if found else None
+    names = {name.lower(): name for name in choices}
+    low = word.lower()
+    if low in names:
+        return names[low]
+    for name in names:
+        if sorted(name) == sorted(low):
+            return names[name]
+    found = difflib.get_close_matches(low, list(names), n=1, cutoff=0.75)
+    begun = [n for n in sorted(names, key=len) for short in (min(n, low, key=len),) if len(short) > 2]
+    found += [n for n in begun if n.startswith(low) or low.startswith(n)]
+    return names[found[0]] if found else None
 
 
 def suggestion(word: str, choices: Iterable[str]) -> str:
@@ -92,3 +100,14 @@ def suggestion(word: str, choices: Iterable[str]) -> str:
     near = nearest(word, names)
     listed = f"choices: {', '.join(names)}" if len(names) <= 40 else f"{len(names)} choices"
     return f"did you mean {near}? ({listed})" if near else listed
+
+
+def plain(error: BaseException) -> str:
+    """What an exception of Python's says, on one line, without Python's own words around it.
+
+    >>> plain(NotADirectoryError(20, "Not a directory", "x/run.json"))
+    'Not a directory'
+    """
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return " ".join(str(error).split()) or type(error).__name__

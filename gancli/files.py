@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
-from gancli.errors import RunError
+from gancli.errors import RunError, plain
 
 HALF = ".half"  # how the name of a file ends that is being written
 LARGEST_JSON = 1 << 26  # bytes; ours have some kilobytes
@@ -236,8 +236,7 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(read_bytes(path, LARGEST_JSON).decode())
     except (OSError, ValueError, RecursionError) as error:
-        words = error.strerror if isinstance(error, OSError) and error.strerror else " ".join(str(error).split())
-        raise RunError(f"cannot read {path}: {words}") from None
+        raise RunError(f"cannot read {path}: {plain(error)}") from None
 
 
 def json_lines(path: Path) -> Iterator[dict[str, Any]]:

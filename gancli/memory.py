@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from gancli.commands import word
 from gancli.errors import ConfigError, DeviceError, GanError, RunError
 
 if TYPE_CHECKING:
@@ -146,7 +147,7 @@ def explained(need: Footprint | None, run: RunDir, engine: Engine) -> Iterator[N
             raise
         kept = [path for step, path in run.listing().items() if step]  # of no step nothing is kept
         words = f"out of memory at step {engine.step_number}: {advice(need, engine)}"
-        tail = f" after resume={run.path}. The last good checkpoint is {kept[-1]}" if kept else ""
+        tail = f" after {word('resume', run.path)}. The last good checkpoint is {kept[-1]}" if kept else ""
         raise RunError(words + tail) from None
 
 

@@ -19,7 +19,8 @@ def absolute(text: str) -> str:
     """
     path = Path(text).expanduser()
     braced = "{" in text and "{" in str(Path.cwd())  # a pattern of shards, which would take the folder for one, too
-    return text if "://" in text or braced or (path.is_absolute() and text == str(path)) else str(path.absolute())
+    address = "://" in text or text.startswith("pipe:")
+    return text if address or braced or (path.is_absolute() and text == str(path)) else str(path.absolute())
 
 
 def settled(config: Mapping[str, Any]) -> dict[str, Any]:

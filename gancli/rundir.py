@@ -25,6 +25,7 @@ from omegaconf import OmegaConf
 
 from gancli import recorded
 from gancli.best import best_step
+from gancli.commands import command, word
 from gancli.errors import ConfigError, RunError, suggestion
 from gancli.files import (
     HALF,
@@ -124,7 +125,10 @@ class RunDir:
                 for line in lines:
                     cut = not line.endswith(b"\n")
                     try:
-                        if json.loads(line)["step"] <= last:
+                        number = json.loads(line)["step"]
+                        if type(number) is not int:
+                            raise TypeError
+                        if number <= last:
                             kept.write(line.rstrip(b"\n") + b"\n")
                     except (ValueError, KeyError, TypeError, RecursionError):
                         damaged += not cut
@@ -245,9 +249,8 @@ class RunDir:
             except ConfigError as error:
                 raise RunError(f"{self.path}: {error}") from None
             if step is None:
-                raise RunError(
-                    f"{self.path}: no checkpoint has a {metric} yet; run gan eval run={self.path} checkpoint=STEP"
-                )
+                typed = command("eval", word("run", self.path), "checkpoint=STEP")
+                raise RunError(f"{self.path}: no checkpoint has a {metric} yet; run {typed}")
         if not isinstance(step, int) or step not in found:
             steps = ", ".join(map(str, found))
             raise RunError(f"checkpoint={which}: {self.path.name} has last, best and the steps {steps}")
@@ -278,7 +281,7 @@ def refuse_taken(chosen: str | None, key: str = "run_dir", again: bool = False) 
     except OSError as error:
         raise RunError(f"{key}={chosen} cannot be read: {error.strerror}; choose another place") from None
     if "run.json" in there:
-        way = f"resume={chosen} goes on with it" if key == "run_dir" else "choose another"
+        way = f"{word('resume', chosen)} goes on with it" if key == "run_dir" else "choose another"
         raise RunError(f"{key}={chosen} holds a run already: {way}; or choose another")
     if RunDir(path).listing():
         raise RunError(f"{key}={chosen} holds checkpoints of a run without its run.json: choose another place")

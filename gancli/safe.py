@@ -13,10 +13,12 @@ import pickle
 import pickletools
 import zipfile
 from collections import OrderedDict
+from collections.abc import Callable
 from math import prod
-from typing import IO, Any, NamedTuple
+from typing import IO, Any, ClassVar, NamedTuple
 
 LARGEST_PICKLE = 1 << 23  # bytes; a checkpoint of three thousand tensors has half a million
+LARGEST_ARRAYS = 1 << 28  # bytes of a pickle that holds NumPy's arrays: a covariance of 2,048 features has 50 million
 MOST_NODES, DEEPEST = 2_000_000, 64  # of containers' contents, however often a file names the same one
 OPCODES = frozenset(
     "PROTO STOP MARK NONE NEWTRUE NEWFALSE BININT BININT1 BININT2 LONG1 BINFLOAT BINUNICODE SHORT_BINUNICODE"  # noqa: SIM905
@@ -28,6 +30,9 @@ ITEM = {
     "IntStorage": 4, "FloatStorage": 4, "LongStorage": 8, "DoubleStorage": 8, "ComplexFloatStorage": 8,
     "ComplexDoubleStorage": 16,
 }  # fmt: skip
+
+
+_Python: Any = pickle._Unpickler
 
 
 class UnsafeError(ValueError):
@@ -51,19 +56,23 @@ class _Tensor(NamedTuple):
     shape: tuple[int, ...]
 
 
-def examine(file: IO[bytes], legacy: bool = False) -> None:
+class _Bytes(NamedTuple):
+    length: int
+
+
+def examine(file: IO[bytes], legacy: bool = False, arrays: bool = False) -> None:
     """Raise BrokenError or UnsafeError unless a file of torch.save may be loaded; afterwards it stands at its start.
 
-    legacy: whether files from before torch 1.6, which are no zip archives, may pass. A zip archive's check sums are
-    left to `intact`.
+    legacy: whether files from before torch 1.6, which are no zip archives, may pass. arrays: whether NumPy's arrays of
+    numbers may. A zip archive's check sums are left to `intact`.
     """
     size = file.seek(0, io.SEEK_END)
     file.seek(0)
     try:
         if zipfile.is_zipfile(file):
-            _examine_zip(file, size)
+            _examine_zip(file, size, arrays)
         elif legacy:
-            _examine_legacy(file, size)
+            _examine_legacy(file, size, arrays)
         else:
             raise BrokenError("no zip archive")
     except (UnsafeError, BrokenError):
@@ -87,7 +96,7 @@ def intact(file: IO[bytes]) -> bool:
         file.seek(0)
 
 
-def _examine_zip(file: IO[bytes], size: int) -> None:
+def _examine_zip(file: IO[bytes], size: int, arrays: bool) -> None:
     """Names, sizes and the pickle of an archive whose records are all stored as they are."""
     file.seek(max(0, size - 22))
     end = file.read(22)
@@ -111,20 +120,21 @@ def _examine_zip(file: IO[bytes], size: int) -> None:
         sizes = {record.filename[len(top) + 1 :]: record.file_size for record in records}
         if "data.pkl" not in sizes:
             raise BrokenError("no data.pkl")
-        if sizes["data.pkl"] > LARGEST_PICKLE:
-            raise UnsafeError(f"a pickle of over {LARGEST_PICKLE >> 20} MiB")
+        largest = LARGEST_ARRAYS if arrays else LARGEST_PICKLE
+        if sizes["data.pkl"] > largest:
+            raise UnsafeError(f"a pickle of over {largest >> 20} MiB")
         held = {name[len("data/") :]: count for name, count in sizes.items() if name.startswith("data/")}
-        _walk(_read(io.BytesIO(archive.read(f"{top}/data.pkl")), held, size))
+        _walk(_read(io.BytesIO(archive.read(f"{top}/data.pkl")), held, size, arrays))
 
 
-def _examine_legacy(file: IO[bytes], size: int) -> None:
+def _examine_legacy(file: IO[bytes], size: int, arrays: bool) -> None:
     """The five pickles at the beginning of a file from before torch 1.6."""
     file.seek(0)
     for _ in range(5):
-        _walk(_read(file, None, size))
+        _walk(_read(file, None, size, arrays))
 
 
-def _read(file: IO[bytes], held: dict[str, int] | None, size: int) -> Any:
+def _read(file: IO[bytes], held: dict[str, int] | None, size: int, arrays: bool) -> Any:
     """One pickle with stand-ins. held: bytes of each storage; None: they follow, all in one file of `size` bytes."""
     start = file.tell()
     for count, (opcode, argument, _) in enumerate(pickletools.genops(file)):
@@ -138,25 +148,52 @@ def _read(file: IO[bytes], held: dict[str, int] | None, size: int) -> Any:
     end = file.tell()
     file.seek(start)
     pickled = io.BytesIO(file.read(end - start))  # of its own, since C code reads ahead
-    return _Reader(pickled, held, size).load()
+    return _Reader(pickled, held, size, arrays).load()
 
 
-class _Reader(pickle.Unpickler):
-    """Reads a pickle whose names are stand-ins."""
+class _Reader(_Python):  # type: ignore[misc]
+    """Reads a pickle whose names are stand-ins.
 
-    def __init__(self, file: IO[bytes], held: dict[str, int] | None, size: int):
+    By the reader in Python, which lets keys be looked at before they are hashed: a tuple of tuples that share their
+    parts takes for ever to hash.
+    """
+
+    dispatch: ClassVar[dict[int, Callable[..., None]]] = dict(_Python.dispatch)
+
+    def __init__(self, file: IO[bytes], held: dict[str, int] | None, size: int, arrays: bool):
         super().__init__(file)
-        self.held, self.size = held, size
+        self.held, self.size, self.arrays = held, size, arrays
         self.known: dict[str, int] = {}
+
+    def load_setitem(self) -> None:
+        """One pair for a dictionary."""
+        _plain_keys(self.stack[-2:-1])
+        super().load_setitem()
+
+    def load_setitems(self) -> None:
+        """Pairs for a dictionary."""
+        _plain_keys(self.stack[::2])
+        super().load_setitems()
+
+    def load_dict(self) -> None:
+        """A dictionary of pairs."""
+        _plain_keys(self.stack[::2])
+        super().load_dict()
+
+    dispatch[pickle.SETITEM[0]] = load_setitem
+    dispatch[pickle.SETITEMS[0]] = load_setitems
+    dispatch[pickle.DICT[0]] = load_dict
 
     def find_class(self, module: str, name: str) -> Any:
         """A stand-in for each of the few names that tensors are written with."""
         if (module, name) == ("collections", "OrderedDict"):
-            return OrderedDict
+            return _ordered
         if module == "torch._utils" and name in ("_rebuild_tensor_v2", "_rebuild_parameter"):
             return _tensor if name == "_rebuild_tensor_v2" else _parameter
         if module == "torch" and name in ITEM:
             return _Kind(name)
+        if self.arrays and (module, name) in ARRAYS:
+            return ARRAYS[module, name]
         raise UnsafeError(f"{module}.{name}"[:100])
 
     def persistent_load(self, pid: Any) -> Any:
@@ -173,6 +210,61 @@ class _Reader(pickle.Unpickler):
         if self.held is None and sum(self.known.values()) > self.size:
             raise UnsafeError("storages that are larger than the file")
         return _Storage(key, count)
+
+
+def _plain_keys(keys: list[Any]) -> None:
+    if not all(isinstance(key, (str, int, float)) for key in keys):
+        raise UnsafeError("a dictionary with a key that is neither a name nor a number")
+
+
+def _ordered(*pairs: Any) -> OrderedDict[Any, Any]:
+    """An empty dictionary; torch.save fills it pair by pair."""
+    if pairs:
+        raise UnsafeError("a dictionary made of something else than pairs one by one")
+    return OrderedDict()
+
+
+class _Dtype:
+    """A kind of numbers, by NumPy's short word for it."""
+
+    def __init__(self, word: Any, *options: Any):
+        if word not in ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8"):
+            raise UnsafeError(f"an array of {str(word)[:20]!r}")
+        self.bytes = int(word[1:])
+
+    def __setstate__(self, state: Any) -> None:
+        if not isinstance(state, tuple) or state[1:2] not in (("<",), ("|",), (">",), ("=",)) or state[2] is not None:
+            raise UnsafeError("an array of more than plain numbers")
+
+
+class _Array:
+    """An array, once its content is as large as it says."""
+
+    def __setstate__(self, state: Any) -> None:
+        _, shape, kind, _, content = state
+        if not isinstance(shape, tuple) or not all(map(_natural, shape)) or not isinstance(kind, _Dtype):
+            raise UnsafeError("an array without a shape or a kind")
+        if not isinstance(content, _Bytes) or content.length != prod(shape) * kind.bytes:
+            raise UnsafeError(f"an array {list(shape)} over other content than it says")
+
+
+def _reconstruct(kind: Any, shape: Any, word: Any) -> _Array:
+    return _Array()
+
+
+def _encode(text: Any, coding: Any) -> _Bytes:
+    if not isinstance(text, str) or coding != "latin1":
+        raise UnsafeError("bytes in another coding than an array's")
+    return _Bytes(len(text))
+
+
+ARRAYS = {
+    ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
+    ("numpy._core.multiarray", "_reconstruct"): _reconstruct,
+    ("numpy", "ndarray"): _Kind("ndarray"),
+    ("numpy", "dtype"): _Dtype,
+    ("_codecs", "encode"): _encode,
+}
 
 
 def _natural(number: object) -> bool:

@@ -89,11 +89,11 @@ def pinned(overrides: Sequence[str], folders: Sequence[Path]) -> list[str]:
 
     Added to a command line that is written down, they make it mean the same without asking. The overrides compose.
     """
-    from gancli.config import _hydra_compose
+    from gancli.config import hydra_compose
 
     if not folders and not any("$" in override for override in overrides):
         return []
-    config = _hydra_compose("train", overrides, folders, typed=True)
+    config, _ = hydra_compose("train", overrides, folders, typed=True)
     return [f"++{key}={_word(_value(node, name))}" for key, node, name in _asking(config)]
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
 
 from gancli.errors import ConfigError
 
+SMALLEST, LARGEST = 8, 8192  # pixels a side of an image that is judged
 Node = dict[str, Any]  # a group's part of the configuration, checked against what it builds
+SIGNED = "signed"
+Signed = Annotated[float, SIGNED]  # a number that may be below 0, as no other may
 
 
 def at_least(least: int, **values: float | None) -> None:
@@ -130,6 +133,13 @@ class InterpolateSettings(DrawSettings):
         at_most(MOST, rows=self.rows, frames=self.frames)
 
 
+@dataclass(frozen=True)
+class DataPlace:
+    """Where a run's data are now; null: where the run says."""
+
+    root: str | None = None
+
+
 @dataclass(frozen=True, kw_only=True)
 class EvalSettings(DrawSettings):
     """`gan eval`."""
@@ -139,11 +149,13 @@ class EvalSettings(DrawSettings):
     input: str | None
     reference: str | None
     export_reference: str | None
+    size: int | list[int] | None
+    dataset: DataPlace
     cache: bool
     compile: bool
     n: int
     n_real: int | None
-    metrics: Node
+    metrics: Node = field(default_factory=dict)
     extractor: Node
 
     def __post_init__(self) -> None:
@@ -152,6 +164,15 @@ class EvalSettings(DrawSettings):
             check_truncation(threshold)
         at_least(2, n=self.n, n_real=self.n_real)
         at_most(MOST, n=self.n, n_real=self.n_real)
+        sides = self.sides()
+        if sides is not None and (len(sides) != 2 or not all(SMALLEST <= side <= LARGEST for side in sides)):
+            raise ConfigError(
+                f"size={self.size}: one side, or [height,width], of {SMALLEST} to {LARGEST} pixels, such as size=64"
+            )
+
+    def sides(self) -> list[int] | None:
+        """[height, width] that images are to have; None: their own."""
+        return [self.size, self.size] if isinstance(self.size, int) else self.size
 
     def thresholds(self) -> list[float | None]:
         """The truncations to judge, one after the other. Raises ConfigError for an empty list."""

@@ -40,7 +40,14 @@ def test_a_training_says_it_and_keeps_it(gan: Gan, photos: Path) -> None:
 def test_a_folder_of_another_name_trains_and_draws(gan: Gan, photos: Path) -> None:
     photos.rename(os.fsdecode(b"\xe9"))
     root = os.fsdecode(b"dataset.root=\xe9")
-    words = ["model=sngan", "model.ch=4", "model.conditioning=projection", "dataset.size=[3,32,32]", *TINY[2:]]
+    words = [
+        "model=sngan",
+        "model.ch=4",
+        "model.conditioning=projection",
+        "dataset.size=[3,16,16]",
+        "game.d_steps=1",
+        *TINY[2:],
+    ]
     answer = gan("train", *words, "dataset=folder", root, "run_dir=run")
     assert answer.code == 0, answer.err
     assert gan("train", "resume=run", "steps=1").code == 0

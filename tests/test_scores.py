@@ -45,7 +45,8 @@ def test_every_observer_on_or_off_leaves_the_run_as_it_is(gan: Gan) -> None:
 
 
 def test_a_score_is_what_eval_says_of_its_checkpoint(gan: Gan) -> None:
-    assert gan("train", *TINY, *KEYS, *SCORED, "run_dir=r").code == 0
+    trained = gan("train", *TINY, *KEYS, *SCORED, "run_dir=r")
+    assert trained.code == 0
     assert sorted(p.stem for p in Path("r/checkpoints").glob("*.pt")) == ["00000000", "00000002", "00000004"]
     scored = {
         json.loads(p.read_text(encoding="utf-8"))["step"]: json.loads(p.read_text(encoding="utf-8"))
@@ -54,6 +55,11 @@ def test_a_score_is_what_eval_says_of_its_checkpoint(gan: Gan) -> None:
     assert scored.keys() == {0, 2, 4}
     rows = [json.loads(line) for line in Path("r/metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     assert {row["step"]: row["swd"] for row in rows if "swd" in row} == {s: r["swd"] for s, r in scored.items()}
+    log = Path("r/log.txt").read_text(encoding="utf-8")
+    for step, result in scored.items():
+        line = f"scores at step {step}: swd {result['swd']:.4f} · swd_16 {result['swd_16']:.4f}"
+        assert line in trained.err
+        assert line in log
     words = ["metrics=[swd]", "n=20", "standing_stats=3", "device=cpu"]
     assert gan("eval", "run=r", "checkpoint=2", *words, "run_dir=e").code == 0
     found = json.loads(Path("e/results.json").read_text(encoding="utf-8"))

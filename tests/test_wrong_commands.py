@@ -80,7 +80,7 @@ WRONG = [
     ("sample run={run} format=safetensors truncation=0.5", "leave truncation out"),
     ("sample run={run}/config.yaml", "no checkpoint"),
     ("train optimizer.clip=nan", "optimizer.clip"),
-    ("train penalty=r1 penalty.r1.weight=nan", "weight >= 0"),
+    ("train penalty=r1 penalty.r1.weight=nan", "penalty.r1.weight=nan: expected a finite number"),
     ("train penalty=clip +penalty.clip.every=0", "every >= 1"),
     ("train penalty=wgan_gp penalty.wgan_gp.weight=0 loss=wasserstein", "penalty="),
     ("train run_dir=", "run_dir="),

@@ -115,6 +115,8 @@ def _opened(file: BinaryIO) -> Image.Image:
         # Pillow's own words name a Python object.
         empty = not file.seek(0, os.SEEK_END)
         raise ValueError("it is empty" if empty else "it holds no image of a kind that is read") from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise ValueError(f"it says it has more than {PIXEL_LIMIT:,} pixels, which are the limit") from None
     width, height = image.size
     if width * height > PIXEL_LIMIT:
         raise ValueError(f"it says it is {width}x{height}, and {PIXEL_LIMIT:,} pixels are the limit; make it smaller")

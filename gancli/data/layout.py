@@ -16,7 +16,7 @@ from gancli.errors import DataError
 
 LARGEST_CLASSES = 100_000
 DESCRIPTION = "dataset.json"  # where StyleGAN's dataset_tool writes labels
-LARGEST_DESCRIPTION = 1 << 28  # bytes; of ImageNet's 1.3 million images it has 50 MB
+LARGEST_DESCRIPTION = 1 << 27  # bytes; of ImageNet's 1.3 million images it has some 40 MB
 SPLITS = ("train", "training", "val", "valid", "validation", "dev", "test", "testing", "eval")  # the first is proposed
 _SHOWN = 5  # names in a line
 _LABELS = '{"labels": [["00000/img00000000.png", 3], ...]} or {"labels": null}'
@@ -260,5 +260,6 @@ def present(where: str, labels: Labels, names: Sequence[str] | None = None) -> t
     found = [titles[i] for i in kept]
     what = "classes" if names is not None else "labels"
     absent = some([titles[i] for i in gone])
-    note = f"{where}: no image has the {what} {absent}; the {len(found)} classes are {some(found)}"
+    left = f"{len(found)} classes are" if len(found) > 1 else "only class is"
+    note = f"{where}: no image has the {what} {absent}; the {left} {some(found)}"
     return compact.reshape(labels.shape).astype(np.int64), found, [note]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 from gancli.data.source import Modes, Source, check_limit, check_split, limit_notes
 from gancli.errors import ConfigError
 from gancli.rng import key
+from gancli.settings import Signed
 
 POINTS = 100_000
 
@@ -71,7 +71,7 @@ def gauss1d(
     dequantize: bool = False,
     n: int = POINTS,
     seed: int = 0,
-    means: tuple[float, ...] = (-2.0, 2.0),
+    means: tuple[Signed, ...] = (-2.0, 2.0),
     sigma: float = 0.5,
 ) -> Source:
     """n points float32 [1] of Gaussians of one σ, each as likely as any; `test` is another draw. Raises ConfigError."""
@@ -117,8 +117,8 @@ def _mixture(
 
 
 def _check_scale(scale: float) -> None:
-    if not 0 < scale < math.inf:
-        raise ConfigError(f"dataset.scale={scale:g}: what the points are multiplied by is a number above 0, such as 1")
+    if not 1e-6 <= scale <= 1e6:  # beyond, float32 would lose the points
+        raise ConfigError(f"dataset.scale={scale:g}: what the points are multiplied by is from 1e-6 to 1e6, such as 1")
 
 
 def _generator(

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gancli.data.gather import gather
-from gancli.data.layout import DESCRIPTION, LeftOut, by_description, by_folders, common_top
+from gancli.data.layout import DESCRIPTION, LARGEST_DESCRIPTION, LeftOut, by_description, by_folders, common_top
 from gancli.data.listing import (
     LARGEST_FILE,
     Listing,
@@ -163,9 +163,10 @@ def _refuse_hostile(path: Path, named: Sequence[tuple[str, zipfile.ZipInfo]]) ->
             raise DataError(f"{path}: the entry {name} is encrypted: make the archive again without a password")
         if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             raise DataError(f"{path}: the entry {name} is packed by method {entry.compress_type}: store or deflate it")
-        wanted = is_image(name) or name.endswith(DESCRIPTION)
-        if wanted and max(entry.file_size, entry.compress_size) > LARGEST_FILE:
-            raise DataError(f"{path}: the entry {name} unpacks to {entry.file_size >> 20} MiB, and 256 are the limit")
+        most = LARGEST_DESCRIPTION if name.endswith(DESCRIPTION) else LARGEST_FILE if is_image(name) else 1 << 62
+        if max(entry.file_size, entry.compress_size) > most:
+            unpacked = f"unpacks to {entry.file_size >> 20} MiB, and {most >> 20} are the limit"
+            raise DataError(f"{path}: the entry {name} {unpacked}")
         if entry.compress_type == zipfile.ZIP_STORED and entry.compress_size != entry.file_size:
             raise DataError(f"{path}: the entry {name} is stored and says two sizes: make the archive again")
         if name in seen:

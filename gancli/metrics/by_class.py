@@ -64,19 +64,37 @@ class FidPerClass(FeatureRunMetric):
         name = named(self.name, extractor)
         values: dict[str, float] = {}
         counts: dict[str, list[int]] = {}
+        left_out: list[str] = []
+        fewest = each
         for number, title in enumerate(found.classes):
             rows = np.flatnonzero(source.labels == number)
             if len(rows) < 2:
+                left_out.append(title)
                 continue
             real = from_source(source.only(rows), each, seed)
             fake = _of_class(found, each, seed, number)
             a, b = (extract(s, extractor, progress, f"class {title}") for s in (fake, real))
             values[title] = next(iter(Fid().score(a, b, extractor).values()))
             counts[title] = [fake.n, real.n]
+            fewest = min(fewest, real.n)
         if not values:
             raise MetricError("metrics=fid_per_class needs a class with two real images at least")
         mean = sum(values.values()) / len(values)
-        return Findings({name: mean}, {f"{name}_by_class": values, "images_by_class": counts})
+        notes = [note.replace("fid:", f"{name}, in each class:", 1) for note in Fid().check(extractor, each, fewest)]
+        if left_out:
+            shown = ", ".join(left_out[:5]) + (f" and {len(left_out) - 5} more" if len(left_out) > 5 else "")
+            notes.append(
+                f"{name}: the mean is of {len(values)} of {len(found.classes)} classes; of {shown} there are fewer than"
+                " two real images"
+            )
+        short = [title for title, (_, real) in counts.items() if real < each]
+        if short:
+            notes.append(
+                f"{name}: {each} samples of each class are compared with fewer real images in {len(short)} classes, as"
+                " many as there are (images_by_class)"
+            )
+        details = {f"{name}_by_class": values, "images_by_class": counts, "classes_left_out": left_out}
+        return Findings({name: mean}, details, notes=[*notes, *extractor.notes()])
 
 
 def _of_class(found: Sampler, n: int, seed: int, number: int) -> ImageSet:
@@ -107,11 +125,14 @@ class Cas(RunMetric):
         kind = f"five convolutions, version {VERSION}"
         return {"classifier": kind, "samples": self.samples, "images": self.images}
 
+    def refuse(self, found: Sampler) -> None:
+        """Raises MetricError for a run without classes."""
+        refuse_unlabelled(found, self.name)
+
     def measure(self, found: Sampler, n: int, seed: int, progress: Report) -> Findings:
         """cas, and cas_real of the classifier of real images, on the same real images; cas_by_class in the details."""
-        refuse_unlabelled(found, self.name)
         source = training_data(found, self.name)
-        images, labels = self._test(found, source)
+        images, labels, notes = self._test(found, source)
         drawn = list(found.labelled_images(self.samples, seed))
         content, asked = (torch.cat(part).numpy() for part in zip(*drawn, strict=True))
         made = Source("samples", content, asked, source.classes, flip=source.flip)
@@ -120,12 +141,16 @@ class Cas(RunMetric):
         right = (fake.predict(images) == labels).double()
         by_class = {c: float(right[labels == k].mean()) for k, c in enumerate(source.classes) if (labels == k).any()}
         scores = {"cas": float(right.mean()), "cas_real": float((real.predict(images) == labels).double().mean())}
-        return Findings(scores, {"cas_by_class": by_class, "cas_images": len(labels)})
+        return Findings(scores, {"cas_by_class": by_class, "cas_images": len(labels)}, notes=notes)
 
-    def _test(self, found: Sampler, source: Source) -> tuple[Tensor, Tensor]:
-        """Real images, and labels, that neither classifier is trained on."""
+    def _test(self, found: Sampler, source: Source) -> tuple[Tensor, Tensor, list[str]]:
+        """Real images, and labels, that neither classifier is trained on; a note where they are no test split's."""
         try:
             test = data(found, "test", self.name)
         except (MetricError, DataError):  # the data set has no such split, or it is not on this machine
-            return source.rows(split(source)[1].numpy())
-        return test.rows(order(len(test), "cas"))
+            kept = source.rows(split(source)[1].numpy())
+            note = (
+                f"cas: there are no test images of {source.name}: asked about {len(kept[1]):,} of its training images"
+            )
+            return *kept, [f"{note} that neither classifier was shown"]
+        return *test.rows(order(len(test), "cas")), []

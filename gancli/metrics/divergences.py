@@ -105,12 +105,18 @@ class Divergences(RunMetric):
         """Cells and points."""
         return {"bins": self.bins, "points": min(n_fake, LARGEST)}
 
-    def measure(self, found: Sampler, n: int, seed: int, progress: Report) -> Findings:
-        """Of the first samples."""
+    def refuse(self, found: Sampler) -> None:
+        """Raises MetricError for a run of images."""
         if len(found.shape) != 1 or found.shape[0] > 2:
             raise MetricError("metrics=divergences compares points of one or two numbers: use fid and kid for images")
+
+    def measure(self, found: Sampler, n: int, seed: int, progress: Report) -> Findings:
+        """Of the first samples."""
         source = make(found.config["dataset"], "dataset")
-        n = min(n, LARGEST, len(source))
+        asked, n = n, min(n, LARGEST, len(source))
+        notes = [f"divergences: of {n:,} points, n={asked:,} asked for"] if n < asked else []
         real, _ = source.rows(order(len(source), "divergences", seed)[:n].astype(np.int64))
         fake = drawn(found, n, seed)
-        return Findings({"jsd": jsd(fake, real, self.bins), "w1": wasserstein(fake, real), "mmd": mmd(fake, real)})
+        return Findings(
+            {"jsd": jsd(fake, real, self.bins), "w1": wasserstein(fake, real), "mmd": mmd(fake, real)}, notes=notes
+        )

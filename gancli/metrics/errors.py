@@ -25,12 +25,15 @@ class Errors(RunMetric):
     name: ClassVar[str] = "errors"
     asks_d: ClassVar[bool] = True
 
+    def refuse(self, found: Sampler) -> None:
+        """Raises MetricError for a D that names no classes."""
+        if not getattr(found.nets.get("D"), "names_classes", False):
+            raise MetricError("metrics=errors counts what a classifying D names wrongly: train with game=semisup")
+
     @torch.no_grad()
     def measure(self, found: Sampler, n: int, seed: int, progress: Report) -> Findings:
         """errors, a count, and error_rate."""
         D = found.nets["D"]
-        if not getattr(D, "names_classes", False):
-            raise MetricError("metrics=errors counts what a classifying D names wrongly: train with game=semisup")
         test = data(found, "test", self.name)
         wrong = 0
         for start in range(0, len(test), CHUNK):

@@ -92,6 +92,12 @@ class Evaluator:
         blind = [m.name for m in self.by_image if m.compares and isinstance(self.real, Reference)]
         if blind:
             raise MetricError(f"metrics={blind[0]} looks at the real images themselves: type reference=FOLDER")
+        mixed = [s for s in (fake, self.real) if isinstance(s, ImageSet) and s.mixed]
+        if self.by_image and mixed:
+            raise MetricError(
+                f"metrics={self.by_image[0].name} compares images of one size, and these files differ in size: type"
+                " size=64, or another side that all are to have"
+            )
         if self.by_features and self.extractor is not None:
             return check(self.by_features, fake, self.real, self.extractor) + self.extractor.notes()
         if not self.metrics:

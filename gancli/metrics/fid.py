@@ -7,9 +7,11 @@ look at each image.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
 from torch import Tensor
 
 from gancli.errors import MetricError
@@ -56,7 +58,7 @@ class Fid(Metric):
         found = fid_statistics_to_metric(
             fid_features_to_statistics(fake), fid_features_to_statistics(real), verbose=False
         )
-        return {named("fid", extractor): max(0.0, found[KEY_METRIC_FID])}  # of equal sets rounding may fall below
+        return {named("fid", extractor): _not_below_0(float(found[KEY_METRIC_FID]))}
 
     def score_statistics(self, fake: Tensor, reference: Reference, extractor: Extractor) -> dict[str, float]:
         """fid."""
@@ -72,8 +74,16 @@ def _of_statistics(*sides: tuple[Any, Any]) -> float:
     from torch_fidelity import KEY_METRIC_FID
     from torch_fidelity.metric_fid import fid_statistics_to_metric
 
-    found = fid_statistics_to_metric(*({"mu": mu, "sigma": sigma} for mu, sigma in sides), verbose=False)
-    return max(0.0, float(found[KEY_METRIC_FID]))
+    try:
+        found = fid_statistics_to_metric(*({"mu": mu, "sigma": sigma} for mu, sigma in sides), verbose=False)
+    except np.linalg.LinAlgError:  # of a stranger's statistics: the product of the covariances is beyond float64
+        return math.nan
+    return _not_below_0(float(found[KEY_METRIC_FID]))
+
+
+def _not_below_0(distance: float) -> float:
+    """A squared distance, which of equal sets rounding may bring below 0; what is no number stays none."""
+    return 0.0 if distance < 0 else distance
 
 
 @dataclass(frozen=True)

@@ -102,7 +102,7 @@ def clip(arch: ClipArch = "clip-vit-b-32", weights: str | None = None, batch_siz
 
 def _clip_state(path: Path, known: set[str], name: str | None) -> tuple[dict[str, Tensor], str]:
     """A CLIP's tensors and their file's hash; of a TorchScript archive, which may hold code, where that is known."""
-    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    sha256 = hashlib.sha256(files.content_of(path)).hexdigest()
     if sha256 not in known:
         return files.read(path, name)
     with warnings.catch_warnings():

@@ -36,7 +36,7 @@ class Sampler(Protocol):
 
 @dataclass(frozen=True)
 class ImageSet:
-    """n images of one shape (C, H, W), C being 1 or 3.
+    """n images of one shape (C, H, W), C being 1 or 3; (C, 0, 0) where each has sides of its own.
 
     chunks: begins anew at each call; uint8 [B, C, H, W] of any B, n in all. protocol: where they come from, as plain
     JSON values. labelled: the same images with their classes, int64 [B], where they were asked for by class.
@@ -50,6 +50,11 @@ class ImageSet:
     protocol: Mapping[str, Any] = field(default_factory=dict)
     labelled: Callable[[], Iterator[tuple[Tensor, Tensor]]] | None = None
     part: Callable[[int, int], ImageSet] | None = None
+
+    @property
+    def mixed(self) -> bool:
+        """Whether the images differ in size; each chunk is of one size."""
+        return self.shape[1:] == (0, 0)
 
     def __post_init__(self) -> None:
         if len(self.shape) != 3:
@@ -88,6 +93,13 @@ def from_source(source: Source, n: int | None, seed: int, *, exact: bool = False
     return part(0, count)
 
 
+def enough(name: str, there: int, n: int) -> tuple[int, list[str]]:
+    """How many real images stand against n samples where `there` are all there are, and a note where they are fewer."""
+    if there >= n:
+        return n, []
+    return there, [f"{name} has {there:,} real images, fewer than n={n:,}: all of them are compared with"]
+
+
 def from_sampler(sampler: Sampler, n: int, seed: int, labelled: bool = False) -> ImageSet:
     """n samples of a trained generator, drawn as they are looked at; labelled: by class."""
 
@@ -124,7 +136,8 @@ def _extract(images: ImageSet, extractor: Extractor, progress: Progress | None, 
     features = torch.empty(images.n, extractor.dim)
     done = 0
     for batch in batches(images.chunks(), extractor.batch_size):
-        if batch.dtype != torch.uint8 or tuple(batch.shape[1:]) != tuple(images.shape) or done + len(batch) > images.n:
+        fits = images.mixed or tuple(batch.shape[1:]) == tuple(images.shape)
+        if batch.dtype != torch.uint8 or not fits or done + len(batch) > images.n:
             given = f"{len(batch)} of shape {tuple(batch.shape[1:])}, {batch.dtype}, after {done}"
             raise MetricError(f"{what}: expected {images.n} of shape {tuple(images.shape)}, uint8; given {given}")
         features[done : done + len(batch)] = extractor.features(three_channels(batch))
@@ -146,13 +159,16 @@ def three_channels(images: Tensor) -> Tensor:
 
 
 def batches(chunks: Iterable[Tensor], size: int) -> Iterator[Tensor]:
-    """Chunks of any length as batches of `size`; the last may be shorter.
+    """Chunks of any length as batches of `size`; the last may be shorter, and the last before images of another size.
 
     >>> [b.tolist() for b in batches([torch.arange(3), torch.arange(3, 5)], 2)]
     [[0, 1], [2, 3], [4]]
     """
     rest: Tensor | None = None
     for chunk in chunks:
+        if rest is not None and rest.shape[1:] != chunk.shape[1:]:
+            yield rest
+            rest = None
         chunk = chunk if rest is None else torch.cat([rest, chunk])
         whole = len(chunk) - len(chunk) % size
         yield from (chunk[start : start + size] for start in range(0, whole, size))

@@ -42,14 +42,21 @@ class LinearProbe(RunMetric):
         """How many images, and the SVM's cost."""
         return {"limit": self.limit, "cost": self.cost}
 
+    def refuse(self, found: Sampler) -> None:
+        """Raises MetricError for a run without classes, or a D of packs, of points, or that is told the labels."""
+        if not found.classes:
+            raise MetricError(f"metrics=linear_probe needs classes and {found.facts.name} has none")
+        if getattr(found.game, "pack", 1) > 1 or len(found.shape) != 3:
+            raise MetricError("metrics=linear_probe looks at a D of single images")
+        if getattr(found.nets.get("D"), "conditional", False):
+            raise MetricError("metrics=linear_probe would tell D the labels that it is to find: train without classes")
+
     def measure(self, found: Sampler, n: int, seed: int, progress: Report) -> Findings:
         """linear_probe, the share of right answers on test images."""
         try:
             from sklearn.svm import LinearSVC  # type: ignore[import-untyped]
         except ImportError:
             raise MetricError("metrics=linear_probe needs scikit-learn: type pip install scikit-learn") from None
-        if not found.classes:
-            raise MetricError(f"metrics=linear_probe needs classes and {found.facts.name} has none")
         train, test = (data(found, split, self.name) for split in ("train", "test"))
         rows = [order(len(s), "probe", seed)[: self.limit] for s in (train, test)]
         features = [embed(found, s, r, progress) for s, r in zip((train, test), rows, strict=True)]
@@ -64,12 +71,8 @@ class LinearProbe(RunMetric):
 
 @torch.no_grad()
 def embed(found: Sampler, source: Source, rows: np.ndarray[Any, np.dtype[np.int64]], progress: Report) -> Tensor:
-    """Features of images, float32 [n, features] on the CPU. Raises MetricError for a D of packs or of points."""
+    """Features of images, float32 [n, features] on the CPU."""
     D = found.nets["D"]
-    if getattr(found.game, "pack", 1) > 1 or len(found.shape) != 3:
-        raise MetricError("metrics=linear_probe looks at a D of single images")
-    if getattr(D, "conditional", False):
-        raise MetricError("metrics=linear_probe would tell D the labels that it is to find: train without classes")
     caught: list[Tensor] = []
 
     def catch(module: nn.Module, inputs: Any, output: Tensor) -> None:

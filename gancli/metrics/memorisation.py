@@ -167,7 +167,7 @@ class Memorisation(FeatureRunMetric):
                 _histogram("distance to the nearest", distance, bar_distance, None),
             ]
         )
-        return Findings(values, details, {"memorisation": _stacked(page, charts)})
+        return Findings(values, details, {"memorisation": _stacked(page, charts)}, extractor.notes())
 
 
 def _chosen(ratio: Tensor, rows: int) -> Tensor:

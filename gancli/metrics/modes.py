@@ -59,13 +59,21 @@ class Modes(RunMetric):
         """What a good sample is."""
         return {"reach": self.reach}
 
+    def refuse(self, found: Sampler) -> None:
+        """Raises MetricError for a run on something else than a known mixture."""
+        self._mixture(found)
+
     def measure(self, found: Sampler, n: int, seed: int, progress: Report) -> Findings:
         """Of n samples."""
-        mixture = make(found.config["dataset"], "dataset").modes
+        mixture = self._mixture(found)
+        values = count_modes(drawn(found, n, seed), mixture, self.reach)
+        return Findings(values, {"modes_of": len(np.asarray(mixture.means))})
+
+    def _mixture(self, found: Sampler) -> Mixture:
+        mixture: Mixture | None = make(found.config["dataset"], "dataset").modes
         if mixture is None:
             raise MetricError(
                 f"metrics=modes counts the modes of a known mixture and {found.facts.name} is none:"
                 " train on dataset=ring or dataset=grid"
             )
-        values = count_modes(drawn(found, n, seed), mixture, self.reach)
-        return Findings(values, {"modes_of": len(np.asarray(mixture.means))})
+        return mixture

@@ -61,8 +61,8 @@ class Parzen(RunMetric):
         """The candidates for σ, and how many images chose it and were judged."""
         return {"sigmas": self.sigmas, "n_valid": self.n_valid, "n_test": self.n_test}
 
-    def measure(self, found: Sampler, n: int, seed: int, progress: Report) -> Findings:
-        """Of n samples, rounded as images are, against the test split."""
+    def refuse(self, found: Sampler) -> None:
+        """Raises MetricError for a run of points, or of the images that it would be judged by."""
         if len(found.shape) != 3:
             raise MetricError("metrics=parzen measures images; for points use metrics=[modes,divergences]")
         split = str(found.config["dataset"].get("split"))
@@ -71,6 +71,10 @@ class Parzen(RunMetric):
                 f"metrics=parzen judges the test images, which the run was trained on (dataset.split={split}): train"
                 " with dataset.split=train"
             )
+
+    def measure(self, found: Sampler, n: int, seed: int, progress: Report) -> Findings:
+        """Of n samples, rounded as images are, against the test split."""
+        split = str(found.config["dataset"].get("split"))
         test = data(found, "test", self.name)
         valid, chosen_on, notes = self._validation(found, split)
         samples = to_uint8(drawn(found, n, seed)).flatten(1).float() / 255
@@ -80,6 +84,8 @@ class Parzen(RunMetric):
             progress("parzen: σ", k + 1, self.sigmas)
         sigma = max(scores, key=scores.__getitem__)
         count = min(self.n_test, len(test))
+        if count < self.n_test:
+            notes.append(f"parzen: {count:,} test images are judged, n_test={self.n_test:,} asked for")
         values = parzen(_flat(test, order(len(test), "parzen test", 0)[:count]), samples, sigma).double()
         error = float(values.std()) / math.sqrt(count)
         details = {

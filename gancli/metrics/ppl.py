@@ -134,7 +134,7 @@ class Ppl(FeatureRunMetric):
             high = np.percentile(lengths, 100 - self.discard, method="higher")
             lengths = lengths[(low <= lengths) & (lengths <= high)]
         values = {name: float(lengths.mean()), f"{name}_std": float(lengths.std())}
-        return Findings(values, {"ppl_paths": len(lengths)})
+        return Findings(values, {"ppl_paths": len(lengths)}, notes=extractor.notes() if extractor is not None else ())
 
 
 def of_features(extractor: Extractor) -> Distance:

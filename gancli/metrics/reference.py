@@ -5,24 +5,21 @@ FID needs mean and covariance alone (`mu`, `sigma`); every other metric that com
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
-import pickle
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from gancli.errors import MetricError
 from gancli.files import whole_file
 from gancli.metrics.extractor import Extractor
+from gancli.metrics.reference_file import checked, count, read_file
 
 SUFFIXES = (".npz", ".pt")
 # Facts of an extractor that do not change its features.
@@ -61,7 +58,7 @@ class Reference:
             return [f"reference: {name} does not say what made it; the numbers hold if it was {extractor.name}"]
         other = {key for key, value in identity(extractor).items() if self.extractor.get(key) != value}
         if other:
-            told = ", ".join(f"{key} {self.extractor.get(key)}" for key in sorted(other))
+            told = ", ".join(f"{key} {str(self.extractor.get(key))[:80]}" for key in sorted(other))
             raise MetricError(f"reference={name} was made by another extractor ({told}): export it anew with this one")
         return []
 
@@ -89,59 +86,27 @@ def read(path: Path) -> Reference:
 
     Nothing in the file is run: arrays and tensors alone are read. Raises MetricError for anything else.
     """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise MetricError(f"reference={path} cannot be read ({error.strerror}): name a folder or a file") from None
-    if path.suffix not in SUFFIXES:
+    if path.suffix.lower() not in SUFFIXES:
         raise MetricError(
             f"reference={path}: a folder of images, or a file that ends with {' or '.join(SUFFIXES)}; a .pkl of"
             " StyleGAN's can run code when it is read: save its mu and sigma with numpy.savez"
         )
     try:
-        found = _npz(content) if path.suffix == ".npz" else _torch(content)
-        reference = _checked(found)
-    except (OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError, AttributeError,
-            zipfile.BadZipFile, pickle.UnpicklingError) as error:  # fmt: skip
+        found, sha256 = read_file(path)
+        mu, sigma, features = checked(found)
+        if mu is None or sigma is None:
+            assert features is not None
+            mu, sigma = statistics(features)
+        n, about = count(found, features), found.get("about", {})
+    except OSError as error:
         raise MetricError(
-            f"reference={path} holds no reference that can be read safely ({' '.join(str(error).split())[:120]}): it"
-            " needs arrays mu [d] and sigma [d, d], or features [n, d]"
+            f"reference={path} cannot be read ({error.strerror or error}): name a folder or a file"
         ) from None
-    told = {"file": str(path), "sha256": hashlib.sha256(content).hexdigest(), **reference.protocol}
-    return Reference(reference.mu, reference.sigma, reference.n, reference.features, told, reference.extractor)
-
-
-def _npz(content: bytes) -> dict[str, Any]:
-    with np.load(io.BytesIO(content), allow_pickle=False) as file:
-        return {name: file[name] for name in ("mu", "sigma", "n", "features", "about") if name in file.files}
-
-
-def _torch(content: bytes) -> dict[str, Any]:
-    """torch-fidelity's cached statistics, a dict of arrays, or its cached features, a tensor [n, d]."""
-    arrays = [np.ndarray, np.dtype, np.dtypes.Float32DType, np.dtypes.Float64DType]
-    rebuild = pickle.loads(pickle.dumps(np.zeros(1).__reduce__()[0]))  # NumPy's own, wherever it keeps it
-    import _codecs
-
-    with torch.serialization.safe_globals([*arrays, rebuild, _codecs.encode]):
-        found = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    return {"features": found.numpy()} if isinstance(found, Tensor) else dict(found)
-
-
-def _checked(found: Mapping[str, Any]) -> Reference:
-    """A reference of a file's arrays. Raises ValueError or KeyError where they do not fit."""
-    features = None
-    if "features" in found:
-        features = torch.from_numpy(np.asarray(found["features"], np.float32))
-        if features.dim() != 2 or len(features) < 2 or not features.isfinite().all():
-            raise ValueError(f"features of shape {tuple(features.shape)}")
-    if "mu" in found or features is None:
-        mu, sigma = (np.asarray(found[name], np.float64) for name in ("mu", "sigma"))
-    else:
-        mu, sigma = statistics(features)
-    if mu.ndim != 1 or sigma.shape != (len(mu), len(mu)) or not (np.isfinite(mu).all() and np.isfinite(sigma).all()):
-        raise ValueError(f"mu of shape {mu.shape} and sigma of shape {sigma.shape}")
-    if features is not None and features.shape[1] != len(mu):
-        raise ValueError(f"features of shape {tuple(features.shape)} and mu of shape {mu.shape}")
-    about = json.loads(str(found["about"])) if "about" in found else {}
-    n = len(features) if features is not None else int(found["n"]) if "n" in found else None
-    return Reference(mu, sigma, n, features, dict(about.get("reference", {})), about.get("extractor"))
+    except Exception as error:  # torch, NumPy, pickle and zipfile raise a dozen kinds for a damaged or hostile file
+        words = " ".join(str(error).split())[:120] or type(error).__name__
+        raise MetricError(
+            f"reference={path} holds no reference that can be read safely ({words}): it needs arrays mu [d] and"
+            " sigma [d, d], or features [n, d]"
+        ) from None
+    told = {**about.get("reference", {}), "file": str(path.absolute()), "sha256": sha256}
+    return Reference(mu, sigma, n, features, told, about.get("extractor"))

@@ -32,6 +32,9 @@ class RunMetric(Metric):
     def measure(self, found: Sampler, n: int, seed: int, progress: Report) -> Findings:
         """n, seed: of samples. Raises MetricError."""
 
+    def refuse(self, found: Sampler) -> None:
+        """Raise MetricError for a run that this metric cannot judge, before anything is computed."""
+
     def needs_extractor(self) -> bool:
         """It does not."""
         return False

@@ -28,8 +28,10 @@ _PATIENCE = 20.0  # seconds without a byte before a download is given up
 def given(weights: str, key: str = "extractor.weights") -> Path:
     """The file that `extractor.weights`, or another key, names. Raises MetricError unless it is there."""
     path = Path(weights).expanduser()
+    if not weights.strip():
+        raise MetricError(f"{key}= is empty: name a weights file, or leave the key out to download one")
     if not path.is_file():
-        what = "is a folder" if path.is_dir() else "does not exist"
+        what = "is a folder" if path.is_dir() else "is no regular file" if path.exists() else "does not exist"
         raise MetricError(f"{key}={weights} {what}: name a weights file, or leave the key out to download one")
     return path
 
@@ -85,14 +87,7 @@ def read(path: Path, url: str | None = None) -> tuple[dict[str, Tensor], str]:
 
     Only tensors and plain containers are unpickled (`weights_only`), so that a stranger's file cannot run code.
     """
-    try:
-        if path.stat().st_size > LARGEST:
-            raise MetricError(f"{path} is over {LARGEST >> 30} GiB: no extractor's weights are as large")
-        content = path.read_bytes()
-    except OSError as error:
-        raise MetricError(
-            f"cannot read {path} ({error.strerror}): type extractor.weights=FILE with a file you may read"
-        ) from None
+    content = content_of(path)
     sha256 = hashlib.sha256(content).hexdigest()
     if url is not None:
         check_hash(path, sha256, url)
@@ -110,7 +105,22 @@ def read(path: Path, url: str | None = None) -> tuple[dict[str, Tensor], str]:
         raise MetricError(
             f"{path} holds no state dict: type extractor.weights=FILE with names and tensors saved by torch.save"
         )
+    odd = next((name for name, value in state.items() if value.is_complex() or value.is_quantized), None)
+    if odd is not None:
+        raise MetricError(f"{path} holds {str(odd)[:60]} of {state[odd].dtype}: weights are real numbers")
     return {str(name): value for name, value in state.items()}, sha256
+
+
+def content_of(path: Path) -> bytes:
+    """The bytes of a weights file. Raises MetricError where it cannot be read, or is larger than any."""
+    try:
+        if path.stat().st_size > LARGEST:
+            raise MetricError(f"{path} is over {LARGEST >> 30} GiB: no extractor's weights are as large")
+        return path.read_bytes()
+    except OSError as error:
+        raise MetricError(
+            f"cannot read {path} ({error.strerror}): type extractor.weights=FILE with a file you may read"
+        ) from None
 
 
 def repacked(state: dict[str, Tensor]) -> io.BytesIO:

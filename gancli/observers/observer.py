@@ -52,7 +52,7 @@ class Keep:
 
 @dataclass(frozen=True)
 class Scored:
-    """A result of metrics with its protocol, for the run's eval/."""
+    """A result of metrics with its protocol, for the run's eval/; its numbers are said to the person, too."""
 
     result: dict[str, Any]
 

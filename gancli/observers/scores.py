@@ -17,7 +17,7 @@ from gancli.config import compose
 from gancli.errors import CombinationError, ConfigError
 from gancli.metrics.evaluation import Evaluator
 from gancli.metrics.extractor import Extractor
-from gancli.metrics.images import from_sampler, from_source
+from gancli.metrics.images import enough, from_sampler, from_source
 from gancli.metrics.metric import Metric
 from gancli.metrics.results import finished
 from gancli.metrics.run_metric import FeatureRunMetric, RunMetric
@@ -58,6 +58,7 @@ class Scores(Observer):
             _refuse(option)
         self.every, self.n, self.standing_stats = every, n, standing_stats
         self._evaluator: Evaluator | None = None
+        self._notes: list[str] = []
         keys = [f"metrics=[{','.join(metrics)}]", f"extractor={extractor}", *options]
         keys += [f"extractor.weights='{weights}'"] if weights is not None else []
         self._metrics: list[Metric] = []
@@ -82,6 +83,10 @@ class Scores(Observer):
         """Names of the results it will give, in the order of its metrics; () where it is off."""
         return tuple(name for metric in self._metrics for name in metric.results(self._extractor))
 
+    @property
+    def _compares(self) -> bool:
+        return any(metric.compares for metric in self._metrics)
+
     def open(self, view: RunView) -> None:
         """Take the data that samples are compared with."""
         if self.every is None or not view.steps:
@@ -91,7 +96,8 @@ class Scores(Observer):
         if self._extractor is not None:
             self._extractor.to(view.engine.compute.device)
         split = view.config["dataset"].get("split")
-        real = from_source(source, min(self.n, len(source)), 0, split=split)
+        count, self._notes = enough(source.name, len(source), self.n)
+        real = from_source(source, count, 0, split=split)
         self._evaluator = Evaluator(self._metrics, real, self._extractor, source, intervals=True)
 
     def on_step(self, view: RunView) -> Iterator[Event]:
@@ -109,6 +115,7 @@ class Scores(Observer):
         began = time.perf_counter()
         sampler = self._sampler(view)
         result = evaluator.judge(from_sampler(sampler, self.n, 0, bool(evaluator.by_label))).as_json()
+        result["warnings"] += self._notes if self._compares else []
         return finished(result, view.step, time.perf_counter() - began)
 
     def _sampler(self, view: RunView) -> Sampler:

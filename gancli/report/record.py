@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from gancli.commands import command
 from gancli.config import compose, in_quotes
 from gancli.errors import GanError
 from gancli.files import files, finite, json_lines, read_json
@@ -78,7 +79,8 @@ class Record:
         words = _words(self.about)
         kept = [o for o in words if o.lstrip("+~").partition("=")[0] not in ("run_dir", "resume", "init")]
         init = self.about.get("init") or self.config.get("init")
-        return shlex.join(["gan", "train", *kept, *([f"init={in_quotes(str(init))}"] if init else [])])
+        kept += [f"init={in_quotes(str(init))}"] if init else []
+        return command("train", *map(shlex.quote, kept))
 
 
 def read(path: Path, name: str | None = None) -> Record:

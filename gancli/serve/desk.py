@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 import threading
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor
 
 from gancli import export, pictures
+from gancli.commands import command, word
 from gancli.errors import ConfigError, Interrupted
 from gancli.sampling import CHUNK, Sampler, path, to_uint8
 
@@ -153,7 +153,7 @@ class Desk:
     def command(self, wish: Wish) -> str:
         """What to type for the same sheet."""
         about = self.sampler.protocol()
-        words = ["gan sample", shlex.quote(f"run={about['run']}"), f"checkpoint={about['step']}"]
+        words = [word("run", about["run"]), f"checkpoint={about['step']}"]
         if self.sampler.run.suffix in (".pt", export.SUFFIX):  # a file has one generator alone
             words.pop()
         if not about["ema"]:
@@ -166,7 +166,7 @@ class Desk:
         if wish.classes:
             every = wish.classes == tuple(range(len(self.classes)))
             words.append(f"classes={'all' if every else ','.join(map(self.sampler.class_word, wish.classes))}")
-        return " ".join(words)
+        return command("sample", *words)
 
     def _of(self, wish: Wish) -> Sampler:
         return self.sampler.truncated(wish.truncation)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -15,6 +14,7 @@ from typing import Any
 
 from gancli import rundir, sealed
 from gancli.build import make, make_as
+from gancli.commands import command, shell, word
 from gancli.config import compose, defaults_lines, groups
 from gancli.errors import ConfigError, GanError, Interrupted, RunError, nearest
 from gancli.files import remove
@@ -116,11 +116,7 @@ def _checked(sweep: Sweep, words: Sequence[str], check: Check) -> list[dict[str,
             sealed.refuse_addresses(found[-1], words)
             check(found[-1])
     except ConfigError as error:
-        way = (
-            ""
-            if words
-            else f"; or type the sweep's own command line again, with sweep_dir={shlex.quote(str(sweep.path))}"
-        )
+        way = "" if words else f"; or type the sweep's own command line again, with {word('sweep_dir', sweep.path)}"
         raise RunError(f"{sweep.path / record.NAME}, job {job.number}: {error}{way}") from None
     return found
 
@@ -143,11 +139,11 @@ def followed(sweep: Sweep, given: Sequence[str]) -> list[str]:
     named = {o.partition("=")[0] for o in given}
     kept = [k for k in sweep.keys if not {k.partition("=")[0], _root(k)} & named]
     refused = []
-    for word in kept:
-        key, _, value = word.partition("=")
+    for each in kept:
+        key, _, value = each.partition("=")
         allowed = FOLLOWED.get(key)
         if key not in FOLLOWED or "${" in value or (allowed is not None and value not in allowed):
-            refused.append(shlex.quote(word[:100]))
+            refused.append(shell(each[:100]))
     if refused:
         raise RunError(
             f"{sweep.path / record.NAME}: the sweep's {' '.join(refused)} was not followed, since a directory does not"
@@ -236,7 +232,7 @@ def _reopened(settings: SweepSettings, typed: Sequence[str]) -> Sweep | None:
         differs = ", ".join([*(f"without {o}" for o in sorted(before - now)), *sorted(now - before)])
         raise ConfigError(
             f"sweep_dir={settings.sweep_dir} holds a sweep of other jobs ({differs or 'in another order'}):"
-            f" resume_sweep={settings.sweep_dir} goes on with that; or choose another"
+            f" {word('resume_sweep', settings.sweep_dir or '')} goes on with that; or choose another"
         )
     return there
 
@@ -305,7 +301,7 @@ def _launch(plan: Plan) -> None:
     sweep.settle()
     sweep.save()
     if sweep.stopping:
-        _say(f"stopped; go on with: gan train -m resume_sweep={shlex.quote(str(sweep.path))}")
+        _say(f"stopped; go on with: {command('train', '-m', word('resume_sweep', sweep.path))}")
         raise Interrupted("the sweep was stopped")
 
 
@@ -379,12 +375,14 @@ def _report(plan: Plan) -> None:
     failed = [job for job in sweep.jobs if job.status == "failed"]
     if left:
         named = "; ".join(f"{job.run}: {job.reason or 'interrupted'}" for job in left)
-        raise GanError(f"{len(left)} of {len(sweep.jobs)} jobs are not over ({named}); resume_sweep={sweep.path}")
+        raise GanError(
+            f"{len(left)} of {len(sweep.jobs)} jobs are not over ({named}); {word('resume_sweep', sweep.path)}"
+        )
     if failed:
         named = "; ".join(f"[{job.title()}] {job.reason}" for job in failed)
         raise GanError(
-            f"{len(failed)} of {len(sweep.jobs)} jobs failed: {named}; to run them again: gan train -m"
-            f" resume_sweep={shlex.quote(str(sweep.path))} retry=true"
+            f"{len(failed)} of {len(sweep.jobs)} jobs failed: {named}; to run them again:"
+            f" {command('train', '-m', word('resume_sweep', sweep.path), 'retry=true')}"
         )
 
 

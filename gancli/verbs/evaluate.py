@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -12,7 +13,7 @@ from gancli import rundir
 from gancli.build import make, make_as
 from gancli.charts import Panel, chart
 from gancli.dist import World
-from gancli.errors import ConfigError, MetricError
+from gancli.errors import ConfigError, GanError, MetricError, RunError
 from gancli.files import write_json
 from gancli.metrics.extractor import Extractor
 from gancli.metrics.metric import Metric
@@ -24,7 +25,10 @@ from gancli.verbs import compare, judging
 
 
 def run(config: Mapping[str, Any], overrides: Sequence[str]) -> Path:
-    """Evaluate as configured; returns the directory that holds results.json. Raises GanError."""
+    """Evaluate as configured; returns the directory that holds results.json.
+
+    Raises GanError; where the numbers were computed and could not be written, after they were shown.
+    """
     settings = make_as(EvalSettings, config, "")
     metrics: list[Metric] = [make(node, f"metrics.{name}") for name, node in settings.metrics.items() if node]
     if not metrics:
@@ -41,36 +45,56 @@ def run(config: Mapping[str, Any], overrides: Sequence[str]) -> Path:
                 raise ConfigError(f"export_reference={settings.export_reference}: of one run's data: give one run")
             return _compare(settings, runs, metrics, extractor)
         settings = replace(settings, run=runs[0])
-    found, results, pictures = judging.evaluate(settings, metrics, extractor)
+    judged = judging.evaluate(settings, metrics, extractor)
     if not World.of_group().first:
         return Path()  # rank 0 writes
-    name = Path(settings.input or "").name if found is None else found.run.name
-    folder = rundir.new_directory("eval", found.name if found else name, settings.run_dir)
-    if isinstance(settings.truncation, list):
-        _write_curve(folder, settings.thresholds(), results)
-    else:
-        write_json(folder / "results.json", results[0])
-    for picture, pixels in pictures.items():
-        save_png(folder / picture, pixels)
+    found, results = judged.found, judged.results
+    name = Path(settings.input or "").stem if found is None else found.run.name
     _show(results, settings.thresholds(), name, found)
-    print(f"results with protocol: {folder / 'results.json'}")
-    for picture in pictures:
-        print(f"picture: {folder / picture}")
+    with _said(judged.unkept):
+        folder = rundir.new_directory("eval", name, settings.run_dir)
+        for picture, pixels in judged.pictures.items():
+            save_png(folder / picture, pixels)
+        if isinstance(settings.truncation, list):
+            _write_curve(folder, settings.thresholds(), results)
+        else:
+            write_json(folder / "results.json", results[0])
+        print(f"results with protocol: {folder / 'results.json'}")
+        for picture in judged.pictures:
+            print(f"picture: {folder / picture}")
     return folder
 
 
-OF_A_RUN = ("run", "checkpoint", "ema", "truncation", "standing_stats")
+@contextmanager
+def _said(failed: Sequence[GanError]) -> Iterator[None]:
+    """Write what was computed and shown; then raise RunError for what could not be, here or before."""
+    errors = list(failed)
+    try:
+        yield
+    except (RunError, OSError) as error:
+        errors.append(error if isinstance(error, GanError) else RunError(str(error)))
+    if errors:
+        raise RunError(
+            f"computed and shown above, and not kept: {'; '.join(dict.fromkeys(map(str, errors)))}"
+        ) from errors[0]
+
+
+OF_A_RUN = ("run", "checkpoint", "ema", "truncation", "standing_stats", "dataset.root")
 
 
 def _check_input(settings: EvalSettings, metrics: Sequence[Metric], overrides: Sequence[str]) -> None:
     """Raise ConfigError for a folder of images beside keys that only a run has, or without what it is compared with."""
     if settings.input is None:
+        if settings.size is not None:
+            raise ConfigError(
+                f"size={settings.size}: a run's samples have the size that the run gives them; leave it out"
+            )
         return
     for word in overrides:
         if word.lstrip("+").partition("=")[0] in OF_A_RUN:
-            raise ConfigError(f"{word}: a folder of images has none; give run= instead of input=")
+            raise ConfigError(f"{word}: finished images have none; give run= instead of input=")
     if settings.reference is None and any(metric.compares for metric in metrics):
-        raise ConfigError(f"input={settings.input}: with what shall it be compared? Type reference=FOLDER")
+        raise ConfigError(f"input={settings.input}: reference= is required with input=: Type reference=FOLDER")
 
 
 def _check_export(settings: EvalSettings, metrics: Sequence[Metric]) -> None:
@@ -96,27 +120,29 @@ def _compare(
     """Several runs under one protocol: a table, comparison.csv and comparison.json."""
     if isinstance(settings.truncation, list):
         raise ConfigError(f"truncation={settings.truncation}: thresholds are compared for one run: give one of each")
-    for which in runs:
-        rundir.find(which)  # all of them before the first is looked at
+    judging.look_ahead(settings, runs, metrics)  # all of them before the first is judged
     judged = []
     pictures: dict[str, Pixels] = {}
+    unkept: list[GanError] = []
     for k, which in enumerate(runs):
-        found, (values,), drawn = judging.evaluate(replace(settings, run=which), metrics, extractor)
-        assert found is not None
-        judged.append((found.run, found.step, values))
-        pictures |= {f"{k:02}-{found.run.name}-{name}": picture for name, picture in drawn.items()}
+        one = judging.evaluate(replace(settings, run=which), metrics, extractor)
+        assert one.found is not None
+        judged.append((one.found.run, one.found.step, one.results[0]))
+        unkept += one.unkept
+        pictures |= {f"{k:02}-{one.found.run.name}-{name}": picture for name, picture in one.pictures.items()}
     if not World.of_group().first:
         return Path()  # rank 0 writes
-    folder = rundir.new_directory("eval", "comparison", settings.run_dir)
     names = rundir.names([run for run, _, _ in judged])
     rows = [compare.Row(name, step, values) for name, (_, step, values) in zip(names, judged, strict=True)]
-    compare.write(folder, rows)
-    for name, picture in pictures.items():
-        save_png(folder / name, picture)
     compare.show(rows)
-    print(f"results with protocols: {folder / 'comparison.json'}")
-    for name in pictures:
-        print(f"picture: {folder / name}")
+    with _said(unkept):
+        folder = rundir.new_directory("eval", "comparison", settings.run_dir)
+        for name, picture in pictures.items():
+            save_png(folder / name, picture)
+        compare.write(folder, rows)
+        print(f"results with protocols: {folder / 'comparison.json'}")
+        for name in pictures:
+            print(f"picture: {folder / name}")
     return folder
 
 

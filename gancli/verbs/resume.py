@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gancli import paths, rundir
+from gancli.build import shown
+from gancli.commands import word
 from gancli.config import in_quotes
 from gancli.errors import RunError
 from gancli.rundir import RunDir
@@ -32,7 +34,9 @@ def recorded_overrides(which: str) -> list[str]:
 
     A run directory may come from a stranger: what reaches beyond a run's own keys is refused, not composed.
     """
-    run, _ = rundir.find(which, key="resume")
+    run, file = rundir.find(which, key="resume")
+    if file is not None and file == run.path:
+        raise RunError(f"resume={which} is no run: give a run directory, or a file of its checkpoints/")
     kept, config = [], run.config()
     for override in run.about().get("overrides") or []:
         key = override.lstrip("+~").partition("=")[0]
@@ -74,7 +78,9 @@ def _read(
     which = f"resume={settings.resume}"
     run, file = rundir.find(str(settings.resume), key="resume")
     if file is not None and file.resolve() not in [path.resolve() for path in run.listing().values()]:
-        raise RunError(f"{which} is no checkpoint in a run's checkpoints/: init={settings.resume} starts a new run")
+        raise RunError(
+            f"{which} is no checkpoint in a run's checkpoints/: {word('init', settings.resume or '')} starts a new run"
+        )
     changed = differences(run.config(), config)
     if changed:
         more = f"; and {len(changed) - 5} more" if len(changed) > 5 else ""
@@ -130,7 +136,7 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str =
         if isinstance(old, Mapping) and isinstance(new, Mapping):
             found += differences(old, new, f"{prefix}{name}.")
         elif old != new:
-            found.append(f"{prefix}{name}: {old} -> {new}")
+            found.append(f"{prefix}{name}: {shown(old)} -> {shown(new)}")
     return found
 
 

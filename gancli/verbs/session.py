@@ -12,6 +12,7 @@ from typing import Any
 
 from gancli import checkpoint, paths, ranks, rundir
 from gancli.assemble import DataFacts
+from gancli.commands import command, word
 from gancli.dist import World
 from gancli.engine import Engine
 from gancli.errors import GanError, RankError, RunError
@@ -214,6 +215,8 @@ def _answer(session: Session, view: RunView, event: Event) -> None:
     elif isinstance(event, Say):
         _say(run, event.text)
     elif isinstance(event, Scored):
+        told = " · ".join(f"{name} {value:.4f}" for name, value in results.numbers(event.result).items())
+        _say(run, f"scores at step {view.step}: {told}")
         results.keep(run.path, event.result)
 
 
@@ -283,11 +286,13 @@ def fail(session: Session, error: BaseException) -> None:
             reason = "interrupted" if stopped else reason
             run.update(status="stopped" if stopped else "failed", reason=reason, step=step)
     if isinstance(error, RankError):
-        raise RankError(f"{error}; go on with: resume={run.path}") from None
+        raise RankError(f"{error}; go on with: {word('resume', run.path)}") from None
     disk = error if isinstance(error, OSError) else error.__cause__ if isinstance(error, RunError) else None
     if isinstance(disk, OSError):
         kept = max(run.listing(), default=None)
-        way = f"; step {kept} is saved: gan train resume={run.path} goes on from there" if began else ""
+        way = (
+            f"; step {kept} is saved: {command('train', word('resume', run.path))} goes on from there" if began else ""
+        )
         raise RunError(f"step {step}: {reason}{way}") from error
 
 
@@ -304,14 +309,19 @@ def _close(session: Session) -> None:
     if step < steps:
         reason = stop.reason if stop else f"{session.wanted[0] if session.wanted else 'an observer'} came in"
         run.update(status="stopped", reason=reason, step=step)
-        _say(run, f"stopped at step {step} of {steps}: {reason}; go on with: gan train resume={run.path}")
+        _say(
+            run,
+            f"stopped at step {step} of {steps}: {reason}; go on with: {command('train', word('resume', run.path))}",
+        )
         return
     run.update(status="finished", reason=None, step=step)
     if not step:
-        _say(run, f"finished at step 0: built and written; to train it: gan train resume={run.path} steps=N")
+        again = command("train", word("resume", run.path), "steps=N")
+        _say(run, f"finished at step 0: built and written; to train it: {again}")
         return
     look = f"look at {run.samples}, then " if run.samples.is_dir() else ""
-    _say(run, f"finished at step {step} in {session.spent:.0f} s of training; {look}try: gan sample run={run.path}")
+    further = command("sample", word("run", run.path))
+    _say(run, f"finished at step {step} in {session.spent:.0f} s of training; {look}try: {further}")
 
 
 def _say(run: RunDir, text: str) -> None:

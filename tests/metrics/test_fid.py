@@ -17,6 +17,7 @@ from gancli.errors import ConfigError, MetricError
 from gancli.metrics.extractor import Extractor
 from gancli.metrics.fid import Fid, Is, Kid, Prc
 from gancli.metrics.metric import Metric
+from tests.metrics.arithmetic import FLOAT32, singular
 
 
 def gaussian(n: int, dim: int, seed: int) -> Tensor:
@@ -26,7 +27,8 @@ def gaussian(n: int, dim: int, seed: int) -> Tensor:
 
 def test_fid_of_a_set_with_itself_and_with_its_shift(tiny: Extractor) -> None:
     features = gaussian(50, 3, seed=0)
-    assert Fid().score(features, features, tiny)["fid"] == pytest.approx(0, abs=1e-5)
+    deviation = float(features.double().T.cov().trace()) ** 0.5
+    assert 0 <= Fid().score(features, features, tiny)["fid"] <= singular(deviation, 3)
     # Equal covariances leave the distance of the means: 1 + 4 + 4.
     assert Fid().score(features + torch.tensor([1.0, 2.0, 2.0]), features, tiny)["fid"] == pytest.approx(9, rel=1e-5)
     # Twice the deviation: trace of S + 4 S - 2 · 2 S, and the means' distance.
@@ -44,8 +46,10 @@ def test_kid_is_the_unbiased_estimate(tiny: Extractor) -> None:
     within = sum(k(s[i], s[j]) for s in (x, y) for i in range(5) for j in range(5) if i != j) / 20
     across = sum(k(a, b) for a in x for b in y) / 25
     found = Kid(subsets=3, subset_size=5).score(x, y, tiny)
-    assert found["kid"] == pytest.approx(within - 2 * across, rel=1e-5)
-    assert found["kid_std"] == pytest.approx(0, abs=1e-5)
+    # Sums of 20 and 25 kernels in float32, which cancel.
+    rounding = 25 * FLOAT32 * max(abs(k(a, b)) for s in (x, y) for a in s for b in (*x, *y)) * 3
+    assert found["kid"] == pytest.approx(within - 2 * across, abs=rounding)
+    assert found["kid_std"] == pytest.approx(0, abs=rounding)
     assert Kid(subsets=9, subset_size=2).score(x, y, tiny)["kid_std"] > 0.01
 
 

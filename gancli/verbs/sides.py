@@ -1,0 +1,144 @@
+"""The two sides of an evaluation: what is judged, and the real images that it is compared with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from gancli.assemble import DataFacts
+from gancli.build import make
+from gancli.data.source import Source
+from gancli.errors import ConfigError, MetricError
+from gancli.metrics.given import Given, find, holds_images
+from gancli.metrics.images import ImageSet, enough, from_sampler, from_source
+from gancli.metrics.reference import SUFFIXES, Reference
+from gancli.metrics.reference import read as read_reference
+from gancli.sampling import Sampler
+from gancli.settings import EvalSettings
+from gancli.verbs.drawing import images_only
+
+
+@dataclass(frozen=True)
+class Sides:
+    """judged: a set for each threshold. real: None where nothing is compared. source: the run's data.
+
+    notes: what was left out or changed on the way to them.
+    """
+
+    judged: list[ImageSet]
+    real: ImageSet | Reference | None
+    source: Source | None = None
+    notes: list[str] = field(default_factory=list)
+
+
+def of(settings: EvalSettings, found: Sampler | None, compares: bool, labelled: bool) -> Sides:
+    """Both sides as the settings ask for them. Raises DataError, MetricError, RunError or ConfigError."""
+    statistics = _statistics(settings)
+    if statistics is not None and settings.n_real is not None:
+        raise ConfigError(
+            f"n_real={settings.n_real}: reference={settings.reference} is a file, taken whole; leave n_real out"
+        )
+    if found is None:
+        return _of_files(settings, statistics)
+    images_only(found, "eval")
+    return _of_run(settings, found, statistics, compares, labelled)
+
+
+def _statistics(settings: EvalSettings) -> Reference | None:
+    """The features or statistics that `reference=` names; None where it names images, or nothing."""
+    if settings.reference is None:
+        return None
+    path = Path(settings.reference).expanduser()
+    if path.is_file() and path.suffix.lower() in (*SUFFIXES, ".pkl") and not holds_images(path):
+        return read_reference(path)
+    return None
+
+
+def _of_files(settings: EvalSettings, statistics: Reference | None) -> Sides:
+    """Finished images against others or against statistics."""
+    assert settings.input is not None
+    size, seed = settings.sides(), settings.seed
+    given = find("input", settings.input, size)
+    n = min(settings.n, len(given))
+    fake, notes = given.images(n, seed), given.notes()
+    if n < settings.n:
+        notes.append(f"n={settings.n:,} asked for, and input has {len(given):,}: all of them are judged")
+    if statistics is not None or settings.reference is None:
+        return Sides([fake], statistics, None, notes + _unlike((given, fake)))
+    other = find("reference", settings.reference, size)
+    real, more = _real(settings, other, n)
+    return Sides([fake], real, other.source, notes + more + _unlike((given, fake), (other, real)))
+
+
+def _of_run(
+    settings: EvalSettings, found: Sampler, statistics: Reference | None, compares: bool, labelled: bool
+) -> Sides:
+    """A run's samples, at each threshold."""
+    judged = [from_sampler(found.truncated(t), settings.n, settings.seed, labelled) for t in settings.thresholds()]
+    if settings.reference is not None and statistics is None:
+        other = find("reference", settings.reference, list(found.shape))
+        real, notes = _real(settings, other, settings.n)
+        return Sides(judged, real, other.source, notes + _unlike((other, real)))
+    if statistics is not None and not labelled:
+        return Sides(judged, statistics)
+    source: Source = make(found.config["dataset"], "dataset")
+    if source.fingerprint != found.facts.fingerprint:
+        raise MetricError(
+            f"the data set {source.name} has changed since the run was trained on it"
+            f" ({found.facts.differences(DataFacts.of(source))}): type dataset.root=PATH with the data as they were, or"
+            " reference=FOLDER"
+        )
+    if statistics is not None:
+        return Sides(judged, statistics, source)
+    count, notes = _count(settings, source.name, len(source), settings.n)
+    split = found.config["dataset"].get("split")
+    real = from_source(source, count, settings.seed, exact=settings.n_real is not None, split=split)
+    return Sides(judged, real, source, notes if compares else [])
+
+
+def _real(settings: EvalSettings, given: Given, n: int) -> tuple[ImageSet, list[str]]:
+    """Real images out of files, as many as asked for, and what to say of their number."""
+    if settings.n_real is not None and settings.n_real > len(given):
+        raise MetricError(
+            f"n_real={settings.n_real}: reference={settings.reference} has {len(given)} images: type a smaller n_real,"
+            " or null"
+        )
+    count, notes = _count(settings, "reference", len(given), n)
+    return given.images(count, settings.seed), [*given.notes(), *notes]
+
+
+def _count(settings: EvalSettings, name: str, there: int, n: int) -> tuple[int, list[str]]:
+    """How many real images are taken, and a note where that is not as many as were asked for, or leaves many out."""
+    if settings.n_real is not None:
+        return settings.n_real, []
+    if n < settings.n and there > n:
+        return n, [f"{n:,} of the {there:,} images of {name} are compared with, as many as are judged: n_real={there}"
+                   " takes all"]  # fmt: skip
+    return enough(name, there, n)
+
+
+def _unlike(*sides: tuple[Given, ImageSet]) -> list[str]:
+    """Notes on files that were left out, or not looked at as they are; sides of which the same holds share one."""
+    said: dict[str, list[str]] = {}
+    for given, images in sides:
+        for text in filter(None, (*given.left_out, given.resizing(images.shape))):
+            said.setdefault(text, []).append(given.key)
+    return [f"{' and '.join(keys)}: {text}" for text, keys in said.items()]
+
+
+def place_data(settings: EvalSettings, found: Sampler) -> None:
+    """Let a run's data be where `dataset.root` says. Raises ConfigError for data that have no such place."""
+    root = settings.dataset.root
+    if root is None:
+        return
+    if not root.strip():
+        raise ConfigError("dataset.root= is empty: name where the run's data are, or leave it out")
+    node: dict[str, Any] = dict(found.config.get("dataset") or {})
+    if "root" not in node:
+        raise ConfigError(
+            f"dataset.root={root}: the data of {found.run.name} ({found.facts.name}) lie nowhere: leave it out"
+        )
+    path = Path(root).expanduser()
+    node["root"] = str(path.absolute()) if path.exists() else root  # of a hub's data set, or shards, it is no path
+    found.config = {**found.config, "dataset": node}
