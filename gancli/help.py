@@ -147,8 +147,19 @@ def _explained(group: str, choice: str) -> list[tuple[str, str, str]]:
 
 
 def _commented(text: str) -> list[tuple[str, str, str]]:
-    found = re.findall(r"^([a-z_]+): +(\S[^#\n]*?) +# (.*)$", text, re.MULTILINE)
-    return [(name, default, words) for name, default, words in found]
+    """(key, default, meaning) of keys at the top, and of those one level inside.
+
+    >>> _commented("a: 1  # one\nb:\n  c: 2  # two\n")
+    [('a', '1', 'one'), ('b.c', '2', 'two')]
+    """
+    found, above = [], ""
+    for inside, name, default, words in re.findall(
+        r"^(  )?([a-z_]+):(?: +(\S[^#\n]*?))?(?: +# (.*))?$", text, re.MULTILINE
+    ):
+        above = above if inside else name
+        if default and words:
+            found.append((f"{above}.{name}" if inside else name, default, words))
+    return found
 
 
 def complete(line: str) -> list[str]:
