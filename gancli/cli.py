@@ -18,7 +18,7 @@ from gancli import ranks
 from gancli.errors import ConfigError, GanError, Interrupted, RunError, plain, suggestion
 from gancli.help import VERBS, complete, completion_script, general_help, verb_help, version_line
 
-LONGEST = 2000  # characters of a message
+LONGEST, LAST = 2000, 300  # characters of a message, and of its end where it is cut
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -84,7 +84,9 @@ def one_line(text: str) -> str:
     'no such file \\\\x00'
     """
     line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in " ".join(text.split()))
-    return line if len(line) <= LONGEST else line[: LONGEST - 4] + " ..."
+    if len(line) <= LONGEST:
+        return line
+    return f"{line[: LONGEST - LAST - 5]} ... {line[-LAST:]}"  # what is wrong with a long text stands behind it
 
 
 def foreseen(error: Exception) -> str | None:

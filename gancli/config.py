@@ -61,7 +61,7 @@ def composed(verb: str, overrides: Sequence[str], folders: Sequence[Path] = (), 
     for folder in folders:
         if not folder.is_dir():
             raise ConfigError(f"--config-dir {folder}: no such folder")
-    if not folders and not any("${" in o for o in overrides):  # nothing else that could change between two calls
+    if not folders and not any("$" in o for o in overrides):  # nothing else that could change between two calls
         return copy.deepcopy(_composed_once(verb, tuple(overrides)))
     return _composed(verb, overrides, folders, typed)
 

@@ -142,10 +142,16 @@ def _group_rows(name: str, made: Composed, folders: Sequence[Path], width: int) 
 
 
 def keys(verb: str) -> list[tuple[str, str, str]]:
-    """(key, default, meaning) of a verb's top keys, as written in conf/VERB.yaml."""
+    """(key, default, meaning) of a verb's top keys, and of those one level inside, as written in conf/VERB.yaml."""
+    found, above = [], ""
     text = (conf_dir() / f"{verb}.yaml").read_text(encoding="utf-8")
-    found = re.findall(r"^([a-z_]+): +(\S[^#\n]*?) +# (.*)$", text, re.MULTILINE)
-    return [(name, default, words) for name, default, words in found]
+    for inside, name, default, words in re.findall(
+        r"^(  )?([a-z_]+):(?: +(\S[^#\n]*?))?(?: +# (.*))?$", text, re.MULTILINE
+    ):
+        above = above if inside else name
+        if default and words:
+            found.append((f"{above}.{name}" if inside else name, default, words))
+    return found
 
 
 def complete(line: str) -> list[str]:

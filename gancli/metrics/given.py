@@ -156,7 +156,8 @@ def find(key: str, path: str, size: Sequence[int] | None = None) -> Given:
         raise DataError(f"{key}={path} cannot be read ({error.strerror}): make it readable") from None
     except MemoryError:
         raise DataError(f"{key}={path} holds more images than memory does: name a folder of them") from None
-    raise DataError(f"{key}={path}: name {KINDS}")
+    statistics = ", or features in an .npz or .pt" if key == "reference" else ""
+    raise DataError(f"{key}={path}: name {KINDS}{statistics}")
 
 
 def _files(key: str, path: Path, place: Folder | Zip, size: Sequence[int] | None) -> Given:
