@@ -119,7 +119,8 @@ PARTS = (("launcher", "process"), ("launcher", "slurm"), ("search", "optuna"))  
 
 
 def _key_rows(name: str, made: Composed) -> list[str]:
-    return [f"  {f'{key}={shown(made.config[key])}':24} {words}" for key, _, words in keys(name)]
+    values = made.config | dotted(made.config)
+    return [f"  {f'{key}={shown(values[key])}':24} {words}" for key, _, words in keys(name)]
 
 
 def _group_rows(name: str, made: Composed, folders: Sequence[Path], width: int) -> list[str]:

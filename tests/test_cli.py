@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-
 from typing import Any
 
 import pytest
@@ -43,14 +42,14 @@ def test_verb_help_has_keys_choices_and_examples(gan: Gan, verb: str) -> None:
 
 def test_help_explains_what_is_inside_groups(gan: Gan) -> None:
     train = gan("train", "--help").out
-    for shown in (
+    for text in (
         "model.ch=64 ",
         "model.D.norm=auto ",
         "observers.grid.every=500 ",
         "game.d_steps=1 ",
         "dataset.flip=",
     ):
-        assert shown in train
+        assert text in train
     assert "metrics.kid.subset_size=1000 " in gan("eval", "--help").out
 
 

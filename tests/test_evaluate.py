@@ -12,6 +12,7 @@ from PIL import Image
 
 from gancli.files import write_json
 from gancli.rundir import RunDir
+from gancli.verbs import judging
 from tests.conftest import Gan
 
 
