@@ -26,7 +26,8 @@ def config(path: Path) -> dict[str, Any]:
     try:
         found = OmegaConf.to_container(OmegaConf.create(_checked_yaml(path)))
     except _RAISED as error:
-        raise RunError(f"{path.parent}: cannot read config.yaml ({' '.join(str(error).split())[:200]})") from None
+        words = error.strerror if isinstance(error, OSError) and error.strerror else " ".join(str(error).split())
+        raise RunError(f"{path.parent}: cannot read config.yaml ({words[:200]})") from None
     if not isinstance(found, dict):
         raise RunError(f"{path.parent}: config.yaml holds no configuration")
     return {str(name): value for name, value in found.items()}

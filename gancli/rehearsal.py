@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from gancli.engine import Engine
     from gancli.games.game import Couples, Move
 
-TRIED, COUNTED, TIMED = 1.5, 3.0, 2.0  # seconds that few rows, counting without memory, and timing may take
+TRIED, COUNTED, TIMED = 1.5, 4.0, 2.0  # seconds that few rows, counting without memory, and timing may take
 
 
 @dataclass(frozen=True)
@@ -203,7 +203,7 @@ class Rehearsal:
 
     def _try(self, engine: Engine, move: Move, rows: int, until: float | None) -> Tried:
         living, values, began = Living(until), [math.inf], time.monotonic()
-        with engine.untouched(), norms_watched(engine, move, values), living:
+        with engine.untouched(), norms_watched(engine, move, rows, values), living:
             rng = engine.try_part(move, rows)
             engine.compute.synchronize()
         seconds = time.monotonic() - began
@@ -218,19 +218,19 @@ class Rehearsal:
                 self._run(move, growth.few.rows)
                 return growth.seconds
             return [self._run(move, None) for _ in range(2)][-1] * parts  # the first time it compiles
-        rows, before = min(growth.few.rows, whole), (0, 0.0)
-        seconds = self._run(move, rows if rows < whole else None)
-        while rows < whole:
-            more = min(whole, 4 * rows)
-            if self._any(time.monotonic() + seconds * more / rows > until):
+        rows, seconds, per_row = 0, 0.0, 0.0
+        more = min(growth.few.rows, whole)  # these were tried, and so were twice as many: kernels are made for both
+        while True:
+            before, rows = rows, more
+            again = self._run(move, rows if rows < whole else None)
+            per_row = max(0.0, again - seconds) / (rows - before)
+            seconds, more = again, min(whole, rows * (4 if before else 2))
+            if rows == whole or (before and self._any(time.monotonic() + seconds + per_row * (more - rows) > until)):
                 break
-            before, rows = (rows, seconds), more
-            seconds = self._run(move, rows if rows < whole else None)
         if rows == whole:
             # Once more where there is time: the first time includes the making of kernels.
-            again = not self._any(time.monotonic() + seconds > until)
-            return (self._run(move, None) if again else seconds) * parts
-        per_row = max(0.0, seconds - before[1]) / (rows - before[0])
+            late = self._any(time.monotonic() + seconds > until)
+            return (seconds if late else self._run(move, None)) * parts
         return (seconds + per_row * (whole - rows)) * parts
 
     def _run(self, move: Move, rows: int | None) -> float:
@@ -272,8 +272,8 @@ def _shares(engine: Engine, move: Move) -> list[int]:
 
 
 @contextmanager
-def norms_watched(engine: Engine, move: Move, values: list[float]) -> Iterator[None]:
-    """Inside, add how many numbers of a channel each batch norm takes its statistics over.
+def norms_watched(engine: Engine, move: Move, rows: int, values: list[float]) -> Iterator[None]:
+    """Inside, add how many numbers of a channel each batch norm takes its statistics over, of a move of `rows`.
 
     Raises CombinationError where that is one, of which there are none.
     """
@@ -283,7 +283,7 @@ def norms_watched(engine: Engine, move: Move, values: list[float]) -> Iterator[N
             return
         many = inputs[0].numel() / inputs[0].shape[1]
         if many < 2:
-            refuse_single(engine, move, 1.0, least=1)
+            refuse_single(engine, move, many / rows, least=rows)
         values.append(many)
 
     norms = [module for module in engine.game.modules() if isinstance(module, _BatchNorm)]

@@ -125,7 +125,10 @@ class RunDir:
                 for line in lines:
                     cut = not line.endswith(b"\n")
                     try:
-                        if json.loads(line)["step"] <= last:
+                        number = json.loads(line)["step"]
+                        if type(number) is not int:
+                            raise TypeError
+                        if number <= last:
                             kept.write(line.rstrip(b"\n") + b"\n")
                     except (ValueError, KeyError, TypeError, RecursionError):
                         damaged += not cut

@@ -261,8 +261,8 @@ def load(
     except RunError:
         raise
     except Exception as error:  # all of it comes from the file: whatever goes wrong is the file's doing
-        words = " ".join(str(error).split())[:200]
-        raise RunError(f"{file} does not fit its own configuration: {type(error).__name__} {words}") from None
+        words = f"{error} is missing" if isinstance(error, KeyError) else " ".join(str(error).split())[:200]
+        raise RunError(f"{file} does not fit its own configuration: {words or type(error).__name__}") from None
     sampler.run = place
     return sampler
 

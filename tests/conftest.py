@@ -39,10 +39,12 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def no_waiting_lines() -> Iterator[None]:
-    """What is said of things that take long depends on the machine: no test meets it that does not ask for it."""
+def no_hurry() -> Iterator[None]:
+    """What takes long depends on the machine: no test is told of it, or has a rehearsal cut short, unless it asks."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("gancli.waiting.MOMENT", 1e6)
+        for name in ("TRIED", "COUNTED"):
+            patch.setattr(f"gancli.rehearsal.{name}", 60.0)
         yield
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -190,6 +191,13 @@ def test_half_precision_loses_nothing_but_the_last_rounding() -> None:
     assert torch.equal(out, ada(images.float(), rng, "real").bfloat16())
 
 
+def test_shapes_alone_can_be_augmented() -> None:
+    """A step is counted without memory where trying it would take too long."""
+    ada, rng = Ada(p=1.0, cutout=1.0).to("meta"), Rng(0, total=4, device="meta")
+    out = ada(torch.empty(4, 3, 16, 16, device="meta"), rng, "real")
+    assert (out.shape, out.is_meta) == ((4, 3, 16, 16), True)
+
+
 @pytest.mark.parametrize("name", ["r3gan_cifar10", "r3gan_ffhq64"])
 def test_r3gans_runs_are_augmented_as_released(name: str) -> None:
     """Its training script: flips of the data, blits and geometry 1, colours 0.5, cutout 1; p by the ramp."""
@@ -199,6 +207,12 @@ def test_r3gans_runs_are_augmented_as_released(name: str) -> None:
     assert config["augment"]["target"] is None
     assert config["dataset"]["flip"] is True
     assert config["ramp"]["augment"] == {"r3gan_cifar10": 0.55, "r3gan_ffhq64": 0.3}[name]
+
+
+def test_every_share_of_p_is_explained() -> None:
+    lines = (Path(__file__).parents[1] / "conf/augment/ada.yaml").read_text(encoding="utf-8").splitlines()
+    keys = {line.partition(":")[0] for line in lines if "  # " in line}
+    assert keys == {"p", "target", "interval", "images", *BGC}
 
 
 def test_the_default_is_stylegan2_adas() -> None:

@@ -20,6 +20,7 @@ from gancli import checkpoint
 from gancli.dist import World
 from gancli.files import write_json
 from gancli.observers.checkpoints import Checkpoints
+from gancli.observers.grid import Grid
 from gancli.observers.observer import RunView, Say
 from gancli.rundir import RunDir
 from gancli.verbs.session import Session, _answer
@@ -109,7 +110,7 @@ def test_resume_goes_back_past_a_damaged_checkpoint(gan: Gan, trained: Path) -> 
     same_run(trained, Path("r"), 6)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_signals_save_and_leave_cleanly(gan: Gan, number: signal.Signals) -> None:
     before = signal.getsignal(number)
 
@@ -132,6 +133,20 @@ def test_signals_save_and_leave_cleanly(gan: Gan, number: signal.Signals) -> Non
     assert Path(f"r/checkpoints/{about['step']:08d}.pt").exists()
     assert Path(f"r/samples/{about['step']:08d}.png").exists()
     assert signal.getsignal(number) is before
+
+
+def test_a_signal_that_is_ignored_stays_so(gan: Gan) -> None:
+    """As under nohup, when the terminal is closed."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    found = []
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Grid, "on_step", lambda *_: found.append(os.kill(os.getpid(), signal.SIGHUP)) or iter(()))
+            assert gan("train", *TINY, "steps=3", "run_dir=r").code == 0
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert len(found) == 4
+    assert RunDir(Path("r")).about()["status"] == "finished"
 
 
 def test_splitting_batch_norm_is_said_once(gan: Gan) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from gancli.augment.augment import Augment
 from gancli.errors import ConfigError
+from gancli.nets.layers.spectral import full_precision
 from gancli.rng import Rng
 
 # The symlet of six vanishing moments, a low-pass filter for twice the resolution (Karras et al. 2020, appendix B).
@@ -103,7 +104,7 @@ class Ada(Augment):
 
     def forward(self, images: Tensor, rng: Rng, purpose: str) -> Tensor:
         """Geometry first, then colour, then a hole; in float32 at least, whatever the networks compute in."""
-        with torch.autocast(images.device.type, enabled=False):
+        with full_precision(images):
             wide = torch.promote_types(images.dtype, torch.float32)
             return self._changed(images.to(wide), rng, purpose).to(images.dtype)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -118,8 +117,8 @@ def _mixture(
 
 
 def _check_scale(scale: float) -> None:
-    if not 0 < scale < math.inf:
-        raise ConfigError(f"dataset.scale={scale:g}: what the points are multiplied by is a number above 0, such as 1")
+    if not 1e-6 <= scale <= 1e6:  # beyond, float32 would lose the points
+        raise ConfigError(f"dataset.scale={scale:g}: what the points are multiplied by is from 1e-6 to 1e6, such as 1")
 
 
 def _generator(

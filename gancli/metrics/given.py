@@ -52,6 +52,13 @@ class Given:
     def __len__(self) -> int:
         return len(self.shapes) if self.source is None else len(self.source)
 
+    @property
+    def left_out(self) -> Sequence[str]:
+        """What stands beside them and is not judged, a line each, such as files of other kinds."""
+        if self.listing is not None:
+            return self.listing.notes
+        return () if self.source is None else self.source.notes
+
     def images(self, n: int, seed: int) -> ImageSet:
         """n of them, chosen by `seed` as `from_source` chooses."""
         facts: dict[str, Any] = {
@@ -163,7 +170,7 @@ def _files(key: str, path: Path, place: Folder | Zip, size: Sequence[int] | None
     wanted = list(sizes[0]) if size is None else list(size)
     wanted = wanted if len(wanted) == 3 else [channels, *wanted]
     source = folder_source if isinstance(place, Folder) else zip_source
-    return Given(key, path, sizes, source(str(path), size=wanted))
+    return Given(key, path, sizes, source(str(path), size=wanted), listing=listing)
 
 
 def _archive(key: str, path: Path, size: Sequence[int] | None) -> Given:

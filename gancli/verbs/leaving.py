@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+TERMINAL = 2  # the file number that is written to
 STEP = "stopping after this step ... (a second Ctrl-C stops at once and does not save it)"
 BEGINNING = "stopping before the first step ..."
 
@@ -43,12 +44,12 @@ class Messenger:
                 line = self._say(number)
                 if line is not None:
                     with contextlib.suppress(OSError):  # the terminal is gone
-                        os.write(2, _terminal(line))
+                        os.write(TERMINAL, _terminal(line))
 
 
 def _terminal(line: str) -> bytes:
     """A line for the terminal, in place of what stands in the line of the cursor, such as ^C or a bar."""
-    return f"{chr(13) + chr(27) + '[K' if os.isatty(2) else ''}{line}\n".encode()
+    return f"{chr(13) + chr(27) + '[K' if os.isatty(TERMINAL) else ''}{line}\n".encode()
 
 
 def missing(path: Path) -> list[Path]:

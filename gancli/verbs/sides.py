@@ -65,10 +65,10 @@ def _of_files(settings: EvalSettings, statistics: Reference | None) -> Sides:
     if n < settings.n:
         notes.append(f"n={settings.n:,} asked for, and input has {len(given):,}: all of them are judged")
     if statistics is not None or settings.reference is None:
-        return Sides([fake], statistics, None, notes + _resized((given, fake)))
+        return Sides([fake], statistics, None, notes + _unlike((given, fake)))
     other = find("reference", settings.reference, size)
     real, more = _real(settings, other, n)
-    return Sides([fake], real, other.source, notes + more + _resized((given, fake), (other, real)))
+    return Sides([fake], real, other.source, notes + more + _unlike((given, fake), (other, real)))
 
 
 def _of_run(
@@ -79,7 +79,7 @@ def _of_run(
     if settings.reference is not None and statistics is None:
         other = find("reference", settings.reference, list(found.shape))
         real, notes = _real(settings, other, settings.n)
-        return Sides(judged, real, other.source, notes + _resized((other, real)))
+        return Sides(judged, real, other.source, notes + _unlike((other, real)))
     if statistics is not None and not labelled:
         return Sides(judged, statistics)
     source: Source = make(found.config["dataset"], "dataset")
@@ -118,12 +118,11 @@ def _count(settings: EvalSettings, name: str, there: int, n: int) -> tuple[int, 
     return enough(name, there, n)
 
 
-def _resized(*sides: tuple[Given, ImageSet]) -> list[str]:
-    """Notes where files were not looked at as they are; sides of which the same holds share one."""
+def _unlike(*sides: tuple[Given, ImageSet]) -> list[str]:
+    """Notes on files that were left out, or not looked at as they are; sides of which the same holds share one."""
     said: dict[str, list[str]] = {}
     for given, images in sides:
-        text = given.resizing(images.shape)
-        if text:
+        for text in filter(None, (*given.left_out, given.resizing(images.shape))):
             said.setdefault(text, []).append(given.key)
     return [f"{' and '.join(keys)}: {text}" for text, keys in said.items()]
 

@@ -152,7 +152,7 @@ def test_scaled_modes_are_wgan_gps() -> None:
     torch.testing.assert_close(narrow, wide / 2, rtol=1e-6, atol=1e-7)
     for source in (ring(scale=2 / 1.414), grid(scale=1 / 2.828)):
         assert everything(source)[0].std(0).tolist() == pytest.approx([1, 1], rel=0.01)
-    for scale in (0.0, -1.0, float("inf"), float("nan")):
+    for scale in (0.0, -1.0, 1e300, 1e-300, float("inf"), float("nan")):
         with pytest.raises(ConfigError, match=r"dataset\.scale="):
             ring(scale=scale)
 

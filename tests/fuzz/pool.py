@@ -98,8 +98,15 @@ class Pool:
     def __init__(self, top: Path, size: int = 2):
         self.tops = [top / f"worker{k}" for k in range(size)]
 
-    def run(self, cases: Iterable[Case], patience: float = PATIENCE, idle: float = IDLE) -> list[Answer]:
-        """Every case tried, in the order in which they ended."""
+    def run(
+        self,
+        cases: Iterable[Case],
+        patience: float = PATIENCE,
+        idle: float = IDLE,
+        told: Callable[[Answer], None] = lambda answer: None,
+    ) -> list[Answer]:
+        """Every case tried, in the order in which they ended; `told` is called with each as it ends."""
+        self.told = told
         queue, answers, problems = deque(cases), list[Answer](), list[BaseException]()
         threads = [
             threading.Thread(target=_guarded(problems, self._work), args=(top, queue, answers, patience, idle))
@@ -132,6 +139,7 @@ class Pool:
                     answer = Answer(case, None, max(0.0, seconds), damage, [finding])
                     worker = Worker(top)
                 answers.append(answer)
+                self.told(answer)
                 if len(answers) % 250 == 0:
                     print(f"{len(answers)} cases tried, {len(queue)} left", file=sys.stderr, flush=True)
         finally:
