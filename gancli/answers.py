@@ -38,6 +38,11 @@ def _parsed(overrides: Iterable[str]) -> list[Any]:
     return list(OverridesParser.create().parse_overrides(list(overrides)))
 
 
+def single(overrides: Sequence[str]) -> list[str]:
+    """The overrides that have one value, out of a sweep's."""
+    return [o for o, parsed in zip(overrides, _parsed(overrides), strict=True) if not parsed.is_sweep_override()]
+
+
 def syntax(overrides: Sequence[str], verb: str = "", folders: Sequence[Path] = ()) -> str | None:
     """What is wrong with the first word that is no `key=value`; None where all are."""
     for k, override in enumerate(overrides):

@@ -18,7 +18,7 @@ from gancli import ranks
 from gancli.errors import ConfigError, GanError, Interrupted, RunError, plain, suggestion
 from gancli.help import VERBS, complete, completion_script, general_help, verb_help, version_line
 
-LONGEST = 2000  # characters of a message
+LONGEST, LAST = 2000, 300  # characters of a message, and of its end where it is cut
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -84,7 +84,9 @@ def one_line(text: str) -> str:
     'no such file \\\\x00'
     """
     line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in " ".join(text.split()))
-    return line if len(line) <= LONGEST else line[: LONGEST - 4] + " ..."
+    if len(line) <= LONGEST:
+        return line
+    return f"{line[: LONGEST - LAST - 5]} ... {line[-LAST:]}"  # what is wrong with a long text stands behind it
 
 
 def foreseen(error: Exception) -> str | None:
@@ -121,9 +123,27 @@ def _dispatch(words: list[str]) -> int:
     if verb not in VERBS:
         raise ConfigError(f"{verb!r} is not a verb: {suggestion(verb, VERBS)}; gan --help explains them")
     if "-h" in rest or "--help" in rest:
-        print(verb_help(verb))
+        print(_help(verb, [word for word in rest if word not in ("-h", "--help")]))
         return 0
     return _run(verb, rest)
+
+
+def _help(verb: str, words: list[str]) -> str:
+    """A verb's help for what these words would run; what only a sweep reads, or a resumed run, stays as it is."""
+    from gancli import answers
+    from gancli.config import quote
+
+    flags, overrides, folders = split(words, verb)
+    sweep = "-m" in flags or "--multirun" in flags
+    overrides = quote(overrides, sweep, folders)
+    problem = answers.syntax(overrides, verb, folders)
+    if problem:
+        raise ConfigError(problem)
+    if verb == "train" and sweep:
+        from gancli.sweeps.sweep import divide
+
+        overrides = divide(overrides, folders)[1]
+    return verb_help(verb, answers.single(overrides) if sweep else overrides, folders)
 
 
 def _run(verb: str, words: list[str]) -> int:
@@ -165,8 +185,8 @@ def _run(verb: str, words: list[str]) -> int:
     if shown:
         _show(verb, flags, overrides, folders)
         return 0
-    for config in configs:
-        check(verb, config)
+    for config, job in zip(configs, jobs, strict=True):
+        check(verb, config, job)
     jobs_done = _Jobs(_verb(verb), folders)
     for config, words in zip(configs, jobs, strict=True):
         jobs_done.run(config, [*words, *(pinned(words, folders) if typed and verb == "train" else [])])
@@ -174,9 +194,9 @@ def _run(verb: str, words: list[str]) -> int:
     return 0
 
 
-def check(verb: str, config: dict[str, Any]) -> None:
-    """Check a composed job's keys and types. Raises ConfigError."""
-    from gancli import build, settings
+def check(verb: str, config: dict[str, Any], typed: Sequence[str] = ()) -> None:
+    """Check a composed job's keys and types, and that of the typed ones none is idle. Raises ConfigError."""
+    from gancli import build, idle, settings
 
     kinds = {"train": settings.TrainSettings, "sample": settings.SampleSettings, "eval": settings.EvalSettings}
     checked = build.make_as(kinds.get(verb, settings.InterpolateSettings), config, "")
@@ -189,6 +209,8 @@ def check(verb: str, config: dict[str, Any]) -> None:
         for name, node in checked.metrics.items():
             if node is not None:
                 build.check(node, f"metrics.{name}")
+    if isinstance(checked, settings.DrawSettings):
+        idle.refuse(checked, idle.typed_keys(typed))
 
 
 def split(words: Sequence[str], verb: str = "") -> tuple[list[str], list[str], list[Path]]:

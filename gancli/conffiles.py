@@ -146,14 +146,16 @@ def comments(group: str, choice: object, folders: Sequence[Path] = ()) -> dict[s
 
 
 def headline(file: Path) -> str:
-    """What a group file says of itself: the first sentence of its first comment line; empty where it has none.
+    """What a group file says of itself: the first sentence of its first comment; empty where it has none.
 
     >>> headline(file_of("ramp", "none"))
     "Nothing changes but what the optimizer's schedule says"
     """
+    said: list[str] = []
     for line in file.read_text(encoding="utf-8").splitlines():
-        if line.startswith("# ") and not line.startswith("# @"):
-            return re.split(r"(?<!et al)\.(?= |$)", line[2:])[0].rstrip(":;,")
-        if line and not line.startswith("#"):
+        if line.startswith("# @"):
+            continue
+        if not line.startswith("# "):
             break
-    return ""
+        said.append(line[2:])
+    return re.split(r"(?<!et al)\.(?= |$)", " ".join(said))[0].rstrip(":;,")

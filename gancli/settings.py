@@ -164,8 +164,8 @@ class EvalSettings(DrawSettings):
             check_truncation(threshold)
         at_least(2, n=self.n, n_real=self.n_real)
         at_most(MOST, n=self.n, n_real=self.n_real)
-        sides = self.sides() or [SMALLEST, SMALLEST]
-        if len(sides) != 2 or not all(SMALLEST <= side <= LARGEST for side in sides):
+        sides = self.sides()
+        if sides is not None and (len(sides) != 2 or not all(SMALLEST <= side <= LARGEST for side in sides)):
             raise ConfigError(
                 f"size={self.size}: one side, or [height,width], of {SMALLEST} to {LARGEST} pixels, such as size=64"
             )

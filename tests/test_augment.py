@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -206,6 +207,12 @@ def test_r3gans_runs_are_augmented_as_released(name: str) -> None:
     assert config["augment"]["target"] is None
     assert config["dataset"]["flip"] is True
     assert config["ramp"]["augment"] == {"r3gan_cifar10": 0.55, "r3gan_ffhq64": 0.3}[name]
+
+
+def test_every_share_of_p_is_explained() -> None:
+    lines = (Path(__file__).parents[1] / "conf/augment/ada.yaml").read_text(encoding="utf-8").splitlines()
+    keys = {line.partition(":")[0] for line in lines if "  # " in line}
+    assert keys == {"p", "target", "interval", "images", *BGC}
 
 
 def test_the_default_is_stylegan2_adas() -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
-from gancli.config import groups
+from gancli.build import shown
+from gancli.config import compose, groups
 from gancli.help import EXAMPLES, VERBS, complete, keys
 from tests.conftest import Gan
 
@@ -23,8 +25,12 @@ def test_general_help_names_every_verb(gan: Gan) -> None:
 def test_verb_help_has_keys_choices_and_examples(gan: Gan, verb: str) -> None:
     answer = gan(verb, "--help")
     assert answer.code == 0
-    for key, default, words in keys(verb):
-        assert f"{key}={default}" in answer.out
+    config = compose(verb, [])
+    for key, _, words in keys(verb):
+        value: Any = config
+        for part in key.split("."):
+            value = value[part]
+        assert f"{key}={shown(value)}" in answer.out
         assert words in answer.out
     for group, choices in groups(verb).items():
         assert f"\n  {group} " in answer.out
@@ -36,14 +42,14 @@ def test_verb_help_has_keys_choices_and_examples(gan: Gan, verb: str) -> None:
 
 def test_help_explains_what_is_inside_groups(gan: Gan) -> None:
     train = gan("train", "--help").out
-    for shown in (
+    for text in (
         "model.ch=64 ",
         "model.D.norm=auto ",
         "observers.grid.every=500 ",
         "game.d_steps=1 ",
         "dataset.flip=",
     ):
-        assert shown in train
+        assert text in train
     assert "metrics.kid.subset_size=1000 " in gan("eval", "--help").out
 
 
@@ -54,12 +60,14 @@ def test_version(gan: Gan) -> None:
 
 
 def test_help_imports_nothing_heavy() -> None:
-    code = (
-        "import sys; from gancli.cli import main; main(['train', '--help']);"
-        "print([m for m in ('torch', 'hydra') if m in sys.modules])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == "[]"
+    """Help on a verb composes, for the defaults that would run; neither needs torch."""
+    for words, heavy in ((["--help"], "[]"), (["train", "--help"], "['hydra']")):
+        code = (
+            f"import sys; from gancli.cli import main; main({words});"
+            "print([m for m in ('torch', 'hydra') if m in sys.modules])"
+        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        assert done.stdout.splitlines()[-1] == heavy
 
 
 def test_completion() -> None:

@@ -12,6 +12,7 @@ from PIL import Image
 
 from gancli.files import write_json
 from gancli.rundir import RunDir
+from gancli.verbs import judging
 from tests.conftest import Gan
 
 
@@ -130,7 +131,8 @@ def test_class_accuracy_needs_no_extractor(
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     copied = shutil.copytree(labelled, tmp_path / "labelled")
-    keys = ["metrics=[class_accuracy]", "metrics.class_accuracy.images=128", "n=40", "extractor.weights=nowhere"]
+    monkeypatch.setattr(judging, "extractor_of", lambda settings: pytest.fail("an extractor was made"))
+    keys = ["metrics=[class_accuracy]", "metrics.class_accuracy.images=128", "n=40"]
     answer = gan("eval", f"run={copied}", *keys, "run_dir=r")
     assert answer.code == 0, answer.err
     results = json.loads(Path("r/results.json").read_text(encoding="utf-8"))

@@ -31,7 +31,7 @@ from gancli.observers.observer import RunView
 from gancli.observers.progress import Progress
 from gancli.rehearsal import Rehearsal, Speed
 from gancli.settings import TrainSettings
-from gancli.verbs import leaving
+from gancli.verbs import leaving, session
 from gancli.verbs.forecast import default_steps
 from tests import tiny
 from tests.conftest import TINY, Gan
@@ -275,6 +275,27 @@ def test_a_signal_is_answered_while_the_main_thread_is_busy(gan: Gan, monkeypatc
     assert gan("train", *TINY, "steps=9", "run_dir=r").code == 0
     assert answered[0] < over[0]
     assert json.loads(Path("r/run.json").read_text(encoding="utf-8"))["step"] == 2
+
+
+@pytest.mark.parametrize(("long", "drawn"), [(60.0, True), (0.0, False)])
+def test_whoever_stops_a_run_does_not_wait_for_a_slow_look(
+    gan: Gan, monkeypatch: Patch, terminal: int, long: float, drawn: bool
+) -> None:
+    step = Engine.step
+
+    def stopped(self: Engine) -> Any:
+        if self.step_number == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(self)
+
+    monkeypatch.setattr(Engine, "step", stopped)
+    monkeypatch.setattr(session, "LONG", long)
+    words = [*TINY, "observers.grid.every=2", "observers.metrics.every=2"]
+    assert gan("train", *words, "steps=9", "run_dir=r").code == 0
+    assert Path("r/checkpoints/00000003.pt").exists()
+    assert (
+        sorted(path.stem for path in Path("r/samples").iterdir()) == ["00000000", "00000002", "00000003"][: 2 + drawn]
+    )
 
 
 def test_what_takes_a_moment_is_said_and_no_more(monkeypatch: Patch) -> None:

@@ -144,7 +144,10 @@ def test_the_same_run_again_can_be_typed(gan: Gan) -> None:
     assert gan("train", "resume=B", "steps=3").code == 0
     words = shlex.split(read(Path("B")).command())
     assert words[:3] == ["gan", "train", "model=dcgan"]
-    assert [w for w in words if w.startswith(("run_dir=", "resume=", "init=", "steps="))] == ["steps=3", "init='A'"]
+    assert [w for w in words if w.startswith(("run_dir=", "resume=", "init=", "steps="))] == [
+        "steps=3",
+        f"init='{Path('A').absolute()}'",
+    ]
     assert gan(*words[1:], "run_dir=C").code == 0
     same_run(Path("B"), Path("C"), 3)
 

@@ -175,17 +175,6 @@ class Loose:
         return open_plain(self.name(i))
 
 
-def sizes(root: str, most: int = 1000) -> list[list[int]]:
-    """The sizes [H, W] of a folder's images as they stand upright, each once; of the first `most`, by their headers.
-
-    Of the same images as `folder` reads. Raises DataError.
-    """
-    place = Folder(Path(root).expanduser())
-    listing = place.listing()
-    some = listing.pick(np.arange(min(most, len(listing))))
-    return [list(size) for size in sorted({(height, width) for _, height, width in decode.headers(place.files(some))})]
-
-
 def _listing(
     found: Sequence[Any],
     labels: NDArray[Any] | None,

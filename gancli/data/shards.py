@@ -122,12 +122,14 @@ class Shards:
         """The images in the order of their names. Raises DataError."""
         watched = {str(path.resolve()): stamp(path) for path in self.paths}
         left_out = LeftOut()
-        samples = [sample for i, path in enumerate(self.paths) for sample in _samples(path, i, self.image, left_out)]
+        folders, samples = set[str](), list[_Sample]()
+        for i, path in enumerate(self.paths):
+            samples += _samples(path, i, self.image, left_out, folders)
         if not samples:
             wanted = "images" if self.image is None else f"files ending in .{self.image}"
             problem = f"{self.paths[0]} and its like hold no {wanted}: type dataset.image=EXTENSION"
             raise DataError("; ".join([problem, *left_out.note()]))
-        found = self._labelled(samples, [sample.images[0][0] for sample in samples])
+        found = self._labelled(samples, [sample.images[0][0] for sample in samples], folders)
         chosen = [samples[i] for i in found.order]
         where = np.array([(s.shard, s.images[0][1], s.images[0][2]) for s in chosen], np.int64)
         names, notes = Names.of(s.images[0][0] for s in chosen), (*left_out.note(), *found.notes)
@@ -137,10 +139,10 @@ class Shards:
         """What reads them, one at a time."""
         return Members([str(path.resolve()) for path in self.paths], listing.names, listing.where)
 
-    def _labelled(self, samples: Sequence[_Sample], names: Sequence[str]) -> Arranged:
+    def _labelled(self, samples: Sequence[_Sample], names: Sequence[str], folders: set[str]) -> Arranged:
         told = [sample.label is not None for sample in samples]
         if not any(told):
-            return by_folders(str(self.paths[0]), names, [name for name in names if "/" in name])
+            return by_folders(str(self.paths[0]), names, folders)
         if not all(told):
             first = samples[told.index(False)]
             raise DataError(f"{self.paths[first.shard]}: {first.name} has no label and others have: label all or none")
@@ -174,8 +176,8 @@ class Members:
         return io.BytesIO(file.read(size, offset))
 
 
-def _samples(path: Path, shard: int, image: str | None, left_out: LeftOut) -> list[_Sample]:
-    """The samples of one shard that have an image; all else is counted. Raises DataError."""
+def _samples(path: Path, shard: int, image: str | None, left_out: LeftOut, folders: set[str]) -> list[_Sample]:
+    """The samples of one shard that have an image; all else is counted, folders are collected. Raises DataError."""
     try:
         from webdataset.tariterators import base_plus_ext
     except ImportError:
@@ -189,6 +191,10 @@ def _samples(path: Path, shard: int, image: str | None, left_out: LeftOut) -> li
             for member in tar:
                 tar.members = []  # type: ignore[attr-defined]  # it would keep all of them
                 _refuse_hostile(path, member, size, names)
+                if not is_hidden(member.name):
+                    folders.add(
+                        f"{member.name}/" if member.isdir() else f"{member.name.rpartition('/')[0]}/".lstrip("/")
+                    )
                 if not member.isreg():
                     continue
                 base, extension = base_plus_ext(member.name)

@@ -44,6 +44,11 @@ class Given:
     listing: Listing | None = None
     shapes: Sequence[tuple[int, int, int]] = ()
 
+    def notes(self) -> list[str]:
+        """What was left out of these images, a line each."""
+        found = self.source.notes if self.source is not None else self.listing.notes if self.listing is not None else ()
+        return [f"{self.key}: {note}".replace("dataset.root", self.key) for note in found]
+
     def __len__(self) -> int:
         return len(self.shapes) if self.source is None else len(self.source)
 
@@ -151,7 +156,8 @@ def find(key: str, path: str, size: Sequence[int] | None = None) -> Given:
         raise DataError(f"{key}={path} cannot be read ({error.strerror}): make it readable") from None
     except MemoryError:
         raise DataError(f"{key}={path} holds more images than memory does: name a folder of them") from None
-    raise DataError(f"{key}={path}: name {KINDS}")
+    statistics = ", or features in an .npz or .pt" if key == "reference" else ""
+    raise DataError(f"{key}={path}: name {KINDS}{statistics}")
 
 
 def _files(key: str, path: Path, place: Folder | Zip, size: Sequence[int] | None) -> Given:

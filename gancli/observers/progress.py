@@ -66,7 +66,8 @@ class Progress(Observer):
 
     def _line(self, view: RunView) -> None:
         with contextlib.suppress(OSError):  # whoever read has gone, or the disk of the file they read is full
-            print(f"step {view.step}/{view.steps} · {self._words(view)}", file=sys.stderr, flush=True)
+            words = [f"step {view.step}/{view.steps}", self._words(view)]
+            print(" · ".join(filter(None, words)), file=sys.stderr, flush=True)
 
     def _words(self, view: RunView) -> str:
         parts = [

@@ -54,16 +54,26 @@ def refuse_rank(
         if rows:
             return
         raise ConfigError(f"rank={rank}: observers.metrics=null writes no such column; leave that out")
-    every = _of_metrics(list(groups("eval")["metrics"]), "inception")
-    base = re.sub(r"^([fk])d_", r"\1id_", rank)
-    if any(base == name or base.startswith(f"{name}_") for name in every):
-        metric = next((m for m in sorted(groups("eval")["metrics"]) if rank in _of_metrics([m], "inception")), rank)
-        raise ConfigError(
-            f"rank={rank}: no run of this sweep has it, and none will: it is a result of gan eval. Let the jobs measure"
-            f" it (observers.scores.every=1000 'observers.scores.metrics=[{metric}]'), or leave rank out now, and type"
-            f" gan train -m resume_sweep=SWEEP rank={rank} after gan eval run=SWEEP metrics=[{metric}]"
-        )
-    raise ConfigError(f"rank={rank}: no run has such a result; {suggestion(rank, {*every, *COLUMNS, *names(found)})}")
+    every = _of_metrics(groups("eval")["metrics"])
+    base = re.sub(r"^([fk])d_", r"\1id_", rank)  # as fid is called with another network than Inception
+    for metric, words in every.items():
+        word = next((w for w in words if base == w or base.startswith(f"{w}_")), None)
+        if word is not None:
+            raise ConfigError(_not_had(rank, metric, base[len(word) + 1 :]))
+    known = {*COLUMNS, *names(found), *(word for words in every.values() for word in words)}
+    raise ConfigError(f"rank={rank}: no run has such a result; {suggestion(rank, known)}")
+
+
+def _not_had(rank: str, metric: str, rest: str) -> str:
+    """What to say of a result of gan eval that no job gives. rest: of its name, behind the metric's word."""
+    other = rest if rest in groups("eval")["extractor"] else ""
+    now = f" observers.scores.extractor={other}" if other else ""
+    later = f" extractor={other}" if other else ""
+    return (
+        f"rank={rank}: no run of this sweep has it, and none will: it is a result of gan eval. Let the jobs measure it"
+        f" (observers.scores.every=1000 'observers.scores.metrics=[{metric}]'{now}), or leave rank out now, and type"
+        f" gan train -m resume_sweep=SWEEP rank={rank} after gan eval run=SWEEP 'metrics=[{metric}]'{later}"
+    )
 
 
 def _scored(job: Mapping[str, Any]) -> set[str]:
@@ -71,16 +81,17 @@ def _scored(job: Mapping[str, Any]) -> set[str]:
     scores = job["observers"].get("scores")
     if not isinstance(scores, Mapping) or scores.get("every") is None:
         return set()
-    return _of_metrics(list(scores.get("metrics") or ["kid"]), str(scores.get("extractor", "inception")))
-
-
-def _of_metrics(metrics: Sequence[str], extractor: str) -> set[str]:
-    """The names of what metrics give, those of another network than Inception with its name, too."""
-    nodes = compose("eval", [f"metrics=[{','.join(metrics)}]"])["metrics"]
-    words: set[str] = set()
-    for name, node in nodes.items():
-        kind: Any = find(node["_target_"], f"metrics.{name}")
-        words |= set(getattr(kind, "words", ()) or [getattr(kind, "name", name)])
-    if extractor == "inception":
+    words = {word for each in _of_metrics(scores.get("metrics") or ["kid"]).values() for word in each}
+    other = scores.get("extractor", "inception")
+    if other == "inception":
         return words
-    return words | {f"{w.replace('fid', 'fd').replace('kid', 'kd')}_{extractor}" for w in words}
+    return words | {f"{w.replace('fid', 'fd').replace('kid', 'kd')}_{other}" for w in words}
+
+
+def _of_metrics(metrics: Sequence[str]) -> dict[str, set[str]]:
+    """The names of what each metric gives with Inception's features."""
+    found: dict[str, set[str]] = {}
+    for name, node in compose("eval", [f"metrics=[{','.join(metrics)}]"])["metrics"].items():
+        kind: Any = find(node["_target_"], f"metrics.{name}")
+        found[name] = set(getattr(kind, "words", ()) or [getattr(kind, "name", name)])
+    return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from gancli.errors import RunError
 from gancli.files import csv_text, whole_file, write_text
 from gancli.sweeps.objective import swept
 from gancli.sweeps.record import Job, Sweep
@@ -52,6 +54,7 @@ class Ranking:
     found: Mapping[int, Findings]
     scores: Mapping[int, Score]
     objective: tuple[str, ...] = ()
+    judge: str = "fid"  # a metric that fits the data
 
     @property
     def how(self) -> str:
@@ -81,8 +84,8 @@ class Ranking:
             if self.found:
                 place = shlex.quote(str(self.path))
                 said.append(
-                    f"to rank by the images: gan eval run={place} metrics=[fid], then gan train -m resume_sweep={place}"
-                    " rank=fid"
+                    f"to rank by what they generate: gan eval run={place} 'metrics=[{self.judge}]', then gan train -m"
+                    f" resume_sweep={place} rank={self.judge}"
                 )
         if len({s.kind for s in self.scores.values()}) > 1:
             said.append(f"{self.name} was measured under different protocols: compare with care")
@@ -105,7 +108,17 @@ def rank(sweep: Sweep, wanted: str | None, better: Better) -> Ranking:
     for chose, jobs in members.items():
         of_group = tuple(values[job.number].value for job in jobs if job.number in values)
         groups.append(Group(dict(zip(several, chose, strict=True)), tuple(jobs), of_group))
-    return Ranking(sweep.path, name, low, keys, tuple(_placed(groups, low)), found, values, objective)
+    placed = tuple(_placed(groups, low))
+    return Ranking(sweep.path, name, low, keys, placed, found, values, objective, _judge(sweep, found))
+
+
+def _judge(sweep: Sweep, found: Mapping[int, Findings]) -> str:
+    """The metric to advise: for images FID, for points the modes that they reach."""
+    for number in found:
+        with contextlib.suppress(RunError, KeyError, TypeError):
+            shape = sweep.run_of(sweep.jobs[number - 1]).about()["data"]["shape"]
+            return "modes" if len(shape) == 1 else "fid"
+    return "fid"
 
 
 def _placed(groups: Sequence[Group], low: bool) -> Iterator[Group]:

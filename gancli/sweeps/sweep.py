@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +14,7 @@ from typing import Any
 
 from gancli import rundir, sealed
 from gancli.build import make, make_as
-from gancli.commands import command, word
+from gancli.commands import command, shell, word
 from gancli.config import compose, defaults_lines, groups
 from gancli.errors import ConfigError, GanError, Interrupted, RunError, nearest
 from gancli.files import remove
@@ -144,7 +143,7 @@ def followed(sweep: Sweep, given: Sequence[str]) -> list[str]:
         key, _, value = each.partition("=")
         allowed = FOLLOWED.get(key)
         if key not in FOLLOWED or "${" in value or (allowed is not None and value not in allowed):
-            refused.append(shlex.quote(each[:100]))
+            refused.append(shell(each[:100]))
     if refused:
         raise RunError(
             f"{sweep.path / record.NAME}: the sweep's {' '.join(refused)} was not followed, since a directory does not"

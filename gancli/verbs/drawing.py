@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,7 +25,12 @@ def sampler(settings: DrawSettings, truncation: float | None = None) -> Sampler:
     """The trained generator that the settings ask for. Raises RunError."""
     rundir.refuse_taken(settings.run_dir)
     options: dict[str, Any] = {"ema": settings.ema, "standing_stats": settings.standing_stats}
-    return load(settings.run, settings.checkpoint, truncation=truncation, compute=compute(settings), **options)
+    found = load(settings.run, settings.checkpoint, truncation=truncation, compute=compute(settings), **options)
+    latent = getattr(found.game, "latent", None)
+    if truncation is not None and truncation >= 1 and getattr(latent, "kind", "") == "uniform":
+        words = f"truncation={truncation:g} cuts nothing off: this generator's latents are uniform on [-1, 1]"
+        print(f"note: {words}", file=sys.stderr, flush=True)
+    return found
 
 
 def images_only(found: Sampler, verb: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,12 @@ def run(config: Mapping[str, Any], overrides: Sequence[str]) -> Path:
     return folder
 
 
+def _say_left(there: int, rows: int, what: str) -> None:
+    """Say that there are more than rows for them."""
+    if there > rows:
+        print(f"note: the first {rows} of {there} {what}; rows={there} shows them all", file=sys.stderr, flush=True)
+
+
 def _labels(settings: InterpolateSettings, found: Sampler) -> Tensor | None:
     """The class of every image, int64 [rows · frames], or its mixture of two classes, [rows · frames, classes].
 
@@ -57,6 +64,7 @@ def _labels(settings: InterpolateSettings, found: Sampler) -> Tensor | None:
     chosen = class_list(settings.classes, found)
     if settings.axis == "z":
         if chosen:
+            _say_left(len(chosen), rows, "classes")
             return torch.tensor([chosen[row % len(chosen)] for row in range(rows)]).repeat_interleave(frames)
         return found.labels([(settings.seed, row) for row in range(rows) for _ in range(frames)])
     if not found.game.labelled:
@@ -69,5 +77,6 @@ def _labels(settings: InterpolateSettings, found: Sampler) -> Tensor | None:
         raise ConfigError(f"classes={settings.classes}: a path between classes needs two, such as classes=0,1")
     one_hot = torch.eye(len(found.classes))
     steps = [(chosen[k], chosen[k + 1]) for k in range(len(chosen) - 1)]
+    _say_left(len(steps), rows, "paths between classes")
     walks = [steps[row % len(steps)] for row in range(rows)]
     return torch.cat([path(one_hot[a], one_hot[b], frames, "lerp") for a, b in walks])

@@ -36,6 +36,8 @@ from gancli.rundir import RunDir
 from gancli.settings import TrainSettings
 from gancli.waiting import aloud, told
 
+LONG = 5.0  # seconds that a look at the run may take which is not worth making a person wait for who stops it
+
 
 @dataclass
 class Session:
@@ -107,8 +109,8 @@ def begin(session: Session, overrides: Sequence[str], notes: list[str]) -> None:
 def play(session: Session, step_begins: Callable[[], None] = lambda: None) -> None:
     """The loop: a step, then whoever looks at it. Ctrl-C and SIGTERM end it after the current step.
 
-    step_begins: called before the first step. Without steps, nobody looks: a network that is only counted may be too
-    large to draw with.
+    So ended, the run is looked at once more only where that has been a matter of moments before. step_begins: called
+    before the first step. Without steps, nobody looks: a network that is only counted may be too large to draw with.
     """
     engine, settings = session.engine, session.settings
     if not settings.steps:
@@ -123,6 +125,7 @@ def play(session: Session, step_begins: Callable[[], None] = lambda: None) -> No
     session.observers.sort(key=lambda observer: not observer.everywhere)
     session.observers = [o for o in session.observers if o.everywhere or session.world.first]
     try:
+        looks = time.perf_counter()
         with told("looking at the run before its first step (samples, diversity, scores)", view.say):
             for observer in session.observers:
                 observer.open(view)
@@ -130,20 +133,23 @@ def play(session: Session, step_begins: Callable[[], None] = lambda: None) -> No
             if engine.step_number == 0:
                 _look(session, view)
         _agree(session)
+        slow, over = time.perf_counter() - looks > LONG, view.final
         step_begins()
         view.begin()
-        while not view.final and session.stop is None:
+        while not over and session.stop is None:
             view.logs = engine.step()
             now = time.perf_counter()
             view.seconds = session.spent = spent + now - began
             late = settings.max_time is not None and now - began >= settings.max_time * 60
-            called, late = map(bool, session.world.highest(bool(session.wanted), late))
+            called, late, slow = map(bool, session.world.highest(bool(session.wanted), late, slow))
             if called and not session.wanted:
                 session.wanted.append("a signal to another rank")
-            view.final = engine.step_number >= settings.steps or called or late
+            view.final = engine.step_number >= settings.steps or late or (called and not slow)
+            over = view.final or called
             _look(session, view)
             if late and engine.step_number < settings.steps:
                 session.stop = session.stop or Stop(f"max_time={settings.max_time:g} minutes are over")
+            slow = slow or time.perf_counter() - now > LONG
             _agree(session)
         _keep_now(session)
         _agree(session)

@@ -15,9 +15,10 @@ from typing import Any, ClassVar
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from gancli import assemble, device, memory, paths, ranks, rundir
+from gancli import assemble, device, idle, memory, paths, ranks, rundir
 from gancli.assemble import DataFacts
 from gancli.build import make, make_as
+from gancli.config import left_out
 from gancli.dist import World
 from gancli.engine import Engine
 from gancli.errors import ConfigError, Interrupted, RankError
@@ -67,6 +68,7 @@ def _run(config: Mapping[str, Any], overrides: Sequence[str], signals: _Signals)
     observers = {n: make(node, f"observers.{n}") for n, node in settings.observers.items() if node is not None}
     config = with_best(config, observers)
     notes = [*source.notes, *compute.notes, *rank_notes(engine), *split_notes(engine)]
+    notes += [*left_out(overrides), *idle.notes(settings, idle.typed_keys(overrides), points=len(facts.shape) == 1)]
     rehearsal = Rehearsal(engine, lambda: assemble.twin(settings, config, source, facts))
     need, seconds = forecast(rehearsal, settings, notes, overrides)
     about: dict[str, Any] = {"parameters": {name: parameters(nets) for name, nets in engine.game.players().items()}}
@@ -90,6 +92,8 @@ def _run(config: Mapping[str, Any], overrides: Sequence[str], signals: _Signals)
 def _refuse(settings: TrainSettings) -> None:
     """Raise for what can be told from the settings alone."""
     assemble.check_sections(settings)
+    if settings.resume and settings.init:
+        raise ConfigError("resume= goes on with the run's own weights: leave init out")
     if settings.resume and settings.run_dir:
         raise ConfigError("resume= goes on in the run's own directory: leave run_dir out")
     rundir.refuse_taken(settings.run_dir, again=True)

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from gancli.data import decode
-from gancli.data.folder import folder, sizes
+from gancli.data.folder import Folder, folder
 from gancli.errors import DataError
 
 XMP = (
@@ -36,6 +36,11 @@ def upright(lies: int) -> np.ndarray:
         1: x, 2: x[:, ::-1], 3: np.rot90(x, 2), 4: x[::-1], 5: x.transpose(1, 0, 2), 6: np.rot90(x, -1),
         7: x[::-1, ::-1].transpose(1, 0, 2), 8: np.rot90(x, 1),
     }[lies]  # fmt: skip
+
+
+def headers(top: Path) -> list[tuple[int, int, int]]:
+    place = Folder(top)
+    return list(decode.headers(place.files(place.listing())))
 
 
 def saved(kind: str, **keys: object) -> bytes:
@@ -109,7 +114,7 @@ def test_shape_and_picture_agree(tmp_path: Path, way: str, lies: int) -> None:
     expected = upright(lies)
     source = folder(str(tmp_path))
     assert source.shape == (3, *expected.shape[:2])
-    assert sizes(str(tmp_path)) == [list(expected.shape[:2])]
+    assert headers(tmp_path) == [(3, *expected.shape[:2])]
     image = source.rows(np.array([0]))[0][0].numpy().transpose(1, 2, 0)
     if way.endswith("jpg"):  # quantised; blocks of 8x8 are flat, so that only their mean is
         assert np.abs(image.astype(int) - expected).max() <= 2
@@ -130,7 +135,7 @@ def test_only_what_is_late_costs_a_decoding(tmp_path: Path, monkeypatch: pytest.
     from PIL import PngImagePlugin
 
     monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", None)
-    assert sizes(str(tmp_path)) == [[16, 24]]
+    assert headers(tmp_path) == [(3, 16, 24)]
 
 
 def test_other_kinds_under_a_known_suffix_are_no_images(tmp_path: Path) -> None:

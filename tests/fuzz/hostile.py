@@ -172,7 +172,7 @@ def sweeps(draw: st.DrawFn) -> Case:
     if how == "late":
         return case("sweeps", [*IMAGES, "steps=0", "-m", *draw(st.sampled_from(LATE_JOBS))], refused=True)
     if how == "again":
-        where = draw(st.sampled_from(["last", "outputs/sweeps/two", "./outputs/../outputs/sweeps/two/", "outputs/train/points", "nowhere", "a_file", "a_pipe", "empty", "foreign", "gone", "loop", "outputs/sweeps", "null"]))
+        where = draw(st.sampled_from(["last", "outputs/sweeps/two", "./outputs/../outputs/sweeps/two/", "outputs/train/points", "nowhere", "a_file", "a_pipe", "empty", "foreign", "gone", "loop", "outputs/sweeps"]))
         more = draw(st.sampled_from([[], [], ["retry=true"], ["seed=3"], ["steps=5"], ["rank=loss_D"], ["better=high"], ["launcher=slurm"], ["sweep_dir=x"], ["search=optuna"], ["launcher.setup=[x]"]]))
         return case("sweeps", ["train", "-m", f"resume_sweep={where}", *more])
     chosen = draw(st.lists(st.sampled_from(CHOICES), min_size=1, max_size=2, unique_by=lambda word: word.partition("=")[0]))

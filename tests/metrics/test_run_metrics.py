@@ -146,12 +146,28 @@ def test_a_classifier_of_samples_knows_real_images_where_samples_are_right(own: 
     assert cas.measure(turned, 60, 0, quiet).values["cas"] <= 0.1  # type: ignore[arg-type]
 
 
+def test_classes_without_enough_real_images_are_said(own: Source, tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    images, labels = own.rows(np.arange(90))
+    some = own.only(np.flatnonzero((own.labels != 2) & ((own.labels != 1) | (np.arange(90) < 40))))
+    monkeypatch.setattr(by_class, "training_data", lambda found, name: some)
+    tiny.dim = 2048
+    monkeypatch.setattr(by_class, "extract", lambda images, *more: torch.randn(images.n, 4))
+    found = FidPerClass().measure(tiny, Plain(own, images, labels), 90, 0, quiet)  # type: ignore[arg-type]
+    few, left_out, short = found.notes
+    assert few.startswith("fid_per_class, in each class: 13 images are fewer than the 2048 features")
+    assert left_out == "fid_per_class: the mean is of 2 of 3 classes; of c there are fewer than two real images"
+    assert short.startswith("fid_per_class: 30 samples of each class are compared with fewer real images in 1 classes")
+    assert found.details["classes_left_out"] == ["c"]
+    assert found.details["images_by_class"] == {"a": [30, 30], "b": [30, 13]}
+
+
 def test_fid_within_classes_sees_what_the_whole_hides(own: Source, tiny: Any) -> None:
     images, labels = own.rows(np.arange(90))
     metric = FidPerClass(per_class=30)
     right = metric.measure(tiny, Plain(own, images, labels), 90, 0, quiet)  # type: ignore[arg-type]
     assert right.values["fid_per_class"] == pytest.approx(0, abs=1e-2)
     assert right.details["images_by_class"] == {"a": [30, 30], "b": [30, 30], "c": [30, 30]}
+    assert list(right.notes) == []
     turned = metric.measure(tiny, Plain(own, images, (labels + 1) % 3), 90, 0, quiet)  # type: ignore[arg-type]
     by_name = turned.details["fid_per_class_by_class"]
     # Means a step of 100 apart in three equal features, or of 200 where bright comes round to dark.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import socket
 import urllib.error
 from pathlib import Path
@@ -43,6 +44,20 @@ def test_missing_file_and_folder(tmp_path: Path) -> None:
         Inception(str(tmp_path / "no.pth"))
     with pytest.raises(MetricError, match="is a folder"):
         Inception(str(tmp_path))
+
+
+def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.pth")
+    with pytest.raises(MetricError, match=r"pipe\.pth is no regular file"):
+        Inception(str(tmp_path / "pipe.pth"))
+    with pytest.raises(MetricError, match=r"extractor\.weights= is empty"):
+        Inception("")
+
+
+def test_complex_weights_are_refused(tmp_path: Path) -> None:
+    torch.save({"a": torch.zeros(2), "b": torch.zeros(2, dtype=torch.complex64)}, tmp_path / "w.pth")
+    with pytest.raises(MetricError, match=r"holds b of torch\.complex64: weights are real numbers"):
+        weights.read(tmp_path / "w.pth")
 
 
 def test_home_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
