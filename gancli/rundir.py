@@ -299,7 +299,10 @@ def begun(path: Path) -> bool:
     Told by the lock, which is left then, and by nothing else being there than what comes before the first step.
     """
     try:
-        if read_bytes(path / ".lock", len(MARK)) != MARK or path.is_symlink():
+        mark = read_bytes(path / ".lock", len(MARK))
+        if os.listdir(path) == [".lock"] and not mark:  # noqa: PTH208  # made, and not yet marked
+            return True
+        if mark != MARK or path.is_symlink():
             return False
         if (path / "run.json").exists() and read_json(path / "run.json").get("status") != "starting":
             return False

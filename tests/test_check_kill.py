@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import ctypes
 import json
+import multiprocessing
 import os
 import random
+import re
 import resource
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from gancli import checkpoint
+from gancli.files import read_json
 from gancli.rundir import RunDir
 from tests.conftest import TINY
 from tests.test_train import rows, same_run
@@ -25,14 +30,26 @@ OFTEN = ["observers.checkpoints.every=2", "observers.grid.every=50", "observers.
          "model.ema.decay=0.5", "device.threads=1"]  # fmt: skip
 IMAGES = ["dataset=random", "dataset.size=[1,8,8]", "dataset.n=24", "batch_size=4"]
 KINDS = {
-    "dcgan": (["model=dcgan", "model.ch=8", *IMAGES], 1300),
-    "memories": (["model=dcgan", "model.ch=4", *IMAGES, "penalty=[lecam,historical_d,r1]", "loss=hinge"], 900),
+    "dcgan": (["model=dcgan", "model.ch=8", *IMAGES], 400),
+    "memories": (["model=dcgan", "model.ch=4", *IMAGES, "penalty=[lecam,historical_d,r1]", "loss=hinge"], 300),
     "spectral": (["model=sngan", "model.ch=2", "game.d_steps=1", "dataset=random", "dataset.size=[1,28,28]",
-                  "dataset.n=24", "batch_size=4", "augment=ada"], 300),
+                  "dataset.n=24", "batch_size=4", "augment=ada"], 100),
     "semisup": (["model=improved", "game=semisup", "game.labels=20", "dataset=fashion", "dataset.limit=200",
-                 "batch_size=8"], 100),
+                 "batch_size=8"], 40),
 }  # fmt: skip
 KILLS = 5
+# What decides on its own how a run ends, and which of its checkpoints stay: p of the augmentation, scores, and alarms
+# that compare with the start. G's weights shrink until it draws the same for every latent, about step 70.
+WATCHED = ["model=dcgan", "model.ch=4", "dataset=random", "dataset.size=[1,16,16]", "dataset.n=24", "batch_size=4",
+           "augment=ada", "augment.interval=1", "augment.images=400", "model.ema.decay=0.5", "optimizer=sgd",
+           "optimizer.G.lr=1e-3", "+optimizer.G.weight_decay=8", "optimizer.D.lr=1e-3", "device=cpu",
+           "device.threads=1", "observers.scores.every=7", "observers.scores.metrics=[swd]", "observers.scores.n=4",
+           "observers.scores.standing_stats=1", "observers.checkpoints.every=5", "observers.checkpoints.keep=2",
+           "observers.alarms.every=4", "observers.alarms.n=8", "observers.metrics.every=1", "observers.grid.n=4",
+           "observers.grid.every=10", "observers.progress=null", "observers.report=null"]  # fmt: skip
+# The first moments of a run by what is there, then by its rows.
+FIRST = ("", ".lock", "config.yaml", "checkpoints", "checkpoints/00000000.pt", "run.json", "log.txt", "eval")
+SPELLINGS = ("killed", "./killed/", "{here}/killed", "link", "killed/../killed", "link/../killed/")
 
 
 def start(*words: str, cwd: Path, first: Callable[[], None] | None = None) -> subprocess.Popen[bytes]:
@@ -72,6 +89,89 @@ def test_killed_runs_end_with_the_same_bits(tmp_path: Path, kind: str) -> None:
     same_run(tmp_path / "alone", tmp_path / "killed", steps)
     assert list(RunDir(tmp_path / "alone").listing()) == list(RunDir(tmp_path / "killed").listing())
     assert not list((tmp_path / "killed").rglob(".*"))
+
+
+def child(words: list[str], place: str) -> None:
+    """A command in a process that has torch loaded already."""
+    from gancli.cli import main
+
+    os.chdir(place)
+    for number in (1, 2):
+        os.dup2(os.open("errors", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+    sys.stdout.flush()
+    os._exit(main(words))
+
+
+def warm() -> Any:
+    """A context whose processes begin as copies of one that has imported what a training needs."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(
+        ["gancli.verbs.train", "gancli.cli", "gancli.metrics.pixels", "tests.test_check_kill"]
+    )
+    return context
+
+
+def outcome(run: Path) -> tuple[Any, ...]:
+    """How a run ended, without where it lies."""
+    about = RunDir(run).about()
+    return about["status"], re.sub(r"\S*/checkpoints/", "", str(about["reason"])), about["step"]
+
+
+def judged(run: Path) -> dict[str, tuple[float, str]]:
+    """The results of a run by file, without how long they took."""
+    found = {path.name: read_json(path) for path in sorted((run / "eval").iterdir())}
+    return {name: (result["swd"], result["protocol_id"]) for name, result in found.items()}
+
+
+@pytest.mark.slow
+def test_a_watched_run_ends_as_if_it_had_not_been_killed(tmp_path: Path) -> None:
+    """Twenty kills, eight of them before the first step: the same bits, rows, results, and the same end by an alarm."""
+    context = warm()
+
+    def started(*words: str) -> Any:
+        process = context.Process(target=child, args=(["train", *words], str(tmp_path)))
+        process.start()
+        return process
+
+    alone = started(*WATCHED, "steps=200", "run_dir=alone")
+    alone.join(600)
+    last = max(row["step"] for row in rows(tmp_path / "alone"))
+    assert (alone.exitcode, outcome(tmp_path / "alone")[0]) == (2, "failed"), (tmp_path / "errors").read_text("utf-8")
+    assert "G has drawn the same for every latent" in outcome(tmp_path / "alone")[1]
+    assert 40 < last < 120
+    killed, kills, chance = tmp_path / "killed", 0, random.Random(20)
+    (tmp_path / "link").symlink_to("killed")
+
+    def another(k: int) -> Any:
+        if not (killed / "run.json").exists():
+            return started(*WATCHED, "steps=200", "run_dir=killed")
+        return started("resume=" + SPELLINGS[k % len(SPELLINGS)].format(here=tmp_path))
+
+    for k in range(20):
+        job = another(k)
+        target = (k - len(FIRST) + chance.random()) * last / (20 - len(FIRST))
+        while job.is_alive() and not (
+            (killed / FIRST[k]).exists() if k < len(FIRST) else reached(killed / "metrics.jsonl") >= target
+        ):
+            time.sleep(0.0005)
+        time.sleep(chance.random() * (0.03 if k >= len(FIRST) else 0.002))
+        job.kill()
+        job.join(60)
+        kills += job.exitcode == -9
+    assert kills == 20
+    job = another(20)
+    job.join(600)
+    assert job.exitcode == 2, (tmp_path / "errors").read_text(encoding="utf-8")
+    assert outcome(killed) == outcome(tmp_path / "alone")
+    assert rows(killed) == rows(tmp_path / "alone")
+    assert judged(killed) == judged(tmp_path / "alone")
+    steps = list(RunDir(tmp_path / "alone").listing())
+    assert list(RunDir(killed).listing()) == steps
+    for step in steps:
+        same_run(tmp_path / "alone", killed, step)
+        states = [checkpoint.read(RunDir(run).checkpoint(step)) for run in (tmp_path / "alone", killed)]
+        assert states[0]["observers"] == states[1]["observers"]
+    assert sorted(p.name for p in killed.rglob("*")) == sorted(p.name for p in (tmp_path / "alone").rglob("*"))
 
 
 @pytest.mark.slow

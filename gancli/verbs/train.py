@@ -86,8 +86,6 @@ def _run(config: Mapping[str, Any], overrides: Sequence[str], signals: _Signals)
     finally:
         part(session)
         session.run.unlock()
-        if session.world.first and not session.run.started():  # it came to nothing before its first step
-            session.run.withdraw()
     return session.run.path
 
 
