@@ -26,8 +26,8 @@ def word(key: str, value: str | Path | int) -> str:
     ("run='my run'", 'steps=3', 'resume="it\\'s"')
     """
     text = str(value)
-    if text.startswith(("'", '"', "[", "${")) or text == "null" or text != text.strip():
-        text = in_quotes(text)  # what would be read as something else than a text
+    if text.startswith(("'", '"', "[")) or text == "null" or text != text.strip() or "${" in text:
+        text = in_quotes(text.replace("${", "\\${"))  # what would be read as something else than this text
     return f"{key}={shell(text)}"
 
 

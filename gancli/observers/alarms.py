@@ -41,9 +41,12 @@ class Alarms(Observer):
         self._best = {"born": 0.0, "diversity": 0.0, "gradient": 0.0}
         self._data = 1.0
 
-    def open(self, view: RunView) -> None:
-        """Measure the data's own diversity, and G's at the start. Raises ConfigError where `n` fill the memory."""
+    def refuse(self, view: RunView) -> None:
+        """Refuse more samples than memory holds. Raises ConfigError."""
         view.refuse_many("alarms.n", self.n)
+
+    def open(self, view: RunView) -> None:
+        """Measure the data's own diversity, and G's at the start."""
         stream = view.engine.streams["real"]
         self._data = spread(stream.batch(0, min(self.n, len(stream.source)))["x"]) or 1.0
         self._best["born"] = self.diversity(view)

@@ -21,7 +21,7 @@ class Grid(Observer):
             raise ConfigError(f"observers.grid: every and n are at least 1, not every={every} n={n}")
         self.every, self.n = every, n
 
-    def open(self, view: RunView) -> None:
+    def refuse(self, view: RunView) -> None:
         """Refuse a sheet that no memory holds. Raises ConfigError."""
         if len(view.engine.streams["real"].source.shape) == 3:
             view.refuse_many("grid.n", self.n)

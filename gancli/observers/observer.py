@@ -168,6 +168,9 @@ class Observer:
 
     everywhere: ClassVar[bool] = False
 
+    def refuse(self, view: RunView) -> None:
+        """Called once before anything is measured or written. Raises ConfigError for what this machine cannot hold."""
+
     def open(self, view: RunView) -> None:
         """Called once before the first step."""
 

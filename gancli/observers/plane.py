@@ -33,11 +33,15 @@ class Plane(Observer):
         self.every, self.n, self.film = every, n, film
         self._data: Tensor | None = None
 
+    def refuse(self, view: RunView) -> None:
+        """Refuse more points than memory holds. Raises ConfigError."""
+        if len(view.engine.streams["real"].source.shape) == 1:
+            view.refuse_many("plane.n", self.n)
+
     def open(self, view: RunView) -> None:
-        """Take data for the density, once. Raises ConfigError for more points than memory holds."""
+        """Take data for the density, once."""
         stream = view.engine.streams["real"]
         if len(stream.source.shape) == 1 and stream.source.shape[0] <= 2:
-            view.refuse_many("plane.n", self.n)
             self._data = stream.batch(0, min(20 * self.n, len(stream.source)))["x"].cpu().float()
 
     def on_step(self, view: RunView) -> Iterator[Event]:

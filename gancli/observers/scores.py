@@ -87,11 +87,15 @@ class Scores(Observer):
     def _compares(self) -> bool:
         return any(metric.compares for metric in self._metrics)
 
+    def refuse(self, view: RunView) -> None:
+        """Refuse more samples than memory holds. Raises ConfigError."""
+        if self.every is not None and view.steps:
+            view.refuse_many("scores.n", self.n)
+
     def open(self, view: RunView) -> None:
         """Take the data that samples are compared with."""
         if self.every is None or not view.steps:
             return
-        view.refuse_many("scores.n", self.n)
         source = view.engine.streams["real"].source
         if self._extractor is not None:
             self._extractor.to(view.engine.compute.device)

@@ -24,7 +24,7 @@ from gancli.engine import Engine
 from gancli.errors import ConfigError, Interrupted, RankError
 from gancli.nets.layers.norms import AcrossRanks
 from gancli.observers.checkpoints import with_best
-from gancli.observers.observer import Observer
+from gancli.observers.observer import Observer, RunView
 from gancli.rehearsal import Rehearsal, single_rows_explained
 from gancli.rundir import RunDir
 from gancli.settings import TrainSettings
@@ -66,6 +66,8 @@ def _run(config: Mapping[str, Any], overrides: Sequence[str], signals: _Signals)
     with told("building the networks"):
         engine = assemble.engine(settings, source, assemble.game(config, facts), compute)
     observers = {n: make(node, f"observers.{n}") for n, node in settings.observers.items() if node is not None}
+    for observer in observers.values():
+        observer.refuse(RunView(engine, settings.steps))
     config = with_best(config, observers)
     notes = [*source.notes, *compute.notes, *rank_notes(engine), *split_notes(engine)]
     notes += [*left_out(overrides), *idle.notes(settings, idle.typed_keys(overrides), points=len(facts.shape) == 1)]
