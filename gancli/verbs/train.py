@@ -204,8 +204,10 @@ class _Signals:
         self.messenger = Messenger(self._line) if aloud else None
 
     def step_begins(self) -> None:
-        """From now on there is something to save."""
+        """From now on there is something to save. Raises KeyboardInterrupt for a signal that Python let go unheeded."""
         self.stepping = True
+        if self.wanted:  # it came while a finalizer ran, out of which nothing is raised
+            raise KeyboardInterrupt
 
     def __enter__(self) -> _Signals:
         if threading.current_thread() is threading.main_thread():
