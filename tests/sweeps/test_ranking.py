@@ -168,7 +168,7 @@ def test_a_damaged_sweep_is_said_in_one_line(tmp_path: Path) -> None:
         ranking.write_csv(found, ranking.rank(found, None, "auto"))
         found.save()
     assert all(line.startswith(f"{sweep.path / 'sweep.json'} is damaged: ") and "\n" not in line for line in said)
-    assert 20 < right < len(damaged) / 2
+    assert 10 < right < len(damaged) / 2
 
 
 @pytest.mark.parametrize("kind", ["pipe", "bytes", "kinds", "folder"])
