@@ -44,11 +44,6 @@ class Given:
     listing: Listing | None = None
     shapes: Sequence[tuple[int, int, int]] = ()
 
-    def notes(self) -> list[str]:
-        """What was left out of these images, a line each."""
-        found = self.source.notes if self.source is not None else self.listing.notes if self.listing is not None else ()
-        return [f"{self.key}: {note}".replace("dataset.root", self.key) for note in found]
-
     def __len__(self) -> int:
         return len(self.shapes) if self.source is None else len(self.source)
 
@@ -56,7 +51,7 @@ class Given:
     def left_out(self) -> Sequence[str]:
         """What stands beside them and is not judged, a line each, such as files of other kinds."""
         if self.listing is not None:
-            return self.listing.notes
+            return [note.replace("dataset.root", self.key) for note in self.listing.notes]
         return () if self.source is None else self.source.notes
 
     def images(self, n: int, seed: int) -> ImageSet:

@@ -61,7 +61,7 @@ def _of_files(settings: EvalSettings, statistics: Reference | None) -> Sides:
     size, seed = settings.sides(), settings.seed
     given = find("input", settings.input, size)
     n = min(settings.n, len(given))
-    fake, notes = given.images(n, seed), given.notes()
+    fake, notes = given.images(n, seed), list[str]()
     if n < settings.n:
         notes.append(f"n={settings.n:,} asked for, and input has {len(given):,}: all of them are judged")
     if statistics is not None or settings.reference is None:
@@ -105,7 +105,7 @@ def _real(settings: EvalSettings, given: Given, n: int) -> tuple[ImageSet, list[
             " or null"
         )
     count, notes = _count(settings, "reference", len(given), n)
-    return given.images(count, settings.seed), [*given.notes(), *notes]
+    return given.images(count, settings.seed), notes
 
 
 def _count(settings: EvalSettings, name: str, there: int, n: int) -> tuple[int, list[str]]:
