@@ -116,7 +116,9 @@ def _group_key(parsed: Any, known: dict[str, list[str]]) -> str | None:
         )
     if parsed.package is not None:
         return f"{line}: each choice has its place: write {line.partition('=')[0].partition('@')[0]}=CHOICE"
-    if parsed.is_delete() and "." not in key and key not in known:
+    # Of a part that may be there or not nothing is left; any other key would get a value that nobody sees.
+    part = key.count(".") == 1 and key.startswith(("observers.", "metrics.", "penalty."))
+    if parsed.is_delete() and not part and key not in known:
         return f"{line}: {key} cannot be left out; write {key}=VALUE"
     if "/" in key:
         return f"{line}: {key} is no key; {suggestion(key.split('/')[0], known)}"

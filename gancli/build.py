@@ -118,6 +118,7 @@ def _bind(target: Callable[..., Any], node: Mapping[str, Any], path: str, suppli
             raise ConfigError(f"unknown key {prefix}{name}: {suggestion(str(name), parameters)}")
         default = parameters[name].default
         if isinstance(default, tuple) and isinstance(value, list):
+            _refuse_odd(value, hints.get(name, Any), f"{prefix}{name}")
             value = _like(default, value, f"{prefix}{name}")
         values[name] = convert(value, hints.get(name, Any), f"{prefix}{name}")
     for name, parameter in parameters.items():

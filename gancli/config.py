@@ -61,6 +61,8 @@ def composed(verb: str, overrides: Sequence[str], folders: Sequence[Path] = (), 
     for folder in folders:
         if not folder.is_dir():
             raise ConfigError(f"--config-dir {folder}: no such folder")
+        if not any(folder.glob("*/*.yaml")):
+            raise ConfigError(f"--config-dir {folder}: no group files in it, such as model/mine.yaml")
     if not folders and not any("$" in o for o in overrides):  # nothing else that could change between two calls
         return copy.deepcopy(_composed_once(verb, tuple(overrides)))
     return _composed(verb, overrides, folders, typed)
@@ -120,7 +122,9 @@ def _let_go(verb: str, made: Composed, overrides: Sequence[str], folders: Sequen
     for source in ("model", "experiment"):
         if source not in made.choices:
             continue
-        chosen = {**started, **overridden(source, made.choices[source], folders)}
+        own_choices = overridden(source, made.choices[source], folders)
+        model = {} if source == "model" else overridden("model", own_choices.get("model", started["model"]), folders)
+        chosen = {**started, **model, **own_choices}
         replaced = {g for g, c in made.choices.items() if g != source and names(c) != names(chosen.get(g, ""))}
         gone, kept = [], []
         for key, value in leaves(source, made.choices[source], folders).items():

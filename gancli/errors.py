@@ -110,4 +110,6 @@ def plain(error: BaseException) -> str:
     """
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
+    if isinstance(error, UnicodeDecodeError):
+        return "no text in UTF-8"
     return " ".join(str(error).split()) or type(error).__name__

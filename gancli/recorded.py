@@ -10,7 +10,7 @@ import yaml  # type: ignore[import-untyped]
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from gancli.errors import RunError
+from gancli.errors import RunError, plain
 from gancli.files import read_bytes, read_json
 
 LARGEST_YAML, DEEPEST_YAML = 1 << 20, 50  # bytes, and sections within sections
@@ -26,8 +26,7 @@ def config(path: Path) -> dict[str, Any]:
     try:
         found = OmegaConf.to_container(OmegaConf.create(_checked_yaml(path)))
     except _RAISED as error:
-        words = error.strerror if isinstance(error, OSError) and error.strerror else " ".join(str(error).split())
-        raise RunError(f"{path.parent}: cannot read config.yaml ({words[:200]})") from None
+        raise RunError(f"{path.parent}: cannot read config.yaml ({plain(error)[:200]})") from None
     if not isinstance(found, dict):
         raise RunError(f"{path.parent}: config.yaml holds no configuration")
     return {str(name): value for name, value in found.items()}

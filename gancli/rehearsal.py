@@ -212,7 +212,9 @@ class Rehearsal:
     def _timed(self, move: Move, growth: Growth, until: float) -> float:
         """Seconds of all of a move's micro-batches: of ever more rows, as long as the next ones end in time."""
         engine = self.engine
-        whole, parts = engine.split(engine.batch_size * move.size)
+        most = rows_of(engine, move)  # on every rank the same: a rank with a smaller share tries as often
+        whole = min(engine.micro_batch or most, most)
+        parts = math.ceil(most / whole)
         if any(net._compiled_call_impl is not None for net in engine.game.nets.values()):
             if self._any(growth.seconds / parts > TIMED):  # the compiler is tried all the same: it may fail
                 self._run(move, growth.few.rows)

@@ -17,6 +17,8 @@ from collections.abc import Callable
 from math import prod
 from typing import IO, Any, ClassVar, NamedTuple
 
+from gancli.errors import plain
+
 LARGEST_PICKLE = 1 << 23  # bytes; a checkpoint of three thousand tensors has half a million
 LARGEST_ARRAYS = 1 << 28  # bytes of a pickle that holds NumPy's arrays: a covariance of 2,048 features has 50 million
 MOST_NODES, DEEPEST = 2_000_000, 64  # of containers' contents, however often a file names the same one
@@ -80,7 +82,7 @@ def examine(file: IO[bytes], legacy: bool = False, arrays: bool = False) -> None
     except pickle.UnpicklingError as error:
         raise UnsafeError(str(error)) from None
     except Exception as error:  # pickle, pickletools and zipfile raise a dozen kinds for a damaged or hostile file
-        raise BrokenError(f"{type(error).__name__}: {error}") from None
+        raise BrokenError(f"damaged: {plain(error)}") from None
     finally:
         file.seek(0)
 

@@ -22,6 +22,7 @@ def at_least(least: int, **values: float | None) -> None:
 
 
 MOST = 1 << 40  # of anything that is counted one by one: no machine comes to the end of it
+MOST_JUDGED = 1 << 30  # images of one evaluation: weeks
 
 
 def at_most(most: int, **values: float | None) -> None:
@@ -163,7 +164,7 @@ class EvalSettings(DrawSettings):
         for threshold in self.thresholds():
             check_truncation(threshold)
         at_least(2, n=self.n, n_real=self.n_real)
-        at_most(MOST, n=self.n, n_real=self.n_real)
+        at_most(MOST_JUDGED, n=self.n, n_real=self.n_real)
         sides = self.sides()
         if sides is not None and (len(sides) != 2 or not all(SMALLEST <= side <= LARGEST for side in sides)):
             raise ConfigError(

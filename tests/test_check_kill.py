@@ -208,7 +208,8 @@ def test_two_processes_cannot_train_in_one_directory(tmp_path: Path) -> None:
         command = [sys.executable, "-m", "gancli", "train", "resume=run"]
         second = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
         assert second.returncode == 2
-        assert second.stderr == "gan: run: another process is training here; wait for it or stop it\n"
+        line = second.stderr.splitlines()[-1]
+        assert line == "gan: run: another process is training here; wait for it or stop it"
         before = len(rows(tmp_path / "run"))
         time.sleep(2)
         assert job.poll() is None
@@ -235,7 +236,8 @@ def test_a_directory_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     try:
         for words in (["resume=run", "steps=4"], [*TINY, "steps=1", "run_dir=run/new"]):
             assert start(*words, cwd=tmp_path, first=obedient).wait(timeout=300) == 2
-            (line,) = (tmp_path / "errors").read_text(encoding="utf-8").splitlines()
+            *waits, line = (tmp_path / "errors").read_text(encoding="utf-8").splitlines()
+            assert all(wait.endswith(" ...") for wait in waits)  # on a slow machine
             assert "Permission denied; choose another place with run_dir=PATH" in line
     finally:
         run.chmod(0o755)

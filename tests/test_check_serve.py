@@ -217,7 +217,7 @@ def test_a_page_for_others_says_so_and_a_local_one_answers_to_local_names(labell
 
     with served(labelled, tmp_path) as (process, port, _):
         assert status(port, f"127.0.0.1:{port}") == status(port, f"localhost:{port}") == 200
-        assert status(port, f"elsewhere.example:{port}") == 400
+        assert status(port, f"elsewhere.example:{port}") == 403
         process.send_signal(signal.SIGTERM)
         out, err = process.communicate(timeout=PATIENCE)
         assert (process.returncode, out, err) == (0, "", "")

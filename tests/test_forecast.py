@@ -329,11 +329,12 @@ def test_no_steps_forecast_the_steps_there_would_be(gan: Gan, monkeypatch: Patch
     assert answer.code == 0
     assert "a step takes about 60 s, 10,000 steps about 6 days 22:40:00" in answer.err
     assert "memory about" in answer.err
-    assert (
-        answer.err.splitlines()[-1] == "finished at step 0: built and written; to train it: gan train resume=r steps=N"
+    assert answer.err.splitlines()[-1] == (
+        "finished at step 0: built and written; train it with gan train resume=r steps=N, then try: gan sample run=r"
     )
     assert not Path("r/samples").exists()
-    assert gan("train", "resume=r", "steps=1").code == 0  # what was said can be typed
+    assert gan("sample", "run=r", "n=1").code == 0  # what was said can be typed
+    assert gan("train", "resume=r", "steps=1").code == 0
     assert default_steps([*TINY, "steps=0", "experiment=demo"]) == compose("train", ["experiment=demo"])["steps"]
 
 

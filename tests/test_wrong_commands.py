@@ -63,7 +63,7 @@ WRONG = [
     ("train loss._target_=gancli.losses.penalties.R1", "not a part that loss can build"),
     ("train model.G._target_=gancli.metrics.weights.fetched", "only parts of gancli.nets"),
     ("train model=[dcgan,sngan]", "one model at a time"),
-    ("train model=mlp ~model.G", "missing key model.G"),
+    ("train model=mlp ~model.G", "model.G cannot be left out"),
     ("train model.G=null", "model.G"),
     ("train ~model.name", "model.name"),
     ("train model.name=../x", "model.name"),

@@ -221,6 +221,8 @@ def _parsed(where: str, content: bytes) -> list[tuple[str, int]] | None:
     """The pairs of a dataset.json; None where it says that there are no labels. Raises DataError."""
     try:
         found: Any = json.loads(content.decode("utf-8-sig"))
+    except UnicodeDecodeError:
+        raise DataError(f"{where} is no text in UTF-8: write {_LABELS}") from None
     except (ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())[:200] or "its parts lie too deep in each other"
         raise DataError(f"{where} cannot be read as JSON ({reason}): write {_LABELS}") from None

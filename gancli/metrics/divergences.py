@@ -18,6 +18,7 @@ from gancli.metrics.run_metric import Findings, RunMetric, drawn
 if TYPE_CHECKING:
     from gancli.sampling import Sampler
 
+MOST_BINS = 1000  # a side
 LARGEST = 2000  # points that a matching is made of: its time grows with their third power
 
 
@@ -98,8 +99,8 @@ class Divergences(RunMetric):
     bins: int = 50
 
     def __post_init__(self) -> None:
-        if self.bins < 2:
-            raise ConfigError(f"metrics.divergences.bins={self.bins}: at least 2 cells a side")
+        if not 2 <= self.bins <= MOST_BINS:
+            raise ConfigError(f"metrics.divergences.bins={self.bins}: 2 to {MOST_BINS:,} cells a side")
 
     def settings(self, n_fake: int, n_real: int) -> dict[str, Any]:
         """Cells and points."""

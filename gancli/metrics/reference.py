@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gancli.errors import MetricError
+from gancli.errors import MetricError, plain
 from gancli.files import whole_file
 from gancli.metrics.extractor import Extractor
 from gancli.metrics.reference_file import checked, count, read_file
@@ -103,7 +103,7 @@ def read(path: Path) -> Reference:
             f"reference={path} cannot be read ({error.strerror or error}): name a folder or a file"
         ) from None
     except Exception as error:  # torch, NumPy, pickle and zipfile raise a dozen kinds for a damaged or hostile file
-        words = " ".join(str(error).split())[:120] or type(error).__name__
+        words = plain(error)[:120]
         raise MetricError(
             f"reference={path} holds no reference that can be read safely ({words}): it needs arrays mu [d] and"
             " sigma [d, d], or features [n, d]"

@@ -49,10 +49,11 @@ def refuse_rank(
         return
     if rank in names(found) or any(rank == name or rank.startswith(f"{name}_") for name in scored):
         return
-    rows = all((job["observers"].get("metrics") or {}) for job in jobs)
     if PLAYERS.fullmatch(rank) or rank in COLUMNS:
-        if rows:
-            return
+        if all((job["observers"].get("metrics") or {}) for job in jobs):
+            if any(_rows(job) for job in jobs):
+                return
+            raise ConfigError(f"rank={rank}: no job comes to a row of metrics: type more steps, or leave rank out")
         raise ConfigError(f"rank={rank}: observers.metrics=null writes no such column; leave that out")
     every = _of_metrics(groups("eval")["metrics"])
     base = re.sub(r"^([fk])d_", r"\1id_", rank)  # as fid is called with another network than Inception
@@ -62,6 +63,12 @@ def refuse_rank(
             raise ConfigError(_not_had(rank, metric, base[len(word) + 1 :]))
     known = {*COLUMNS, *names(found), *(word for words in every.values() for word in words)}
     raise ConfigError(f"rank={rank}: no run has such a result; {suggestion(rank, known)}")
+
+
+def _rows(job: Mapping[str, Any]) -> bool:
+    """Whether a job comes as far as a row of its metrics."""
+    steps, every = job.get("steps"), job["observers"]["metrics"].get("every", 1)
+    return not isinstance(steps, int) or not isinstance(every, (int, float)) or steps >= every
 
 
 def _not_had(rank: str, metric: str, rest: str) -> str:

@@ -52,6 +52,14 @@ def recorded_overrides(which: str) -> list[str]:
     return [*others, *(word for key, word in found.items() if key in typed or key == "dataset.root")]
 
 
+def refuse_held(which: str | None) -> None:
+    """Raise RunError where a run cannot be gone on with, before anyone waits for networks: another process has it."""
+    if which:
+        run, _ = rundir.find(which, key="resume")
+        run.lock()
+        run.unlock()
+
+
 def reopen(
     settings: TrainSettings, config: Mapping[str, Any], facts: DataFacts, engine: Engine
 ) -> tuple[RunDir, dict[str, Any]]:

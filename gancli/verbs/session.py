@@ -321,12 +321,12 @@ def _close(session: Session) -> None:
         )
         return
     run.update(status="finished", reason=None, step=step)
+    further = command("sample", word("run", run.path))
     if not step:
         again = command("train", word("resume", run.path), "steps=N")
-        _say(run, f"finished at step 0: built and written; to train it: {again}")
+        _say(run, f"finished at step 0: built and written; train it with {again}, then try: {further}")
         return
     look = f"look at {run.samples}, then " if run.samples.is_dir() else ""
-    further = command("sample", word("run", run.path))
     _say(run, f"finished at step {step} in {session.spent:.0f} s of training; {look}try: {further}")
 
 

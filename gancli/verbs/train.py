@@ -30,7 +30,7 @@ from gancli.rundir import RunDir
 from gancli.settings import TrainSettings
 from gancli.verbs.forecast import forecast
 from gancli.verbs.leaving import BEGINNING, STEP, Messenger, missing
-from gancli.verbs.resume import reopen, start_from
+from gancli.verbs.resume import refuse_held, reopen, start_from
 from gancli.verbs.session import Session, begin, fail, part, play
 from gancli.waiting import told
 
@@ -56,6 +56,7 @@ def _run(config: Mapping[str, Any], overrides: Sequence[str], signals: _Signals)
         return own[0]  # restarted when all was done
     settings = settings if own is None else _again(settings, own[0])
     _refuse(settings)
+    World.of_group().from_first(lambda: refuse_held(settings.resume))
     compute = device.resolve(
         make_as(device.DeviceChoice, settings.device, "device"),
         make_as(device.PrecisionChoice, settings.precision, "precision"),
@@ -63,7 +64,7 @@ def _run(config: Mapping[str, Any], overrides: Sequence[str], signals: _Signals)
     with told("reading the data set"), ranks.one_first():
         source = assemble.data(settings)
     facts = DataFacts.of(source)
-    with told("building the networks"):
+    with told("building the networks", after=4.0):  # the first optimizer alone imports for a second
         engine = assemble.engine(settings, source, assemble.game(config, facts), compute)
     observers = {n: make(node, f"observers.{n}") for n, node in settings.observers.items() if node is not None}
     for observer in observers.values():

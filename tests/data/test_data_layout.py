@@ -173,7 +173,7 @@ def test_a_description_of_more_than_is_there(tmp_path: Path, read: Read) -> None
     [
         (b'{"labels": [["a.png", 0], ["a.png", 1]]}', "has a.png twice"),
         (b'{"labels": [["a.png", 0], ["./a.png", 1', "cannot be read as JSON"),
-        (b'{"labels": [["a\xe9.png", 0]]}', "cannot be read as JSON"),
+        (b'{"labels": [["a\xe9.png", 0]]}', "is no text in UTF-8"),
         (b'{"labels": [["a.png", ' + b"9" * 400 + b"]]}", "number the classes from 0"),
         (b'{"labels": [["a.png", ' + b"9" * 5000 + b"]]}", "cannot be read as JSON"),
         (b'{"labels": [["a.png", 0.5]]}', "whole-number labels"),

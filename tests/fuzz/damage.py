@@ -41,7 +41,7 @@ def damage(world: World, base: str, seed: int) -> tuple[Path, str]:
     said = [_one(world, target, base, draw, done) for _ in range(draw.choice([1, 1, 1, 2]))]
     if draw.random() < 0.05:
         name = draw.choice(
-            [name for name in NAMES if name != SAID]
+            [name for name in NAMES if name != SAID and "/" not in name]
         )  # typed, it is asked of the environment as it should
         target = target.rename(target.with_name(name))
         said.append(f"it is called {name!r}")

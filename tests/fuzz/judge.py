@@ -32,6 +32,7 @@ FOREIGN_WORDS = re.compile(
 BEGUN = re.compile(
     r"^(run|sweep|job|passed over:|data|memory|measuring|device|precision|G |step|note:|compile:)", re.MULTILINE
 )
+WAITING = re.compile(r" \.\.\.$|^\w+: \w+ [\d,]+/[\d,]+$")  # how a wait or a measurement stands
 WORK = ("place/outputs", "place/hurt", "home")  # where commands may write unasked; the last for caches
 
 
@@ -126,7 +127,7 @@ def ended(case: Case, code: int, out: str, err: str) -> list[Finding]:
             found.append(Finding("silent", f"none of {case.named} is said; {' '.join((out + err).split())[:150]!r}"))
         return found
     said = [line for line in err.split("\n") if line.startswith("gan: ")]
-    others = err.count("\n") - len(said)
+    others = sum(not line.startswith("gan: ") and not WAITING.search(line) for line in err.split("\n")[:-1])
     some_failed = bool(re.search(r" of \d+ jobs ", err))
     if len(said) != 1 or not last.startswith("gan: ") or (others and not BEGUN.search(err)):
         found.append(Finding("lines", f"{err[:250]!r}"))
@@ -159,8 +160,8 @@ def left(case: Case, code: int | None, changes: Changes, words: list[str], said:
     if code == 2:
         failed = re.search(r"(\d+) of (\d+) jobs ", said)
         began = any(path.endswith("run.json") for path in changes.new) or case.base == "two"
-        if failed and began:
-            return found  # a sweep keeps what its other jobs wrote
+        if (failed and began) or "computed and shown above" in said:
+            return found  # a sweep keeps what its other jobs wrote, an evaluation what could be
         more = [path for path in changes.new if path not in new_among and path not in halves and path not in outside]
         if more:
             found.append(Finding("left behind", f"{more[:4]}; said {said.strip()[-150:]!r}"))

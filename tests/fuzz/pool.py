@@ -66,8 +66,10 @@ class Worker:
 
     def end(self) -> str:
         """Kill the process with its children; says how it was found."""
-        code = self.process.poll()
-        if code is None:
+        try:
+            code = self.process.wait(0.5)  # it may be about to end
+        except subprocess.TimeoutExpired:
+            code = None
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
         for stream in (self.process.stdin, self.process.stdout):
