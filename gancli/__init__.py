@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from gancli.sampling import Sampler
+from gancli.version import __version__ as __version__
 
-__version__ = "0.1.0"
+if TYPE_CHECKING:
+    from gancli.draw.sampling import Sampler
 
 
 def load(run: str = "last", checkpoint: int | str = "last", **options: Any) -> Sampler:
@@ -19,6 +19,6 @@ def load(run: str = "last", checkpoint: int | str = "last", **options: Any) -> S
     run: a run directory, a checkpoint file, or "last". checkpoint: "last", "best" or a step. options: ema, truncation,
     standing_stats, compute. Raises RunError.
     """
-    from gancli.sampling import load as load_sampler
+    from gancli.draw.sampling import load as load_sampler
 
     return load_sampler(str(run), checkpoint, **options)

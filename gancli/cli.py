@@ -14,9 +14,10 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from gancli import ranks
+from gancli.compute import ranks
+from gancli.config.flags import split
+from gancli.config.help import VERBS, complete, completion_script, general_help, verb_help, version_line
 from gancli.errors import ConfigError, GanError, Interrupted, RunError, plain, suggestion
-from gancli.help import VERBS, complete, completion_script, general_help, verb_help, version_line
 
 LONGEST, LAST = 2000, 300  # characters of a message, and of its end where it is cut
 
@@ -130,8 +131,8 @@ def _dispatch(words: list[str]) -> int:
 
 def _help(verb: str, words: list[str]) -> str:
     """A verb's help for what these words would run; what only a sweep reads, or a resumed run, stays as it is."""
-    from gancli import answers
-    from gancli.config import quote
+    from gancli.config import answers
+    from gancli.config.compose import quote
 
     flags, overrides, folders = split(words, verb)
     sweep = "-m" in flags or "--multirun" in flags
@@ -148,10 +149,11 @@ def _help(verb: str, words: list[str]) -> str:
 
 def _run(verb: str, words: list[str]) -> int:
     """Compose and check every job first, so that a wrong word writes nothing; then run them one after the other."""
-    from gancli import answers
-    from gancli.choices import listed
-    from gancli.config import compose, expand, quote, value_of
-    from gancli.sealed import pinned, refuse_addresses
+    from gancli.config import answers
+    from gancli.config.choices import listed
+    from gancli.config.compose import compose, expand, quote, value_of
+    from gancli.config.pinned import pinned
+    from gancli.config.sealed import refuse_addresses
 
     flags, overrides, folders = split(words, verb)
     sweep = "-m" in flags or "--multirun" in flags
@@ -196,12 +198,12 @@ def _run(verb: str, words: list[str]) -> int:
 
 def check(verb: str, config: dict[str, Any], typed: Sequence[str] = ()) -> None:
     """Check a composed job's keys and types, and that of the typed ones none is idle. Raises ConfigError."""
-    from gancli import build, idle, settings
+    from gancli.config import build, idle, settings
 
     kinds = {"train": settings.TrainSettings, "sample": settings.SampleSettings, "eval": settings.EvalSettings}
     checked = build.make_as(kinds.get(verb, settings.InterpolateSettings), config, "")
     if isinstance(checked, settings.TrainSettings):
-        from gancli.assemble import check_sections
+        from gancli.train.assemble import check_sections
 
         check_sections(checked)
     if isinstance(checked, settings.EvalSettings):
@@ -213,64 +215,9 @@ def check(verb: str, config: dict[str, Any], typed: Sequence[str] = ()) -> None:
         idle.refuse(checked, idle.typed_keys(typed))
 
 
-def split(words: Sequence[str], verb: str = "") -> tuple[list[str], list[str], list[Path]]:
-    """Hydra's flags, the overrides, and the folders of --config-dir. Raises ConfigError for an unknown flag."""
-    with_value = {
-        "--cfg": "cfg",
-        "-c": "cfg",
-        "--package": "package",
-        "-p": "package",
-        "--config-dir": "dir",
-        "-cd": "dir",
-    }
-    alone = ("-m", "--multirun", "--resolve", "--hydra-help")
-    flags, overrides, folders = [], [], []
-    queue = list(words)
-    while queue:
-        word = queue.pop(0)
-        if "\0" in word:
-            raise ConfigError(f"{word[:40]!r} holds a NUL character: leave it out")
-        word = _utf8(word)
-        name, equals, value = word.partition("=")
-        if name in with_value and word.startswith("-"):
-            if not equals:
-                value = queue.pop(0) if queue and not queue[0].startswith("-") and "=" not in queue[0] else ""
-            if with_value[name] == "dir":
-                if not value.strip():
-                    raise ConfigError(f"{name}: name a folder of group files, as in {name} my_conf")
-                folders.append(Path(value).expanduser())
-            elif with_value[name] == "cfg" and value not in ("job", "hydra", "all"):
-                raise ConfigError(f"{name} {value}: write --cfg job, --cfg hydra or --cfg all")
-            else:
-                flags += [name, value] if value else [name]
-        elif word in alone:
-            flags.append(word)
-        elif word.startswith("-"):
-            from gancli import answers
-
-            known = [*with_value, *alone, "--help"]
-            following = queue[0] if queue else ""
-            raise ConfigError(answers.flag(verb or "train", word, following, known))
-        else:
-            overrides.append(word)
-    return flags, overrides, folders
-
-
-def _utf8(word: str) -> str:
-    """A word as the UTF-8 text that its bytes are, whatever the locale. Raises ConfigError where they are none."""
-    try:
-        return os.fsencode(word).decode() if not word.isascii() else word
-    except UnicodeEncodeError:  # text of a caller in this process, under a locale that cannot name it
-        return word
-    except UnicodeDecodeError:
-        raise ConfigError(
-            f"{word!r} holds bytes that are no UTF-8: rename the file or folder, or write the text in UTF-8"
-        ) from None
-
-
 def _with_recorded(overrides: list[str], folders: list[Path]) -> tuple[list[str], list[Path]]:
     """A resumed run starts from the command line it was started with; what is given now comes after."""
-    from gancli.config import of_choices, value_of
+    from gancli.config.compose import of_choices, value_of
 
     resumed = value_of("resume", overrides)
     if not resumed:
@@ -309,7 +256,7 @@ class _Jobs:
 
     def run(self, config: dict[str, Any], typed: list[str]) -> None:
         """One job: its composed configuration as plain values, and the overrides that made it, as they were typed."""
-        from gancli.device import settings_kept
+        from gancli.compute.device import settings_kept
 
         if self.stop is not None:
             return
@@ -342,7 +289,8 @@ def _show(verb: str, flags: list[str], overrides: list[str], folders: list[Path]
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    from gancli.config import conf_dir, search_path
+    from gancli.config.composition import search_path
+    from gancli.config.files import conf_dir
 
     def nothing(config: Any) -> None:  # Hydra asks for a function
         raise AssertionError("Hydra was asked to show, not to run")

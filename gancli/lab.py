@@ -79,8 +79,8 @@ def fit(divergence: Callable[[Tensor, Tensor], Tensor]) -> tuple[float, float, f
 
 def main(target: str = "divergences.png") -> None:
     """Draw the figure, and print the fits."""
-    from gancli.charts import Panel, chart
-    from gancli.pictures import save_png
+    from gancli.draw.charts import Panel, chart
+    from gancli.draw.pictures import save_png
 
     places, data = PLACES.tolist(), list(zip(PLACES.tolist(), mixture().tolist(), strict=True))
     panels = []

@@ -44,7 +44,7 @@ def no_hurry() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("gancli.waiting.MOMENT", 1e6)
         for name in ("TRIED", "COUNTED"):
-            patch.setattr(f"gancli.rehearsal.{name}", 60.0)
+            patch.setattr(f"gancli.train.rehearsal.{name}", 60.0)
         yield
 
 

@@ -26,9 +26,9 @@ from gancli.augment.ada import (
     scaling,
     translation,
 )
-from gancli.config import compose
+from gancli.compute.rng import Rng
+from gancli.config.compose import compose
 from gancli.errors import ConfigError
-from gancli.rng import Rng
 
 F64 = torch.float64
 TAPS = np.array(SYM6) / sum(SYM6)

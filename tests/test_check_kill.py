@@ -18,9 +18,9 @@ from typing import Any
 
 import pytest
 
-from gancli import checkpoint
-from gancli.files import read_json
-from gancli.rundir import RunDir
+from gancli.store import checkpoint
+from gancli.store.files import read_json
+from gancli.store.rundir import RunDir
 from tests.conftest import TINY
 from tests.test_train import rows, same_run
 

@@ -17,8 +17,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import Tensor, nn
 
-from gancli.dist import World
-from gancli.engine import Engine
+from gancli.compute.dist import World
 from gancli.games.noise import Latent, NoiseGame
 from gancli.losses.adversarial import Hinge, RelativisticAverage
 from gancli.losses.outputs import FeatureMatching, PullingAway
@@ -26,6 +25,7 @@ from gancli.losses.penalties import R1, Dragan, WganGp
 from gancli.nets.layers.norms import BatchNorm1d
 from gancli.nets.layers.together import MinibatchDiscrimination
 from gancli.nets.verdict import Verdict
+from gancli.train.engine import Engine
 from tests import tiny
 from tests.conftest import TINY, Gan
 from tests.test_train import rows, same_run

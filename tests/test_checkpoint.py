@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from gancli import checkpoint
 from gancli.errors import RunError
-from gancli.files import read_json, whole_file, write_json
-from gancli.rundir import RunDir
+from gancli.store import checkpoint
+from gancli.store.files import read_json, whole_file, write_json
+from gancli.store.rundir import RunDir
 
 STATE = {"step": 7, "weights": torch.arange(5.0), "nested": {"list": [1, 2.5, "x", None]}}
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from gancli.build import shown
-from gancli.config import compose, groups
-from gancli.help import EXAMPLES, VERBS, complete, keys
+from gancli.config.build import shown
+from gancli.config.compose import compose, groups
+from gancli.config.help import EXAMPLES, VERBS, complete, keys
 from tests.conftest import Gan
 
 

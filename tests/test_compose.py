@@ -9,14 +9,14 @@ import pytest
 import torch
 from torch import nn
 
-from gancli import assemble
-from gancli.assemble import DataFacts, check_sections
-from gancli.build import SECTIONS, check, convert, find, make_as
-from gancli.config import compose, conf_dir, expand, groups, quote
-from gancli.device import Compute
+from gancli.compute.device import Compute
+from gancli.config.build import SECTIONS, check, convert, find, make_as
+from gancli.config.compose import compose, conf_dir, expand, groups, quote
+from gancli.config.settings import TrainSettings
 from gancli.errors import CombinationError, ConfigError
 from gancli.nets.layers.attention import Attention
-from gancli.settings import TrainSettings
+from gancli.train import assemble
+from gancli.train.assemble import DataFacts, check_sections
 from tests.tiny import weights
 
 GROUPS = groups("train")
@@ -262,7 +262,7 @@ def test_own_group_files(tmp_path: Path) -> None:
 
 
 def test_every_key_at_the_top_is_explained() -> None:
-    from gancli.help import keys
+    from gancli.config.help import keys
 
     for verb in ("train", "sample", "eval", "interpolate"):
         config = compose(verb, [])

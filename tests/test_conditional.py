@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, relu
 
 import gancli
-from gancli.config import compose
+from gancli.compute.rng import Rng
+from gancli.config.compose import compose
 from gancli.games.noise import Latent, NoiseGame
 from gancli.losses.adversarial import Hinge
 from gancli.nets.verdict import Verdict
-from gancli.rng import Rng
 from tests.conftest import Gan
 
 

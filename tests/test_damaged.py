@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from gancli.errors import RunError
-from gancli.files import write_json
-from gancli.rundir import RunDir
+from gancli.store.files import write_json
+from gancli.store.rundir import RunDir
 from tests.conftest import Gan
 
 DIGITS = "7" * 400
@@ -174,8 +174,8 @@ def test_a_checkpoint_that_the_run_could_not_have_written_is_refused(gan: Gan, r
 
 @pytest.mark.parametrize("name", ["Adam", "AdamW", "NAdam", "RAdam", "RMSprop", "SGD", "Adagrad", "Adamax"])
 def test_every_optimizer_goes_on_from_its_own_memory(name: str) -> None:
-    from gancli import fits
-    from gancli.engine import Player
+    from gancli.store import fits
+    from gancli.train.engine import Player
 
     def stepped() -> torch.optim.Optimizer:
         weights = torch.nn.Parameter(torch.ones(3))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from gancli import device
-from gancli.device import DeviceChoice, PrecisionChoice, compile_networks, resolve
+from gancli.compute import device
+from gancli.compute.device import DeviceChoice, PrecisionChoice, compile_networks, resolve
 from gancli.errors import DeviceError
 from tests import tiny
 
@@ -107,7 +107,7 @@ def test_compile_says_what_a_device_lacks(monkeypatch: Patch) -> None:
 
 
 def test_a_compiler_that_fails_is_done_without(monkeypatch: Patch) -> None:
-    from gancli.rehearsal import Rehearsal
+    from gancli.train.rehearsal import Rehearsal
     from gancli.verbs.forecast import timed
 
     def broken(*_: object) -> None:

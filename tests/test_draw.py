@@ -12,13 +12,13 @@ import torch
 from PIL import Image
 
 import gancli
-from gancli import pictures
-from gancli.assemble import DataFacts
-from gancli.device import Compute
+from gancli.compute.device import Compute
+from gancli.compute.rng import Rng
+from gancli.draw import pictures
+from gancli.draw.sampling import Sampler, path, settle, slerp, to_uint8
 from gancli.errors import ConfigError
 from gancli.games.noise import Latent
-from gancli.rng import Rng
-from gancli.sampling import Sampler, path, settle, slerp, to_uint8
+from gancli.train.assemble import DataFacts
 from gancli.verbs.sample import class_list, seed_list
 from tests import tiny
 from tests.conftest import Gan

@@ -8,14 +8,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from gancli.engine import Average, Engine, Schedule
 from gancli.errors import CombinationError, ConfigError
 from gancli.games.game import Move
 from gancli.losses.adversarial import Hinge, LeastSquares, NonSaturating, Wasserstein
 from gancli.losses.penalties import R1, WganGp
 from gancli.losses.weights import Clip
 from gancli.nets.verdict import Verdict
-from gancli.rehearsal import Rehearsal
+from gancli.train.engine import Average, Engine, Schedule
+from gancli.train.rehearsal import Rehearsal
 from tests import tiny
 
 PENALTIES = {"none": {}, "wgan_gp": {"wgan_gp": WganGp()}, "r1": {"r1": R1()}, "lazy r1": {"r1": R1(every=2)}}

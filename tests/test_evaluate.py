@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gancli.files import write_json
-from gancli.rundir import RunDir
+from gancli.store.files import write_json
+from gancli.store.rundir import RunDir
 from gancli.verbs import judging
 from tests.conftest import Gan
 

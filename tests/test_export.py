@@ -13,8 +13,9 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from gancli import export, sampling
+from gancli.draw import sampling
 from gancli.errors import RunError
+from gancli.store import export
 from tests.conftest import TINY, Gan
 
 

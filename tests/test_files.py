@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from gancli import files, rundir
 from gancli.errors import RunError
-from gancli.rundir import RunDir
+from gancli.store import files, rundir
+from gancli.store.rundir import RunDir
 from tests.conftest import TINY, Gan
 
 Write = Callable[[Path], None]
@@ -210,7 +210,7 @@ def test_what_cannot_begin_leaves_nothing(gan: Gan, tmp_path: Path, monkeypatch:
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("gancli.checkpoint.torch.save", full)
+    monkeypatch.setattr("gancli.store.checkpoint.torch.save", full)
     (tmp_path / "empty").mkdir()
     for place in ("new", "empty"):
         answer = gan("train", *TINY, "steps=2", f"run_dir={place}")

@@ -17,20 +17,22 @@ from unittest.mock import Mock
 import pytest
 import torch
 
-from gancli import assemble, memory, rehearsal, waiting
-from gancli.build import make_as
-from gancli.config import compose
-from gancli.dist import World
-from gancli.engine import Engine
+from gancli import waiting
+from gancli.compute import memory
+from gancli.compute.dist import World
+from gancli.compute.memory import Footprint, Line
+from gancli.config.build import make_as
+from gancli.config.compose import compose
+from gancli.config.settings import TrainSettings
 from gancli.errors import CombinationError, ConfigError, DeviceError
 from gancli.games.game import Move
-from gancli.living import Living, OverTime
-from gancli.memory import Footprint, Line
 from gancli.observers.metrics import Metrics
 from gancli.observers.observer import RunView
 from gancli.observers.progress import Progress
-from gancli.rehearsal import Rehearsal, Speed
-from gancli.settings import TrainSettings
+from gancli.train import assemble, rehearsal
+from gancli.train.engine import Engine
+from gancli.train.living import Living, OverTime
+from gancli.train.rehearsal import Rehearsal, Speed
 from gancli.verbs import leaving, session
 from gancli.verbs.forecast import default_steps
 from tests import tiny

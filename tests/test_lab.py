@@ -12,13 +12,13 @@ import pytest
 import torch
 from PIL import Image
 
-from gancli import assemble
-from gancli.assemble import DataFacts
 from gancli.augment.ada import SYM6, Ada, Draw, coloured, geometry, resampled, rotation, scaling, translation
-from gancli.build import make_as
-from gancli.config import compose
+from gancli.compute.device import Compute
+from gancli.compute.rng import Rng
+from gancli.config.build import make_as
+from gancli.config.compose import compose
+from gancli.config.settings import TrainSettings
 from gancli.data.source import Source
-from gancli.device import Compute
 from gancli.errors import ConfigError, MetricError
 from gancli.games.game import Game
 from gancli.games.semisup import SemiSupervisedGame
@@ -28,8 +28,8 @@ from gancli.observers.alarms import Alarms
 from gancli.observers.observer import Alarm, Row, RunView, Stop
 from gancli.observers.plane import Plane
 from gancli.observers.remedies import remedy
-from gancli.rng import Rng
-from gancli.settings import TrainSettings
+from gancli.train import assemble
+from gancli.train.assemble import DataFacts
 from tests import tiny
 from tests.conftest import Gan
 

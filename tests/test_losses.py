@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from gancli.compute.rng import Rng
 from gancli.errors import ConfigError
 from gancli.losses.adversarial import AdversarialLoss, Hinge, LeastSquares, Minimax, NonSaturating, Wasserstein
 from gancli.losses.penalties import R1, Context, WganGp
 from gancli.losses.weights import Clip, Orthogonal
 from gancli.nets.resnet import Generator
-from gancli.rng import Rng
 
 LOG2 = math.log(2)
 

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from gancli import memory
+from gancli.compute import memory
+from gancli.compute.memory import Footprint, Line
 from gancli.errors import ConfigError, DeviceError, RunError
-from gancli.memory import Footprint, Line
-from gancli.rehearsal import Rehearsal, footprint
-from gancli.rundir import RunDir
+from gancli.store.rundir import RunDir
+from gancli.train.rehearsal import Rehearsal, footprint
 from tests import tiny
 from tests.test_engine import same
 

@@ -10,15 +10,15 @@ import pytest
 import torch
 from torch import nn
 
-from gancli import assemble
-from gancli.assemble import DataFacts, check_sections
-from gancli.build import make_as
-from gancli.config import compose, expand, groups
-from gancli.device import Compute
+from gancli.compute.device import Compute
+from gancli.config.build import make_as
+from gancli.config.compose import compose, expand, groups
+from gancli.config.settings import TrainSettings
 from gancli.games.game import Game
 from gancli.nets.layers.attention import Attention
 from gancli.nets.layers.spectral import Weighted, is_spectral
-from gancli.settings import TrainSettings
+from gancli.train import assemble
+from gancli.train.assemble import DataFacts, check_sections
 
 IMAGENET = DataFacts("x", (3, 128, 128), tuple(map(str, range(1000))), "")
 

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from gancli import assemble
-from gancli.assemble import DataFacts
 from gancli.augment.ada import Ada
-from gancli.config import compose
+from gancli.config.compose import compose
 from gancli.games.noise import NoiseGame
 from gancli.losses.penalties import R1
-from gancli.ramp import Ramp
+from gancli.train import assemble
+from gancli.train.assemble import DataFacts
+from gancli.train.ramp import Ramp
 from tests import tiny
 from tests.conftest import Gan
 

@@ -9,12 +9,12 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from gancli import device, ranks
-from gancli.dist import World, gathered
-from gancli.engine import refuse_uneven
+from gancli.compute import device, ranks
+from gancli.compute.dist import World, gathered
+from gancli.compute.ranks import Place, Watch
 from gancli.errors import CombinationError, DeviceError
-from gancli.files import write_json
-from gancli.ranks import Place, Watch
+from gancli.store.files import write_json
+from gancli.train.engine import refuse_uneven
 from tests import tiny
 from tests.conftest import TINY, Gan
 
@@ -85,7 +85,7 @@ def test_alone_nothing_happens() -> None:
 
 
 def test_sums_reach_tensors_in_any_order_of_memory() -> None:
-    from gancli.dist import _spread
+    from gancli.compute.dist import _spread
 
     images = torch.zeros(2, 3, 4, 4).to(memory_format=torch.channels_last)
     values = torch.arange(96.0)

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gancli.pictures import save_png
+from gancli.draw.pictures import save_png
 from gancli.report import figures, page
 from gancli.report.__main__ import main
 from gancli.report.record import read

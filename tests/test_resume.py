@@ -13,9 +13,10 @@ import pytest
 import yaml  # type: ignore[import-untyped]
 from PIL import Image
 
-from gancli import checkpoint, paths
+from gancli.config import paths
 from gancli.metrics.results import protocol_id
-from gancli.rundir import RunDir
+from gancli.store import checkpoint
+from gancli.store.rundir import RunDir
 from tests.conftest import TINY, Gan
 from tests.test_train import rows, same_run
 

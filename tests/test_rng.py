@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from gancli.rng import Rng, key
+from gancli.compute.rng import Rng, key
 
 
 def test_parts_join_to_the_whole() -> None:

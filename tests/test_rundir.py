@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from gancli import checkpoint, rundir
 from gancli.errors import RunError
-from gancli.files import write_json
-from gancli.rundir import RunDir
+from gancli.store import checkpoint, rundir
+from gancli.store.files import write_json
+from gancli.store.rundir import RunDir
 
 
 @pytest.fixture

@@ -17,12 +17,12 @@ from typing import Any
 import pytest
 import torch
 
-from gancli import checkpoint
 from gancli.data.npz import npz
 from gancli.errors import DataError, MetricError, RunError
 from gancli.metrics import weights
-from gancli.rundir import RunDir
-from gancli.safe import BrokenError, UnsafeError, examine
+from gancli.store import checkpoint
+from gancli.store.rundir import RunDir
+from gancli.store.safe import BrokenError, UnsafeError, examine
 from tests.conftest import Gan
 
 Change = Callable[[dict[str, Any]], Any]

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from gancli.files import write_json
-from gancli.rundir import RunDir
+from gancli.store.files import write_json
+from gancli.store.rundir import RunDir
 from tests.conftest import TINY, Gan
 
 KEYS = ["dataset.size=[1,16,16]", "steps=4", "observers.metrics.every=1", "observers.checkpoints.every=100"]

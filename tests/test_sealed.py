@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from gancli.config import compose
+from gancli.config.compose import compose
+from gancli.config.sealed import Asks, pinned
 from gancli.errors import ConfigError
-from gancli.sealed import Asks, pinned
 from tests.conftest import TINY, Gan
 
 COUNT = "batch_size='${oc.decode:${oc.env:COUNT}}'"

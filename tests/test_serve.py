@@ -20,7 +20,7 @@ import torch
 from PIL import Image
 
 import gancli
-from gancli import pictures
+from gancli.draw import pictures
 from gancli.errors import ConfigError, Interrupted
 from gancli.serve import address
 from gancli.serve.desk import FRAMES, Desk, Walk, Wish, facts

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from gancli.augment.augment import DiffAugment
 from gancli.augment.transforms import brightness, contrast, cutout, flip, saturation, shift
+from gancli.compute.rng import Rng
 from gancli.data.source import Modes as Mixture
 from gancli.errors import CombinationError, ConfigError
 from gancli.games.noise import NoiseGame
@@ -36,7 +37,6 @@ from gancli.nets.layers.together import MinibatchDiscrimination, Referenced, Vir
 from gancli.nets.r3gan import Discriminator as JudgeR3
 from gancli.nets.r3gan import Generator as MakerR3
 from gancli.nets.verdict import Verdict
-from gancli.rng import Rng
 from tests import tiny
 
 F64 = torch.float64
@@ -332,12 +332,12 @@ def test_virtual_batch_norm_takes_the_reference_and_the_sample_alike() -> None:
 
 
 def test_reference_batches_are_real_data_for_d_and_survive_a_checkpoint() -> None:
-    from gancli import assemble
-    from gancli.assemble import DataFacts
-    from gancli.build import make_as
-    from gancli.config import compose
-    from gancli.device import Compute
-    from gancli.settings import TrainSettings
+    from gancli.compute.device import Compute
+    from gancli.config.build import make_as
+    from gancli.config.compose import compose
+    from gancli.config.settings import TrainSettings
+    from gancli.train import assemble
+    from gancli.train.assemble import DataFacts
 
     keys = ["model=dcgan", "model.ch=2", "model.G.norm=virtual", "model.D.norm=virtual", "batch_size=4"]
     config = compose("train", [*keys, "dataset=random", "dataset.size=[1,8,8]", "dataset.n=80"])
@@ -364,9 +364,9 @@ def test_a_pack_is_consecutive_samples_in_the_channels() -> None:
 
 
 def test_packing_is_refused_with_labels_and_uneven_batches() -> None:
-    from gancli import assemble
-    from gancli.assemble import DataFacts
-    from gancli.config import compose
+    from gancli.config.compose import compose
+    from gancli.train import assemble
+    from gancli.train.assemble import DataFacts
 
     keys = ["model=sngan", "model.ch=4", "model.conditioning=projection", "game.pack=2"]
     with pytest.raises(CombinationError, match=r"game\.pack=1"):

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from gancli.augment.ada import Ada
 from gancli.augment.transforms import flip, shift
+from gancli.compute.rng import Rng
 from gancli.errors import CombinationError
 from gancli.games.noise import Latent, NoiseGame
 from gancli.losses.adversarial import LabelLoss, LeastSquares, NonSaturating, RelativisticPairing
@@ -16,7 +17,6 @@ from gancli.losses.penalties import R1, R2, Context, Dragan, Penalty, ZeroCentre
 from gancli.losses.weights import HistoricalG
 from gancli.nets.autoencoder import Discriminator as AutoEncoder
 from gancli.nets.verdict import Verdict
-from gancli.rng import Rng
 from tests import tiny
 
 F64 = torch.float64
@@ -199,12 +199,12 @@ def test_packs_stay_whole_whatever_else_couples() -> None:
 
 
 def test_adaptive_augmentation_hears_d_in_semi_supervised_games() -> None:
-    from gancli import assemble
-    from gancli.assemble import DataFacts
-    from gancli.build import make_as
-    from gancli.config import compose
-    from gancli.device import Compute
-    from gancli.settings import TrainSettings
+    from gancli.compute.device import Compute
+    from gancli.config.build import make_as
+    from gancli.config.compose import compose
+    from gancli.config.settings import TrainSettings
+    from gancli.train import assemble
+    from gancli.train.assemble import DataFacts
 
     keys = ["model=improved", "model.D.hidden=[8,8]", "augment=ada", "augment.interval=1", "batch_size=4"]
     data = ["dataset=random", "dataset.size=[1,8,8]", "dataset.classes=2", "dataset.n=16", "game.labels=4"]

@@ -16,13 +16,13 @@ import pytest
 import torch
 from PIL import Image
 
-from gancli import checkpoint
-from gancli.dist import World
-from gancli.files import write_json
+from gancli.compute.dist import World
 from gancli.observers.checkpoints import Checkpoints
 from gancli.observers.grid import Grid
 from gancli.observers.observer import RunView, Say
-from gancli.rundir import RunDir
+from gancli.store import checkpoint
+from gancli.store.files import write_json
+from gancli.store.rundir import RunDir
 from gancli.verbs.session import Session, _answer
 from tests.conftest import TINY, Answer, Gan
 from tests.test_engine import same

@@ -15,17 +15,18 @@ from typing import Any
 
 import pytest
 
-from gancli import idle
-from gancli.assemble import check_sections
-from gancli.build import convert, find, hints_of, make_as
 from gancli.cli import main
-from gancli.commands import command, word
-from gancli.conffiles import conf_dir, default_choices, file_of, groups, leaves, read
-from gancli.config import compose, composed, parses
+from gancli.config import idle
+from gancli.config.build import convert, find, hints_of, make_as
+from gancli.config.commands import command, word
+from gancli.config.compose import compose, composed
+from gancli.config.files import conf_dir, default_choices, file_of, groups, leaves, read
+from gancli.config.grammar import parses
+from gancli.config.settings import EvalSettings, InterpolateSettings, SampleSettings, TrainSettings
+from gancli.config.texts import _forms, forms, quote
 from gancli.errors import ConfigError, GanError, nearest
-from gancli.settings import EvalSettings, InterpolateSettings, SampleSettings, TrainSettings
 from gancli.sweeps.sweep import SweepSettings
-from gancli.texts import _forms, forms, quote
+from gancli.train.assemble import check_sections
 from tests.conftest import TINY, Gan
 
 VERBS: dict[str, Any] = {
@@ -317,7 +318,7 @@ def test_nothing_is_said_of_what_takes_effect() -> None:
 
 @pytest.mark.parametrize("group", ["model", "loss", "game", "penalty", "metrics", "optimizer", "experiment", "dataset"])
 def test_every_choice_has_a_word_of_itself(group: str) -> None:
-    from gancli.conffiles import headline
+    from gancli.config.files import headline
 
     verb = "eval" if group == "metrics" else "train"
     for choice in groups(verb)[group]:

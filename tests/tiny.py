@@ -6,14 +6,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from gancli.compute.device import Compute
 from gancli.data.loader import Stream
 from gancli.data.source import Source
-from gancli.device import Compute
-from gancli.engine import Average, Engine
 from gancli.games.noise import Latent, NoiseGame
 from gancli.losses.adversarial import AdversarialLoss, Hinge
 from gancli.losses.penalties import Penalty
 from gancli.nets.verdict import Verdict
+from gancli.train.engine import Average, Engine
 
 SHAPE = (1, 8, 8)
 

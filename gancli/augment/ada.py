@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gancli.augment.augment import Augment
+from gancli.compute.rng import Rng
 from gancli.errors import ConfigError
 from gancli.nets.layers.spectral import full_precision
-from gancli.rng import Rng
 
 # The symlet of six vanishing moments, a low-pass filter for twice the resolution (Karras et al. 2020, appendix B).
 SYM6 = (

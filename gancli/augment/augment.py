@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from gancli.augment.transforms import brightness, contrast, cutout, saturation, shift
+from gancli.compute.rng import Rng
 from gancli.errors import ConfigError
-from gancli.rng import Rng
 
 Policy = Literal["color", "translation", "cutout"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from gancli.rng import Rng
+from gancli.compute.rng import Rng
 
 
 def shift(images: Tensor, down: Tensor, right: Tensor, fill: float = 0.0) -> Tensor:

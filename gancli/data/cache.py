@@ -16,7 +16,7 @@ import numpy as np
 
 from gancli.data.pixels import Images
 from gancli.errors import DataError, RunError
-from gancli.files import read_json, whole_file, write_json
+from gancli.store.files import read_json, whole_file, write_json
 
 _DAY = 86_400.0
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from gancli.data import cache
 from gancli.data.listing import Listing, Names, Place, stamp
 from gancli.errors import DataError, RunError
-from gancli.files import read_json, whole_file
+from gancli.store.files import read_json, whole_file
 
 Check = Literal["auto", "quick", "full"]
 CHECKS = ("auto", "quick", "full")

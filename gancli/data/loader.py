@@ -10,9 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from gancli.compute.rng import key
 from gancli.data.ahead import Ahead, Request
 from gancli.data.source import Index, Source, order, raw_bits
-from gancli.rng import key
 
 PER_BLOCK = 4 * 4  # numbers of 16 bits in the four words of a step of Philox's counter
 

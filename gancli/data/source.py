@@ -15,11 +15,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from gancli.compute.rng import key
 from gancli.data.layout import some
 from gancli.data.pixels import Size, fit
 from gancli.data.rows import Picked, Rows
 from gancli.errors import ConfigError, DataError, SplitError
-from gancli.rng import key
 
 Index = NDArray[np.int64]
 

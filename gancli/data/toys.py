@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from gancli.compute.rng import key
+from gancli.config.settings import Signed
 from gancli.data.source import Modes, Source, check_limit, check_split, limit_notes
 from gancli.errors import ConfigError
-from gancli.rng import key
-from gancli.settings import Signed
 
 POINTS = 100_000
 

@@ -8,9 +8,9 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
+from gancli.compute.rng import Rng
 from gancli.data.source import Source
 from gancli.nets.verdict import Verdict
-from gancli.rng import Rng
 
 Batch = dict[str, Tensor]
 Couples = int | Literal["all"]

@@ -14,7 +14,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from gancli.augment.ada import Ada
 from gancli.augment.augment import Augment
-from gancli.dist import gathered
+from gancli.compute.dist import gathered
+from gancli.compute.rng import Rng
+from gancli.config.settings import at_least
 from gancli.errors import CombinationError, ConfigError
 from gancli.games.game import Batch, Couples, Game, Move, Outcome
 from gancli.losses.adversarial import AdversarialLoss, Energy
@@ -22,9 +24,7 @@ from gancli.losses.penalties import Context, Penalty
 from gancli.nets.layers.spectral import full_precision, is_spectral
 from gancli.nets.layers.together import REFERENCE, Referenced
 from gancli.nets.verdict import Verdict
-from gancli.ramp import Ramp
-from gancli.rng import Rng
-from gancli.settings import at_least
+from gancli.train.ramp import Ramp
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,15 +9,15 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from gancli.augment.augment import Augment
+from gancli.compute.rng import Rng
+from gancli.config.settings import at_least
 from gancli.data.source import Source, order
 from gancli.errors import CombinationError, ConfigError
 from gancli.games.game import Batch, Outcome
 from gancli.games.noise import Latent, NoiseGame
 from gancli.losses.adversarial import AdversarialLoss
 from gancli.losses.penalties import Penalty
-from gancli.ramp import Ramp
-from gancli.rng import Rng
-from gancli.settings import at_least
+from gancli.train.ramp import Ramp
 
 
 class SemiSupervisedGame(NoiseGame):

@@ -12,7 +12,7 @@ from typing import ClassVar, Literal
 from torch import Tensor
 from torch.nn.functional import relu, softplus
 
-from gancli.dist import gathered
+from gancli.compute.dist import gathered
 from gancli.errors import ConfigError
 
 Couples = int | Literal["all"]  # samples that a value depends on together

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from gancli.augment.transforms import jitter
-from gancli.dist import gathered
+from gancli.compute.dist import gathered
 from gancli.errors import ConfigError
 from gancli.losses.penalties import Context, Penalty
 
@@ -18,7 +18,7 @@ from gancli.losses.penalties import Context, Penalty
 class Drift(Penalty):
     """ε E l(x)^2 holds a critic's level near 0 (Karras et al. 2018, appendix A.1; ε = 0.001).
 
-    >>> from gancli.rng import Rng
+    >>> from gancli.compute.rng import Rng
     >>> judge = lambda x, *_: x.sum(1)
     >>> context = Context({}, judge, torch.tensor([[1.0], [3.0]]), None, None, None, Rng(0, total=2))
     >>> Drift()(context).item()  # (1 + 9) / 2
@@ -39,7 +39,7 @@ class LeCam(Penalty):
     α_R and α_F are averages of D's logits of real images and fakes over its moves, `decay` of the old one a move. A
     checkpoint holds them. after: moves of D before the penalty begins, while the averages settle.
 
-    >>> from gancli.rng import Rng
+    >>> from gancli.compute.rng import Rng
     >>> penalty = LeCam(after=0)
     >>> memory = {"real": torch.tensor(1.0), "fake": torch.tensor(-1.0), "moves": torch.tensor(1)}
     >>> one = torch.tensor([[0.5]])
@@ -87,7 +87,7 @@ class Consistency(Penalty):
 
     shift: the longest shift as a share of the side. fakes: the same of fakes, too (bCR, Zhao et al. 2021, eq. 2).
 
-    >>> from gancli.rng import Rng
+    >>> from gancli.compute.rng import Rng
     >>> corner, images = (lambda x, *_: x[:, 0, 0, 0]), torch.arange(4.0).repeat(8, 1, 1, 1)
     >>> context = Context({}, corner, images, None, None, None, Rng(0, total=8))
     >>> flipped = (context.rng.uniform("real flip") < 0.5).float().mean()
@@ -122,7 +122,7 @@ class Consistency(Penalty):
 class LatentConsistencyD(Penalty):
     """λ E (l(G(z)) - l(G(z + δ)))^2, δ ~ N(0, σ²) (zCR, Zhao et al. 2021, eq. 4; λ_dis = 5, σ = 0.03).
 
-    >>> from gancli.rng import Rng
+    >>> from gancli.compute.rng import Rng
     >>> z, twice = torch.zeros(2, 1), lambda x, *_: 2 * x.sum(1)
     >>> context = Context({}, twice, z, z, None, None, Rng(0, total=2), z=z, generate=lambda z, y: z)
     >>> delta = Rng(0, total=2).normal("zcr", 1)
@@ -147,7 +147,7 @@ class LatentConsistencyG(Penalty):
 
     The mean over pixels, as in the released code.
 
-    >>> from gancli.rng import Rng
+    >>> from gancli.compute.rng import Rng
     >>> z = torch.zeros(2, 1)
     >>> context = Context({}, lambda x, *_: x, None, z, None, None, Rng(0, total=2), z=z, generate=lambda z, y: 3 * z)
     >>> delta = Rng(0, total=2).normal("zcr", 1)
@@ -181,7 +181,7 @@ class ModeSeeking(Penalty):
     Each latent's partner is a fresh one, with the same label. The ratio is each pair's own, as in the paper; the
     released code divides the batch's mean distances.
 
-    >>> from gancli.rng import Rng
+    >>> from gancli.compute.rng import Rng
     >>> z = torch.zeros(2, 1)
     >>> keys = {"z": z, "generate": lambda z, y: 4 * z, "draw": lambda purpose: torch.ones(2, 1)}
     >>> round(ModeSeeking()(Context({}, lambda x, *_: x, None, z, None, None, Rng(0, total=2), **keys)).item(), 3)
@@ -212,7 +212,7 @@ class FeatureMatching(Penalty):
     With game.adversarial=0 it is G's whole objective, as in the paper.
 
     >>> from gancli.nets.verdict import Verdict
-    >>> from gancli.rng import Rng
+    >>> from gancli.compute.rng import Rng
     >>> said = {"real": [[1.0, 2.0], [3.0, 4.0]], "fake": [[0.0, 0.0], [2.0, 2.0]]}
     >>> verdicts = {k: Verdict(torch.zeros(2), features=[torch.tensor(v)]) for k, v in said.items()}
     >>> context = Context({}, lambda x, *_: x, None, None, None, None, Rng(0, total=2), verdicts)
@@ -239,7 +239,7 @@ class PullingAway(Penalty):
     """Mean squared cosine between D's features of different fakes, so that they differ (Zhao et al. 2017, section 2.4).
 
     >>> from gancli.nets.verdict import Verdict
-    >>> from gancli.rng import Rng
+    >>> from gancli.compute.rng import Rng
     >>> said = {"fake": Verdict(torch.zeros(2), features=[torch.tensor([[1.0, 0.0], [3.0, 3.0]])])}
     >>> context = Context({}, lambda x, *_: x, None, None, None, None, Rng(0, total=2), said)
     >>> round(PullingAway()(context).item(), 4)  # cos² 45°

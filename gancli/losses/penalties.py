@@ -9,11 +9,11 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from gancli.dist import gathered
+from gancli.compute.dist import gathered
+from gancli.compute.rng import Rng
 from gancli.errors import ConfigError
 from gancli.losses.adversarial import Couples
 from gancli.nets.verdict import Verdict
-from gancli.rng import Rng
 
 Judge = Callable[..., Tensor]
 

@@ -20,7 +20,7 @@ class Orthogonal(Penalty):
     diagonal: ‖WWᵀ - I‖² instead (eq. 2), which holds every filter's length at 1, too. Weights are raw, not divided
     by their singular value; tables of classes are left out, as in the released code.
 
-    >>> from gancli.rng import Rng
+    >>> from gancli.compute.rng import Rng
     >>> net = nn.Linear(2, 2); _ = net.weight.data.copy_(torch.tensor([[2.0, 0.0], [3.0, 1.0]]))
     >>> context = Context({"G": net}, lambda x, *_: x, None, None, None, None, Rng(0, total=1))
     >>> Orthogonal()(context).item()  # 6^2, twice
@@ -82,7 +82,7 @@ class Clip(Penalty):
 class HistoricalD(Penalty):
     """‖θ - mean of D's θ over all steps so far‖^2 (Salimans et al. 2016, section 3.3).
 
-    >>> from gancli.rng import Rng
+    >>> from gancli.compute.rng import Rng
     >>> net, stats = nn.Linear(1, 1, bias=False), {}
     >>> penalty, memory = HistoricalD(), HistoricalD().memory(net)
     >>> for weight in (1.0, 3.0):
@@ -122,7 +122,7 @@ def _flat(net: nn.Module) -> Tensor:
 class HistoricalG(HistoricalD):
     """‖θ - mean of G's θ over all steps so far‖^2 (Salimans et al. 2016, section 3.3).
 
-    >>> from gancli.rng import Rng
+    >>> from gancli.compute.rng import Rng
     >>> net, penalty = nn.Linear(1, 1, bias=False), HistoricalG()
     >>> memory = {"mean": torch.tensor([1.0]), "steps": torch.tensor(4)}
     >>> _ = nn.init.constant_(net.weight, 1.5)

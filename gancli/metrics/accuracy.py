@@ -8,12 +8,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from gancli.compute.dist import World
+from gancli.config.settings import at_least
 from gancli.data.source import Source
-from gancli.dist import World
 from gancli.errors import MetricError
 from gancli.metrics.classifier import VERSION, Classifier, obtain
 from gancli.metrics.metric import LabelMetric, Report
-from gancli.settings import at_least
 
 
 @dataclass

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gancli.config.settings import at_least
 from gancli.errors import ConfigError, MetricError, suggestion
 from gancli.metrics import weights as files
 from gancli.metrics.extractor import Extractor
 from gancli.metrics.pretrained import IMAGENET, Preparation, Pretrained, fit, stripped
-from gancli.settings import at_least
 
 
 class Layer(nn.Module):

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gancli.config.settings import at_least
 from gancli.data.source import Source, order
 from gancli.errors import DataError, MetricError
 from gancli.metrics.classifier import VERSION, obtain, split, taught
@@ -24,10 +25,9 @@ from gancli.metrics.run_metric import (
     refuse_unlabelled,
     training_data,
 )
-from gancli.settings import at_least
 
 if TYPE_CHECKING:
-    from gancli.sampling import Sampler
+    from gancli.draw.sampling import Sampler
 
 
 @dataclass(frozen=True)

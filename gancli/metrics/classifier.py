@@ -10,13 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gancli.compute.rng import Rng, key
 from gancli.data.cache import cache_dir
 from gancli.data.source import Source, order
 from gancli.errors import MetricError, RunError
-from gancli.files import whole_file
 from gancli.metrics import weights as files
 from gancli.metrics.metric import Report
-from gancli.rng import Rng, key
+from gancli.store.files import whole_file
 
 VERSION = 1  # of all below that changes what is learned: part of the cache's key and of the protocol
 BATCH, RATE, LARGEST, SHIFT = 64, 4e-3, 32, 1

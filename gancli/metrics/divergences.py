@@ -9,14 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gancli.build import make
+from gancli.config.build import make
 from gancli.data.source import order
 from gancli.errors import ConfigError, MetricError
 from gancli.metrics.metric import Report
 from gancli.metrics.run_metric import Findings, RunMetric, drawn
 
 if TYPE_CHECKING:
-    from gancli.sampling import Sampler
+    from gancli.draw.sampling import Sampler
 
 MOST_BINS = 1000  # a side
 LARGEST = 2000  # points that a matching is made of: its time grows with their third power

@@ -13,7 +13,7 @@ from gancli.metrics.metric import Report
 from gancli.metrics.run_metric import Findings, RunMetric, data
 
 if TYPE_CHECKING:
-    from gancli.sampling import Sampler
+    from gancli.draw.sampling import Sampler
 
 CHUNK = 1000
 

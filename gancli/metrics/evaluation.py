@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gancli.compute.dist import World
 from gancli.data.source import Source
-from gancli.dist import World
 from gancli.errors import MetricError
 from gancli.metrics.extractor import Extractor
 from gancli.metrics.frechet import LEVEL, METHOD, RESAMPLES, SEED, interval

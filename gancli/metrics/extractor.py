@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gancli.config.settings import at_least
 from gancli.errors import MetricError
 from gancli.metrics import weights as files
 from gancli.metrics.inception import FoldedInception
-from gancli.settings import at_least
 
 
 class Extractor(ABC):

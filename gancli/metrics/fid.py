@@ -14,12 +14,12 @@ from typing import Any, ClassVar
 import numpy as np
 from torch import Tensor
 
+from gancli.config.settings import at_least
 from gancli.errors import MetricError
 from gancli.metrics.extractor import Extractor
 from gancli.metrics.frechet import frechet_influences, kernel_influences
 from gancli.metrics.metric import Metric, named
 from gancli.metrics.reference import Reference, statistics
-from gancli.settings import at_least
 
 # torch-fidelity's default for all that it draws (KID's subsets, the Inception Score's splits): with another, the
 # numbers would not be those of its command.

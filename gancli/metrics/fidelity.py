@@ -12,11 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gancli.config.settings import at_least
 from gancli.errors import MetricError
 from gancli.metrics import weights as files
 from gancli.metrics.extractor import Extractor
 from gancli.metrics.pretrained import IMAGENET, Pretrained, fit
-from gancli.settings import at_least
 
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 

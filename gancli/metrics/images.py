@@ -10,8 +10,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from gancli.compute.dist import World
 from gancli.data.source import Source, order
-from gancli.dist import World
 from gancli.errors import MetricError
 from gancli.metrics.extractor import Extractor
 

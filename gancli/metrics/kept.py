@@ -20,10 +20,10 @@ from torch import Tensor
 
 from gancli.data.cache import cache_dir
 from gancli.errors import RunError
-from gancli.files import whole_file
 from gancli.metrics.extractor import Extractor
 from gancli.metrics.images import ImageSet
 from gancli.metrics.reference import identity
+from gancli.store.files import whole_file
 
 VERSION = 1  # part of every name: count up when the way to the features changes
 LIMIT = 2 << 30  # bytes in all; what was not used for the longest time goes first

@@ -9,19 +9,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gancli.charts import Panel, chart
+from gancli.config.settings import at_least
 from gancli.data.source import Source, order
+from gancli.draw.charts import Panel, chart
+from gancli.draw.pictures import Pixels, sheet, with_names
 from gancli.errors import ConfigError, MetricError
 from gancli.metrics.extractor import Extractor
 from gancli.metrics.images import extract, from_sampler, from_source
 from gancli.metrics.metric import Report, named
 from gancli.metrics.neighbours import nearest
 from gancli.metrics.run_metric import FeatureRunMetric, Findings, kept_out, training_data
-from gancli.pictures import Pixels, sheet, with_names
-from gancli.settings import at_least
 
 if TYPE_CHECKING:
-    from gancli.sampling import Sampler
+    from gancli.draw.sampling import Sampler
 
 LEAST, JUDGED, BINS = 10, 5000, 40
 

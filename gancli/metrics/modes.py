@@ -10,14 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gancli.build import make
+from gancli.config.build import make
 from gancli.data.source import Modes as Mixture
 from gancli.errors import ConfigError, MetricError
 from gancli.metrics.metric import Report
 from gancli.metrics.run_metric import Findings, RunMetric, drawn
 
 if TYPE_CHECKING:
-    from gancli.sampling import Sampler
+    from gancli.draw.sampling import Sampler
 
 
 def count_modes(points: Tensor, mixture: Mixture, reach: float = 3.0) -> dict[str, float]:

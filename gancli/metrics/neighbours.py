@@ -8,10 +8,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from gancli.config.settings import at_least
 from gancli.errors import MetricError
 from gancli.metrics.extractor import Extractor
 from gancli.metrics.metric import Metric, named
-from gancli.settings import at_least
 
 _BLOCK = 1024  # queries at once
 

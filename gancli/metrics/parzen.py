@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from gancli.data.source import Source, order
+from gancli.draw.sampling import to_uint8
 from gancli.errors import ConfigError, MetricError
 from gancli.metrics.metric import Report
 from gancli.metrics.run_metric import Findings, RunMetric, data, drawn, left_out, training_data
-from gancli.sampling import to_uint8
 
 if TYPE_CHECKING:
-    from gancli.sampling import Sampler
+    from gancli.draw.sampling import Sampler
 
 
 def parzen(points: Tensor, samples: Tensor, sigma: float, chunk: int = 500) -> Tensor:

@@ -10,12 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gancli.compute.rng import key
+from gancli.config.settings import at_least
 from gancli.data.source import order
 from gancli.errors import MetricError
 from gancli.metrics.images import ImageSet, batches
 from gancli.metrics.metric import ImageMetric, Report
-from gancli.rng import key
-from gancli.settings import at_least
 
 PATCH, LEAST = 7, 16
 REPEATS = 4  # the projections are drawn in so many parts

@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from gancli.compute.rng import Rng
+from gancli.config.settings import at_least
 from gancli.errors import ConfigError, MetricError
 from gancli.metrics import weights as files
 from gancli.metrics.extractor import Extractor
@@ -20,11 +22,9 @@ from gancli.metrics.images import three_channels
 from gancli.metrics.metric import Report
 from gancli.metrics.pretrained import fit
 from gancli.metrics.run_metric import FeatureRunMetric, Findings
-from gancli.rng import Rng
-from gancli.settings import at_least
 
 if TYPE_CHECKING:
-    from gancli.sampling import Sampler
+    from gancli.draw.sampling import Sampler
 
 Distance = Callable[[Tensor, Tensor], Tensor]  # float images [B, C, H, W] in 0 ... 255, two sets -> [B]
 CROPPED = 32  # the least side of an image whose middle VGG-16 can look at

@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gancli.config.settings import at_least
 from gancli.errors import MetricError
 from gancli.metrics.extractor import Extractor
-from gancli.settings import at_least
 
 # What trainers put before a network's own names: data parallelism, Lightning, and the robustness libraries.
 PREFIXES = ("module.", "model.", "attacker.", "backbone.", "net.", "_orig_mod.")

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gancli.errors import MetricError, plain
-from gancli.files import whole_file
 from gancli.metrics.extractor import Extractor
 from gancli.metrics.reference_file import checked, count, read_file
+from gancli.store.files import whole_file
 
 SUFFIXES = (".npz", ".pt")
 # Facts of an extractor that do not change its features.

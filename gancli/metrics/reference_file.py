@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gancli.safe import examine
+from gancli.store.safe import examine
 
 LARGEST = 1 << 32  # bytes of a file, and of what it unpacks to
 BOMB_BYTES, BOMB_RATIO = 1 << 26, 50  # features are not packed to less than a tenth: more than both is none

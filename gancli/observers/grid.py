@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 import torch
 
-from gancli import pictures
+from gancli.compute.rng import Rng
+from gancli.draw import pictures
+from gancli.draw.sampling import settle, to_uint8
 from gancli.errors import ConfigError
 from gancli.observers.observer import Event, Observer, Picture, RunView
-from gancli.rng import Rng
-from gancli.sampling import settle, to_uint8
 
 
 class Grid(Observer):

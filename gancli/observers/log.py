@@ -9,12 +9,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from gancli.draw.pictures import Pixels
 from gancli.errors import ConfigError, RunError
-from gancli.files import read_json, write_json
 from gancli.observers.observer import Alarm, Event, Observer, Picture, Row, RunView
-from gancli.pictures import Pixels
 from gancli.report.record import flat
-from gancli.rundir import RunDir
+from gancli.store.files import read_json, write_json
+from gancli.store.rundir import RunDir
 
 TICKET = "logger.json"  # in the run directory: what a resumed run is known by elsewhere
 

@@ -12,8 +12,8 @@ from typing import Any, ClassVar
 import numpy as np
 from torch import Tensor
 
-from gancli.engine import Engine
-from gancli.memory import refuse_many
+from gancli.compute.memory import refuse_many
+from gancli.train.engine import Engine
 
 
 @dataclass(frozen=True)

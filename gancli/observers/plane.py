@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gancli.compute.rng import Rng
+from gancli.draw.pictures import INK, PAPER, Pixels
+from gancli.draw.sampling import settle
 from gancli.errors import ConfigError
 from gancli.observers.observer import Event, Film, Observer, Picture, RunView
-from gancli.pictures import INK, PAPER, Pixels
-from gancli.rng import Rng
-from gancli.sampling import settle
 
 SIDE = 384  # pixels of a panel
 DENSE, REAL, FAKE = (52, 60, 78), (31, 90, 166), (240, 190, 60)  # where data are dense; where D says real; and fake
@@ -136,7 +136,7 @@ def dots(panel: Pixels, places: Tensor) -> None:
 
 def curves(samples: Tensor, data: Tensor, surface: Tensor, low: float, high: float) -> Pixels:
     """Densities of data and samples of one number, and what D says of every place, as two line charts."""
-    from gancli.charts import Panel, chart
+    from gancli.draw.charts import Panel, chart
 
     width = (high - low) / BINS
     middles = [low + (k + 0.5) * width for k in range(BINS)]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from gancli.errors import ConfigError, GanError
 from gancli.observers.observer import Event, Observer, RunView
-from gancli.rundir import RunDir
+from gancli.store.rundir import RunDir
 
 
 class Report(Observer):

@@ -10,10 +10,10 @@ from typing import Any, ClassVar
 
 import torch
 
-from gancli import ranks
-from gancli.assemble import DataFacts
-from gancli.build import make
-from gancli.config import compose
+from gancli.compute import ranks
+from gancli.config.build import make
+from gancli.config.compose import compose
+from gancli.draw.sampling import Sampler, settle
 from gancli.errors import CombinationError, ConfigError
 from gancli.metrics.evaluation import Evaluator
 from gancli.metrics.extractor import Extractor
@@ -22,7 +22,7 @@ from gancli.metrics.metric import Metric
 from gancli.metrics.results import finished
 from gancli.metrics.run_metric import FeatureRunMetric, RunMetric
 from gancli.observers.observer import Event, Keep, Observer, Row, RunView, Scored
-from gancli.sampling import Sampler, settle
+from gancli.train.assemble import DataFacts
 
 OWN = frozenset({"metrics", "n", "extractor", "standing_stats"})  # keys of gan eval that are the observer's, too
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from gancli.charts import Panel, chart
+from gancli.draw.charts import Panel, chart
 from gancli.errors import ConfigError
 from gancli.observers.observer import Event, Observer, Picture, Row, RunView
 

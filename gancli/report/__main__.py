@@ -6,10 +6,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from gancli import rundir
 from gancli.cli import foreseen, one_line
 from gancli.errors import GanError
 from gancli.report import page
+from gancli.store import rundir
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from gancli.errors import RunError
-from gancli.files import finite, write_text
 from gancli.report import figures
 from gancli.report.record import Record, read
 from gancli.report.sheets import Sheets
-from gancli.rundir import names
+from gancli.store.files import finite, write_text
+from gancli.store.rundir import names
 
 NAME = "report.html"
 EVERY = 30  # seconds after which the page of a running run loads itself anew

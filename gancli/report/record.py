@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gancli.commands import command
-from gancli.config import compose, in_quotes
+from gancli.config.commands import command
+from gancli.config.compose import compose
+from gancli.config.grammar import in_quotes
 from gancli.errors import GanError
-from gancli.files import files, finite, json_lines, read_json
-from gancli.rundir import RunDir
+from gancli.store.files import files, finite, json_lines, read_json
+from gancli.store.rundir import RunDir
 
 Point = tuple[float, float]
 STEP = re.compile(r"[0-9]{1,15}")  # the name of a sheet of samples

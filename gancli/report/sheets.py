@@ -7,7 +7,7 @@ import io
 from collections.abc import Mapping
 from pathlib import Path
 
-from gancli.files import open_regular
+from gancli.store.files import open_regular
 
 BUDGET = 6_000_000  # bytes of all sheets on a page
 MOST, SIDE = 60, 900  # sheets on a page; pixels of a sheet's longer side

@@ -12,10 +12,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from gancli import export, pictures
-from gancli.commands import command, word
+from gancli.config.commands import command, word
+from gancli.draw import pictures
+from gancli.draw.sampling import CHUNK, Sampler, path, to_uint8
 from gancli.errors import ConfigError, Interrupted
-from gancli.sampling import CHUNK, Sampler, path, to_uint8
+from gancli.store import export
 
 MOST, MOST_FILES = 256, 1000  # images of a sheet, files of an archive
 GAP = 2  # pixels between images, as pictures.sheet leaves

@@ -13,7 +13,7 @@ from fastapi import FastAPI
 from nicegui import run, ui
 from nicegui.events import MouseEventArguments
 
-from gancli import pictures
+from gancli.draw import pictures
 from gancli.errors import GanError, Interrupted
 from gancli.serve.desk import FRAMES, GAP, MOST, MOST_FILES, Desk, Sheet, Walk, Wish, facts
 from gancli.serve.latest import Latest

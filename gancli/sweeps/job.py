@@ -17,10 +17,11 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from gancli import rundir
-from gancli.config import compose, in_quotes
+from gancli.config.compose import compose
+from gancli.config.grammar import in_quotes
 from gancli.errors import GanError, Interrupted, RunError
-from gancli.rundir import RunDir
+from gancli.store import rundir
+from gancli.store.rundir import RunDir
 from gancli.sweeps import record
 from gancli.sweeps.record import Job, Sweep, read_state, stop_file, write_state
 

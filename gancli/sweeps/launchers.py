@@ -19,7 +19,7 @@ from types import ModuleType
 from typing import IO
 
 from gancli.errors import ConfigError, GanError
-from gancli.files import cannot_write, held
+from gancli.store.files import cannot_write, held
 from gancli.sweeps.job import run_job
 from gancli.sweeps.record import ask_to_stop, read_state, stop_file, write_state
 

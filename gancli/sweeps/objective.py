@@ -6,8 +6,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gancli.build import find
-from gancli.config import compose, groups
+from gancli.config.build import find
+from gancli.config.compose import compose, groups
 from gancli.errors import ConfigError, suggestion
 from gancli.sweeps.results import Findings, names
 

@@ -10,11 +10,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from gancli.config.settings import Better
 from gancli.errors import RunError
-from gancli.files import csv_text, whole_file, write_text
+from gancli.store.files import csv_text, whole_file, write_text
 from gancli.sweeps.objective import swept
 from gancli.sweeps.record import Job, Sweep
-from gancli.sweeps.results import Better, Findings, Score, chosen, findings, is_low, mean_std, names, scores
+from gancli.sweeps.results import Findings, Score, chosen, findings, is_low, mean_std, names, scores
 
 SPREAD = "standard deviation over seeds"
 

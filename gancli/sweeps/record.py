@@ -19,12 +19,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gancli import rundir
-from gancli.build import make_as
-from gancli.choices import MOST_JOBS
+from gancli.config.build import make_as
+from gancli.config.choices import MOST_JOBS
 from gancli.errors import ConfigError, RunError, suggestion
-from gancli.files import files, read_json, remove, write_json, write_text
-from gancli.rundir import RunDir
+from gancli.store import rundir
+from gancli.store.files import files, read_json, remove, write_json, write_text
+from gancli.store.rundir import RunDir
 
 NAME = "sweep.json"
 LISTS = ("overrides", "keys", "places", "pins")
@@ -59,7 +59,7 @@ class Sweep:
     """A sweep on the disk.
 
     overrides: of the jobs, with all their choices, as typed. keys: of the sweep. places: folders of --config-dir. pins:
-    what resolvers in them gave when it was made (gancli/sealed.py), for jobs that a search adds later. made: folders
+    what resolvers in them gave when it was made (config/sealed.py), for jobs that a search adds later. made: folders
     that this process made for it.
     """
 

@@ -8,13 +8,12 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
+from gancli.config.settings import Better
 from gancli.errors import ConfigError, RunError, suggestion
-from gancli.files import files, finite, json_lines, read_json
-from gancli.rundir import RunDir, environment
-
-Better = Literal["auto", "low", "high"]
+from gancli.store.files import files, finite, json_lines, read_json
+from gancli.store.rundir import RunDir, environment
 
 FIRST = ("fid", "kid")  # what is ranked by where nothing is said, before anything else
 HIGH = re.compile(

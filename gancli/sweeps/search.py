@@ -8,8 +8,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from gancli.choices import MOST_JOBS, values_of
-from gancli.config import expand, parses
+from gancli.config.choices import MOST_JOBS, values_of
+from gancli.config.compose import expand
+from gancli.config.grammar import parses
 from gancli.errors import ConfigError
 from gancli.sweeps.launchers import needs
 

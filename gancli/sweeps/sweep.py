@@ -12,37 +12,26 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from gancli import rundir, sealed
-from gancli.build import make, make_as
-from gancli.commands import command, shell, word
-from gancli.config import compose, defaults_lines, groups
+from gancli.config.build import make, make_as
+from gancli.config.commands import command, shell, word
+from gancli.config.compose import compose, defaults_lines, groups
+from gancli.config.files import keys
+from gancli.config.pinned import pinned
+from gancli.config.sealed import refuse_addresses
+from gancli.config.settings import SweepSettings
 from gancli.errors import ConfigError, GanError, Interrupted, RunError, nearest
-from gancli.files import remove
-from gancli.help import keys
-from gancli.rundir import RunDir
-from gancli.settings import Node
+from gancli.store import rundir
+from gancli.store.files import remove
+from gancli.store.rundir import RunDir
 from gancli.sweeps import launchers, objective, pages, ranking, record
 from gancli.sweeps.job import stopping_signals
 from gancli.sweeps.launchers import Launcher, Local
 from gancli.sweeps.objective import refuse_rank
 from gancli.sweeps.record import OVER, Job, Sweep, stop_file, write_state
-from gancli.sweeps.results import Better, Findings, chosen, findings, is_low, scores
+from gancli.sweeps.results import Findings, chosen, findings, is_low, scores
 from gancli.sweeps.search import PROBES, Past, Search, swept
 
 Check = Callable[[dict[str, Any]], None]  # raises ConfigError for a composed job that is not right
-
-
-@dataclass(frozen=True, kw_only=True)
-class SweepSettings:
-    """The keys of a sweep; what they mean stands in conf/sweep.yaml."""
-
-    sweep_dir: str | None
-    resume_sweep: str | None
-    retry: bool
-    rank: str | None
-    better: Better
-    launcher: Node
-    search: Node
 
 
 @dataclass
@@ -113,7 +102,7 @@ def _checked(sweep: Sweep, words: Sequence[str], check: Check) -> list[dict[str,
     try:
         for job in left if reaching else left[:PROBES]:
             found.append(compose("train", job.overrides, [Path(p) for p in sweep.places]))
-            sealed.refuse_addresses(found[-1], words)
+            refuse_addresses(found[-1], words)
             check(found[-1])
     except ConfigError as error:
         way = "" if words else f"; or type the sweep's own command line again, with {word('sweep_dir', sweep.path)}"
@@ -247,7 +236,7 @@ def _new(
     kept = [o for o in given if _root(o) not in PLACES]
     sweep = Sweep(path, list(typed), kept, [str(f.resolve()) for f in folders])
     for overrides, choices in search.first(typed):
-        sweep.add([*overrides, *sealed.pinned(overrides, folders)], choices)
+        sweep.add([*overrides, *pinned(overrides, folders)], choices)
     sweep.pins, sweep.made = pins, made
     sweep.save()
     return sweep
@@ -256,7 +245,7 @@ def _new(
 def _pins(search: Search, typed: Sequence[str], folders: Sequence[Path]) -> list[str]:
     """What resolvers give in jobs that a search adds later. Raises ConfigError where it differs from job to job."""
     keys = {key.lstrip("+") for key in swept(typed)}
-    found = [sealed.pinned(job, folders) for job in search.probes(typed)]
+    found = [pinned(job, folders) for job in search.probes(typed)]
     kept = [[pin for pin in pins if pin.partition("=")[0].lstrip("+") not in keys] for pins in found]
     for pins in kept:
         if pins != kept[0]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gancli.errors import ConfigError, RunError
-from gancli.files import csv_text, write_json, write_text
+from gancli.store.files import csv_text, write_json, write_text
 
 
 @dataclass(frozen=True)

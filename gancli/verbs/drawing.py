@@ -8,12 +8,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from gancli import device, rundir
-from gancli.build import make_as
+from gancli.compute import device
+from gancli.config.build import make_as
+from gancli.config.settings import DrawSettings
+from gancli.draw.sampling import Sampler, load
 from gancli.errors import RunError
-from gancli.files import write_json
-from gancli.sampling import Sampler, load
-from gancli.settings import DrawSettings
+from gancli.store import rundir
+from gancli.store.files import write_json
 
 
 def compute(settings: DrawSettings) -> device.Compute:

@@ -9,18 +9,18 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from gancli import rundir
-from gancli.build import make, make_as
-from gancli.charts import Panel, chart
-from gancli.dist import World
+from gancli.compute.dist import World
+from gancli.config.build import make, make_as
+from gancli.config.settings import EvalSettings
+from gancli.draw.charts import Panel, chart
+from gancli.draw.pictures import Pixels, save_png
+from gancli.draw.sampling import Sampler
 from gancli.errors import ConfigError, GanError, MetricError, RunError
-from gancli.files import write_json
 from gancli.metrics.extractor import Extractor
 from gancli.metrics.metric import Metric
 from gancli.metrics.results import numbers
-from gancli.pictures import Pixels, save_png
-from gancli.sampling import Sampler
-from gancli.settings import EvalSettings
+from gancli.store import rundir
+from gancli.store.files import write_json
 from gancli.verbs import compare, judging
 
 

@@ -12,11 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gancli import pictures
+from gancli.compute.rng import Rng
+from gancli.draw import pictures
+from gancli.draw.sampling import CHUNK, Sampler, to_uint8
 from gancli.errors import ConfigError, RunError
 from gancli.nets.layers.attention import Attention
-from gancli.rng import Rng
-from gancli.sampling import CHUNK, Sampler, to_uint8
 from gancli.verbs.lists import seed_list
 
 NEAR = 0.25  # half the width of the noise around a sum of latents (Radford et al. 2016, figure 7)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from gancli import device, memory
+from gancli.compute import device, memory
+from gancli.config.settings import TrainSettings
 from gancli.errors import ConfigError, DeviceError, GanError
 from gancli.observers.progress import clock
-from gancli.rehearsal import Rehearsal
-from gancli.settings import TrainSettings
+from gancli.train.rehearsal import Rehearsal
 from gancli.waiting import told
 
 
@@ -80,8 +80,8 @@ def pace(seconds: float, settings: TrainSettings, overrides: Sequence[str], how:
 
 def default_steps(overrides: Sequence[str]) -> int:
     """The steps of the same command without `steps=`; 0 where that is no command."""
-    from gancli.cli import split
-    from gancli.config import compose
+    from gancli.config.compose import compose
+    from gancli.config.flags import split
 
     try:
         _, words, folders = split(overrides)

@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gancli import pictures
-from gancli.build import make_as
-from gancli.dist import World
+from gancli.compute.dist import World
+from gancli.config.build import make_as
+from gancli.config.settings import InterpolateSettings
+from gancli.draw import pictures
+from gancli.draw.sampling import Sampler, path, to_uint8
 from gancli.errors import ConfigError
-from gancli.sampling import Sampler, path, to_uint8
-from gancli.settings import InterpolateSettings
 from gancli.verbs.drawing import directory, images_only, sampler
 from gancli.verbs.lists import class_list
 

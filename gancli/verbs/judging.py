@@ -9,9 +9,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from gancli import ranks
-from gancli.build import make
-from gancli.dist import World
+from gancli.compute import ranks
+from gancli.compute.dist import World
+from gancli.config.build import make
+from gancli.config.settings import EvalSettings
+from gancli.draw.pictures import Pixels
+from gancli.draw.sampling import Sampler
 from gancli.errors import GanError, MetricError, RunError
 from gancli.metrics import results
 from gancli.metrics.evaluation import Evaluator
@@ -21,9 +24,6 @@ from gancli.metrics.kept import KeptFeatures
 from gancli.metrics.metric import LabelMetric, Metric
 from gancli.metrics.reference import write as write_reference
 from gancli.metrics.run_metric import FeatureRunMetric, RunMetric
-from gancli.pictures import Pixels
-from gancli.sampling import Sampler
-from gancli.settings import EvalSettings
 from gancli.verbs import sides
 from gancli.verbs.drawing import compute, images_only, sampler
 from gancli.verbs.remaining import Remaining, ahead

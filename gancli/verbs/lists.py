@@ -6,9 +6,9 @@ import re
 import sys
 from collections.abc import Sequence
 
-from gancli.dist import World
+from gancli.compute.dist import World
+from gancli.draw.sampling import Sampler
 from gancli.errors import ConfigError
-from gancli.sampling import Sampler
 
 
 def seed_list(seeds: str | list[int] | None, key: str = "seeds") -> list[int]:

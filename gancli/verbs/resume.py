@@ -8,17 +8,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gancli import paths, rundir
-from gancli.build import shown
-from gancli.commands import word
-from gancli.config import in_quotes
+from gancli.config import paths
+from gancli.config.build import shown
+from gancli.config.commands import word
+from gancli.config.grammar import in_quotes
+from gancli.config.settings import TrainSettings
 from gancli.errors import RunError
-from gancli.rundir import RunDir
-from gancli.settings import TrainSettings
+from gancli.store import rundir
+from gancli.store.rundir import RunDir
 
 if TYPE_CHECKING:
-    from gancli.assemble import DataFacts
-    from gancli.engine import Engine
+    from gancli.train.assemble import DataFacts
+    from gancli.train.engine import Engine
 
 # What a resumed run may be told anew; everything else must be as it was.
 # micro_batch is among them: a run that ran out of memory goes on in smaller pieces, which changes how sums are rounded
@@ -81,7 +82,7 @@ def _read(
     settings: TrainSettings, config: Mapping[str, Any], engine: Engine, held: list[RunDir]
 ) -> tuple[Path, dict[str, Any]]:
     """The run's place and the state to take up; the run, locked, goes into `held`. Raises RunError."""
-    from gancli import checkpoint
+    from gancli.store import checkpoint
 
     which = f"resume={settings.resume}"
     run, file = rundir.find(str(settings.resume), key="resume")
@@ -109,8 +110,8 @@ def _read(
 
 
 def _take(state: dict[str, Any], which: str, steps: int, facts: DataFacts, engine: Engine) -> dict[str, Any]:
-    from gancli import fits
-    from gancli.assemble import DataFacts as Facts
+    from gancli.store import fits
+    from gancli.train.assemble import DataFacts as Facts
 
     try:
         before = Facts.read(state["data"])
@@ -150,7 +151,7 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str =
 
 def start_from(which: str, engine: Engine) -> None:
     """Take another run's weights, and nothing else of it. Raises RunError where they do not fit."""
-    from gancli import checkpoint
+    from gancli.store import checkpoint
 
     def found() -> dict[str, Any]:
         run, file = rundir.find(which, key="init")

@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from gancli import export, pictures
-from gancli.build import make_as
-from gancli.dist import World
+from gancli.compute.dist import World
+from gancli.config.build import make_as
+from gancli.config.settings import SampleSettings
+from gancli.draw import pictures
+from gancli.draw.sampling import Sampler, to_uint8
 from gancli.errors import ConfigError
-from gancli.files import whole_file
-from gancli.sampling import Sampler, to_uint8
-from gancli.settings import SampleSettings
+from gancli.store import export
+from gancli.store.files import whole_file
 from gancli.verbs import figures
 from gancli.verbs.drawing import directory, images_only, sampler
 from gancli.verbs.lists import class_list, seed_list

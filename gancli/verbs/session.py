@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gancli import checkpoint, paths, ranks, rundir
-from gancli.assemble import DataFacts
-from gancli.commands import command, word
-from gancli.dist import World
-from gancli.engine import Engine
+from gancli.compute import ranks
+from gancli.compute.dist import World
+from gancli.config import paths
+from gancli.config.commands import command, word
+from gancli.config.settings import TrainSettings
+from gancli.draw.pictures import save_film, save_png
 from gancli.errors import GanError, RankError, RunError
 from gancli.metrics import results
 from gancli.observers.observer import (
@@ -31,9 +32,10 @@ from gancli.observers.observer import (
     Stop,
     diverged,
 )
-from gancli.pictures import save_film, save_png
-from gancli.rundir import RunDir
-from gancli.settings import TrainSettings
+from gancli.store import checkpoint, rundir
+from gancli.store.rundir import RunDir
+from gancli.train.assemble import DataFacts
+from gancli.train.engine import Engine
 from gancli.waiting import aloud, told
 
 LONG = 5.0  # seconds that a look at the run may take which is not worth making a person wait for who stops it

@@ -6,16 +6,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gancli.assemble import DataFacts
-from gancli.build import make
+from gancli.config.build import make
+from gancli.config.settings import EvalSettings
 from gancli.data.source import Source
+from gancli.draw.sampling import Sampler
 from gancli.errors import ConfigError, MetricError
 from gancli.metrics.given import Given, find, holds_images
 from gancli.metrics.images import ImageSet, enough, from_sampler, from_source
 from gancli.metrics.reference import SUFFIXES, Reference
 from gancli.metrics.reference import read as read_reference
-from gancli.sampling import Sampler
-from gancli.settings import EvalSettings
+from gancli.train.assemble import DataFacts
 from gancli.verbs.drawing import images_only
 
 

@@ -15,19 +15,22 @@ from typing import Any, ClassVar
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from gancli import assemble, device, idle, memory, paths, ranks, rundir
-from gancli.assemble import DataFacts
-from gancli.build import make, make_as
-from gancli.config import left_out
-from gancli.dist import World
-from gancli.engine import Engine
+from gancli.compute import device, memory, ranks
+from gancli.compute.dist import World
+from gancli.config import idle, paths
+from gancli.config.build import make, make_as
+from gancli.config.compose import left_out
+from gancli.config.settings import TrainSettings
 from gancli.errors import ConfigError, Interrupted, RankError
 from gancli.nets.layers.norms import AcrossRanks
 from gancli.observers.checkpoints import with_best
 from gancli.observers.observer import Observer, RunView
-from gancli.rehearsal import Rehearsal, single_rows_explained
-from gancli.rundir import RunDir
-from gancli.settings import TrainSettings
+from gancli.store import rundir
+from gancli.store.rundir import RunDir
+from gancli.train import assemble
+from gancli.train.assemble import DataFacts
+from gancli.train.engine import Engine
+from gancli.train.rehearsal import Rehearsal, single_rows_explained
 from gancli.verbs.forecast import forecast
 from gancli.verbs.leaving import BEGINNING, STEP, Messenger, missing
 from gancli.verbs.resume import refuse_held, reopen, start_from

@@ -21,9 +21,10 @@ import torch_fidelity
 from PIL import Image
 from torch import Tensor
 
+from gancli.compute.device import Compute
 from gancli.data.embedded import fashion
 from gancli.data.folder import folder
-from gancli.device import Compute
+from gancli.draw.sampling import DataFacts, Sampler
 from gancli.games.noise import Latent, NoiseGame
 from gancli.losses.adversarial import NonSaturating
 from gancli.metrics.evaluation import Evaluator
@@ -32,7 +33,6 @@ from gancli.metrics.fid import Fid, Kid, Prc
 from gancli.metrics.images import ImageSet, batches, extract, from_sampler, from_source, three_channels
 from gancli.metrics.kept import KeptFeatures
 from gancli.nets.dcgan import Discriminator, Generator
-from gancli.sampling import DataFacts, Sampler
 
 Timed = Callable[[], object]
 

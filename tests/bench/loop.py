@@ -17,13 +17,13 @@ import time
 import torch
 from torch.nn.functional import softplus
 
+from gancli.compute.device import Compute
 from gancli.data.embedded import fashion
 from gancli.data.loader import Stream
-from gancli.device import Compute
-from gancli.engine import Average, Engine
 from gancli.games.noise import Latent, NoiseGame
 from gancli.losses.adversarial import NonSaturating
 from gancli.nets.dcgan import Discriminator, Generator
+from gancli.train.engine import Average, Engine
 
 BATCH, TURN = 64, 4
 

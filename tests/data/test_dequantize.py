@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from gancli.config import compose
+from gancli.config.compose import compose
 from gancli.data import embedded, folder, gather, hub, noise, npz, shards, source, torchvision, toys, zipped
 from gancli.data.loader import Stream
 from gancli.data.source import Source

@@ -9,7 +9,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from gancli.config import compose, groups
+from gancli.config.compose import compose, groups
 from tests.fuzz.case import Case, Line
 from tests.fuzz.damage import BASES
 from tests.fuzz.inputs import ARCHIVES, FOLDERS, REFERENCES, SMALL_EXTRACTOR

@@ -8,8 +8,8 @@ from typing import TypeVar
 
 from hypothesis import strategies as st
 
-from gancli.config import conf_dir, groups
-from gancli.help import VERBS, keys, leaves
+from gancli.config.compose import conf_dir, groups
+from gancli.config.help import VERBS, keys, leaves
 from tests.fuzz.case import Line
 
 T = TypeVar("T")

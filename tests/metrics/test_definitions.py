@@ -12,6 +12,7 @@ import torch
 from scipy.signal import fftconvolve
 from torch import Tensor
 
+from gancli.compute.rng import Rng
 from gancli.data.embedded import emoji
 from gancli.data.source import order
 from gancli.errors import ConfigError, MetricError
@@ -22,7 +23,6 @@ from gancli.metrics.neighbours import DensityCoverage
 from gancli.metrics.pixels import MsSsim, ms_ssim
 from gancli.metrics.ppl import Ppl, circle_lengths
 from gancli.metrics.reference import Reference, statistics
-from gancli.rng import Rng
 
 
 def quiet(what: str, done: int, total: int) -> None:

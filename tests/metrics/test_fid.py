@@ -11,8 +11,8 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from gancli.build import check, make
-from gancli.config import conf_dir
+from gancli.config.build import check, make
+from gancli.config.compose import conf_dir
 from gancli.errors import ConfigError, MetricError
 from gancli.metrics.extractor import Extractor
 from gancli.metrics.fid import Fid, Is, Kid, Prc

@@ -20,7 +20,7 @@ import torch
 from gancli.errors import MetricError
 from gancli.metrics.reference import read, statistics, write
 from gancli.metrics.reference_file import LARGEST
-from gancli.safe import UnsafeError, examine
+from gancli.store.safe import UnsafeError, examine
 
 Make = Callable[[Path], Any]
 UNIT = {"mu": np.zeros(3), "sigma": np.eye(3)}

@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 from scipy.special import logsumexp
 
-from gancli.build import make
-from gancli.config import compose
+from gancli.config.build import make
+from gancli.config.compose import compose
 from gancli.data.source import Source
+from gancli.draw.sampling import load
 from gancli.metrics.parzen import Parzen
 from gancli.metrics.run_metric import left_out
-from gancli.sampling import load
 from tests.conftest import TINY, Gan
 
 N, KEPT = 40, 25

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from gancli.build import make
+from gancli.config.build import make
 from gancli.data.source import Source, order
 from gancli.errors import ConfigError, MetricError
 from gancli.metrics import by_class

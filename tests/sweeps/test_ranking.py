@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from gancli.config import compose
+from gancli.config.compose import compose
 from gancli.errors import ConfigError, RunError
-from gancli.files import csv_text
+from gancli.store.files import csv_text
 from gancli.sweeps import ranking, record
 from gancli.sweeps.objective import refuse_rank
 from gancli.sweeps.record import Sweep

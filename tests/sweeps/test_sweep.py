@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from gancli import rundir
-from gancli.engine import Engine
-from gancli.files import HALF
 from gancli.report.__main__ import main as report
+from gancli.store import rundir
+from gancli.store.files import HALF
 from gancli.sweeps import record
+from gancli.train.engine import Engine
 from gancli.verbs import train
 from tests.conftest import TINY, Gan
 from tests.test_train import same_run

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from gancli.dist import World, all_reduce
+from gancli.compute.dist import World, all_reduce
 
 
 def ranks() -> int:

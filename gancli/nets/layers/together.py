@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from gancli.dist import gathered
+from gancli.compute.dist import gathered
 
 REFERENCE = 64  # rows of a reference batch
 

@@ -1,0 +1,266 @@
+"""How much memory a step takes, what a device has of it, and what is said where that is too little."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from gancli.config.commands import word
+from gancli.errors import ConfigError, DeviceError, GanError, RunError
+
+if TYPE_CHECKING:
+    from gancli.games.game import Couples
+    from gancli.store.rundir import RunDir
+    from gancli.train.engine import Engine
+
+GIB = 1 << 30
+
+
+@dataclass(frozen=True)
+class Line:
+    """Bytes that are alive at one moment of a move, for any number of rows."""
+
+    fixed: float
+    per_row: float
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """What a run holds at its fullest moment.
+
+    held: bytes that were taken already when this was made (weights, buffers, averages). optimizers: their state, which
+    the first step makes. moves: (rows of a whole move on this rank, how its bytes grow with the rows).
+    free: what the device had left, or None where it does not say. multiple: micro-batches come in multiples of it.
+    draws: of each move, (rows over all ranks, bytes of random numbers a row): they are drawn for all rows, however
+    these are split.
+    """
+
+    held: int
+    optimizers: int
+    moves: tuple[tuple[int, tuple[Line, ...]], ...]
+    free: int | None
+    multiple: Couples
+    batch_size: int
+    micro_batch: int | None
+    draws: tuple[tuple[int, float], ...] = ()
+
+    def new(self, micro_batch: int | None) -> int:
+        """Bytes beside those that are held, at the fullest moment of a step."""
+        peaks = []
+        for (rows, lines), (total, drawn) in zip(self.moves, self.draws or [(0, 0.0)] * len(self.moves), strict=True):
+            part = min(micro_batch or rows, rows)
+            whole = drawn * max(0, total - part)
+            peaks.append(whole + max(line.fixed + line.per_row * part for line in lines))
+        return self.optimizers + int(max(peaks, default=0))
+
+    @property
+    def total(self) -> int:
+        """Bytes of the run as configured."""
+        return self.held + self.new(self.micro_batch)
+
+    @property
+    def fits(self) -> bool:
+        """Whether the device has room for a step; true where it does not say."""
+        return self.free is None or self.new(self.micro_batch) <= self.free
+
+    def largest(self, free: int | None = None, below: int | None = None) -> int | None:
+        """The largest micro-batch that fits into `free` bytes and is smaller than `below`; None where none does."""
+        room = self.free if free is None else free
+        now = below or (self.micro_batch or self.batch_size) + 1
+        if self.multiple == "all":
+            return None
+        # What a micro-batch holds grows with its rows: halves, as the sizes to choose from may be a thousand million.
+        fitting, beyond = 0, (now - 1) // self.multiple + 1
+        while beyond - fitting > 1:
+            middle = (fitting + beyond) // 2
+            if room is None or self.new(middle * self.multiple) <= room:
+                fitting = middle
+            else:
+                beyond = middle
+        return fitting * self.multiple or None
+
+    def remedy(self, free: int | None = None, below: int | None = None) -> str:
+        """What to type instead."""
+        if self.multiple == "all":
+            return f"its samples are judged together and cannot be split: type a batch_size below {self.batch_size}"
+        rows = self.largest(free, below)
+        if rows is None and self.free is not None and self._drawn() > self.free / 2:
+            return f"random numbers for so many rows would not fit: type a smaller batch_size than {self.batch_size}"
+        if rows is None:
+            return "not even the smallest micro-batch would fit: type a smaller model.ch, or another device"
+        return f"micro_batch={rows} would fit; type micro_batch={rows}"
+
+    def _drawn(self) -> float:
+        """Bytes of a move's random numbers."""
+        return max((total * drawn for total, drawn in self.draws), default=0.0)
+
+    def line(self) -> str:
+        """For the start of a run."""
+        room = "" if self.free is None else f" of {_gib(self.held + self.free)}"
+        return f"memory about {_gib(self.total)}{room} (micro_batch={self.micro_batch or self.batch_size})"
+
+    def plain(self) -> dict[str, Any]:
+        """As plain values for run.json, in bytes."""
+        rest = self.new(self.micro_batch) - self.optimizers
+        return {
+            "estimate": self.total,
+            "weights": self.held,
+            "optimizers": self.optimizers,
+            "step": rest,
+            "free": self.free,
+            "micro_batch": self.micro_batch or self.batch_size,
+        }
+
+
+def refuse(need: Footprint) -> None:
+    """Raise DeviceError where a step will not fit."""
+    if not need.fits:
+        assert need.free is not None
+        raise DeviceError(
+            f"a step needs about {_gib(need.total)} of memory and the device has {_gib(need.held + need.free)}:"
+            f" {need.remedy()}"
+        )
+
+
+def advice(need: Footprint | None, engine: Engine) -> str:
+    """What to type after the memory ran out at this size all the same."""
+    now = engine.micro_batch or engine.batch_size
+    if need is None:
+        return f"type micro_batch={max(1, now // 2)}"
+    return need.remedy(below=now // 2 + 1 if need.fits else now)
+
+
+@contextmanager
+def explained(need: Footprint | None, run: RunDir, engine: Engine) -> Iterator[None]:
+    """Answer memory that runs out in the middle of a run. Raises RunError with what to type and what is kept."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, GanError) or not exhausted(error):
+            raise
+        kept = [path for step, path in run.listing().items() if step]  # of no step nothing is kept
+        words = f"out of memory at step {engine.step_number}: {advice(need, engine)}"
+        tail = f" after {word('resume', run.path)}. The last good checkpoint is {kept[-1]}" if kept else ""
+        raise RunError(words + tail) from None
+
+
+# -- what a device has -------------------------------------------------------------------------------------------------
+
+
+def available(device: torch.device) -> int | None:
+    """Bytes of memory that a process may still take on a device; None where it does not say."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return int(free) + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    if device.type == "mps":
+        return max(0, int(torch.mps.recommended_max_memory()) - int(torch.mps.driver_allocated_memory()))
+    return _main_memory()
+
+
+def _main_memory() -> int | None:
+    """What the system and the control group leave to this process."""
+    known = [n for n in (_meminfo(), _cgroup(), _address_space()) if n is not None]
+    if known:
+        return max(0, min(known))
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return None
+
+
+def _meminfo(path: Path = Path("/proc/meminfo")) -> int | None:
+    text = _read(path)
+    for line in text.splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    return None
+
+
+def _cgroup(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> int | None:
+    """Bytes left under the memory limit of this process's control group, version 2 or 1, its file cache not counted."""
+    paths = [line.partition("::")[2] for line in _read(own).splitlines() if line.startswith("0::")]
+    left = []
+    for folder in [root / p.lstrip("/") for p in paths] + [root, root / "memory"]:
+        new = folder / "memory.max"
+        limit, used = (new, "memory.current") if new.exists() else (folder / "memory.limit_in_bytes", "")
+        most, now = _read(limit).strip(), _read(folder / (used or "memory.usage_in_bytes")).strip()
+        if most.isdigit() and now.isdigit() and int(most) < 1 << 60:
+            cache = [r.split()[1] for r in _read(folder / "memory.stat").splitlines() if r.startswith("inactive_file ")]
+            left.append(int(most) - int(now) + int(cache[0] if cache else 0))
+    return min(left, default=None)
+
+
+def _address_space() -> int | None:
+    """What `ulimit -v` leaves."""
+    try:
+        import resource
+    except ImportError:  # not on this system
+        return None
+    most, _ = resource.getrlimit(resource.RLIMIT_AS)
+    pages = _read(Path("/proc/self/statm")).split()
+    return None if most == resource.RLIM_INFINITY or not pages else most - int(pages[0]) * resource.getpagesize()
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError:
+        return ""
+
+
+def refuse_many(asked: str, n: int, each: int, name: str) -> None:
+    """Raise ConfigError where n things of `each` bytes do not fit into the main memory. name: the key to type less for.
+
+    asked: what was typed.
+    """
+    free = available(torch.device("cpu"))
+    if free is not None and n * each > free:
+        raise ConfigError(
+            f"{asked}: {n:,} of them take about {_gib(n * each)} of memory and {_gib(free)} are free: type"
+            f" {name}={max(1, free // each // 2)} or less"
+        )
+
+
+# -- when there is not enough ------------------------------------------------------------------------------------------
+
+SIGNS = ("can't allocate memory", "not enough memory", "out of memory", "Storage size calculation overflowed")
+
+
+def exhausted(error: BaseException) -> bool:
+    """Whether an error is some library's way of saying that memory is used up."""
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in SIGNS)
+
+
+@contextmanager
+def weights_that_fit(what: str, device: torch.device | None = None) -> Iterator[None]:
+    """Refuse networks whose weights exceed the memory, before any of it is touched. Raises ConfigError."""
+    room, taken = available(device or torch.device("cpu")), 0
+
+    def count(module: nn.Module, name: str, parameter: nn.Parameter) -> None:
+        nonlocal taken
+        taken += 0 if parameter is None else parameter.numel() * parameter.element_size()
+        if room is not None and taken > room:
+            raise ConfigError(f"{what} has weights of over {_gib(taken)} and {_gib(room)} are free: {SMALLER}")
+
+    handle = nn.modules.module.register_module_parameter_registration_hook(count)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+SMALLER = "type a smaller width, such as model.ch=32, or smaller images"
+
+
+def _gib(n: float) -> str:
+    """Bytes for people."""
+    return f"{n / GIB:.1f} GiB" if n >= GIB / 10 else f"{n / (1 << 20):.0f} MiB"

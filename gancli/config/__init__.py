@@ -1,0 +1,1 @@
+"""What is typed: composing, checking and explaining it."""

@@ -1,0 +1,22 @@
+"""Hydra's grammar of a word of the command line."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+
+def in_quotes(text: str) -> str:
+    """A text as Hydra's grammar reads it back, whatever it holds."""
+    return "'" + text.replace("\\'", "\\\\'").replace("'", "\\'") + ("\\'" if text.endswith("\\") else "'")
+
+
+@lru_cache(maxsize=4096)  # Hydra's parser takes milliseconds, and each word is asked about several times
+def parses(override: str) -> bool:
+    """Whether Hydra can read this override."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    try:
+        OverridesParser.create().parse_override(override)
+    except Exception:  # besides Hydra's own, whatever int(...) and the grammar's other functions raise
+        return False
+    return True

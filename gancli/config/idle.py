@@ -1,0 +1,142 @@
+"""Keys that say nothing beside others: refused where they cannot be meant, said in a line where they may be."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from gancli.config.settings import DrawSettings, EvalSettings, InterpolateSettings, SampleSettings, TrainSettings
+from gancli.errors import ConfigError
+
+
+def typed_keys(overrides: Iterable[str]) -> set[str]:
+    """The keys of a command line.
+
+    >>> sorted(typed_keys(["seed=3", "+penalty.r1.every=2"]))
+    ['penalty.r1.every', 'seed']
+    """
+    return {override.partition("=")[0].lstrip("+~") for override in overrides}
+
+
+def refuse(settings: DrawSettings, typed: set[str]) -> None:
+    """Raise ConfigError for the first key of a command that draws which another of its keys makes idle."""
+    if "standing_stats" in typed and not settings.ema and settings.standing_stats:
+        raise ConfigError(
+            "standing_stats= settles the averaged generator, and ema=false draws from the raw one: leave"
+            " one of them out"
+        )
+    found: Iterator[tuple[str, str]] = iter(())
+    if isinstance(settings, SampleSettings):
+        found = _sample(settings)
+    elif isinstance(settings, InterpolateSettings):
+        found = _interpolate(settings)
+    elif isinstance(settings, EvalSettings):
+        found = _eval(settings)
+    for key, why in found:
+        if key in typed or any(each.startswith(f"{key}.") for each in typed):
+            raise ConfigError(f"{key}= says nothing beside {why}: leave one of them out")
+
+
+def _sample(settings: SampleSettings) -> Iterator[tuple[str, str]]:
+    if settings.seeds is not None:
+        yield from (("n", "seeds=, one image a seed"), ("seed", "seeds=, one image a seed"))
+    if settings.arithmetic is not None:
+        yield from ((key, "arithmetic=, which names its latents") for key in ("n", "seeds"))
+    if settings.format in ("safetensors", "onnx"):
+        yield "seed", f"format={settings.format}, which writes the generator"
+
+
+def _interpolate(settings: InterpolateSettings) -> Iterator[tuple[str, str]]:
+    if settings.axis == "class":
+        yield "mode", "axis=class, which holds the latent"
+
+
+def _eval(settings: EvalSettings) -> Iterator[tuple[str, str]]:
+    from gancli.config.build import make
+
+    metrics = [make(node, f"metrics.{name}") for name, node in settings.metrics.items() if node]
+    if metrics and not any(metric.needs_extractor() for metric in metrics):
+        names = ",".join(metric.name for metric in metrics)
+        for key in ("extractor", "compile", "cache"):
+            yield key, f"metrics=[{names}], of which none asks for an extractor"
+
+
+def notes(settings: TrainSettings, typed: set[str], points: bool = False) -> list[str]:
+    """What of a training's settings has no effect in this run, a line each. points: whether the data are points.
+
+    Of keys that have defaults, those that were typed are spoken of; schedules that never begin, in any case.
+    """
+    found = [*_schedules(settings), *_averages(settings, typed), *_switched_off(settings, typed)]
+    return [*found, *_observers(settings, typed, points)]
+
+
+def _schedules(settings: TrainSettings) -> Iterator[str]:
+    steps, moves = settings.steps, settings.steps * int(settings.game.get("d_steps") or 1)
+    schedule = settings.optimizer.get("schedule") or {}
+    start = schedule.get("start") or 0
+    if start and schedule.get("kind") == "constant":
+        yield f"optimizer.schedule.start={start} says nothing with optimizer.schedule.kind=constant"
+    elif steps and start >= steps:
+        yield f"optimizer.schedule.start={start}: the run ends at step {steps}, before the rates begin to fall"
+    if not steps:
+        return
+    ramp, seen = settings.ramp or {}, moves * settings.batch_size
+    if (ramp.get("images") or 0) > seen:
+        share = 100 * seen / ramp["images"]
+        yield f"ramp.images={ramp['images']}: the run sees {seen:,}, so that the ramp ends at {share:.3g} % of its way"
+    lecam = (settings.penalty or {}).get("lecam") or {}
+    if (lecam.get("after") or 0) >= moves:
+        yield f"penalty.lecam.after={lecam['after']}: D makes {moves:,} moves in this run, so that it is never paid"
+    if (settings.loss.get("noise_until") or 0) > seen and settings.loss.get("noise"):
+        yield f"loss.noise_until={settings.loss['noise_until']}: the run ends after {seen:,} images, with noise left"
+    if (settings.loss.get("top_until") or 0) > seen and settings.loss.get("top") != 1:
+        yield f"loss.top_until={settings.loss['top_until']}: the run ends after {seen:,} images, on the way to top"
+
+
+def _averages(settings: TrainSettings, typed: set[str]) -> Iterator[str]:
+    ema = settings.model.get("ema") or {}
+    start = ema.get("start") or 0
+    if not ema.get("decay"):
+        yield from _said(typed, ("model.ema.start", "model.ema.warmup"), "model.ema.decay=0, which keeps no average")
+    elif settings.steps and start >= settings.steps:
+        yield f"model.ema.start={start}: the run ends at step {settings.steps}, with a plain copy as average"
+
+
+def _switched_off(settings: TrainSettings, typed: set[str]) -> Iterator[str]:
+    """Options of something that another key has switched off."""
+    loss, augment = settings.loss, settings.augment or {}
+    if not loss.get("noise"):
+        yield from _said(typed, ("loss.noise_until",), "loss.noise=0")
+    if loss.get("top") == 1:
+        yield from _said(typed, ("loss.top_until",), "loss.top=1")
+    if settings.model.get("conditioning", "none") != "ac":
+        keys = ("game.class_weight", "game.class_fakes")
+        yield from _said(typed, keys, "a D without an auxiliary classifier (model.conditioning=ac)")
+    for player, node in settings.model.items():
+        if isinstance(node, Mapping) and node.get("activation", "maxout") != "maxout":
+            yield from _said(typed, (f"model.{player}.pieces",), f"model.{player}.activation={node['activation']}")
+    still = "target" in augment and augment["target"] is None and not (settings.ramp or {}).get("augment")
+    if still and not augment.get("p"):
+        yield "augment.target=null and augment.p=0: p stays 0, and nothing is augmented"
+    scores = settings.observers.get("scores") or {}
+    if scores and scores.get("every") is None:
+        others = tuple(f"observers.scores.{name}" for name in scores if name not in ("every", "_target_"))
+        yield from _said(typed, others, "observers.scores.every=null, which evaluates nothing")
+
+
+def _said(typed: set[str], keys: Sequence[str], why: str) -> Iterator[str]:
+    yield from (f"{key} says nothing with {why}" for key in keys if key in typed)
+
+
+def _observers(settings: TrainSettings, typed: set[str], points: bool) -> Iterator[str]:
+    """Observers that never look, or only before and after the run."""
+    for name, node in settings.observers.items():
+        every: Any = (node or {}).get("every")
+        if name in ("progress", "report") or not every:  # their `every` is seconds
+            continue
+        if settings.steps and every > settings.steps and f"observers.{name}.every" in typed:
+            when = "never looks" if name == "alarms" else "looks before the first step and after the last"
+            yield f"observers.{name}.every={every}: the run has {settings.steps} steps, so that it {when}"
+    idle, what = ("grid", "points") if points else ("plane", "images")
+    keys = tuple(f"observers.{idle}.{name}" for name in settings.observers.get(idle) or {})
+    yield from _said(typed, keys, f"data that are {what}")

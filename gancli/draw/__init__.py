@@ -1,0 +1,1 @@
+"""Samples and pictures of a trained game."""

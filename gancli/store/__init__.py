@@ -1,0 +1,1 @@
+"""What is written and read: whole, by name, running no code."""

@@ -1,0 +1,382 @@
+"""What a step will take, found out before the first one: memory, operations, seconds. Itself it takes a few seconds.
+
+A few rows go through every move while each tensor's life is followed, at two numbers of rows. What is alive at any
+moment is a straight line in the rows, so the two say what a micro-batch of any size will hold at its fullest moment.
+Where even few rows take too long, the same networks without memory (torch's meta device) are counted, and the time
+follows from the operations and what this machine does of them in a second.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from gancli.compute.dist import World
+from gancli.compute.memory import Footprint, Line, available, exhausted
+from gancli.errors import CombinationError, DeviceError, GanError
+from gancli.train.living import Living, OverTime
+
+if TYPE_CHECKING:
+    from gancli.games.game import Couples, Move
+    from gancli.train.engine import Engine
+
+TRIED, COUNTED, TIMED = 1.5, 4.0, 2.0  # seconds that few rows, counting without memory, and timing may take
+
+
+@dataclass(frozen=True)
+class Tried:
+    """What one micro-batch's forward and backward of a few rows did.
+
+    history: bytes of new tensors alive after each operation. operations: multiplications and additions. traffic: bytes
+    that other operations move. drawn: bytes of random numbers. values: the fewest numbers of a channel that a batch
+    norm took its statistics over, infinite where there is none.
+    """
+
+    rows: int
+    history: list[int]
+    operations: int
+    traffic: int
+    seconds: float
+    drawn: int
+    values: float
+
+
+@dataclass(frozen=True)
+class Growth:
+    """How a move grows with its rows. rows: of the whole move on this rank; few: what was tried."""
+
+    rows: int
+    few: Tried
+    lines: tuple[Line, ...]
+    operations: Line
+    traffic: Line
+
+    @property
+    def seconds(self) -> float:
+        """Of the whole move, as slow as the few rows were."""
+        return self.few.seconds * self.rows / self.few.rows
+
+
+@dataclass(frozen=True)
+class Speed:
+    """What a device does in a second: operations of a convolution, and bytes of everything else."""
+
+    operations: float
+    traffic: float
+
+    @staticmethod
+    def measured(engine: Engine) -> Speed:
+        """Of a 3×3 convolution of 128 channels and its gradients, and of 8 million sums: a moment's work."""
+        place: dict[str, Any] = {"device": engine.compute.device, "dtype": engine.dtype}
+        x = torch.zeros(8, 128, 32, 32, **place).to(memory_format=torch.channels_last).requires_grad_()
+        weight = torch.zeros(128, 128, 3, 3, **place).to(memory_format=torch.channels_last).requires_grad_()
+        numbers = torch.zeros(1 << 23, **place)
+
+        def convolve() -> None:
+            torch.nn.functional.conv2d(x, weight, padding=1).sum().backward()  # type: ignore[no-untyped-call]
+
+        def seconds(work: Callable[[], object]) -> float:
+            taken = []
+            for _ in range(2):  # the first time includes the making of kernels
+                began = time.perf_counter()
+                work()
+                engine.compute.synchronize()
+                taken.append(time.perf_counter() - began)
+            return max(min(taken), 1e-9)
+
+        operations = 3 * 2 * x.numel() * 128 * 9
+        return Speed(operations / seconds(convolve), 3 * numbers.nbytes / seconds(lambda: numbers + numbers))
+
+    def seconds(self, growth: Growth) -> float:
+        """Of a whole move on this rank, told from its counts."""
+        done, moved = growth.operations, growth.traffic
+        operations, traffic = (line.fixed + line.per_row * growth.rows for line in (done, moved))
+        return operations / self.operations + traffic / self.traffic
+
+
+class Rehearsal:
+    """Tries one micro-batch of each move of an engine's step; leaves no trace.
+
+    twin: makes an engine of the same step on the meta device, for when few rows take too long. Of several ranks all
+    have to rehearse, since they meet in the moves.
+    """
+
+    def __init__(self, engine: Engine, twin: Callable[[], Engine] | None = None):
+        self.engine, self._twin = engine, twin if engine.world.size == 1 else None
+        self.growths: list[Growth] = []
+        self.real = True  # whether the growths were measured, not counted
+
+    def footprint(self) -> Footprint | None:
+        """What a step takes in memory; None where that could not be found out in time.
+
+        Raises DeviceError where even few rows do not fit, CombinationError where batch norm would see a single one.
+        """
+        engine = self.engine
+        free, couples = available(engine.compute.device), couples_of(engine)
+        try:
+            self.growths = self._tried(couples)
+        except OverTime:
+            self.real, self.growths = False, self._counted(couples)
+        except Exception as error:
+            if not exhausted(error):
+                raise
+            raise DeviceError(
+                "not even a few images fit into the device's memory: type a smaller model.ch, or another device"
+            ) from None
+        if not self.growths:
+            return None
+        moves = engine.game.moves(engine.seen)
+        for move, growth in zip(moves, self.growths, strict=True):
+            refuse_single(engine, move, growth.few.values / growth.few.rows)
+        held = sum(t.untyped_storage().nbytes() for t in _distinct(_tensors(engine)))
+        state = sum(_optimizer_bytes(player.optimizer) for player in engine.players.values())
+        lines = tuple((growth.rows, growth.lines) for growth in self.growths)
+        draws = tuple(
+            (engine.batch_size * move.size, growth.few.drawn / growth.few.rows)
+            for move, growth in zip(moves, self.growths, strict=True)
+        )
+        return Footprint(held, state, lines, free, couples, engine.batch_size, engine.micro_batch, draws)
+
+    def pace(self) -> float:
+        """Seconds a step will take, to be asked for after `footprint`; 0 where that could not be found out in time."""
+        if not self.growths:
+            return 0.0
+        moves = self.engine.game.moves(self.engine.seen)
+        if not self.real:
+            speed = Speed.measured(self.engine)
+            pairs = zip(moves, self.growths, strict=True)
+            return sum(speed.seconds(g) * m.repeat / m.every for m, g in pairs)
+        total, until = 0.0, time.monotonic() + TIMED
+        for number, (move, growth) in enumerate(zip(moves, self.growths, strict=True)):
+            now = time.monotonic()
+            share = now + max(0.0, until - now) / (len(moves) - number)
+            total += self._timed(move, growth, share) * move.repeat / move.every
+        return total
+
+    def _tried(self, couples: Couples) -> list[Growth]:
+        """Each move by real rows. Raises OverTime."""
+        engine, until = self.engine, time.monotonic() + TRIED
+        found = []
+        alone = engine.world.size == 1
+        for move in engine.game.moves(engine.seen):
+            # Ranks meet inside a move, and so must end it together.
+            if not alone and any(engine.world.highest(time.monotonic() > until)):
+                raise OverTime
+            found.append(self._growth(engine, move, couples, until if alone else None))
+        return found
+
+    def _counted(self, couples: Couples) -> list[Growth]:
+        """Each move by shapes alone; empty where that cannot be done, or not in time."""
+        if self._twin is None or self.engine.compute.autocast is not None:
+            return []
+        until = time.monotonic() + COUNTED
+        try:
+            twin = self._twin()
+            return [self._growth(twin, move, couples, until) for move in twin.game.moves(twin.seen)]
+        except GanError:
+            raise
+        except Exception:  # something that asks for a number where there are only shapes
+            return []
+
+    def _growth(self, engine: Engine, move: Move, couples: Couples, until: float | None) -> Growth:
+        rows, k = rows_of(self.engine, move), couples if isinstance(couples, int) else 1
+        few, more = min(rows, 2 * k), min(rows, 4 * k)
+        first = self._try(engine, move, few, until)
+        if more == few:
+            each = Line(0.0, first.operations / few), Line(0.0, first.traffic / few)
+            return Growth(rows, first, (Line(max(first.history), 0.0),), *each)
+        second = self._try(engine, move, more, until)
+        pair = first.history, second.history
+        if len(pair[0]) != len(pair[1]):  # the code took another way for more rows: only the heights can be compared
+            pair = [max(pair[0])], [max(pair[1])]
+        lines = [_line(a, b, few, more) for a, b in zip(*pair, strict=True)]
+        operations = _line(first.operations, second.operations, few, more)
+        return Growth(rows, first, _upper(lines), operations, _line(first.traffic, second.traffic, few, more))
+
+    def _try(self, engine: Engine, move: Move, rows: int, until: float | None) -> Tried:
+        living, values, began = Living(until), [math.inf], time.monotonic()
+        with engine.untouched(), norms_watched(engine, move, rows, values), living:
+            rng = engine.try_part(move, rows)
+            engine.compute.synchronize()
+        seconds = time.monotonic() - began
+        return Tried(rows, living.history, living.operations, living.traffic, seconds, rng.drawn, min(values))
+
+    def _timed(self, move: Move, growth: Growth, until: float) -> float:
+        """Seconds of all of a move's micro-batches: of ever more rows, as long as the next ones end in time."""
+        engine = self.engine
+        most = rows_of(engine, move)  # on every rank the same: a rank with a smaller share tries as often
+        whole = min(engine.micro_batch or most, most)
+        parts = math.ceil(most / whole)
+        if any(net._compiled_call_impl is not None for net in engine.game.nets.values()):
+            if self._any(growth.seconds / parts > TIMED):  # the compiler is tried all the same: it may fail
+                self._run(move, growth.few.rows)
+                return growth.seconds
+            return [self._run(move, None) for _ in range(2)][-1] * parts  # the first time it compiles
+        rows, seconds, per_row = 0, 0.0, 0.0
+        more = min(growth.few.rows, whole)  # these were tried, and so were twice as many: kernels are made for both
+        while True:
+            before, rows = rows, more
+            again = self._run(move, rows if rows < whole else None)
+            per_row = max(0.0, again - seconds) / (rows - before)
+            seconds, more = again, min(whole, rows * (4 if before else 2))
+            if rows == whole or (before and self._any(time.monotonic() + seconds + per_row * (more - rows) > until)):
+                break
+        if rows == whole:
+            # Once more where there is time: the first time includes the making of kernels.
+            late = self._any(time.monotonic() + seconds > until)
+            return (seconds if late else self._run(move, None)) * parts
+        return (seconds + per_row * (whole - rows)) * parts
+
+    def _run(self, move: Move, rows: int | None) -> float:
+        """Seconds of the first micro-batch, or of one of `rows`."""
+        with self.engine.untouched():
+            began = time.perf_counter()
+            self.engine.try_part(move, rows)
+            self.engine.compute.synchronize()
+            return time.perf_counter() - began
+
+    def _any(self, flag: bool) -> bool:
+        return any(self.engine.world.highest(flag))
+
+
+def footprint(engine: Engine, twin: Callable[[], Engine] | None = None) -> Footprint | None:
+    """What a step takes in memory, as `Rehearsal.footprint`."""
+    return Rehearsal(engine, twin).footprint()
+
+
+def couples_of(engine: Engine) -> Couples:
+    """How many samples must stay together, by all parts of the game."""
+    parts: list[Couples] = [engine.game.couples, *(getattr(net, "couples", 1) for net in engine.game.nets.values())]
+    return "all" if "all" in parts else max(k for k in parts if isinstance(k, int))
+
+
+def rows_of(engine: Engine, move: Move) -> int:
+    """The rows of a whole move that a rank has at most: all ranks have to try the same, since they meet in it."""
+    return max(_shares(engine, move))
+
+
+def _shares(engine: Engine, move: Move) -> list[int]:
+    """The rows of a whole move on each rank."""
+    total, size = engine.batch_size * move.size, engine.world.size
+    spans = (World(rank, size).rows(total, engine.unit) for rank in range(size))
+    return [stop - start for start, stop in spans]
+
+
+# -- batch norm over a single row --------------------------------------------------------------------------------------
+
+
+@contextmanager
+def norms_watched(engine: Engine, move: Move, rows: int, values: list[float]) -> Iterator[None]:
+    """Inside, add how many numbers of a channel each batch norm takes its statistics over, of a move of `rows`.
+
+    Raises CombinationError where that is one, of which there are none.
+    """
+
+    def look(module: nn.Module, inputs: Sequence[Any]) -> None:
+        if not module.training or getattr(module, "across", False):  # over all ranks there are several
+            return
+        many = inputs[0].numel() / inputs[0].shape[1]
+        if many < 2:
+            refuse_single(engine, move, many / rows, least=rows)
+        values.append(many)
+
+    norms = [module for module in engine.game.modules() if isinstance(module, _BatchNorm)]
+    handles = [module.register_forward_pre_hook(look) for module in norms]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def refuse_single(engine: Engine, move: Move, values: float, least: int | None = None) -> None:
+    """Raise CombinationError where a part of a move would leave batch norm a single number of each channel.
+
+    values: numbers of a channel for each row. least: rows of the smallest part, where they are known.
+    """
+    micro, batch = engine.micro_batch, engine.batch_size
+    shares = [share for share in _shares(engine, move) if share]
+    last = [share % micro or micro if micro and micro < share else share for share in shares]
+    smallest = min([*last, *([micro] if micro and micro < max(shares) else [])]) if least is None else least
+    if values * smallest >= 2:
+        return
+    need = math.ceil(2 / values)
+    if not micro or micro >= max(shares):
+        ranks = engine.world.size
+        way = f"type batch_size={need * ranks}" + (f", {need} for each rank" if ranks > 1 else "") + " or more"
+        what = f"batch_size={batch} gives batch norm"
+    elif micro * values < 2:
+        way = f"type micro_batch={need} or more, or micro_batch=null"
+        what = f"micro_batch={micro} gives batch norm"
+    else:
+        way = f"type batch_size={math.ceil(batch / micro) * micro}, or micro_batch=null"
+        what = f"batch_size={batch} in parts of micro_batch={micro} leaves a last part that gives batch norm"
+    raise CombinationError(f"{what} a single row to take statistics over: {way}; or choose another norm")
+
+
+@contextmanager
+def single_rows_explained(engine: Engine) -> Iterator[None]:
+    """Answer a batch norm that met a single row after all, as where no step was tried. Raises CombinationError."""
+    try:
+        yield
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        refuse_single(engine, engine.game.moves(engine.seen)[0], 1.0, least=1)
+
+
+# -- counting ----------------------------------------------------------------------------------------------------------
+
+
+def _line(a: float, b: float, few: int, more: int) -> Line:
+    slope = (b - a) / (more - few)
+    return Line(a - few * slope, slope)
+
+
+def _upper(lines: Iterable[Line]) -> tuple[Line, ...]:
+    """Those of the lines that may be the highest somewhere: for each slope the highest one."""
+    best: dict[float, float] = {}
+    for line in lines:
+        best[line.per_row] = max(best.get(line.per_row, line.fixed), line.fixed)
+    kept: list[Line] = []
+    for slope, fixed in sorted(best.items(), reverse=True):
+        if not kept or fixed > max(line.fixed for line in kept):
+            kept.append(Line(fixed, slope))
+    return tuple(kept)
+
+
+def _tensors(engine: Engine) -> Iterator[Tensor]:
+    for module in (engine.game, *engine.averages.values()):
+        yield from module.parameters()
+        yield from module.buffers()
+
+
+def _distinct(tensors: Iterable[Tensor]) -> list[Tensor]:
+    return list({t.untyped_storage().data_ptr(): t for t in tensors}.values())
+
+
+def _optimizer_bytes(optimizer: torch.optim.Optimizer) -> int:
+    """Bytes of state still to be made, found by letting an optimizer of the same kind step on a small weight."""
+    if optimizer.state:
+        return 0
+    total = 0
+    for group in optimizer.param_groups:
+        options = {name: value for name, value in group.items() if name not in ("params", "initial_lr")}
+        params: list[Tensor] = group["params"]
+        if not params:
+            continue
+        probe = torch.zeros(7, dtype=params[0].dtype, device=params[0].device, requires_grad=True)
+        probe.grad = torch.zeros_like(probe)
+        small = type(optimizer)([{**options, "params": [probe]}])  # type: ignore[call-arg]
+        small.step()
+        kept = [t for t in small.state[probe].values() if isinstance(t, Tensor) and t.numel() == probe.numel()]
+        total += len(kept) * sum(p.numel() * p.element_size() for p in params)
+    return total

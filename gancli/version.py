@@ -1,0 +1,3 @@
+"""The version, which help and the package itself read."""
+
+__version__ = "0.1.0"
