@@ -14,8 +14,10 @@ from gancli.losses.adversarial import Hinge, LeastSquares, NonSaturating, Wasser
 from gancli.losses.penalties import R1, WganGp
 from gancli.losses.weights import Clip
 from gancli.nets.verdict import Verdict
-from gancli.train.engine import Average, Engine, Schedule
+from gancli.train.averages import Average
+from gancli.train.engine import Engine
 from gancli.train.rehearsal import Rehearsal
+from gancli.train.schedule import Schedule
 from tests import tiny
 
 PENALTIES = {"none": {}, "wgan_gp": {"wgan_gp": WganGp()}, "r1": {"r1": R1()}, "lazy r1": {"r1": R1(every=2)}}

@@ -13,7 +13,8 @@ from gancli.games.noise import Latent, NoiseGame
 from gancli.losses.adversarial import AdversarialLoss, Hinge
 from gancli.losses.penalties import Penalty
 from gancli.nets.verdict import Verdict
-from gancli.train.engine import Average, Engine
+from gancli.train.averages import Average
+from gancli.train.engine import Engine
 
 SHAPE = (1, 8, 8)
 

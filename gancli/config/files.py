@@ -15,7 +15,7 @@ Package = tuple[str, ...]  # where a group file's content goes, as the words of 
 
 def conf_dir() -> Path:
     """Where the configuration lives: inside an installed package, or beside it in a checkout."""
-    package = Path(__file__).resolve().parent
+    package = Path(__file__).resolve().parent.parent
     inside = package / "conf"
     return inside if inside.is_dir() else package.parent / "conf"
 

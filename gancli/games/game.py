@@ -22,12 +22,23 @@ class Outcome:
 
     losses: scalar means, already weighted; the engine adds them up and runs backward.
     stats: detached scalar means, logged and handed to `after`.
-    carry: detached tensors [B, ...], joined over micro-batches and put into the batches of the step's later moves.
+    carry: detached tensors [B, ...], joined over micro-batches, for later moves of the step that ask for them.
+    means: detached means of any shape over the rows, handed to `after` and not logged.
     """
 
     losses: dict[str, Tensor]
     stats: dict[str, Tensor] = field(default_factory=dict)
     carry: dict[str, Tensor] = field(default_factory=dict)
+    means: dict[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a whole move gave, over all micro-batches and ranks: losses and statistics, means, and carried rows."""
+
+    stats: dict[str, Tensor]
+    means: dict[str, Tensor]
+    carry: dict[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -36,16 +47,25 @@ class Move:
 
     feeds: streams of data, fresh at each repeat. size: this move's batch as a multiple of batch_size. every: played
     each `every` steps only, its losses multiplied by as much. repeat: how often in a row (critic steps).
-    name: what the random numbers are keyed by.
+    name: what the random numbers are keyed by; each move has its own. carried: columns of earlier moves of the step,
+    of as many rows, that this one gets, too. remembers: columns it carries that `after` is given, of all ranks.
+    shared: its feeds' rows are the step's last ones again, and counted once. corrects: the player's rate is multiplied
+    by c = every / (every + 1) and Adam's betas raised to it, as if the lazy move belonged to each step (Karras et al.
+    2020, appendix B). gate: a buffer of the game's; the move rests while it is 0.
     """
 
     player: str
     loss: Callable[[Batch, Rng], Outcome]
     feeds: tuple[str, ...] = ("real",)
-    size: int = 1
+    size: float = 1
     every: int = 1
     repeat: int = 1
     name: str = ""
+    carried: tuple[str, ...] = ()
+    remembers: tuple[str, ...] = ()
+    shared: bool = False
+    corrects: bool = False
+    gate: str | None = None
 
 
 class Game(nn.Module):
@@ -57,9 +77,24 @@ class Game(nn.Module):
     classes: int = 0
     twice: set[str] = set()  # noqa: RUF012  # networks that are differentiated twice: not to be compiled
 
-    def players(self) -> dict[str, list[nn.Module]]:
-        """Who plays, each with the networks its optimizer moves."""
-        return {name: [net] for name, net in self.nets.items()}
+    @classmethod
+    def players(cls, networks: Sequence[str]) -> dict[str, tuple[str, ...]]:
+        """Who plays, each with the names of the networks that its optimizer moves; known before these are built."""
+        return {name: (name,) for name in networks}
+
+    def nets_of(self, player: str) -> list[nn.Module]:
+        """A player's networks."""
+        return [self.nets[name] for name in self.players(list(self.nets))[player]]
+
+    def parameters_by_player(self) -> dict[str, list[nn.Parameter]]:
+        """What each player's optimizer moves: no frozen parameter, and one that several share goes with the first."""
+        taken: set[int] = set()
+        found: dict[str, list[nn.Parameter]] = {}
+        for player in self.players(list(self.nets)):
+            every = {id(p): p for net in self.nets_of(player) for p in net.parameters() if p.requires_grad}
+            found[player] = [p for key, p in every.items() if key not in taken]
+            taken |= every.keys()
+        return found
 
     def averaged(self) -> tuple[str, ...]:
         """The networks that get an exponential moving average."""
@@ -87,8 +122,11 @@ class Game(nn.Module):
         """What D says of each source of (images, labels)."""
         raise NotImplementedError
 
-    def after(self, move: Move, stats: Mapping[str, Tensor], carry: Mapping[str, Tensor], rng: Rng, seen: int) -> None:
-        """Called when a move's optimizer step is done."""
+    def after(self, move: Move, result: Result, rng: Rng, seen: int) -> Mapping[str, Tensor] | None:
+        """Called when a move's optimizer step is done.
+
+        rng: the move's, of the whole batch. What it returns replaces columns that the move remembers, of all ranks.
+        """
 
     def latents(self, noise: Rng, **knobs: Any) -> Tensor:
         """What G eats, [rows, latent_dim]."""

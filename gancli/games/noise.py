@@ -18,7 +18,7 @@ from gancli.compute.dist import gathered
 from gancli.compute.rng import Rng
 from gancli.config.settings import at_least
 from gancli.errors import CombinationError, ConfigError
-from gancli.games.game import Batch, Couples, Game, Move, Outcome
+from gancli.games.game import Batch, Couples, Game, Move, Outcome, Result
 from gancli.losses.adversarial import AdversarialLoss, Energy
 from gancli.losses.penalties import Context, Penalty
 from gancli.nets.layers.spectral import full_precision, is_spectral
@@ -206,8 +206,9 @@ class NoiseGame(Game):
         losses |= self._class_loss("class_G", [(verdicts["fake"], y_fake)])
         return Outcome(losses | self._penalties("G", self._context(None, fake, None, y_fake, rng, verdicts, z)))
 
-    def after(self, move: Move, stats: Mapping[str, Tensor], carry: Mapping[str, Tensor], rng: Rng, seen: int) -> None:
+    def after(self, move: Move, result: Result, rng: Rng, seen: int) -> None:
         """Let the player's penalties move its weights back and remember; tell the augmentation how D fares."""
+        stats = result.stats
         net = self.nets[move.player]
         for name, penalty in self.penalties.items():
             if penalty.player == move.player:

@@ -80,15 +80,15 @@ class SemiSupervisedGame(NoiseGame):
 
     def discriminator_loss(self, batch: Batch, rng: Rng) -> Outcome:
         """Half of the objective on images and fakes, and the cross entropy on labelled images."""
-        (x, _), (fake, _) = self._real(batch), self._fakes(rng)
-        sources = {"real": (x, None), "fake": (fake, None), "labelled": (batch["labelled_x"], None)}
+        x, (fake, _) = batch["real.x"], self._fakes(rng)
+        sources = {"real": (x, None), "fake": (fake, None), "labelled": (batch["labelled.x"], None)}
         verdicts = self.judge(rng, **sources)
         real, fakes = verdicts["real"].scales()[0], verdicts["fake"].scales()[0]
         named = verdicts["labelled"].classes
         assert named is not None
         losses = {"loss_D": self.loss.discriminator(*self._flipped(real, fakes, rng)) / 2}
-        losses["class_D"] = self.supervised * cross_entropy(named.float(), batch["labelled_y"])
+        losses["class_D"] = self.supervised * cross_entropy(named.float(), batch["labelled.y"])
         losses |= self._penalties("D", self._context(x, fake, None, None, rng, verdicts))
-        wrong = (named.argmax(1) != batch["labelled_y"]).float().mean()
+        wrong = (named.argmax(1) != batch["labelled.y"]).float().mean()
         stats = self._stats([real], [fakes])
         return Outcome(losses, stats | {"errors": wrong.detach()})

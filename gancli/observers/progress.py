@@ -78,7 +78,7 @@ class Progress(Observer):
         pace = view.seconds_a_step()
         if pace > 0:
             moves = view.engine.game.moves(view.seen)
-            images = view.engine.batch_size * moves[0].size * moves[0].repeat
+            images = view.engine.images(moves)
             parts.append(f"{images / pace:.0f} images/s")
             left, most = (view.steps - view.step) * pace, view.most_left()
             parts.append(f"{'about ' if not view.logs else ''}{clock(min(left, most))} left")

@@ -426,7 +426,7 @@ def _version(name: str) -> str | None:
 
 def _git_commit() -> str | None:
     """The commit of the checkout this package runs from, with a + when it is changed; None for an installed package."""
-    here = Path(__file__).resolve().parent.parent
+    here = Path(__file__).resolve().parent.parent.parent
     if not (here / ".git").exists():
         return None
     try:

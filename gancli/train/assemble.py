@@ -26,8 +26,10 @@ from gancli.errors import CombinationError, ConfigError
 from gancli.games.game import Game
 from gancli.games.noise import Latent
 from gancli.losses.penalties import Penalty
-from gancli.train.engine import Average, Engine, Schedule
+from gancli.train.averages import Average
+from gancli.train.engine import Engine
 from gancli.train.ramp import Ramp
+from gancli.train.schedule import Schedule
 
 FROM_THE_DATA = ("shape", "latent_dim", "classes")
 FROM_THE_PARTS = ("nets", "loss", "penalties", "latent", "classes", "augment", "ramp")
@@ -99,7 +101,8 @@ class SharedOptimizer:
 def check_sections(settings: TrainSettings) -> None:
     """Check every key and type before anything is built or written. Raises ConfigError."""
     check(settings.dataset, "dataset")
-    check(settings.loss, "loss")
+    if settings.loss:
+        check(settings.loss, "loss")
     check(settings.game, "game", FROM_THE_PARTS)
     for name, node in (settings.penalty or {}).items():
         check(node, f"penalty.{name}")
@@ -113,16 +116,30 @@ def check_sections(settings: TrainSettings) -> None:
     called = settings.model.get("name")
     if not isinstance(called, str) or not re.fullmatch(r"[\w.-]+", called) or called.startswith("."):
         raise ConfigError(f"model.name={called}: letters, digits, - and _, since run directories are named after it")
-    players = player_nodes(settings.model, {})
-    for name, node in players.items():
+    networks = network_nodes(settings.model, {})
+    for name, node in networks.items():
         check(node, f"model.{name}", FROM_THE_DATA)
     make_as(Latent, _chosen(settings.model.get("latent")), "model.latent")
     make_as(Average, settings.model.get("ema"), "model.ema")
-    for name in players:
+    refuse_unused(settings)
+    kind: type[Game] = find(settings.game.get("_target_"), "game")  # type: ignore[assignment]
+    for name in kind.players(list(networks)):
         if name not in settings.optimizer:
             raise ConfigError(f"missing key optimizer.{name}: the player {name} needs an optimizer")
-        check(settings.optimizer[name], f"optimizer.{name}", ("params",))
-    _optimizer_rest(settings.optimizer)
+        check(_without_schedule(settings.optimizer[name]), f"optimizer.{name}", ("params",))
+    schedules(settings.optimizer)
+
+
+def refuse_unused(settings: TrainSettings) -> None:
+    """Raise CombinationError for a part that this game's constructor does not take: nothing typed does nothing."""
+    wanted = inspect.signature(find(settings.game.get("_target_"), "game")).parameters
+    given = {"penalties": settings.penalty, "augment": settings.augment, "ramp": settings.ramp, "loss": settings.loss}
+    for name, node in given.items():
+        group = "penalty" if name == "penalties" else name
+        if node and name not in wanted:
+            raise CombinationError(f"this game has no use for {group}=: set {group}=none")
+    if "loss" in wanted and not settings.loss:
+        raise CombinationError("this game needs an objective: choose one with loss=NAME")
 
 
 def data(settings: TrainSettings) -> Source:
@@ -131,8 +148,8 @@ def data(settings: TrainSettings) -> Source:
     return source
 
 
-def player_nodes(model: Node, penalties: Mapping[str, Penalty]) -> dict[str, Node]:
-    """The model's networks by player; `norm: auto` becomes layer norm where a penalty looks at single images."""
+def network_nodes(model: Node, penalties: Mapping[str, Penalty]) -> dict[str, Node]:
+    """The model's networks by name; `norm: auto` becomes layer norm where a penalty looks at single images."""
     nodes = {name: dict(node) for name, node in model.items() if isinstance(node, dict) and "_target_" in node}
     if not nodes:
         raise ConfigError("model: no networks in this section; choose one with model=NAME")
@@ -155,7 +172,7 @@ def game(config: Mapping[str, Any], facts: DataFacts, real: Collection[str] | No
     supplied: dict[str, Any] = {"shape": facts.shape, "latent_dim": latent.dim, "classes": len(facts.classes)}
     packed = (facts.shape[0] * _pack(config["game"]), *facts.shape[1:])
     nets: dict[str, nn.Module] = {}
-    for name, node in player_nodes(model, penalties).items():
+    for name, node in network_nodes(model, penalties).items():
         wanted = inspect.signature(find(node["_target_"], f"model.{name}")).parameters
         place = nullcontext() if real is None or name in real else shapes_only()
         with torch.random.fork_rng(devices=[]), place:
@@ -165,8 +182,9 @@ def game(config: Mapping[str, Any], facts: DataFacts, real: Collection[str] | No
                 nets[name] = make(node, f"model.{name}", **{k: v for k, v in facing.items() if k in wanted})
     if len(facts.shape) == 1:
         _refuse_points(config, penalties)
-    loss = make(config["loss"], "loss")
-    parts = {"nets": nets, "loss": loss, "penalties": penalties, "latent": latent, "classes": len(facts.classes)}
+    parts: dict[str, Any] = {"nets": nets, "penalties": penalties, "latent": latent, "classes": len(facts.classes)}
+    if config.get("loss"):
+        parts["loss"] = make(config["loss"], "loss")
     if config.get("augment"):
         parts["augment"] = make(config["augment"], "augment")
     if config.get("ramp"):
@@ -241,10 +259,10 @@ def engine(settings: TrainSettings, source: Source, built: Game, compute: Comput
         rng = Rng(settings.seed, "setup", total=rows, device=compute.device)
         built.setup(Stream(source, settings.seed, "setup", compute.device).batch(0, rows, 0, rows), rng)
     optimizers = {
-        name: optimizer(settings.optimizer[name], f"optimizer.{name}", [p for net in nets for p in net.parameters()])
-        for name, nets in built.players().items()
+        name: optimizer(settings.optimizer[name], f"optimizer.{name}", params)
+        for name, params in built.parameters_by_player().items()
     }
-    clip, schedule = _optimizer_rest(settings.optimizer)
+    shared, own = schedules(settings.optimizer)
     return Engine(
         built,
         streams,
@@ -255,9 +273,10 @@ def engine(settings: TrainSettings, source: Source, built: Game, compute: Comput
         seed=settings.seed,
         steps=settings.steps,
         average=make_as(Average, settings.model.get("ema"), "model.ema"),
-        schedule=schedule,
+        schedule=shared.schedule,
+        schedules=own,
         ramp=make_as(Ramp, settings.ramp, "ramp") if settings.ramp else None,
-        clip=clip,
+        clip=shared.clip,
         world=World.of_group(),
     )
 
@@ -267,9 +286,7 @@ def twin(settings: TrainSettings, config: Mapping[str, Any], source: Source, fac
     built, compute = game(config, facts, real=()), Compute(torch.device("meta"))
     compute.place(built)
     streams = {name: Stream(each, settings.seed, name, compute.device) for name, each in built.feeds(source).items()}
-    optimizers = {
-        name: torch.optim.SGD([p for net in nets for p in net.parameters()]) for name, nets in built.players().items()
-    }
+    optimizers = {name: torch.optim.SGD(params) for name, params in built.parameters_by_player().items()}
     return Engine(
         built,
         streams,
@@ -291,12 +308,20 @@ def optimizer(node: Node, path: str, params: list[nn.Parameter]) -> Optimizer:
         and choice.__name__ in ("Adam", "AdamW", "SGD")
     ):
         supplied["fused"] = True
-    made: Optimizer = make(node, path, **supplied)  # torch's own words for a rate or beta out of range
+    made: Optimizer = make(
+        _without_schedule(node), path, **supplied
+    )  # torch's own words for a rate or beta out of range
     return made
 
 
-def _optimizer_rest(node: Node) -> tuple[float | None, Schedule]:
-    """The optimizer section beside the players: gradient clipping and the schedule."""
-    rest = {name: part for name, part in node.items() if not (isinstance(part, dict) and "_target_" in part)}
-    shared = make_as(SharedOptimizer, rest, "optimizer")
-    return shared.clip, shared.schedule or Schedule()
+def schedules(node: Node) -> tuple[SharedOptimizer, dict[str, Schedule]]:
+    """The optimizer section beside the players' parts, and the schedules of players that have their own."""
+    parts = {name: part for name, part in node.items() if isinstance(part, dict) and "_target_" in part}
+    shared = make_as(SharedOptimizer, {name: part for name, part in node.items() if name not in parts}, "optimizer")
+    own = {name: part["schedule"] for name, part in parts.items() if part.get("schedule") is not None}
+    return shared, {name: make_as(Schedule, part, f"optimizer.{name}.schedule") for name, part in own.items()}
+
+
+def _without_schedule(node: Node) -> Node:
+    """A player's optimizer as torch takes it."""
+    return {key: value for key, value in node.items() if key != "schedule"} if isinstance(node, dict) else node

@@ -5,12 +5,11 @@ The training step is `Engine.step`, and what one player does in it is `Engine.pl
 
 from __future__ import annotations
 
-import copy
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,66 +19,22 @@ from gancli.compute.device import Compute
 from gancli.compute.dist import World
 from gancli.compute.rng import Rng
 from gancli.data.loader import Stream
-from gancli.errors import CombinationError, ConfigError
-from gancli.games.game import Batch, Couples, Game, Move, Outcome
+from gancli.errors import CombinationError
+from gancli.games.game import Batch, Couples, Game, Move, Outcome, Result
 from gancli.nets.layers.norms import AcrossRanks, share_statistics
 from gancli.nets.layers.spectral import is_spectral
+from gancli.train.averages import Average, frozen_copy
 from gancli.train.ramp import Ramp
+from gancli.train.schedule import Schedule
 
-
-@dataclass(frozen=True, kw_only=True)
-class Average:
-    """Exponential moving average of G's weights: `decay` a step, a copy until step `start`; decay 0 keeps none.
-
-    warmup: never remember more than about a tenth of the steps since then, so that a young average is not made of the
-    first, random weights: the decay at step n is at most (1 + n) / (10 + n).
-    """
-
-    decay: float = 0.999
-    start: int = 0
-    warmup: bool = True
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.decay < 1 or self.start < 0:
-            raise ConfigError(
-                f"model.ema has decay in [0, 1) and start >= 0, not decay={self.decay:g} start={self.start}"
-            )
-
-    def at(self, step: int) -> float:
-        """The decay when `step` steps are done.
-
-        >>> Average(decay=0.999).at(80), Average(decay=0.999).at(100_000), Average(decay=0.999, start=9).at(9)
-        (0.9, 0.999, 0.0)
-        """
-        age = step - self.start
-        if age <= 0:
-            return 0.0
-        return min(self.decay, (1 + age) / (10 + age)) if self.warmup else self.decay
-
-
-@dataclass(frozen=True, kw_only=True)
-class Schedule:
-    """Learning rate over a run: constant, or from step `start` in a straight line to 0 at the last step."""
-
-    kind: Literal["constant", "linear"] = "constant"
-    start: int = 0
-
-    def factor(self, step: int, steps: int) -> float:
-        """What the learning rate is multiplied by at `step` of `steps`.
-
-        >>> Schedule(kind="linear").factor(25, 100)
-        0.75
-        """
-        if self.kind == "constant" or step < self.start:
-            return 1.0
-        return max(0.0, 1 - (step - self.start) / max(1, steps - self.start))
+Tried = tuple[Rng, Batch]  # the numbers that a move drew, and the rows that it carried
 
 
 @dataclass
 class Player:
     """A player's share of the engine: its parameters, its optimizer, and the layers that advance with its moves.
 
-    groups: the optimizer's rate and betas as they were configured, which a schedule starts from.
+    groups: the optimizer's rate and betas as they were configured, which its schedule starts from.
     """
 
     params: list[nn.Parameter]
@@ -87,14 +42,15 @@ class Player:
     groups: list[dict[str, Any]]
     spectral: list[Any]
     scaler: torch.amp.GradScaler | None
+    schedule: Schedule
 
 
 class Engine:
     """One run's training state and how it moves on.
 
-    batch_size: real images a move of D, over all ranks. micro_batch: rows that go through at once (None: all).
-    clip: largest gradient norm of a move, or None. ramp: what changes with the images seen. Raises CombinationError
-    where a batch cannot be split as asked.
+    batch_size: rows of each feed in a move of size 1, over all ranks. micro_batch: rows that go through at once (None:
+    all). schedules: by player, where one has its own. clip: largest gradient norm of a move, or None. ramp: what
+    changes with the images seen. Raises CombinationError where a batch cannot be split as asked.
     """
 
     def __init__(
@@ -110,25 +66,31 @@ class Engine:
         steps: int = 0,
         average: Average | None = None,
         schedule: Schedule | None = None,
+        schedules: Mapping[str, Schedule] | None = None,
         ramp: Ramp | None = None,
         clip: float | None = None,
         world: World | None = None,
     ):
         self.game, self.streams, self.compute, self.world = game, dict(streams), compute, world or World()
         self.batch_size, self.micro_batch, self.seed, self.steps = batch_size, micro_batch, seed, steps
-        self.average_rule, self.schedule, self.clip = average or Average(), schedule or Schedule(), clip
-        self.ramp = ramp
+        self.average_rule, self.clip, self.ramp = average or Average(), clip, ramp
         self.step_number, self.seen = 0, 0
         self.positions = dict.fromkeys(self.streams, 0)
         self.dtype = next(game.parameters()).dtype
         self.unit = unit(game)
         refuse_uneven(batch_size, micro_batch, game, self.world)
+        refuse_moves(game.moves(0), self)
         if self.world.size > 1:
             share_statistics(game)
         self.world.copy_from_first([*game.parameters(), *game.buffers()])
-        self.players = {name: self._player(nets, optimizers[name]) for name, nets in game.players().items()}
+        own = schedules or {}
+        self.players = {
+            name: self._player(name, params, optimizers[name], own.get(name, schedule or Schedule()))
+            for name, params in game.parameters_by_player().items()
+        }
         self.averages = {name: frozen_copy(game.nets[name]) for name in game.averaged() if self.average_rule.decay}
         self._focused: Player | None = None
+        self._dealt: dict[str, int] = {}  # where the step's last rows of each feed began
 
     # -- the training step ---------------------------------------------------------------------------------------------
 
@@ -138,12 +100,12 @@ class Engine:
         carry: Batch = {}
         self.game.enter(self.seen)
         moves = self.game.moves(self.seen)
-        self._set_rates()
+        self._set_rates(moves)
         for move in moves:
-            if self.step_number % move.every == 0:
+            if self.step_number % move.every == 0 and (move.gate is None or bool(self.game.get_buffer(move.gate))):
                 for repeat in range(move.repeat):
                     logs.update(self.play(move, repeat, carry))
-        images = self.batch_size * moves[0].size * moves[0].repeat
+        images = self.images(moves)
         self._average(images)
         self.seen += images
         self.step_number += 1
@@ -156,23 +118,30 @@ class Engine:
         for layer in player.spectral:
             layer.advance()
         rng = self._rng(move, repeat)
-        outcomes = [self._backward(player, move, part, carry, rng) for part in self._parts(rng.total)]
+        own = self.world.rows(rng.total, self.unit)
+        outcomes = [self._backward(player, move, part, carry, rng, own[0]) for part in self._parts(rng.total)]
         self.world.sum([p.grad for p in player.params if p.grad is not None])
         norm = self._update(player)
-        for feed in move.feeds:
+        for feed in move.feeds if not move.shared else ():
+            self._dealt[feed] = self.positions[feed]
             self.positions[feed] += rng.total
-        logs, kept = self._join(outcomes, rng.total)
-        logs[f"grad_norm_{move.name or move.player}"] = norm
-        carry.update(kept)
-        self.game.after(move, logs, kept, rng, self.seen)
-        return logs
+        result = self._join(outcomes, rng.total)
+        result.stats[f"grad_norm_{move.name or move.player}"] = norm
+        carry.update(result.carry)
+        whole = {name: self._of_all_ranks(result.carry[name], rng.total) for name in move.remembers}
+        replaced = self.game.after(move, Result(result.stats, result.means, whole), rng, self.seen)
+        carry.update({name: rows[slice(*own)] for name, rows in (replaced or {}).items()})
+        return result.stats
 
     def _backward(
-        self, player: Player, move: Move, part: tuple[int, int], carry: Batch, rng: Rng
+        self, player: Player, move: Move, part: tuple[int, int], carry: Batch, rng: Rng, first: int
     ) -> tuple[int, Outcome]:
-        """Forward and backward of one micro-batch, weighted with its exact share of the global batch."""
+        """Forward and backward of one micro-batch, weighted with its exact share of the global batch.
+
+        first: the row of the global batch that this rank's carried rows begin with.
+        """
         start, stop = part
-        batch = self._deal(move, rng.total, start, stop, carry)
+        batch = self._deal(move, rng.total, start, stop) | self._carried(move, carry, rng.total, part, first)
         self.compute.reseed(rng.seed("noise", start))
         with self._autocast():
             outcome = move.loss(batch, rng.part(start, stop))
@@ -215,23 +184,34 @@ class Engine:
         for name, average in self.averages.items():
             torch._foreach_lerp_(list(average.parameters()), list(self.game.nets[name].parameters()), 1 - decay)
 
-    def _set_rates(self) -> None:
-        if self.schedule.kind == "constant" and self.ramp is None:
-            return
-        factor = self.schedule.factor(self.step_number, self.steps)
-        if self.ramp is not None:
-            factor *= self.ramp.rate(self.seen)
-        for player in self.players.values():
+    def _set_rates(self, moves: Sequence[Move]) -> None:
+        images = self.steps * self.images(moves)
+        ramped = self.ramp is not None
+        for name, player in self.players.items():
+            lazy = math.prod(m.every / (m.every + 1) for m in moves if m.corrects and m.player == name)
+            if player.schedule.kind == "constant" and not ramped and lazy == 1:
+                continue
+            factor = player.schedule.factor(self.step_number, self.steps, self.seen, images) * lazy
+            if self.ramp is not None:
+                factor *= self.ramp.rate(self.seen)
             for group, first in zip(player.optimizer.param_groups, player.groups, strict=True):
                 group["lr"] = first["lr"] * factor
-                if self.ramp is not None and "betas" in first:
-                    beta1, beta2 = first["betas"]
-                    group["betas"] = (beta1, self.ramp.second_beta(beta2, self.seen))
+                if "betas" in first and (ramped or lazy != 1):
+                    beta1, beta2 = (beta**lazy for beta in first["betas"]) if lazy != 1 else first["betas"]
+                    group["betas"] = (beta1, beta2 if self.ramp is None else self.ramp.second_beta(beta2, self.seen))
 
     # -- batches -------------------------------------------------------------------------------------------------------
 
+    def total(self, move: Move) -> int:
+        """Rows of a move, over all ranks."""
+        return round(self.batch_size * move.size)
+
+    def images(self, moves: Sequence[Move]) -> int:
+        """Rows of the first feed that a step consumes."""
+        return self.total(moves[0]) * moves[0].repeat
+
     def _rng(self, move: Move, repeat: int, rows: int | None = None) -> Rng:
-        total = rows or self.batch_size * move.size
+        total = rows or self.total(move)
         name = move.name or move.player
         return Rng(self.seed, self.step_number, name, repeat, total=total, device=self.compute.device, dtype=self.dtype)
 
@@ -242,27 +222,48 @@ class Engine:
         for begin in range(start, stop, size):
             yield begin, min(begin + size, stop)
 
-    def _deal(self, move: Move, total: int, start: int, stop: int, carry: Batch) -> Batch:
+    def _deal(self, move: Move, total: int, start: int, stop: int) -> Batch:
+        """Rows of the move's feeds: by their columns' names where there is one feed, else as FEED.COLUMN."""
         batch: Batch = {}
+        places = self._dealt if move.shared else self.positions
         for feed in move.feeds:
-            rows = self.streams[feed].batch(self.positions[feed], total, start, stop)
+            rows = self.streams[feed].batch(places[feed], total, start, stop)
             rows = {name: t.to(self.dtype) if t.is_floating_point() else t for name, t in rows.items()}
-            batch |= rows if feed == "real" else {f"{feed}_{name}": t for name, t in rows.items()}
-        offset = self.world.rows(total, self.unit)[0]
-        return batch | {name: t[start - offset : stop - offset] for name, t in carry.items()}
+            batch |= rows if len(move.feeds) == 1 else {f"{feed}.{name}": t for name, t in rows.items()}
+        return batch
 
-    def _join(self, outcomes: list[tuple[int, Outcome]], total: int) -> tuple[dict[str, Tensor], Batch]:
+    def _carried(self, move: Move, carry: Batch, total: int, part: tuple[int, int], first: int) -> Batch:
+        """The rows of earlier moves that this one asks for. Raises CombinationError where they are others than its."""
+        own, found = self.world.rows(total, self.unit), Batch()
+        for name in move.carried:
+            rows = carry.get(name)
+            if rows is None or len(rows) != own[1] - own[0]:
+                there = "no" if rows is None else f"{len(rows)}"
+                raise CombinationError(
+                    f"the move {move.name or move.player} asks for {own[1] - own[0]} carried rows of {name}, and there"
+                    f" are {there}"
+                )
+            found[name] = rows[part[0] - first : part[1] - first]
+        return found
+
+    def _join(self, outcomes: list[tuple[int, Outcome]], total: int) -> Result:
         """Means over micro-batches and ranks; carried tensors one after another."""
         logs: dict[str, Tensor] = {}
+        means: dict[str, Tensor] = {}
         kept: dict[str, list[Tensor]] = {}
         for rows, outcome in outcomes:
-            for name, value in (outcome.losses | outcome.stats).items():
-                part = value.detach() * (rows / total)
-                logs[name] = logs[name] + part if name in logs else part
+            for found, values in ((logs, outcome.losses | outcome.stats), (means, outcome.means)):
+                for name, value in values.items():
+                    share = value.detach() * (rows / total)
+                    found[name] = found[name] + share if name in found else share
             for name, value in outcome.carry.items():
                 kept.setdefault(name, []).append(value.detach())
         self.world.sum(logs.values())
-        return logs, {name: torch.cat(parts) for name, parts in kept.items()}
+        self.world.sum(means.values())
+        return Result(logs, means, {name: torch.cat(parts) for name, parts in kept.items()})
+
+    def _of_all_ranks(self, rows: Tensor, total: int) -> Tensor:
+        return self.world.joined(rows, total, self.unit)
 
     def _autocast(self) -> AbstractContextManager[Any]:
         if self.compute.autocast is None:
@@ -309,20 +310,20 @@ class Engine:
         self.step_number, self.seen = state["step"], state["seen"]
         self.positions.update(state["positions"])
 
-    def try_part(self, move: Move, rows: int | None = None) -> Rng:
-        """Forward and backward of a move's first micro-batch, or of `rows` alone; the numbers that it drew."""
+    def try_part(self, move: Move, rows: int | None = None, carry: Mapping[str, Tensor] | None = None) -> Tried:
+        """Forward and backward of a move's first micro-batch, or of `rows` alone.
+
+        carry: rows of moves that were tried before; as many as are needed are made of them.
+        """
         self.game.enter(self.seen)
         player, rng = self.players[move.player], self._rng(move, 0, rows)
-        part = (0, rows) if rows else next(self._parts(rng.total))
+        start, stop = (0, rows) if rows else next(self._parts(rng.total))
+        own = self.world.rows(rng.total, self.unit)
+        count = own[1] - own[0]
+        made = {name: t[torch.arange(count, device=t.device) % len(t)] for name, t in (carry or {}).items()}
         self._focus(player)
-        self._backward(player, move, part, {}, rng)
-        return rng
-
-    def split(self, total: int) -> tuple[int, int]:
-        """Rows of this rank's first micro-batch of a move of `total` rows over all ranks, and how many there are."""
-        start, stop = self.world.rows(total, self.unit)
-        size = min(self.micro_batch or stop - start, stop - start)
-        return size, -(-(stop - start) // size)
+        _, outcome = self._backward(player, move, (start, stop), made, rng, start)
+        return rng, {name: t.detach() for name, t in outcome.carry.items()}
 
     @contextmanager
     def untouched(self) -> Iterator[None]:
@@ -336,19 +337,15 @@ class Engine:
             for buffer, value in zip(self.game.buffers(), before, strict=True):
                 buffer.copy_(value)
 
-    def _player(self, nets: list[nn.Module], optimizer: Optimizer) -> Player:
-        params = [p for net in nets for p in net.parameters()]
-        spectral = [layer for net in nets for layer in net.modules() if is_spectral(layer)]
+    def _player(self, name: str, params: list[nn.Parameter], optimizer: Optimizer, schedule: Schedule) -> Player:
+        held = {id(p) for p in params}
+        mine = (layer for net in self.game.nets_of(name) for layer in net.modules() if is_spectral(layer))
+        spectral = list({id(x): x for x in mine if any(id(p) in held for p in x.parameters())}.values())
         scaler = torch.amp.GradScaler(self.compute.device.type) if self.compute.autocast == torch.float16 else None
         first: list[dict[str, Any]] = [
             {key: group[key] for key in ("lr", "betas") if key in group} for group in optimizer.param_groups
         ]
-        return Player(params, optimizer, first, spectral, scaler)
-
-
-def frozen_copy(net: nn.Module) -> nn.Module:
-    """A copy in evaluation mode that collects no gradients."""
-    return copy.deepcopy(net).requires_grad_(False).eval()
+        return Player(params, optimizer, first, spectral, scaler, schedule)
 
 
 def couplings(game: Game) -> list[Couples]:
@@ -388,3 +385,18 @@ def refuse_uneven(batch_size: int, micro_batch: int | None, game: Game, world: W
             f"micro_batch={micro_batch} cuts the ranks' shares of {min(counts)} and {max(counts)} images into unequally"
             f" many, and batch norm goes over all ranks: make batch_size a multiple of {together * world.size}"
         )
+
+
+def refuse_moves(moves: Sequence[Move], engine: Engine) -> None:
+    """Raise CombinationError for moves that draw the same numbers, or whose batches are no whole, even rows."""
+    names = [move.name or move.player for move in moves]
+    twin = next((name for name in names if names.count(name) > 1), None)
+    if twin is not None:
+        raise CombinationError(f"two moves are called {twin}, and would draw the same numbers: name each by itself")
+    for move, name in zip(moves, names, strict=True):
+        rows = engine.batch_size * move.size
+        if abs(rows - round(rows)) > 1e-6 or round(rows) % engine.unit or round(rows) < engine.unit * engine.world.size:
+            raise CombinationError(
+                f"batch_size={engine.batch_size}: the move {name} takes {move.size:g} times as many, and that is no"
+                f" multiple of {engine.unit} for each of {engine.world.size} ranks"
+            )

@@ -25,7 +25,7 @@ from gancli.errors import CombinationError, DeviceError, GanError
 from gancli.train.living import Living, OverTime
 
 if TYPE_CHECKING:
-    from gancli.games.game import Couples, Move
+    from gancli.games.game import Batch, Couples, Move
     from gancli.train.engine import Engine
 
 TRIED, COUNTED, TIMED = 1.5, 4.0, 2.0  # seconds that few rows, counting without memory, and timing may take
@@ -112,6 +112,7 @@ class Rehearsal:
     def __init__(self, engine: Engine, twin: Callable[[], Engine] | None = None):
         self.engine, self._twin = engine, twin if engine.world.size == 1 else None
         self.growths: list[Growth] = []
+        self._carry: Batch = {}  # what the moves that were tried so far carried
         self.real = True  # whether the growths were measured, not counted
 
     def footprint(self) -> Footprint | None:
@@ -140,7 +141,7 @@ class Rehearsal:
         state = sum(_optimizer_bytes(player.optimizer) for player in engine.players.values())
         lines = tuple((growth.rows, growth.lines) for growth in self.growths)
         draws = tuple(
-            (engine.batch_size * move.size, growth.few.drawn / growth.few.rows)
+            (engine.total(move), growth.few.drawn / growth.few.rows)
             for move, growth in zip(moves, self.growths, strict=True)
         )
         return Footprint(held, state, lines, free, couples, engine.batch_size, engine.micro_batch, draws)
@@ -177,7 +178,7 @@ class Rehearsal:
         """Each move by shapes alone; empty where that cannot be done, or not in time."""
         if self._twin is None or self.engine.compute.autocast is not None:
             return []
-        until = time.monotonic() + COUNTED
+        until, self._carry = time.monotonic() + COUNTED, {}
         try:
             twin = self._twin()
             return [self._growth(twin, move, couples, until) for move in twin.game.moves(twin.seen)]
@@ -204,9 +205,10 @@ class Rehearsal:
     def _try(self, engine: Engine, move: Move, rows: int, until: float | None) -> Tried:
         living, values, began = Living(until), [math.inf], time.monotonic()
         with engine.untouched(), norms_watched(engine, move, rows, values), living:
-            rng = engine.try_part(move, rows)
+            rng, carry = engine.try_part(move, rows, self._carry)
             engine.compute.synchronize()
         seconds = time.monotonic() - began
+        self._carry |= carry
         return Tried(rows, living.history, living.operations, living.traffic, seconds, rng.drawn, min(values))
 
     def _timed(self, move: Move, growth: Growth, until: float) -> float:
@@ -239,7 +241,7 @@ class Rehearsal:
         """Seconds of the first micro-batch, or of one of `rows`."""
         with self.engine.untouched():
             began = time.perf_counter()
-            self.engine.try_part(move, rows)
+            self.engine.try_part(move, rows, self._carry)
             self.engine.compute.synchronize()
             return time.perf_counter() - began
 
@@ -265,7 +267,7 @@ def rows_of(engine: Engine, move: Move) -> int:
 
 def _shares(engine: Engine, move: Move) -> list[int]:
     """The rows of a whole move on each rank."""
-    total, size = engine.batch_size * move.size, engine.world.size
+    total, size = engine.total(move), engine.world.size
     spans = (World(rank, size).rows(total, engine.unit) for rank in range(size))
     return [stop - start for start, stop in spans]
 

@@ -6,13 +6,12 @@ import contextlib
 import signal
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any, ClassVar
 
-from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from gancli.compute import device, memory, ranks
@@ -77,7 +76,8 @@ def _run(config: Mapping[str, Any], overrides: Sequence[str], signals: _Signals)
     notes += [*left_out(overrides), *idle.notes(settings, idle.typed_keys(overrides), points=len(facts.shape) == 1)]
     rehearsal = Rehearsal(engine, lambda: assemble.twin(settings, config, source, facts))
     need, seconds = forecast(rehearsal, settings, notes, overrides)
-    about: dict[str, Any] = {"parameters": {name: parameters(nets) for name, nets in engine.game.players().items()}}
+    counts = {name: sum(p.numel() for p in player.params) for name, player in engine.players.items()}
+    about: dict[str, Any] = {"parameters": counts}
     about["memory"] = need.plain() if need else None
 
     session = _session(settings, config, engine, facts, list(observers.values()), signals.wanted, about, seconds)
@@ -184,11 +184,6 @@ def split_notes(engine: Engine) -> list[str]:
         each = " of every rank" if world.size > 1 else ""
         return [f"micro_batch={engine.micro_batch}: batch norm takes its statistics over so many images{each}"]
     return []
-
-
-def parameters(nets: Iterable[nn.Module]) -> int:
-    """Trainable parameters of a player."""
-    return sum(p.numel() for net in nets for p in net.parameters())
 
 
 class _Signals:

@@ -23,7 +23,8 @@ from gancli.data.loader import Stream
 from gancli.games.noise import Latent, NoiseGame
 from gancli.losses.adversarial import NonSaturating
 from gancli.nets.dcgan import Discriminator, Generator
-from gancli.train.engine import Average, Engine
+from gancli.train.averages import Average
+from gancli.train.engine import Engine
 
 BATCH, TURN = 64, 4
 
