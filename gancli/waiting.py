@@ -18,12 +18,12 @@ def aloud(text: str) -> None:
 
 
 @contextmanager
-def told(text: str, say: Callable[[str], None] = aloud, after: float | None = None) -> Iterator[None]:
-    """Say `text` when what is done inside has not ended after `after` seconds (None: MOMENT).
+def told(text: str, say: Callable[[str], None] = aloud, after: float = 0.0) -> Iterator[None]:
+    """Say `text` when what is done inside has not ended after `after` seconds, or after a MOMENT where that is longer.
 
     A thread says it, since torch may keep the main one for a minute in a single call.
     """
-    timer = threading.Timer(MOMENT if after is None else after, say, [f"{text} ..."])
+    timer = threading.Timer(max(after, MOMENT), say, [f"{text} ..."])
     timer.daemon = True
     timer.start()
     try:
