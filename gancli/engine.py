@@ -318,12 +318,6 @@ class Engine:
         self._backward(player, move, part, {}, rng)
         return rng
 
-    def split(self, total: int) -> tuple[int, int]:
-        """Rows of this rank's first micro-batch of a move of `total` rows over all ranks, and how many there are."""
-        start, stop = self.world.rows(total, self.unit)
-        size = min(self.micro_batch or stop - start, stop - start)
-        return size, -(-(stop - start) // size)
-
     @contextmanager
     def untouched(self) -> Iterator[None]:
         """A place to try moves in: afterwards buffers and gradients are as before, whatever happened."""

@@ -8,6 +8,8 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from gancli.errors import GanError
+
 MOMENT = 1.0  # seconds
 
 
@@ -23,7 +25,14 @@ def told(text: str, say: Callable[[str], None] = aloud, after: float = 0.0) -> I
 
     A thread says it, since torch may keep the main one for a minute in a single call.
     """
-    timer = threading.Timer(max(after, MOMENT), say, [f"{text} ..."])
+
+    def speak() -> None:
+        try:
+            say(f"{text} ...")
+        except GanError:  # a log that cannot be written: what it belongs to will say so
+            aloud(f"{text} ...")
+
+    timer = threading.Timer(max(after, MOMENT), speak)
     timer.daemon = True
     timer.start()
     try:

@@ -22,7 +22,7 @@ from gancli.build import make_as
 from gancli.config import compose
 from gancli.dist import World
 from gancli.engine import Engine
-from gancli.errors import CombinationError, ConfigError, DeviceError
+from gancli.errors import CombinationError, ConfigError, DeviceError, RunError
 from gancli.games.game import Move
 from gancli.living import Living, OverTime
 from gancli.memory import Footprint, Line
@@ -30,6 +30,7 @@ from gancli.observers.metrics import Metrics
 from gancli.observers.observer import RunView
 from gancli.observers.progress import Progress
 from gancli.rehearsal import Rehearsal, Speed
+from gancli.rundir import RunDir
 from gancli.settings import TrainSettings
 from gancli.verbs import leaving, session
 from gancli.verbs.forecast import default_steps
@@ -300,7 +301,8 @@ def test_whoever_stops_a_run_does_not_wait_for_a_slow_look(
 
 def test_what_takes_a_moment_is_said_and_no_more(monkeypatch: Patch) -> None:
     said: list[str] = []
-    with waiting.told("reading", said.append, after=0.01):
+    monkeypatch.setattr(waiting, "MOMENT", 0.01)
+    with waiting.told("reading", said.append):
         time.sleep(0.1)
     with waiting.told("building", said.append, after=5):
         pass
@@ -420,3 +422,31 @@ def test_what_fits_is_told_from_what_is_free(monkeypatch: Patch) -> None:
     memory.refuse_many("n=10", 10, 100, "n")
     with pytest.raises(ConfigError, match=r"n=11: 11 of them take about .* type n=5 or less"):
         memory.refuse_many("n=11", 11, 100, "n")
+
+
+def test_a_second_signal_does_not_disturb_the_taking_away(gan: Gan, monkeypatch: Patch) -> None:
+    def begin(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    taken = RunDir.withdraw
+
+    def withdraw(self: RunDir) -> None:
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGINT)
+        taken(self)
+
+    monkeypatch.setattr("gancli.verbs.train.begin", begin)
+    monkeypatch.setattr(RunDir, "withdraw", withdraw)
+    assert gan("train", *TINY, "steps=2", "run_dir=r").code == 130
+    assert not Path("r").exists()
+
+
+def test_a_log_that_cannot_be_written_does_not_silence_a_wait(capsys: pytest.CaptureFixture[str]) -> None:
+    def full(text: str) -> None:
+        raise RunError("disk full")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(waiting, "MOMENT", 0.0)
+        with waiting.told("measuring", full):
+            time.sleep(0.2)
+    assert capsys.readouterr().err == "measuring ...\n"
