@@ -8,6 +8,8 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from gancli.errors import GanError
+
 MOMENT = 1.0  # seconds
 
 
@@ -18,12 +20,19 @@ def aloud(text: str) -> None:
 
 
 @contextmanager
-def told(text: str, say: Callable[[str], None] = aloud, after: float | None = None) -> Iterator[None]:
-    """Say `text` when what is done inside has not ended after `after` seconds (None: MOMENT).
+def told(text: str, say: Callable[[str], None] = aloud, after: float = 0.0) -> Iterator[None]:
+    """Say `text` when what is done inside has not ended after `after` seconds, or after a MOMENT where that is longer.
 
     A thread says it, since torch may keep the main one for a minute in a single call.
     """
-    timer = threading.Timer(MOMENT if after is None else after, say, [f"{text} ..."])
+
+    def speak() -> None:
+        try:
+            say(f"{text} ...")
+        except GanError:  # a log that cannot be written: what it belongs to will say so
+            aloud(f"{text} ...")
+
+    timer = threading.Timer(max(after, MOMENT), speak)
     timer.daemon = True
     timer.start()
     try:

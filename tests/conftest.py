@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 
 # Tiny tensors are slower on several threads, and far slower where other processes, such as a second worker's, use the
 # cores; what tests start inherits it. A number from outside wins. Said before torch is imported, which reads it once.
@@ -28,6 +29,13 @@ TINY = [
 def one_thread() -> None:
     """As many threads in this process as in those that tests start, whatever a test before set."""
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def signals_heard() -> None:
+    """Under nohup, and in the background of a script, signals arrive ignored; tests are about those that are not."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -8,6 +8,7 @@ import io
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -224,7 +225,8 @@ def test_a_page_for_others_says_so_and_a_local_one_answers_to_local_names(labell
     with served(labelled, tmp_path, "host=0.0.0.0") as (process, port, said):
         assert said.startswith("note: 0.0.0.0 is not this machine alone: all who reach it can draw\n")
         assert listening(port) == ["00000000"]
-        assert status(port, f"elsewhere.example:{port}") == 200
+        assert status(port, f"10.0.0.7:{port}") == status(port, f"{socket.gethostname()}:{port}") == 200
+        assert status(port, f"elsewhere.example:{port}") == 403
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=PATIENCE)
         assert (process.returncode, out, err) == (0, "", "")

@@ -226,3 +226,9 @@ def _copy(run: Path, target: Path) -> Path:
 
     shutil.copytree(run, target)
     return target
+
+
+def test_a_line_that_is_too_long_is_passed_over_whole(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(b'{"a": 1}\n' + b" " * files.LONGEST_LINE + b'{"b": 2}\n{"c": 3}\n')
+    assert list(files.json_lines(path)) == [{"a": 1}, {"c": 3}]

@@ -24,11 +24,12 @@ from gancli.compute.memory import Footprint, Line
 from gancli.config.build import make_as
 from gancli.config.compose import compose
 from gancli.config.settings import TrainSettings
-from gancli.errors import CombinationError, ConfigError, DeviceError
+from gancli.errors import CombinationError, ConfigError, DeviceError, RunError
 from gancli.games.game import Move
 from gancli.observers.metrics import Metrics
 from gancli.observers.observer import RunView
 from gancli.observers.progress import Progress
+from gancli.store.rundir import RunDir
 from gancli.train import assemble, rehearsal
 from gancli.train.engine import Engine
 from gancli.train.living import Living, OverTime
@@ -231,9 +232,9 @@ def terminal(monkeypatch: Patch) -> Iterator[int]:
 @pytest.mark.parametrize(
     ("place", "number"),
     [
-        ("assemble.data", signal.SIGTERM),
-        ("rehearsal.Rehearsal.footprint", signal.SIGINT),
-        ("rehearsal.Rehearsal.pace", signal.SIGTERM),
+        ("train.assemble.data", signal.SIGTERM),
+        ("train.rehearsal.Rehearsal.footprint", signal.SIGINT),
+        ("train.rehearsal.Rehearsal.pace", signal.SIGTERM),
         ("verbs.train.begin", signal.SIGHUP),
         ("observers.metrics.Metrics.open", signal.SIGINT),
     ],
@@ -302,7 +303,8 @@ def test_whoever_stops_a_run_does_not_wait_for_a_slow_look(
 
 def test_what_takes_a_moment_is_said_and_no_more(monkeypatch: Patch) -> None:
     said: list[str] = []
-    with waiting.told("reading", said.append, after=0.01):
+    monkeypatch.setattr(waiting, "MOMENT", 0.01)
+    with waiting.told("reading", said.append):
         time.sleep(0.1)
     with waiting.told("building", said.append, after=5):
         pass
@@ -422,3 +424,31 @@ def test_what_fits_is_told_from_what_is_free(monkeypatch: Patch) -> None:
     memory.refuse_many("n=10", 10, 100, "n")
     with pytest.raises(ConfigError, match=r"n=11: 11 of them take about .* type n=5 or less"):
         memory.refuse_many("n=11", 11, 100, "n")
+
+
+def test_a_second_signal_does_not_disturb_the_taking_away(gan: Gan, monkeypatch: Patch) -> None:
+    def begin(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    taken = RunDir.withdraw
+
+    def withdraw(self: RunDir) -> None:
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGINT)
+        taken(self)
+
+    monkeypatch.setattr("gancli.verbs.train.begin", begin)
+    monkeypatch.setattr(RunDir, "withdraw", withdraw)
+    assert gan("train", *TINY, "steps=2", "run_dir=r").code == 130
+    assert not Path("r").exists()
+
+
+def test_a_log_that_cannot_be_written_does_not_silence_a_wait(capsys: pytest.CaptureFixture[str]) -> None:
+    def full(text: str) -> None:
+        raise RunError("disk full")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(waiting, "MOMENT", 0.0)
+        with waiting.told("measuring", full):
+            time.sleep(0.2)
+    assert capsys.readouterr().err == "measuring ...\n"

@@ -13,6 +13,7 @@ from gancli.errors import RunError
 from gancli.store import checkpoint, rundir
 from gancli.store.files import write_json
 from gancli.store.rundir import RunDir
+from tests.conftest import TINY, Gan
 
 
 @pytest.fixture
@@ -185,3 +186,13 @@ def test_a_full_disk_is_an_error_in_words(here: Path) -> None:
     for write in (lambda: run.say("x"), lambda: run.append({"step": 1})):
         with pytest.raises(RunError, match="cannot write nowhere/"):
             write()
+
+
+def test_a_link_to_an_empty_folder_may_be_named(gan: Gan) -> None:
+    Path("real").mkdir()
+    Path("link").symlink_to("real")
+    assert gan("train", *TINY, "observers=none", "steps=1", "run_dir=link").code == 0
+    assert Path("real/run.json").exists()
+    Path("outputs/train").mkdir(parents=True)
+    Path("outputs/train/x").symlink_to(Path("real").absolute())
+    assert gan("train", "resume=last", "steps=2").code == 0

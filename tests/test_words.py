@@ -162,9 +162,10 @@ def test_a_printed_command_can_be_pasted(gan: Gan, name: str) -> None:
     assert answer.code == 0
     line = next(line for line in answer.err.splitlines() if "gan train resume=" in line)
     typed = shlex.split(line[line.index("gan train resume=") :])
-    assert typed[-1] == "steps=N"
-    told = gan(*typed[1:-1], "--cfg", "job")
+    assert (typed[3], typed[-3:-1]) == ("steps=N,", ["gan", "sample"])
+    told = gan(*typed[1:3], "--cfg", "job")
     assert told.code == 0
+    assert gan(*typed[-2:], "n=1", "device=cpu").code == 0
     assert compose("train", quote([f"resume={name}"]))["resume"] == name
 
 

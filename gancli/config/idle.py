@@ -85,7 +85,7 @@ def _schedules(settings: TrainSettings) -> Iterator[str]:
         share = 100 * seen / ramp["images"]
         yield f"ramp.images={ramp['images']}: the run sees {seen:,}, so that the ramp ends at {share:.3g} % of its way"
     lecam = (settings.penalty or {}).get("lecam") or {}
-    if (lecam.get("after") or 0) >= moves:
+    if (lecam.get("after") or 0) >= moves - 1 and lecam:  # told before each move how many there were
         yield f"penalty.lecam.after={lecam['after']}: D makes {moves:,} moves in this run, so that it is never paid"
     if (settings.loss.get("noise_until") or 0) > seen and settings.loss.get("noise"):
         yield f"loss.noise_until={settings.loss['noise_until']}: the run ends after {seen:,} images, with noise left"

@@ -88,7 +88,7 @@ class Ppl(FeatureRunMetric):
             "t": "uniform in [0, 1]" if self._stylegan else "0",
         }
         if self.distance == "lpips":
-            told["pixels"] = f"{256 if self._stylegan else 64} at most"
+            told["pixels"] = "averaged over blocks of side // 256" if self._stylegan else "64 at most"
         return told | ({"crop": self._cropped} if self._stylegan else {"seed": FIDELITY_SEED})
 
     def _epsilon(self) -> float:

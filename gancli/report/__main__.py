@@ -23,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     try:
         if len(words) == 1 and (Path(words[0]).expanduser() / "sweep.json").exists():
-            made = _of_sweep(Path(words[0]).expanduser())
+            made = _of_sweep(rundir.real(Path(words[0]).expanduser()))
         else:
             runs = [rundir.find(word)[0].path for word in words]
             made = page.write(runs[0]) if len(runs) == 1 else page.compare(runs, Path("comparison.html"))

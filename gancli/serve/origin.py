@@ -54,7 +54,7 @@ class OwnOrigin:
         hosts, origins = said.get(b"host", []), said.get(b"origin", [])
         if len(hosts) != 1 or len(origins) > 1:
             return False
-        scheme = urlsplit(origins[0]).scheme if origins else "http"
+        scheme = origins[0].partition("://")[0].lower() if origins else "http"
         place = _place(hosts[0], scheme)
         if place is None or not self._own(place[0]):
             return False

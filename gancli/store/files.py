@@ -246,8 +246,10 @@ def json_lines(path: Path) -> Iterator[dict[str, Any]]:
     """
     try:
         with open_regular(path) as file:
+            whole = True  # whether what is read next begins a line
             while line := file.readline(LONGEST_LINE):
-                if len(line) < LONGEST_LINE:
+                begins, whole = whole, line.endswith(b"\n")
+                if begins and len(line) < LONGEST_LINE:
                     with suppress(ValueError, RecursionError):
                         row = json.loads(line)
                         if isinstance(row, dict):

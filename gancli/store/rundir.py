@@ -268,7 +268,7 @@ def refuse_taken(chosen: str | None, key: str = "run_dir", again: bool = False) 
     if not chosen.strip():
         raise RunError(f"{key}= is empty: give a path, or leave it out")
     path = Path(chosen).expanduser()
-    if again and begun(path):
+    if again and begun(real(path)):
         return
     try:
         there = sorted(os.listdir(path))  # noqa: PTH208  # names, however they are spelled
@@ -363,12 +363,7 @@ def find(which: str, key: str = "run") -> tuple[RunDir, Path | None]:
             raise RunError(
                 f"{key}=last: no run under {OUTPUTS / 'train'} yet; start one with gan train, or give its path"
             )
-        return RunDir(
-            max(
-                runs,
-                key=lambda p: ((p / "config.yaml").stat().st_mtime_ns if (p / "config.yaml").exists() else 0, p.name),
-            )
-        ), None
+        return RunDir(real(max(runs, key=_composed_at))), None
     path = Path(which).expanduser()
     if path.is_file():
         if path.suffix == ".json":
@@ -385,6 +380,12 @@ def find(which: str, key: str = "run") -> tuple[RunDir, Path | None]:
             raise RunError(f"{key}={which}: this run was killed before its first checkpoint: type again what began it")
         raise RunError(f"{key}={which} is not a run directory: it has no run.json")
     return RunDir(path), None
+
+
+def _composed_at(path: Path) -> tuple[int, str]:
+    """When a run's configuration was written, in ns; of equals, the name decides."""
+    config = path / "config.yaml"
+    return config.stat().st_mtime_ns if config.exists() else 0, path.name
 
 
 def names(paths: Sequence[Path]) -> list[str]:

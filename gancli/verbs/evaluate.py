@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -106,6 +107,9 @@ def _check_export(settings: EvalSettings, metrics: Sequence[Metric]) -> None:
         raise ConfigError(f"export_reference={exported}: type a file name that ends with .npz")
     if Path(exported).expanduser().exists():
         raise ConfigError(f"export_reference={exported}: there is such a file already; type another name")
+    above = next(folder for folder in judging.exported_to(exported).absolute().parents if folder.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
+        raise ConfigError(f"export_reference={exported}: nothing can be written in {above}; type another place")
     if settings.reference is not None and Path(settings.reference).expanduser().is_file():
         raise ConfigError(f"export_reference={exported}: reference={settings.reference} is a file already; copy it")
     if not any(metric.compares and metric.needs_extractor() for metric in metrics):

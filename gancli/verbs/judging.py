@@ -24,6 +24,7 @@ from gancli.metrics.kept import KeptFeatures
 from gancli.metrics.metric import LabelMetric, Metric
 from gancli.metrics.reference import write as write_reference
 from gancli.metrics.run_metric import FeatureRunMetric, RunMetric
+from gancli.store.rundir import real as own_path
 from gancli.verbs import sides
 from gancli.verbs.drawing import compute, images_only, sampler
 from gancli.verbs.remaining import Remaining, ahead
@@ -44,12 +45,12 @@ def evaluate(settings: EvalSettings, metrics: Sequence[Metric], extractor: Calla
     """One run's or folder's results, which are kept in the run, too. Raises GanError."""
     found = load(settings, metrics)
     of_run, of_images = _parted(metrics)
+    unkept: list[GanError] = []
     if of_images:
-        made = _judge_images(settings, found, of_images, extractor)
+        made = _judge_images(settings, found, of_images, extractor, unkept)
     else:
         made = [_blank(settings, found, threshold) for threshold in settings.thresholds()]
     pictures: dict[str, Pixels] = {}
-    unkept: list[GanError] = []
     for k, (threshold, values) in enumerate(zip(settings.thresholds(), made, strict=True)):
         if found is not None:
             shown = _judge_run(settings, found.truncated(threshold), of_run, values, extractor)
@@ -122,9 +123,16 @@ def extractor_of(settings: EvalSettings) -> Extractor:
 
 
 def _judge_images(
-    settings: EvalSettings, found: Sampler | None, metrics: Sequence[Metric], make_extractor: Callable[[], Extractor]
+    settings: EvalSettings,
+    found: Sampler | None,
+    metrics: Sequence[Metric],
+    make_extractor: Callable[[], Extractor],
+    unkept: list[GanError],
 ) -> list[dict[str, Any]]:
-    """What metrics of images say, for each threshold, with the protocol. Raises GanError."""
+    """What metrics of images say, for each threshold, with the protocol. Raises GanError.
+
+    unkept: gains why a reference could not be exported.
+    """
     given = _sides(settings, found, metrics)
     real = given.real
     extractor: Extractor | None = None
@@ -143,9 +151,18 @@ def _judge_images(
     if settings.export_reference is not None and World.of_group().first:
         assert extractor is not None
         assert isinstance(real, ImageSet)
-        path = Path(settings.export_reference).expanduser()
-        write_reference(path, evaluator.features_of_real(), real.protocol, extractor)
+        path = exported_to(settings.export_reference)
+        try:
+            write_reference(path, evaluator.features_of_real(), real.protocol, extractor)
+        except GanError as error:
+            unkept.append(error)
     return made
+
+
+def exported_to(path: str) -> Path:
+    """Where a reference goes: the folder that was typed may be a link."""
+    typed = Path(path).expanduser()
+    return own_path(typed.parent) / typed.name
 
 
 def _blank(settings: EvalSettings, found: Sampler | None, threshold: float | None) -> dict[str, Any]:

@@ -171,7 +171,8 @@ def _agree(session: Session) -> None:
 
 def part(session: Session) -> None:
     """Let observers see how the run ended; what goes wrong with that must not hide how."""
-    for observer in session.observers if session.run.started() else ():
+    watching = [o for o in session.observers if o.everywhere or session.world.first]
+    for observer in watching if session.run.started() else ():
         try:
             observer.ended(session.run.path)
         except GanError as error:

@@ -6,7 +6,7 @@ import contextlib
 import signal
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
@@ -86,7 +86,8 @@ def _run(config: Mapping[str, Any], overrides: Sequence[str], signals: _Signals)
             begin(session, overrides, notes)
             play(session, signals.step_begins)
     except BaseException as error:
-        discard(session, error)
+        with signals.unheeded():
+            discard(session, error)
         fail(session, error)
         raise
     finally:
@@ -133,7 +134,7 @@ def _session(
         new.lock()
         try:
             # Another process may have been here and gone in the meantime.
-            rundir.refuse_taken(settings.run_dir, again=new.locked)
+            rundir.refuse_taken(None if chosen is None else str(place), again=new.locked)
             if ranks.job():  # from now on a restart finds it
                 new.update(status="starting", job=ranks.job())
         except BaseException:
@@ -199,7 +200,7 @@ class _Signals:
         self.wanted = wanted
         self.before: dict[int, Any] = {}
         self.last = 0.0
-        self.stepping = False
+        self.stepping, self.leaving = False, False
         self.messenger = Messenger(self._line) if aloud else None
 
     def step_begins(self) -> None:
@@ -207,6 +208,15 @@ class _Signals:
         self.stepping = True
         if self.wanted:  # it came while a finalizer ran, out of which nothing is raised
             raise KeyboardInterrupt
+
+    @contextlib.contextmanager
+    def unheeded(self) -> Iterator[None]:
+        """While inside, no signal interrupts: what is taken away goes whole."""
+        self.leaving = True
+        try:
+            yield
+        finally:
+            self.leaving = False
 
     def __enter__(self) -> _Signals:
         if threading.current_thread() is threading.main_thread():
@@ -232,7 +242,9 @@ class _Signals:
         self.wanted.append(self.NAMES[signal.Signals(number).name])
         now, before = time.monotonic(), self.last
         self.last = now
-        if not self.stepping and len(self.wanted) == 1:  # a second one must not disturb the taking away
+        if self.leaving:
+            return
+        if not self.stepping and len(self.wanted) == 1:
             raise KeyboardInterrupt
         # Of one Ctrl-C a rank hears twice: from the terminal and from torchrun.
         if len(self.wanted) > 1 and number == signal.SIGINT and (ranks.job() is None or now - before > 1):

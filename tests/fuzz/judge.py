@@ -32,7 +32,7 @@ FOREIGN_WORDS = re.compile(
 BEGUN = re.compile(
     r"^(run|sweep|job|passed over:|data|memory|measuring|device|precision|G |step|note:|compile:)", re.MULTILINE
 )
-WAITING = re.compile(r" \.\.\.$|^\w+: \w+ [\d,]+/[\d,]+$")  # how a wait or a measurement stands
+WAITING = re.compile(r" \.\.\.$|^\w+: \w+ [\d,]+/[\d,]+$|^checking images of ")  # how a wait or a measurement stands
 WORK = ("place/outputs", "place/hurt", "home")  # where commands may write unasked; the last for caches
 
 
@@ -162,7 +162,8 @@ def left(case: Case, code: int | None, changes: Changes, words: list[str], said:
         began = any(path.endswith("run.json") for path in changes.new) or case.base == "two"
         if (failed and began) or "computed and shown above" in said:
             return found  # a sweep keeps what its other jobs wrote, an evaluation what could be
-        more = [path for path in changes.new if path not in new_among and path not in halves and path not in outside]
+        mine = [*new_among, *halves, *outside]
+        more = [path for path in changes.new if path not in mine and not path.startswith("home/gan")]  # the cache
         if more:
             found.append(Finding("left behind", f"{more[:4]}; said {said.strip()[-150:]!r}"))
         elif not case.base and not old and (changes.altered or changes.gone):

@@ -187,7 +187,11 @@ def test_a_path_length_names_its_definition(tiny: Any) -> None:
     assert told["crop"] is True
     assert "seed" not in told
     by_lpips = Ppl(definition="stylegan", distance="lpips", crop=False).settings(4, 0)
-    assert (by_lpips["pixels"], by_lpips["crop"], by_lpips["epsilon"]) == ("256 at most", False, 1e-4)
+    assert (by_lpips["pixels"], by_lpips["crop"], by_lpips["epsilon"]) == (
+        "averaged over blocks of side // 256",
+        False,
+        1e-4,
+    )
     assert Ppl(distance="lpips").settings(4, 0)["pixels"] == "64 at most"
     assert Ppl().settings(4, 0)["definition"] == "torch_fidelity"
 
