@@ -18,6 +18,7 @@ import torch.multiprocessing as mp
 from torch import Tensor, nn
 
 from gancli.compute.dist import World
+from gancli.games.game import Game
 from gancli.games.noise import Latent, NoiseGame
 from gancli.losses.adversarial import Hinge, RelativisticAverage
 from gancli.losses.outputs import FeatureMatching, PullingAway
@@ -26,8 +27,9 @@ from gancli.nets.layers.norms import BatchNorm1d
 from gancli.nets.layers.together import MinibatchDiscrimination
 from gancli.nets.verdict import Verdict
 from gancli.train.engine import Engine
-from tests import tiny
+from tests import odd, tiny
 from tests.conftest import TINY, Gan
+from tests.odd import OddGame
 from tests.test_train import rows, same_run
 
 PENALTIES = {"wgan_gp": WganGp(), "r1": R1(every=2)}
@@ -70,29 +72,35 @@ def crowded(pack: int = 1) -> NoiseGame:
     return NoiseGame(nets, loss, penalties, Latent(dim=4), pack=pack)
 
 
-GAMES: dict[str, Callable[[], NoiseGame]] = {
+GAMES: dict[str, Callable[[], Game]] = {
     "penalties": lambda: tiny.game(penalties=PENALTIES),
     "norms": normed,
     "average": lambda: tiny.game(RelativisticAverage(kind="hinge"), {"dragan": Dragan()}),
     "top": lambda: tiny.game(Hinge(top=0.4, flip=0.3)),
     "crowded": crowded,
     "packed": lambda: crowded(pack=2),
+    "odd": lambda: OddGame(gate=True, corrects=True),
 }
 
 
 def sizes(name: str) -> tuple[int, int]:
-    """An even deal, and an uneven one: rows of 3 and 4, packs of 2 and 3."""
-    return (12, 10) if name == "packed" else (12, 7)
+    """An even deal, and an uneven one: rows of 3 and 4, packs of 2 and 3; the odd game plays halves."""
+    return {"packed": (12, 10), "odd": (12, 10)}.get(name, (12, 7))
 
 
 def trained(name: str, world: World, batch_size: int) -> tuple[Engine, list[dict[str, Tensor]]]:
-    """Three steps of a game, in float64."""
-    engine = tiny.engine(GAMES[name](), dtype=torch.float64, sgd=True, batch_size=batch_size, world=world)
-    return engine, [engine.step() for _ in range(3)]
+    """Four steps of a game, in float64."""
+    game = GAMES[name]()
+    if isinstance(game, OddGame):
+        engine = odd.engine(game, batch_size=batch_size, world=world)
+    else:
+        assert isinstance(game, NoiseGame)
+        engine = tiny.engine(game, dtype=torch.float64, sgd=True, batch_size=batch_size, world=world)
+    return engine, [engine.step() for _ in range(4)]
 
 
 def rank(number: int, folder: str) -> None:
-    """One of two ranks: three steps of each game, then its weights into a file."""
+    """One of two ranks: four steps of each game, then its weights into a file."""
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=number, world_size=2)

@@ -102,12 +102,12 @@ def test_a_rehearsal_ends_between_two_operations(monkeypatch: Patch) -> None:
     monkeypatch.setattr(rehearsal, "TRIED", 0.2)
     before = engine.try_part
 
-    def slow(move: Move, rows: int | None = None) -> Any:
+    def slow(move: Move, rows: int | None = None, carry: Any = None) -> Any:
         for _ in range(50):
             time.sleep(0.05)
             torch.ones(1)
             tried.append(1)
-        return before(move, rows)
+        return before(move, rows, carry)
 
     monkeypatch.setattr(engine, "try_part", slow)
     began = time.monotonic()

@@ -98,6 +98,7 @@ class Engine:
         """Play every move that is due once; return the losses and statistics, as scalars on the device."""
         logs: dict[str, Tensor] = {}
         carry: Batch = {}
+        self._dealt = {}
         self.game.enter(self.seen)
         moves = self.game.moves(self.seen)
         self._set_rates(moves)
@@ -225,7 +226,7 @@ class Engine:
     def _deal(self, move: Move, total: int, start: int, stop: int) -> Batch:
         """Rows of the move's feeds: by their columns' names where there is one feed, else as FEED.COLUMN."""
         batch: Batch = {}
-        places = self._dealt if move.shared else self.positions
+        places = self.positions | (self._dealt if move.shared else {})
         for feed in move.feeds:
             rows = self.streams[feed].batch(places[feed], total, start, stop)
             rows = {name: t.to(self.dtype) if t.is_floating_point() else t for name, t in rows.items()}

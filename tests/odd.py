@@ -1,0 +1,147 @@
+"""A game that is nothing like noise to image: three players of five networks, two feeds of numbers, a pool, a copy."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from gancli.compute.device import Compute
+from gancli.compute.dist import World
+from gancli.compute.rng import Rng
+from gancli.data.loader import Stream
+from gancli.games.game import Batch, Game, Move, Outcome, Result
+from gancli.train.averages import Average
+from gancli.train.engine import Engine
+
+POOL = 6
+
+
+class Rows:
+    """An endless stream of rows of a table, in order."""
+
+    def __init__(self, name: str, width: int):
+        numbers = torch.Generator().manual_seed(len(name) + width)
+        self.rows = {name: torch.randn(17, width, generator=numbers)}
+
+    def batch(self, position: int, total: int, start: int = 0, stop: int | None = None) -> dict[str, Tensor]:
+        places = torch.arange(position + start, position + (total if stop is None else stop)) % 17
+        return {name: rows[places] for name, rows in self.rows.items()}
+
+
+class OddGame(Game):
+    """P maps u to v by two networks that share their first layer; Q judges v; R, frozen in part, guesses u from v.
+
+    P's made rows are carried to Q, out of a pool that all ranks share. Q rests while its gate is 0, which it is after
+    each step in which a statistic of its own was low. A delayed copy of P's first network follows it.
+    """
+
+    def __init__(self, gate: bool = False, corrects: bool = False):
+        super().__init__()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(3)
+            first = nn.Linear(3, 4)
+            self.nets = nn.ModuleDict(
+                {
+                    "P_one": nn.Sequential(first, nn.Tanh(), nn.Linear(4, 2)),
+                    "P_two": nn.Sequential(first, nn.Tanh(), nn.Linear(4, 2)),
+                    "Q": nn.Linear(2, 1),
+                    "R_eye": nn.Linear(2, 4).requires_grad_(False),
+                    "R": nn.Sequential(nn.Linear(4, 3), first),
+                }
+            )
+        self.delayed = copy.deepcopy(self.nets["P_one"]).requires_grad_(False)
+        self.gate, self.corrects = gate, corrects
+        self.register_buffer("pool", torch.zeros(POOL, 2))
+        self.register_buffer("filled", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("open", torch.ones(()))
+        self.register_buffer("mean", torch.zeros(2))
+
+    @classmethod
+    def players(cls, networks: Sequence[str]) -> dict[str, tuple[str, ...]]:
+        return {"P": ("P_one", "P_two"), "Q": ("Q",), "R": ("R_eye", "R")}
+
+    def averaged(self) -> tuple[str, ...]:
+        return ("P_one", "P_two")
+
+    def moves(self, seen: int) -> Sequence[Move]:
+        adversarial = (
+            Move("P", self.map_loss, ("u",), remembers=("made",)),
+            Move("Q", self.judge_loss, ("v",), carried=("made",), gate="open" if self.gate else None),
+            Move("R", self.guess_loss, ("u", "v"), size=0.5, every=2, corrects=self.corrects),
+            Move("R", self.again_loss, ("u",), shared=True, name="again"),
+        )
+        return adversarial[:1] if seen < 8 else adversarial
+
+    def map_loss(self, batch: Batch, rng: Rng) -> Outcome:
+        made = self.nets["P_one"](batch["u"]) + self.nets["P_two"](batch["u"])
+        wanted = self.delayed(batch["u"]) + rng.normal("wanted", 2).to(made.dtype)
+        loss = (made - wanted).square().mean() - 0.1 * self.nets["Q"](made).mean()
+        return Outcome({"map_P": loss}, carry={"made": made.detach()}, means={"made": made.detach().mean(0)})
+
+    def judge_loss(self, batch: Batch, rng: Rng) -> Outcome:
+        real, fake = self.nets["Q"](batch["v"]), self.nets["Q"](batch["made"])
+        return Outcome({"judge_Q": (fake - real + (real.square() + fake.square()) / 2).mean()}, {"edge": real.mean()})
+
+    def guess_loss(self, batch: Batch, rng: Rng) -> Outcome:
+        seen = self.nets["R_eye"](batch["v.v"])
+        return Outcome({"guess_R": (self.nets["R"](seen)[:, :3] - batch["u.u"]).square().mean()})
+
+    def again_loss(self, batch: Batch, rng: Rng) -> Outcome:
+        R = self.nets["R"]
+        return Outcome({"again_R": R(torch.tanh(R[1](batch["u"]))).square().mean()})
+
+    @torch.no_grad()
+    def after(self, move: Move, result: Result, rng: Rng, seen: int) -> Mapping[str, Tensor] | None:
+        if move.player == "Q":
+            self.open.fill_(float(result.stats["edge"] > -0.3))
+        if move.player != "P":
+            return None
+        self.mean.lerp_(result.means["made"], 0.5)
+        for kept, now in zip(self.delayed.parameters(), self.nets["P_one"].parameters(), strict=True):
+            kept.lerp_(now, 0.2)
+        made = result.carry["made"]
+        out, chosen = [], rng.uniform("pool")
+        for row, draw in zip(made, chosen.tolist(), strict=True):
+            place = int(draw * POOL)
+            if int(self.filled) < POOL:
+                self.pool[int(self.filled)] = row
+                self.filled += 1
+                out.append(row)
+            elif draw * POOL - place < 0.5:
+                out.append(self.pool[place].clone())
+                self.pool[place] = row
+            else:
+                out.append(row)
+        return {"made": torch.stack(out)}
+
+
+def engine(
+    game: OddGame | None = None,
+    *,
+    dtype: torch.dtype = torch.float64,
+    batch_size: int = 8,
+    micro_batch: int | None = None,
+    world: World | None = None,
+    **options: Any,
+) -> Engine:
+    """An engine that plays it."""
+    game = (game or OddGame()).to(dtype)
+    optimizers = {
+        name: torch.optim.Adam(params, lr=0.01, betas=(0.5, 0.9))
+        for name, params in game.parameters_by_player().items()
+    }
+    return Engine(
+        game,
+        cast("dict[str, Stream]", {"u": Rows("u", 3), "v": Rows("v", 2)}),
+        optimizers,
+        compute=Compute(),
+        batch_size=batch_size,
+        micro_batch=micro_batch,
+        average=Average(decay=0.5, warmup=False),
+        world=world,
+        **options,
+    )

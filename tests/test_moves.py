@@ -1,0 +1,163 @@
+"""What moves may ask of the engine beyond those of noise and images: played by the odd game."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor
+
+from gancli.errors import CombinationError, ConfigError
+from gancli.games.game import Batch, Move, Outcome, Result
+from gancli.train.engine import Engine
+from gancli.train.rehearsal import Rehearsal
+from gancli.train.schedule import Schedule
+from tests import odd, tiny
+from tests.odd import OddGame
+from tests.test_engine import run, same
+
+
+def test_each_parameter_is_in_one_optimizer_and_frozen_ones_in_none() -> None:
+    engine = odd.engine()
+    held = [id(p) for player in engine.players.values() for p in player.params]
+    assert len(held) == len(set(held))
+    assert [len(player.params) for player in engine.players.values()] == [6, 2, 2]  # `first` is P's, the eye nobody's
+    eye, first = copy.deepcopy(engine.game.nets["R_eye"]), copy.deepcopy(engine.game.nets["R"][1])
+    run(engine, 5)
+    assert torch.equal(tiny.weights(eye), tiny.weights(engine.game.nets["R_eye"]))
+    assert not any(p.requires_grad for p in engine.game.nets["R_eye"].parameters())
+    assert not torch.equal(tiny.weights(first), tiny.weights(engine.game.nets["R"][1]))
+    assert engine.game.nets["P_one"][0] is engine.game.nets["P_two"][0]
+
+
+@pytest.mark.parametrize("micro_batch", [1, 3])
+def test_a_step_does_not_depend_on_how_it_is_split(micro_batch: int) -> None:
+    whole, split = (run(odd.engine(OddGame(gate=True, corrects=True), micro_batch=m), 6) for m in (None, micro_batch))
+    assert int(whole.game.filled) == odd.POOL
+    for a, b in ((whole.game, split.game), (whole.averages["P_two"], split.averages["P_two"])):
+        torch.testing.assert_close(tiny.weights(a), tiny.weights(b), rtol=0, atol=1e-12)
+    for name in ("pool", "mean", "open"):
+        torch.testing.assert_close(getattr(whole.game, name), getattr(split.game, name), rtol=0, atol=1e-12)
+
+
+def test_it_stops_and_goes_on_to_the_same_bits() -> None:
+    straight, first = run(odd.engine(), 7), run(odd.engine(), 3)
+    second = odd.engine()
+    second.load(copy.deepcopy(first.state()))
+    same(straight.state(), run(second, 4).state())
+
+
+def test_a_rehearsal_hands_carried_rows_on_and_leaves_no_trace() -> None:
+    engine = odd.engine()
+    engine.seen = 8  # where all moves are played
+    before = copy.deepcopy(engine.state())
+    rehearsal = Rehearsal(engine)
+    assert rehearsal.footprint() is not None
+    assert len(rehearsal.growths) == 4
+    assert rehearsal.pace() > 0
+    same(before, engine.state())
+
+
+def test_a_pool_gives_the_rows_that_the_next_move_gets() -> None:
+    engine, dealt = odd.engine(), list[Tensor]()
+    judged = engine.game.judge_loss
+
+    def judge_loss(batch: Batch, rng: object) -> Outcome:
+        dealt.append(batch["made"].clone())
+        return judged(batch, rng)
+
+    engine.game.judge_loss = judge_loss
+    after, given = engine.game.after, list[Tensor]()
+
+    def remembered(move: Move, result: Result, *rest: object) -> dict[str, Tensor] | None:
+        replaced = after(move, result, *rest)
+        if replaced:
+            given.append(replaced["made"])
+        return replaced
+
+    engine.game.after = remembered
+    run(engine, 3)
+    assert torch.equal(dealt[-1], given[-1])
+    assert len(dealt) == 2
+
+
+def test_a_gate_lets_a_player_rest() -> None:
+    engine = odd.engine(OddGame(gate=True))
+    engine.seen = 8
+    logs = []
+    for _ in range(12):
+        was = bool(engine.game.open)
+        logs.append((was, "judge_Q" in engine.step()))
+    assert all(was == played for was, played in logs)
+    engine.game.open.zero_()
+    assert "judge_Q" not in engine.step()
+
+
+def test_a_lazy_move_may_correct_rate_and_betas() -> None:
+    plain, corrected = (run(odd.engine(OddGame(corrects=c)), 3) for c in (False, True))
+    groups = [e.players["R"].optimizer.param_groups[0] for e in (plain, corrected)]
+    assert (groups[0]["lr"], groups[0]["betas"]) == (0.01, (0.5, 0.9))
+    assert groups[1]["lr"] == pytest.approx(0.01 * 2 / 3)
+    assert groups[1]["betas"] == pytest.approx((0.5 ** (2 / 3), 0.9 ** (2 / 3)))
+    assert corrected.players["P"].optimizer.param_groups[0]["lr"] == 0.01
+
+
+def test_shared_rows_are_dealt_again_and_counted_once() -> None:
+    engine = run(odd.engine(), 3)
+    # u: P at 3 steps; R's half batch at step 2 alone, with v; v: Q at 2 steps.
+    assert engine.positions == {"u": 3 * 8 + 4, "v": 2 * 8 + 4}
+    assert engine.seen == 24
+
+
+def test_a_player_may_have_a_schedule_of_its_own_in_images() -> None:
+    own = {"Q": Schedule(kind="linear", unit="images", start=8, end=24)}
+    engine, rates = odd.engine(steps=4, schedules=own), []
+    for _ in range(4):
+        engine.step()
+        rates.append([engine.players[n].optimizer.param_groups[0]["lr"] for n in ("P", "Q")])
+    assert [p for p, _ in rates] == [0.01] * 4
+    assert [q for _, q in rates] == [0.01, 0.01, 0.005, 0.0]
+    with pytest.raises(ConfigError, match="end above start"):
+        Schedule(kind="linear", start=5, end=5)
+
+
+class Twice(OddGame):
+    def moves(self, seen: int) -> list[Move]:
+        return [Move("P", self.map_loss, ("u",)), Move("P", self.map_loss, ("u",))]
+
+
+class Half(OddGame):
+    def moves(self, seen: int) -> list[Move]:
+        return [Move("P", self.map_loss, ("u",), size=0.5)]
+
+
+class Torn(OddGame):
+    def moves(self, seen: int) -> list[Move]:
+        return [
+            Move("P", self.map_loss, ("u",), remembers=("made",)),
+            Move("Q", self.judge_loss, ("v",), size=2, carried=("made",)),
+        ]
+
+
+def test_moves_that_cannot_be_played_are_refused() -> None:
+    with pytest.raises(CombinationError, match="two moves are called P"):
+        odd.engine(Twice())
+    with pytest.raises(CombinationError, match=r"P takes 0\.5 times as many"):
+        odd.engine(Half(), batch_size=3)
+    with pytest.raises(CombinationError, match="asks for 16 carried rows of made, and there are 8"):
+        odd.engine(Torn()).step()
+
+
+def test_means_of_any_shape_reach_the_game_and_no_log() -> None:
+    engine = odd.engine()
+    logs = engine.step()
+    assert set(logs) == {"map_P", "grad_norm_P"}
+    made = sum(engine.game.nets[n](torch.zeros(1, 3, dtype=torch.float64)) for n in ("P_one", "P_two"))
+    assert engine.game.mean.shape == made.shape[1:]
+    assert engine.game.mean.abs().sum() > 0
+
+
+def test_the_same_engine_type_plays_both() -> None:
+    assert isinstance(odd.engine(), Engine)
+    assert isinstance(tiny.engine(), Engine)
