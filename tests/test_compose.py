@@ -16,7 +16,9 @@ from gancli.config.settings import TrainSettings
 from gancli.errors import CombinationError, ConfigError
 from gancli.nets.layers.attention import Attention
 from gancli.train import assemble
-from gancli.train.assemble import DataFacts, check_sections
+from gancli.train.assemble import DataFacts, check_sections, schedules
+from gancli.train.schedule import Schedule
+from tests.conftest import Gan
 from tests.tiny import weights
 
 GROUPS = groups("train")
@@ -26,6 +28,10 @@ NEEDS = {"dataset=folder": ["dataset.root=x"], "dataset=npz": ["dataset.root=x"]
 @pytest.mark.parametrize("choice", [f"{g}={c}" for g, cs in GROUPS.items() for c in cs])
 def test_every_file_composes(choice: str) -> None:
     settings = make_as(TrainSettings, compose("train", [choice, *NEEDS.get(choice, [])]), "")
+    if choice == "loss=none":  # for games that bring their own
+        with pytest.raises(CombinationError, match="needs an objective"):
+            check_sections(settings)
+        return
     check_sections(settings)
     assert settings.steps >= 0
 
@@ -81,7 +87,8 @@ BOUNDING = {"wgan_gp", "r1", "r2", "r1_r2", "zero_centred", "dragan", "clip"}
 COMBINATIONS = [
     (model, loss, penalty)
     for model, loss, penalty in product(GROUPS["model"], GROUPS["loss"], GROUPS["penalty"])
-    if model in ("mlp", "dcgan") or penalty == "none" or loss == ("energy" if model == "ebgan" else "hinge")
+    if loss != "none"
+    and (model in ("mlp", "dcgan") or penalty == "none" or loss == ("energy" if model == "ebgan" else "hinge"))
 ]
 
 
@@ -268,3 +275,23 @@ def test_every_key_at_the_top_is_explained() -> None:
         config = compose(verb, [])
         assert {k.partition(".")[0] for k, _, _ in keys(verb)} == set(config) - set(groups(verb))
     assert conf_dir().is_dir()
+
+
+def test_a_player_may_have_its_own_schedule() -> None:
+    config = compose("train", ["+optimizer.D.schedule.kind=linear", "+optimizer.D.schedule.unit=images"])
+    shared, own = schedules(config["optimizer"])
+    assert (shared.schedule or Schedule()).kind == "constant"
+    assert own == {"D": Schedule(kind="linear", unit="images")}
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        ("+optimizer.D.schedule.kin=linear", "optimizer.D.schedule"),
+        ("loss=none", "this game needs an objective"),
+    ],
+)
+def test_a_part_that_does_not_fit_the_game_is_refused(gan: Gan, typed: str, said: str) -> None:
+    answer = gan("train", typed, "steps=0")
+    assert answer.code == 2
+    assert said in answer.err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -294,7 +295,8 @@ def refuse_additions(verb: str, overrides: Sequence[str], folders: Sequence[Path
         parent: Any = base
         for part in p.key_or_group.split(".")[:-1]:
             parent = parent[part] if hasattr(parent, "keys") and part in parent else {}
-        if not hasattr(parent, "keys") or "_target_" not in parent:
+        own_schedule = re.match(r"optimizer\.\w+\.schedule\b", p.key_or_group)  # bound to its type later
+        if not own_schedule and (not hasattr(parent, "keys") or "_target_" not in parent):
             problem = missing_key(verb, base, p.key_or_group, folders)
             if problem:
                 raise ConfigError(problem)
