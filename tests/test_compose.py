@@ -19,6 +19,7 @@ from gancli.train import assemble
 from gancli.train.assemble import DataFacts, check_sections, schedules
 from gancli.train.schedule import Schedule
 from tests.conftest import Gan
+from tests.contract.cast import TINY
 from tests.tiny import weights
 
 GROUPS = groups("train")
@@ -66,19 +67,6 @@ def test_a_weight_that_was_typed_for_a_penalty_that_is_not_there_is_answered() -
         check_sections(make_as(TrainSettings, compose("train", ["penalty=none", "penalty.r1.weight=3"]), ""))
 
 
-SMALL = {
-    "gan": ["model=gan", "model.G.hidden=[8]", "model.D.hidden=[8]", "dataset=random", "dataset.size=[1,8,8]"],
-    "mlp": ["model=mlp", "dataset=random", "dataset.size=[1,8,8]"],
-    "dcgan": ["model=dcgan", "model.ch=4", "dataset=random", "dataset.size=[1,8,8]"],
-    "sngan": ["model=sngan", "model.ch=4", "dataset=random", "dataset.size=[1,32,32]"],
-    "sagan": ["model=sagan", "model.ch=8", "dataset=random", "dataset.size=[1,16,16]"],
-    "biggan": ["model=biggan", "model.ch=2", "dataset=random", "dataset.size=[1,16,16]"],
-    "r3gan": ["model=r3gan", "model.ch=8", "dataset=random", "dataset.size=[1,16,16]"],
-    "ebgan": ["model=ebgan", "model.ch=4", "dataset=random", "dataset.size=[1,8,8]"],
-    "improved": ["model=improved", "model.D.hidden=[8,8]", "dataset=random", "dataset.size=[1,8,8]"],
-    "biggan_deep": ["model=biggan_deep", "model.ch=4", "dataset=random", "dataset.size=[1,16,16]"],
-}
-SMALL["improved"] += ["dataset.classes=2", "game.labels=4", "game.adversarial=1"]
 SPECTRAL = {"sngan", "sagan", "biggan", "biggan_deep"}
 BOUNDING = {"wgan_gp", "r1", "r2", "r1_r2", "zero_centred", "dragan", "clip"}
 
@@ -94,7 +82,7 @@ COMBINATIONS = [
 
 @pytest.mark.parametrize(("model", "loss", "penalty"), COMBINATIONS)
 def test_every_combination_trains_or_says_why(model: str, loss: str, penalty: str) -> None:
-    keys = [*SMALL[model], f"loss={loss}", f"penalty={penalty}", "dataset.n=8", "batch_size=4", "game.d_steps=1"]
+    keys = [*TINY[model], f"loss={loss}", f"penalty={penalty}", "dataset.n=8", "batch_size=4", "game.d_steps=1"]
     config = compose("train", keys)
     settings = make_as(TrainSettings, config, "")
     source = assemble.data(settings)
@@ -119,7 +107,7 @@ def test_real_networks_do_not_depend_on_the_split(keys: list[str]) -> None:
     moved = []
     for micro in ("null", "1"):
         config = compose(
-            "train", [*SMALL["sngan"], *keys, "optimizer=sgd", "dataset.n=8", "batch_size=4", f"micro_batch={micro}"]
+            "train", [*TINY["sngan"], *keys, "optimizer=sgd", "dataset.n=8", "batch_size=4", f"micro_batch={micro}"]
         )
         settings = make_as(TrainSettings, config, "")
         source = assemble.data(settings)
@@ -169,7 +157,7 @@ def test_points_train_too(data: str) -> None:
 
 
 def test_layer_norm_replaces_batch_norm_under_a_penalty_on_single_images() -> None:
-    facts, sized = DataFacts("x", (1, 16, 16), (), ""), [*SMALL["dcgan"], "dataset.size=16"]
+    facts, sized = DataFacts("x", (1, 16, 16), (), ""), [*TINY["dcgan"], "dataset.size=16"]
     for penalty, kind in (
         ("none", "BatchNorm2d"),
         ("wgan_gp", "LayerNorm"),
@@ -189,7 +177,7 @@ def test_a_loss_on_the_command_line_beats_the_models_own() -> None:
 
 def test_several_penalties_add_up() -> None:
     config = compose(
-        "train", [*SMALL["dcgan"], "penalty=[r1,wgan_gp]", "penalty.r1.weight=2", "dataset.n=8", "batch_size=4"]
+        "train", [*TINY["dcgan"], "penalty=[r1,wgan_gp]", "penalty.r1.weight=2", "dataset.n=8", "batch_size=4"]
     )
     settings = make_as(TrainSettings, config, "")
     source = assemble.data(settings)

@@ -1,0 +1,75 @@
+"""Every model and every game of conf/, by their files, as small as they go."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from gancli.compute.device import Compute
+from gancli.config.build import make_as
+from gancli.config.compose import compose
+from gancli.config.files import groups
+from gancli.config.settings import TrainSettings
+from gancli.errors import GanError
+from gancli.train import assemble
+from gancli.train.assemble import DataFacts
+from gancli.train.engine import Engine
+
+# A model's tiny widths and a data set that fits it. A model without an entry fails.
+TINY = {
+    "gan": ["model=gan", "model.G.hidden=[8]", "model.D.hidden=[8]", "dataset=random", "dataset.size=[1,8,8]"],
+    "mlp": ["model=mlp", "dataset=random", "dataset.size=[1,8,8]"],
+    "dcgan": ["model=dcgan", "model.ch=4", "dataset=random", "dataset.size=[1,8,8]"],
+    "sngan": ["model=sngan", "model.ch=4", "dataset=random", "dataset.size=[1,32,32]"],
+    "sagan": ["model=sagan", "model.ch=8", "dataset=random", "dataset.size=[1,16,16]"],
+    "biggan": ["model=biggan", "model.ch=2", "dataset=random", "dataset.size=[1,16,16]"],
+    "r3gan": ["model=r3gan", "model.ch=8", "dataset=random", "dataset.size=[1,16,16]"],
+    "ebgan": ["model=ebgan", "model.ch=4", "dataset=random", "dataset.size=[1,8,8]"],
+    "improved": ["model=improved", "model.D.hidden=[8,8]", "dataset=random", "dataset.size=[1,8,8]"],
+    "biggan_deep": ["model=biggan_deep", "model.ch=4", "dataset=random", "dataset.size=[1,16,16]"],
+}
+TINY["improved"] += ["dataset.classes=2", "game.labels=4", "game.adversarial=1"]
+
+# Noise that a network makes inside, which is the same for one way to split a batch only.
+STILL = {
+    "gan": ["model.D.dropout=0", "model.D.input_dropout=0"],
+    "improved": ["model.D.noise=0", "model.D.input_noise=0"],
+}
+
+MODELS, GAMES = groups("train")["model"], groups("train")["game"]
+COMMON = ["dataset.n=24", "batch_size=8", "device=cpu"]
+
+
+def config_of(keys: Sequence[str]) -> dict[str, Any]:
+    """The configuration of `gan train KEYS`, on little data."""
+    typed = {key.partition("=")[0] for key in keys}
+    return compose("train", [*keys, *(key for key in COMMON if key.partition("=")[0] not in typed)])
+
+
+def engine_of(keys: Sequence[str], double: bool = False, still_norms: bool = False) -> Engine:
+    """An engine as `gan train KEYS` would make it. still_norms: batch norms use their running statistics."""
+    config = config_of(keys)
+    settings = make_as(TrainSettings, config, "")
+    assemble.check_sections(settings)
+    source = assemble.data(settings)
+    game = assemble.game(config, DataFacts.of(source))
+    if double:
+        game = game.double()
+    for module in game.modules() if still_norms else ():
+        if isinstance(module, _BatchNorm):
+            module.eval()
+    return assemble.engine(settings, source, game, Compute())
+
+
+def has_batch_norm(engine: Engine) -> bool:
+    return any(isinstance(module, _BatchNorm) for module in engine.game.modules())
+
+
+def tried(keys: Sequence[str], double: bool = False, still_norms: bool = False) -> tuple[Engine | None, str]:
+    """As `engine_of`, or what is said where it is refused."""
+    try:
+        return engine_of(keys, double, still_norms), ""
+    except GanError as error:
+        return None, str(error)
