@@ -22,6 +22,7 @@ from gancli.help import keys
 from gancli.rundir import RunDir
 from gancli.settings import Node
 from gancli.sweeps import launchers, objective, pages, ranking, record
+from gancli.sweeps import words as job_words
 from gancli.sweeps.job import stopping_signals
 from gancli.sweeps.launchers import Launcher, Local
 from gancli.sweeps.objective import refuse_rank
@@ -241,28 +242,17 @@ def _new(
     settings: SweepSettings, search: Search, given: Sequence[str], typed: Sequence[str], folders: Sequence[Path]
 ) -> Sweep:
     """A sweep's directory with what it is to do."""
-    pins = _pins(search, typed, folders) if search.guided else []
+    pins = job_words.pins(search, typed, folders) if search.guided else []
+    first = [(job_words.of_new(overrides, folders), choices) for overrides, choices in search.first(typed)]
     name = "-".join(key.lstrip("+").rpartition(".")[2] for key in swept(typed))
     path, made = record.new_directory(name[:60] or "sweep", settings.sweep_dir)
     kept = [o for o in given if _root(o) not in PLACES]
     sweep = Sweep(path, list(typed), kept, [str(f.resolve()) for f in folders])
-    for overrides, choices in search.first(typed):
-        sweep.add([*overrides, *sealed.pinned(overrides, folders)], choices)
-    sweep.pins, sweep.made = pins, made
+    for overrides, choices in first:
+        sweep.add(overrides, choices)
+    sweep.pins, sweep.folder, sweep.made = pins, str(Path.cwd()), made
     sweep.save()
     return sweep
-
-
-def _pins(search: Search, typed: Sequence[str], folders: Sequence[Path]) -> list[str]:
-    """What resolvers give in jobs that a search adds later. Raises ConfigError where it differs from job to job."""
-    keys = {key.lstrip("+") for key in swept(typed)}
-    found = [sealed.pinned(job, folders) for job in search.probes(typed)]
-    kept = [[pin for pin in pins if pin.partition("=")[0].lstrip("+") not in keys] for pins in found]
-    for pins in kept:
-        if pins != kept[0]:
-            key = next(pin for pin in [*pins, *kept[0]] if pin not in pins or pin not in kept[0]).partition("=")[0]
-            raise ConfigError(f"{key.lstrip('+')}: a resolver gives each job another value: list them, or search=grid")
-    return kept[0] if kept else []
 
 
 def _open(plan: Plan) -> None:
@@ -328,13 +318,15 @@ def _next(plan: Plan) -> Job | None:
         return None
     try:
         proposal = search.further(sweep.overrides, *_past(plan))
+        if proposal is None:
+            return None
+        overrides, choices = proposal
+        place = Path(sweep.folder) if sweep.folder else None
+        overrides = job_words.with_paths([*overrides, *sweep.pins], [Path(p) for p in sweep.places], place=place)
     except GanError as error:  # not raised here: a launcher may ask from a thread of its own
         plan.problem = error
         return None
-    if proposal is None:
-        return None
-    overrides, choices = proposal
-    job = sweep.add([*overrides, *sweep.pins], choices)
+    job = sweep.add(overrides, choices)
     plan.begun.add(job.number)
     sweep.save()
     return job
