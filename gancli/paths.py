@@ -54,35 +54,43 @@ def _settled(config: Mapping[str, Any], key: str, value: str, folder: Path | Non
 
 def _option(word: str, folder: Path | None) -> str:
     """`metrics.x.weights=FILE` with the file's whole path; anything else as it is."""
+    from gancli.config import in_quotes, parses
+    from gancli.config import value_of as said
+
     key, equals, value = word.partition("=")
-    return f"{key}={absolute(value, folder)}" if equals and value and Path(absolute(value, folder)).is_file() else word
+    within = said(key.lstrip("+"), [word]) if equals and parses(word) else None  # without quotes
+    for text in (value, within):
+        if text and Path(absolute(text, folder)).is_file():
+            return f"{key}={in_quotes(absolute(text, folder))}"
+    return word
 
 
 def typed(overrides: Sequence[str], config: Mapping[str, Any]) -> list[str]:
     """A command line whose paths are those of the configuration that it made."""
-    from gancli.config import in_quotes
-
-    kept = []
+    known, kept = recorded(config), []
     for override in overrides:
-        sign = override[: len(override) - len(override.lstrip("+"))]
         key, equals, _ = override.lstrip("+").partition("=")
-        value = value_of(config, key) if equals and key in KEYS else None
-        kept.append(f"{sign}{key}={in_quotes(value)}" if isinstance(value, str) and value else override)
+        sign = override[: len(override) - len(override.lstrip("+"))]
+        kept.append(f"{sign}{known[key]}" if equals and key in known else override)
     return kept
+
+
+def recorded(config: Mapping[str, Any]) -> dict[str, str]:
+    """The overrides that say a configuration's paths, by key; none for those that it does not have."""
+    from gancli.sealed import as_word
+
+    found = {key: value_of(config, key) for key in (*KEYS, OPTIONS)}
+    return {key: f"{key}={as_word(value)}" for key, value in found.items() if value and isinstance(value, (str, list))}
 
 
 def whole(overrides: Sequence[str], config: Mapping[str, Any], folder: Path | None = None) -> list[str]:
     """Overrides of a configuration that make the same one, its paths `settled`, from any folder. Raises RunError."""
-    from gancli.config import in_quotes
-
     found = settled(config, folder)
-    words = typed(overrides, found)
+    words, before = typed(overrides, found), recorded(config)
     named = {word.lstrip("+").partition("=")[0] for word in words}
-    for key in KEYS:  # of a file of settings, or inside of a value that was typed
-        value = value_of(found, key)
-        if key not in named and value != value_of(config, key):
-            words.append(f"++{key}={in_quotes(value)}")
-    return words
+    # Of a file of settings, or inside of a value that was typed.
+    more = [f"++{word}" for key, word in recorded(found).items() if key not in named and word != before[key]]
+    return [*words, *more]
 
 
 def value_of(config: Mapping[str, Any], key: str) -> Any:

@@ -94,7 +94,7 @@ def pinned(overrides: Sequence[str], folders: Sequence[Path]) -> list[str]:
     if not folders and not any("$" in override for override in overrides):
         return []
     config, _ = hydra_compose("train", overrides, folders, typed=True)
-    return [f"++{key}={_word(_value(node, name))}" for key, node, name in _asking(config)]
+    return [f"++{key}={as_word(_value(node, name))}" for key, node, name in _asking(config)]
 
 
 def _asking(node: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
@@ -123,10 +123,10 @@ def _value(node: Any, name: Any) -> Any:
     return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
 
 
-def _word(value: Any) -> str:
+def as_word(value: Any) -> str:
     """A plain value as Hydra's grammar reads it back.
 
-    >>> _word(["it's", 2, None, {"a": True}])
+    >>> as_word(["it's", 2, None, {"a": True}])
     "['it\\\\'s',2,null,{'a':true}]"
     """
     from gancli.config import in_quotes
@@ -134,7 +134,7 @@ def _word(value: Any) -> str:
     if isinstance(value, str):
         return in_quotes(value)
     if isinstance(value, list):
-        return f"[{','.join(map(_word, value))}]"
+        return f"[{','.join(map(as_word, value))}]"
     if isinstance(value, dict):
-        return "{" + ",".join(f"{_word(str(k))}:{_word(v)}" for k, v in value.items()) + "}"
+        return "{" + ",".join(f"{as_word(str(k))}:{as_word(v)}" for k, v in value.items()) + "}"
     return json.dumps(value)

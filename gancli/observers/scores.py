@@ -13,7 +13,7 @@ import torch
 from gancli import ranks
 from gancli.assemble import DataFacts
 from gancli.build import make
-from gancli.config import compose
+from gancli.config import compose, in_quotes
 from gancli.errors import CombinationError, ConfigError
 from gancli.metrics.evaluation import Evaluator
 from gancli.metrics.extractor import Extractor
@@ -60,7 +60,7 @@ class Scores(Observer):
         self._evaluator: Evaluator | None = None
         self._notes: list[str] = []
         keys = [f"metrics=[{','.join(metrics)}]", f"extractor={extractor}", *options]
-        keys += [f"extractor.weights='{weights}'"] if weights is not None else []
+        keys += [f"extractor.weights={in_quotes(weights)}"] if weights is not None else []
         self._metrics: list[Metric] = []
         self._extractor: Extractor | None = None
         if every is not None:  # what is missing is said before anything is written
