@@ -77,7 +77,9 @@ def run(overrides: Sequence[str], folders: Sequence[Path], check: Check) -> None
     settings = settings_of(given, own)
     launcher: Launcher = make(settings.launcher, "launcher")
     search: Search = make(settings.search, "search")
-    probes = _checked_new(search, typed, folders, check) if reopened is None else _checked(reopened, words, check)
+    probes = (
+        _checked_new(search, typed, folders, check) if reopened is None else _checked(reopened, search, words, check)
+    )
     refuse_rank(settings.rank, swept(typed), search.guided, probes, {} if reopened is None else found_in(reopened))
     sweep = reopened or _new(settings, search, given, typed, folders)
     plan = Plan(sweep, settings, launcher, search, new=reopened is None)
@@ -103,22 +105,25 @@ def _checked_new(search: Search, typed: Sequence[str], folders: Sequence[Path], 
     return found
 
 
-def _checked(sweep: Sweep, words: Sequence[str], check: Check) -> list[dict[str, Any]]:
+def _checked(sweep: Sweep, search: Search, words: Sequence[str], check: Check) -> list[dict[str, Any]]:
     """The composed jobs that are left of a sweep that is taken up. words: of its jobs, that were typed now.
 
     Raises GanError: what is wrong with the first that is, and how to type what a directory may not say.
     """
-    left = [job for job in sweep.jobs if job.status != "finished"]
-    reaching = bool(sweep.places) or any("logger" in o for job in left for o in job.overrides)
-    found = []
+    left = [(f"job {job.number}", job.overrides) for job in sweep.jobs if job.status != "finished"]
+    if len(sweep.jobs) < getattr(search, "trials", 0):
+        left += [("jobs to come", [*job, *sweep.pins]) for job in search.probes(sweep.overrides)]
+    reaching = bool(sweep.places) or any(name in o for _, job in left for o in job for name in ("logger", "uri"))
+    found, which = [], ""
     try:
-        for job in left if reaching else left[:PROBES]:
-            found.append(compose("train", job.overrides, [Path(p) for p in sweep.places]))
+        for each in left if reaching else left[:PROBES]:
+            which, job = each
+            found.append(compose("train", job, [Path(p) for p in sweep.places]))
             sealed.refuse_addresses(found[-1], words)
             check(found[-1])
     except ConfigError as error:
         way = "" if words else f"; or type the sweep's own command line again, with {word('sweep_dir', sweep.path)}"
-        raise RunError(f"{sweep.path / record.NAME}, job {job.number}: {error}{way}") from None
+        raise RunError(f"{sweep.path / record.NAME}, {which}: {error}{way}") from None
     return found
 
 

@@ -291,6 +291,20 @@ def test_what_a_sweep_records_chooses_no_commands(gan: Gan, monkeypatch: pytest.
         assert gan("train", "-m", "resume_sweep=s", "launcher=local").code == 0
 
 
+def test_jobs_to_come_are_sent_nowhere_unasked(gan: Gan) -> None:
+    keys = [*QUICK, "steps=1", "optimizer.G.lr=0.1,0.2", "search=optuna", "search.trials=1", "sweep_dir=s"]
+    assert gan("train", "-m", *keys).code == 0
+    about = json.loads(Path("s/sweep.json").read_text(encoding="utf-8"))
+    about["overrides"] += ["logger=mlflow", "observers.logger.uri=http://localhost:9"]
+    Path("s/sweep.json").write_text(json.dumps(about), encoding="utf-8")
+    answer = gan("train", "-m", "resume_sweep=s", "search.trials=2")
+    assert answer.code == 2
+    assert answer.err.startswith(
+        "gan: s/sweep.json, jobs to come: observers.logger.uri=http://localhost:9 was recorded, not typed"
+    )
+    assert len(jobs(Path("s"))) == 1
+
+
 def test_a_sweeps_jobs_ask_this_machine_for_nothing(gan: Gan, monkeypatch: pytest.MonkeyPatch) -> None:
     """A person's own command may: what it gave is recorded, and nothing has to be asked later."""
     monkeypatch.setenv("CANARY", "s3cr3t")
