@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,11 +20,12 @@ from gancli.files import remove
 from gancli.help import keys
 from gancli.rundir import RunDir
 from gancli.settings import Node
-from gancli.sweeps import launchers, objective, pages, ranking, record
+from gancli.sweeps import launchers, objective, outcome, record
 from gancli.sweeps import words as job_words
 from gancli.sweeps.job import stopping_signals
 from gancli.sweeps.launchers import Launcher, Local
 from gancli.sweeps.objective import refuse_rank
+from gancli.sweeps.outcome import say
 from gancli.sweeps.record import OVER, Job, Sweep, stop_file, write_state
 from gancli.sweeps.results import Better, Findings, chosen, findings, is_low, scores
 from gancli.sweeps.search import PROBES, Past, Search, swept
@@ -88,11 +88,13 @@ def run(overrides: Sequence[str], folders: Sequence[Path], check: Check) -> None
     try:
         _open(plan)
         _launch(plan)
-        if plan.new and not _began(sweep):
+        if plan.new and not outcome.began(sweep):
             place.unlock()
             record.withdraw(sweep.path, sweep.made)
-            raise _all_wrong(sweep)
-        _report(plan)
+            raise outcome.all_wrong(sweep)
+        if plan.problem is not None:
+            raise plan.problem
+        outcome.report(sweep, settings.rank, settings.better)
     finally:
         place.unlock()
 
@@ -274,9 +276,9 @@ def _open(plan: Plan) -> None:
     sweep.save()
     done = sum(job.status in OVER for job in sweep.jobs)
     what = f"{_total(plan)} jobs" + (f", {done} of them over" if done else "")
-    _say(f"sweep {sweep.path} · {what}")
+    say(f"sweep {sweep.path} · {what}")
     if isinstance(plan.launcher, Local) and len(launchers.gpus()) > 1:
-        _say(f"one job at a time on the first GPU: launcher=process runs {len(launchers.gpus())} at once")
+        say(f"one job at a time on the first GPU: launcher=process runs {len(launchers.gpus())} at once")
 
 
 def _total(plan: Plan) -> int:
@@ -292,11 +294,11 @@ def _launch(plan: Plan) -> None:
             sweep.save()
             job = sweep.jobs[number - 1]
             said = f": {job.reason}" if job.reason else f" after {job.seconds:.0f} s"
-            _say(f"{job.run} {job.status}{said}")
+            say(f"{job.run} {job.status}{said}")
     sweep.settle()
     sweep.save()
     if sweep.stopping:
-        _say(f"stopped; go on with: {command('train', '-m', word('resume_sweep', sweep.path))}")
+        say(f"stopped; go on with: {command('train', '-m', word('resume_sweep', sweep.path))}")
         raise Interrupted("the sweep was stopped")
 
 
@@ -308,7 +310,7 @@ def _numbers(plan: Plan) -> Iterator[int]:
             job = _next(plan)
         if job is None:
             return
-        _say(f"job {job.number} of {_total(plan)}: {job.title()}")
+        say(f"job {job.number} of {_total(plan)}: {job.title()}")
         yield job.number
 
 
@@ -355,70 +357,6 @@ def _past(plan: Plan) -> tuple[list[Past], bool]:
     return past, name is None or is_low(name, settings.better)
 
 
-def _report(plan: Plan) -> None:
-    """The ranking; then, as an error, what went wrong."""
-    sweep = plan.sweep
-    if plan.problem is not None:
-        raise plan.problem
-    made = ranking.rank(sweep, plan.settings.rank, plan.settings.better)
-    ranking.write_csv(sweep, made)
-    drawn = _drawn(sweep, made)
-    ranking.print_table(made)
-    for caveat in made.caveats():
-        _say(f"note: {caveat}")
-    print(f"ranking: {sweep.path / 'ranking.csv'}" + (f", {sweep.path / 'ranking.png'}" if drawn else ""), flush=True)
-    _write_page(sweep)
-    left = [job for job in sweep.jobs if job.status not in OVER]
-    failed = [job for job in sweep.jobs if job.status == "failed"]
-    if left:
-        named = "; ".join(f"{job.run}: {job.reason or 'interrupted'}" for job in left)
-        raise GanError(
-            f"{len(left)} of {len(sweep.jobs)} jobs are not over ({named}); {word('resume_sweep', sweep.path)}"
-        )
-    if failed:
-        named = "; ".join(f"[{job.title()}] {job.reason}" for job in failed)
-        raise GanError(
-            f"{len(failed)} of {len(sweep.jobs)} jobs failed: {named}; to run them again:"
-            f" {command('train', '-m', word('resume_sweep', sweep.path), 'retry=true')}"
-        )
-
-
-def _began(sweep: Sweep) -> bool:
-    """Whether any job made a run, or may yet."""
-    return any(job.status != "failed" or sweep.run_of(job).path.exists() for job in sweep.jobs)
-
-
-def _all_wrong(sweep: Sweep) -> GanError:
-    """The first job's error, of a sweep of which no job could begin."""
-    first = sweep.jobs[0]
-    if len(sweep.jobs) == 1:
-        return GanError(str(first.reason))
-    same = all(job.reason == first.reason for job in sweep.jobs)
-    return GanError(
-        f"none of the {len(sweep.jobs)} jobs can begin"
-        + (f": {first.reason}" if same else f"; the first, [{first.title()}]: {first.reason}")
-    )
-
-
-def _drawn(sweep: Sweep, made: ranking.Ranking) -> bool:
-    """ranking.png, and a note instead where it cannot be drawn."""
-    try:
-        return ranking.write_plot(sweep, made)
-    except Exception as error:
-        _say(f"note: no ranking.png: {' '.join(str(error).split())[:200] or type(error).__name__}")
-        return False
-
-
-def _write_page(sweep: Sweep) -> None:
-    """comparison.html, and a note instead where it cannot be made: the jobs are done, whatever becomes of it."""
-    if not pages.finished(sweep):
-        return
-    try:
-        print(f"comparison: {pages.write(sweep)}", flush=True)
-    except Exception as error:
-        _say(f"note: no {pages.NAME}: {' '.join(str(error).split())[:200] or type(error).__name__}")
-
-
 @contextmanager
 def _stoppable(plan: Plan) -> Iterator[None]:
     """While inside, Ctrl-C and SIGTERM let running jobs save and no other begin; a second Ctrl-C ends at once."""
@@ -437,7 +375,3 @@ def _stoppable(plan: Plan) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
