@@ -139,7 +139,8 @@ def test_recorded_paths_are_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     found = paths.settled(before)
     assert found["dataset"]["root"] == f"{tmp_path}/a/../b"
     assert found["observers"]["scores"]["weights"] == str(Path("~/w.pth").expanduser())
-    assert found["observers"]["scores"]["options"] == [f"metrics.ppl.lpips={tmp_path}/w.pth", *options[1:]]
+    assert found["observers"]["scores"]["options"] == [f"metrics.ppl.lpips='{tmp_path}/w.pth'", *options[1:]]
+    assert paths.settled(found) == found
     assert found["init"] == f"{tmp_path}/run"
     assert before["dataset"]["root"] == "./a/../b"  # which is another's
     assert paths.settled({"dataset": {"_target_": "gancli.data.hub.hub", "root": "a/b"}})["dataset"]["root"] == "a/b"

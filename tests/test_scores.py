@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from gancli.observers.scores import Scores
 from gancli.store.files import write_json
 from gancli.store.rundir import RunDir
 from tests.conftest import TINY, Gan
@@ -99,6 +102,31 @@ def test_the_first_score_chooses_the_best_that_stays(gan: Gan, words: list[str],
     run = RunDir(Path("r"))
     assert [*run.listing()] == [0, 2, 6]
     assert (run.best_by(), run.checkpoint("best").stem) == (name, "00000002")
+
+
+def test_weights_are_found_from_any_folder_of_any_name(
+    gan: Gan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[str] = []
+    load = Scores._load
+
+    def seen(self: Scores, config: Mapping[str, Any]) -> None:
+        found.append(config["extractor"]["weights"])
+        load(self, config)
+
+    monkeypatch.setattr(Scores, "_load", seen)
+    here = tmp_path / "it's (2)"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    for name in ("w.pth", "w (1).pth"):
+        Path(name).write_bytes(b"")
+    keys = [*TINY, *SWD, "dataset.size=[1,16,16]", "observers.scores.every=9", "observers.scores.n=4"]
+    options = """observers.scores.options=["extractor.weights='w (1).pth'","extractor.batch_size=8"]"""
+    assert gan("train", *keys, options, "steps=1", "run_dir=../r").code == 0
+    assert gan("train", *keys, "observers.scores.weights=w.pth", "steps=1", "run_dir=../w").code == 0
+    monkeypatch.chdir(tmp_path)
+    assert [gan("train", f"resume={run}", "steps=2").code for run in ("r", "w")] == [0, 0]
+    assert found == [str(here / "w (1).pth"), str(here / "w.pth")] * 2
 
 
 def test_what_cannot_be_scored_is_said_before_anything_is_written(gan: Gan) -> None:

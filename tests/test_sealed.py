@@ -77,6 +77,13 @@ def test_files_that_do_not_end_are_not_read(kind: str) -> None:
         compose("train", ["experiment=lab"], [Path("lab")])
 
 
+def test_a_folder_that_cannot_be_read_to_its_end_is_not_followed() -> None:
+    path = lab("note: x\n") / "experiment" / "more.yaml"
+    path.symlink_to("x" * 300)  # which asking for raises OSError, as some of /proc does
+    with pytest.raises(ConfigError, match=r"^--config-dir lab was not followed \(lab/experiment/more\.yaml: File name"):
+        compose("train", ["experiment=lab"], [Path("lab")])
+
+
 def test_what_resolvers_gave_is_pinned() -> None:
     folder = lab("note: it's ${oc.env:CANARY}\nmodel: {ch: '${oc.decode:${oc.env:COUNT}}'}\nseed: ${batch_size}\n")
     typed = ["experiment=lab", COUNT, "observers.scores.metrics=['${oc.env:CANARY}',kid]"]
@@ -118,3 +125,27 @@ def test_a_recorded_address_is_asked_for_again(gan: Gan) -> None:
         " observers.logger.uri= again, or observers.logger=null\n"
     )
     assert gan("train", "resume=r", "steps=2", "observers.logger=null").code == 0
+
+
+EVIL = """# @package observers
+report: {_target_: gancli.observers.log.MLflow, experiment: gan, uri: "http://localhost:9"}
+"""
+
+
+def test_an_address_is_one_wherever_it_stands(gan: Gan) -> None:
+    Path("conf/observers").mkdir(parents=True)
+    Path("conf/observers/mine.yaml").write_text(EVIL, encoding="utf-8")
+    quiet = [word for word in TINY if not word.startswith("observers.")]
+    assert gan("train", *quiet, "observers=none", "steps=1", "run_dir=r").code == 0
+    about = json.loads(Path("r/run.json").read_text(encoding="utf-8"))
+    kept = [word for word in about["overrides"] if word != "observers=none"]
+    rewrite(overrides=[f"--config-dir={Path('conf').resolve()}", *kept, "observers=mine"])
+    said = "observers.report.uri=http://localhost:9 was recorded, not typed, and the run would be sent there"
+    for more, code in (
+        ([], 2),
+        (["observers.report.experiment=http://localhost:9"], 2),
+        (["observers.report.uri=http://localhost:9"], 0),
+        (["observers.report=null"], 0),
+    ):
+        answer = gan("train", "--cfg", "job", "resume=r", "steps=2", *more)
+        assert (answer.code, said in answer.err) == (code, code == 2), answer.err

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from functools import lru_cache
+from typing import Any
 
 
 def in_quotes(text: str) -> str:
@@ -20,3 +22,18 @@ def parses(override: str) -> bool:
     except Exception:  # besides Hydra's own, whatever int(...) and the grammar's other functions raise
         return False
     return True
+
+
+def as_word(value: Any) -> str:
+    """A plain value as Hydra's grammar reads it back.
+
+    >>> as_word(["it's", 2, None, {"a": True}])
+    "['it\\\\'s',2,null,{'a':true}]"
+    """
+    if isinstance(value, str):
+        return in_quotes(value)
+    if isinstance(value, list):
+        return f"[{','.join(map(as_word, value))}]"
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{as_word(str(k))}:{as_word(v)}" for k, v in value.items()) + "}"
+    return json.dumps(value)

@@ -6,25 +6,29 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from gancli.config.grammar import as_word, in_quotes, parses
+
 # What a run reads beside its own directory. The names are whole keys; observers.scores.options lists further ones.
 KEYS = ("dataset.root", "observers.scores.weights", "init")
 OPTIONS = "observers.scores.options"
 
 
-def absolute(text: str) -> str:
+def absolute(text: str, folder: Path | None = None) -> str:
     """A path from the root of the disk, links and `..` as they are; what is an address and no path stays.
 
-    >>> absolute("/data/./cats"), absolute("https://example.org/cats")
-    ('/data/cats', 'https://example.org/cats')
+    folder: where it was typed; None: here.
+
+    >>> absolute("/data/./cats"), absolute("https://example.org/cats"), absolute("cats", Path("/data"))
+    ('/data/cats', 'https://example.org/cats', '/data/cats')
     """
-    path = Path(text).expanduser()
-    braced = "{" in text and "{" in str(Path.cwd())  # a pattern of shards, which would take the folder for one, too
+    path, folder = Path(text).expanduser(), folder or Path.cwd()
+    braced = "{" in text and "{" in str(folder)  # a pattern of shards, which would take the folder for one, too
     address = "://" in text or text.startswith("pipe:")
-    return text if address or braced or (path.is_absolute() and text == str(path)) else str(path.absolute())
+    return text if address or braced or (path.is_absolute() and text == str(path)) else str(folder / path)
 
 
-def settled(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A configuration whose paths do not depend on the folder that the command was typed in.
+def settled(config: Mapping[str, Any], folder: Path | None = None) -> dict[str, Any]:
+    """A configuration whose paths do not depend on the folder that the command was typed in; None: this one.
 
     A name on the Hugging Face hub stays one where there is no such folder. `init=last` becomes the run that is the
     last one now. Raises RunError where there is none.
@@ -33,41 +37,59 @@ def settled(config: Mapping[str, Any]) -> dict[str, Any]:
     for key in KEYS:
         value = value_of(found, key)
         if isinstance(value, str) and value:
-            _set(found, key, _settled(found, key, value))
+            _set(found, key, _settled(found, key, value, folder))
     options = value_of(found, OPTIONS)
     if isinstance(options, list):
-        _set(found, OPTIONS, [_option(word) if isinstance(word, str) else word for word in options])
+        _set(found, OPTIONS, [_option(word, folder) if isinstance(word, str) else word for word in options])
     return found
 
 
-def _settled(config: Mapping[str, Any], key: str, value: str) -> str:
+def _settled(config: Mapping[str, Any], key: str, value: str, folder: Path | None) -> str:
     if key == "init" and value == "last":
         from gancli.store import rundir
 
         return str(rundir.find("last", key="init")[0].path.absolute())
     target = str(value_of(config, "dataset._target_")) if key == "dataset.root" else ""
-    if target.endswith(".hub") and not Path(value).expanduser().exists():
-        return value
-    return absolute(value)
+    whole = absolute(value, folder)
+    return value if target.endswith(".hub") and not Path(whole).exists() else whole
 
 
-def _option(word: str) -> str:
+def _option(word: str, folder: Path | None) -> str:
     """`metrics.x.weights=FILE` with the file's whole path; anything else as it is."""
+    from gancli.config.compose import value_of as said
+
     key, equals, value = word.partition("=")
-    return f"{key}={absolute(value)}" if equals and value and Path(value).expanduser().is_file() else word
+    within = said(key.lstrip("+"), [word]) if equals and parses(word) else None  # without quotes
+    for text in (value, within):
+        if text and Path(absolute(text, folder)).is_file():
+            return f"{key}={in_quotes(absolute(text, folder))}"
+    return word
 
 
 def typed(overrides: Sequence[str], config: Mapping[str, Any]) -> list[str]:
     """A command line whose paths are those of the configuration that it made."""
-    from gancli.config.grammar import in_quotes
-
-    kept = []
+    known, kept = recorded(config), []
     for override in overrides:
-        sign = override[: len(override) - len(override.lstrip("+"))]
         key, equals, _ = override.lstrip("+").partition("=")
-        value = value_of(config, key) if equals and key in KEYS else None
-        kept.append(f"{sign}{key}={in_quotes(value)}" if isinstance(value, str) and value else override)
+        sign = override[: len(override) - len(override.lstrip("+"))]
+        kept.append(f"{sign}{known[key]}" if equals and key in known else override)
     return kept
+
+
+def recorded(config: Mapping[str, Any]) -> dict[str, str]:
+    """The overrides that say a configuration's paths, by key; none for those that it does not have."""
+    found = {key: value_of(config, key) for key in (*KEYS, OPTIONS)}
+    return {key: f"{key}={as_word(value)}" for key, value in found.items() if value and isinstance(value, (str, list))}
+
+
+def whole(overrides: Sequence[str], config: Mapping[str, Any], folder: Path | None = None) -> list[str]:
+    """Overrides of a configuration that make the same one, its paths `settled`, from any folder. Raises RunError."""
+    found = settled(config, folder)
+    words, before = typed(overrides, found), recorded(config)
+    named = {word.lstrip("+").partition("=")[0] for word in words}
+    # Of a file of settings, or inside of a value that was typed.
+    more = [f"++{word}" for key, word in recorded(found).items() if key not in named and word != before[key]]
+    return [*words, *more]
 
 
 def value_of(config: Mapping[str, Any], key: str) -> Any:

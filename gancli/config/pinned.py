@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from gancli.config.composition import hydra_compose
-from gancli.config.grammar import in_quotes
+from gancli.config.grammar import as_word
 from gancli.config.sealed import asks, no_resolvers
 
 
@@ -20,7 +19,7 @@ def pinned(overrides: Sequence[str], folders: Sequence[Path]) -> list[str]:
     if not folders and not any("$" in override for override in overrides):
         return []
     config, _ = hydra_compose("train", overrides, folders, typed=True)
-    return [f"++{key}={_word(_value(node, name))}" for key, node, name in _asking(config)]
+    return [f"++{key}={as_word(_value(node, name))}" for key, node, name in _asking(config)]
 
 
 def _asking(node: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
@@ -47,18 +46,3 @@ def _value(node: Any, name: Any) -> Any:
 
     value = node[name]
     return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
-
-
-def _word(value: Any) -> str:
-    """A plain value as Hydra's grammar reads it back.
-
-    >>> _word(["it's", 2, None, {"a": True}])
-    "['it\\\\'s',2,null,{'a':true}]"
-    """
-    if isinstance(value, str):
-        return in_quotes(value)
-    if isinstance(value, list):
-        return f"[{','.join(map(_word, value))}]"
-    if isinstance(value, dict):
-        return "{" + ",".join(f"{_word(str(k))}:{_word(v)}" for k, v in value.items()) + "}"
-    return json.dumps(value)

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from gancli.errors import ConfigError
+from gancli.errors import ConfigError, plain
 
 MOST_FILES, LARGEST = 2000, 1 << 20  # YAML files under a recorded --config-dir; bytes of one
 
@@ -60,12 +60,20 @@ def asks(error: BaseException) -> Asks | None:
 def refuse_files(folders: Sequence[Path]) -> None:
     """Raise ConfigError for a folder of group files that Hydra could not read to its end: pipes, a whole disk."""
     for folder in folders:
-        for count, path in enumerate(folder.rglob("*.y*ml")):
-            if count >= MOST_FILES:
-                raise ConfigError(f"--config-dir {folder} holds over {MOST_FILES:,} YAML files: it was not followed")
-            about = path.stat() if path.exists() else None
-            if about is None or not stat.S_ISREG(about.st_mode) or about.st_size > LARGEST:
-                raise ConfigError(f"{path}: no file of under {LARGEST >> 20} MiB; the --config-dir was not followed")
+        try:
+            _refuse_files(folder)
+        except OSError as error:  # of a process that has just ended, in /proc
+            where = f"{error.filename}: " if error.filename else ""
+            raise ConfigError(f"--config-dir {folder} was not followed ({where}{plain(error)})") from None
+
+
+def _refuse_files(folder: Path) -> None:
+    for count, path in enumerate(folder.rglob("*.y*ml")):
+        if count >= MOST_FILES:
+            raise ConfigError(f"--config-dir {folder} holds over {MOST_FILES:,} YAML files: it was not followed")
+        about = path.stat() if path.exists() else None
+        if about is None or not stat.S_ISREG(about.st_mode) or about.st_size > LARGEST:
+            raise ConfigError(f"{path}: no file of under {LARGEST >> 20} MiB; the --config-dir was not followed")
 
 
 def refuse_addresses(config: Mapping[str, Any], typed: Sequence[str]) -> None:
@@ -73,12 +81,12 @@ def refuse_addresses(config: Mapping[str, Any], typed: Sequence[str]) -> None:
 
     typed: the words of this command line.
     """
+    said = {(o.lstrip("+").partition("=")[0], o.partition("=")[2].strip("'\"")) for o in typed}
     observers = config.get("observers")
-    logger = observers.get("logger") if isinstance(observers, dict) else None
-    where = logger.get("uri") if isinstance(logger, dict) else None
-    words = [o.lstrip("+").partition("=") for o in typed]
-    if where is not None and not any(k == "observers.logger.uri" and v.strip("'\"") == str(where) for k, _, v in words):
-        raise ConfigError(
-            f"observers.logger.uri={where} was recorded, not typed, and the run would be sent there: type"
-            " observers.logger.uri= again, or observers.logger=null"
-        )
+    for name, node in observers.items() if isinstance(observers, dict) else ():
+        key, where = f"observers.{name}", node.get("uri") if isinstance(node, dict) else None  # loggers have any name
+        if where is not None and (f"{key}.uri", str(where)) not in said:
+            raise ConfigError(
+                f"{key}.uri={where} was recorded, not typed, and the run would be sent there: type {key}.uri= again,"
+                f" or {key}=null"
+            )

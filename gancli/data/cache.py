@@ -32,6 +32,11 @@ def cache_dir() -> Path:
         return Path(tempfile.gettempdir()) / "gan"
 
 
+def place(name: str) -> Path:
+    """A folder of the cache. It may be a link, as to a larger disk: nobody but the person puts one there."""
+    return Path(os.path.realpath(cache_dir() / name))
+
+
 def load(key: str) -> tuple[Images, str] | None:
     """This key's images, a memory map uint8 [N, C, H, W], and their SHA-256; None when they are not wholly there."""
     array, beside = _paths(key)
@@ -96,7 +101,7 @@ def alone(key: str) -> Iterator[None]:
         yield
         return
     array = _paths(key)[0]
-    lock = cache_dir() / "locks" / key  # stays: removing it could let two in
+    lock = place("locks") / key  # stays: removing it could let two in
     try:
         lock.parent.mkdir(parents=True, exist_ok=True)
         with lock.open("w") as file:
@@ -146,7 +151,7 @@ def store(
 
 
 def _paths(key: str) -> tuple[Path, Path]:
-    folder = cache_dir() / "images"
+    folder = place("images")
     return folder / f"{key}.npy", folder / f"{key}.json"
 
 

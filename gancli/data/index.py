@@ -131,4 +131,4 @@ def _load(path: Path) -> Listing | None:
 
 def _path(place: Place) -> Path:
     named = hashlib.blake2b(json.dumps([place.kind, place.root]).encode(), digest_size=16).hexdigest()
-    return cache.cache_dir() / "index" / f"{named}.json"
+    return cache.place("index") / f"{named}.json"

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gancli.compute.rng import Rng, key
-from gancli.data.cache import cache_dir
+from gancli.data import cache
 from gancli.data.source import Source, order
 from gancli.errors import MetricError, RunError
 from gancli.metrics import weights as files
@@ -63,7 +63,7 @@ def obtain(source: Source, seen: int, progress: Report | None = None) -> Classif
     The same data give the same classifier; the default random state is left alone.
     """
     trained, held_out = split(source)
-    place = cache_dir() / "classifiers" / f"{_name(source, seen)}.pt"
+    place = cache.place("classifiers") / f"{_name(source, seen)}.pt"
     net = _fresh(source)
     with contextlib.suppress(MetricError, RuntimeError, KeyError):
         state, _ = files.read(place)

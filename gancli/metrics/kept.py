@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gancli.data.cache import cache_dir
+from gancli.data import cache
 from gancli.errors import RunError
 from gancli.metrics.extractor import Extractor
 from gancli.metrics.images import ImageSet
@@ -43,7 +43,7 @@ class KeptFeatures:
             return None
         facts = [VERSION, images.n, list(images.shape), told["fingerprint"], told.get("seed"), identity(extractor)]
         name = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:32]
-        return (self.folder or cache_dir() / "features") / f"{name}.npz"
+        return (self.folder or cache.place("features")) / f"{name}.npz"
 
     def load(self, images: ImageSet, extractor: Extractor) -> Tensor | None:
         """Their features, float32 [n, dim]; None where they are not kept, or not whole: then they are made anew."""

@@ -13,6 +13,7 @@ import torch
 from gancli.compute import ranks
 from gancli.config.build import make
 from gancli.config.compose import compose
+from gancli.config.grammar import in_quotes
 from gancli.draw.sampling import Sampler, settle
 from gancli.errors import CombinationError, ConfigError
 from gancli.metrics.evaluation import Evaluator
@@ -60,7 +61,7 @@ class Scores(Observer):
         self._evaluator: Evaluator | None = None
         self._notes: list[str] = []
         keys = [f"metrics=[{','.join(metrics)}]", f"extractor={extractor}", *options]
-        keys += [f"extractor.weights='{weights}'"] if weights is not None else []
+        keys += [f"extractor.weights={in_quotes(weights)}"] if weights is not None else []
         self._metrics: list[Metric] = []
         self._extractor: Extractor | None = None
         if every is not None:  # what is missing is said before anything is written

@@ -37,8 +37,9 @@ MOST_DIGITS = 400
 class Job:
     """One training of a sweep.
 
-    overrides: as typed, without the run directory. choices: of them what differs from job to job, by key.
-    run: its directory's name. status: waiting, running, interrupted, finished or failed. seconds: over all sittings.
+    overrides: as typed, without the run directory, with whole paths. choices: of them what differs from job to job, as
+    typed, by key. run: its directory's name. status: waiting, running, interrupted, finished or failed. seconds:
+    over all sittings.
     """
 
     number: int
@@ -59,8 +60,8 @@ class Sweep:
     """A sweep on the disk.
 
     overrides: of the jobs, with all their choices, as typed. keys: of the sweep. places: folders of --config-dir. pins:
-    what resolvers in them gave when it was made (config/sealed.py), for jobs that a search adds later. made: folders
-    that this process made for it.
+    what resolvers in them gave when it was made (config/sealed.py), for jobs that a search adds later, whose paths are
+    relative to `folder`, where the command was typed; empty: here. made: folders that this process made for it.
     """
 
     path: Path
@@ -69,6 +70,7 @@ class Sweep:
     places: list[str]
     jobs: list[Job] = field(default_factory=list)
     pins: list[str] = field(default_factory=list)
+    folder: str = ""
     made: list[Path] = field(default_factory=list)
     guard: threading.RLock = field(default_factory=threading.RLock, repr=False)
 
@@ -82,7 +84,7 @@ class Sweep:
         """Write sweep.json."""
         with self.guard:
             jobs = [asdict(job) for job in self.jobs]
-            about = {name: getattr(self, name) for name in ("overrides", "keys", "places", "pins")}
+            about = {name: getattr(self, name) for name in ("overrides", "keys", "places", "pins", "folder")}
             write_json(self.path / NAME, about | {"jobs": jobs})
 
     def run_of(self, job: Job) -> RunDir:
@@ -132,7 +134,8 @@ def load(path: Path) -> Sweep:
         if len({job.run for job in jobs}) < len(jobs):
             raise ValueError("two jobs have one run directory")
         overrides, keys, places, pins = words
-        return Sweep(path, overrides, keys, places, jobs, pins)
+        (folder,) = _texts([about.get("folder", "")], "folder")
+        return Sweep(path, overrides, keys, places, jobs, pins, folder)
     except (ConfigError, ValueError) as error:
         raise RunError(f"{path / NAME} is damaged: {' '.join(str(error).split())[:300]}") from None
 

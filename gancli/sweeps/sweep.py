@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,17 +15,18 @@ from gancli.config.build import make, make_as
 from gancli.config.commands import command, shell, word
 from gancli.config.compose import compose, defaults_lines, groups
 from gancli.config.files import keys
-from gancli.config.pinned import pinned
 from gancli.config.sealed import refuse_addresses
 from gancli.config.settings import SweepSettings
 from gancli.errors import ConfigError, GanError, Interrupted, RunError, nearest
 from gancli.store import rundir
 from gancli.store.files import remove
 from gancli.store.rundir import RunDir
-from gancli.sweeps import launchers, objective, pages, ranking, record
+from gancli.sweeps import launchers, objective, outcome, record
+from gancli.sweeps import words as job_words
 from gancli.sweeps.job import stopping_signals
 from gancli.sweeps.launchers import Launcher, Local
 from gancli.sweeps.objective import refuse_rank
+from gancli.sweeps.outcome import say
 from gancli.sweeps.record import OVER, Job, Sweep, stop_file, write_state
 from gancli.sweeps.results import Findings, chosen, findings, is_low, scores
 from gancli.sweeps.search import PROBES, Past, Search, swept
@@ -65,7 +65,9 @@ def run(overrides: Sequence[str], folders: Sequence[Path], check: Check) -> None
     settings = settings_of(given, own)
     launcher: Launcher = make(settings.launcher, "launcher")
     search: Search = make(settings.search, "search")
-    probes = _checked_new(search, typed, folders, check) if reopened is None else _checked(reopened, words, check)
+    probes = (
+        _checked_new(search, typed, folders, check) if reopened is None else _checked(reopened, search, words, check)
+    )
     refuse_rank(settings.rank, swept(typed), search.guided, probes, {} if reopened is None else found_in(reopened))
     sweep = reopened or _new(settings, search, given, typed, folders)
     plan = Plan(sweep, settings, launcher, search, new=reopened is None)
@@ -74,11 +76,13 @@ def run(overrides: Sequence[str], folders: Sequence[Path], check: Check) -> None
     try:
         _open(plan)
         _launch(plan)
-        if plan.new and not _began(sweep):
+        if plan.new and not outcome.began(sweep):
             place.unlock()
             record.withdraw(sweep.path, sweep.made)
-            raise _all_wrong(sweep)
-        _report(plan)
+            raise outcome.all_wrong(sweep)
+        if plan.problem is not None:
+            raise plan.problem
+        outcome.report(sweep, settings.rank, settings.better)
     finally:
         place.unlock()
 
@@ -91,22 +95,25 @@ def _checked_new(search: Search, typed: Sequence[str], folders: Sequence[Path], 
     return found
 
 
-def _checked(sweep: Sweep, words: Sequence[str], check: Check) -> list[dict[str, Any]]:
+def _checked(sweep: Sweep, search: Search, words: Sequence[str], check: Check) -> list[dict[str, Any]]:
     """The composed jobs that are left of a sweep that is taken up. words: of its jobs, that were typed now.
 
     Raises GanError: what is wrong with the first that is, and how to type what a directory may not say.
     """
-    left = [job for job in sweep.jobs if job.status != "finished"]
-    reaching = bool(sweep.places) or any("logger" in o for job in left for o in job.overrides)
-    found = []
+    left = [(f"job {job.number}", job.overrides) for job in sweep.jobs if job.status != "finished"]
+    if len(sweep.jobs) < getattr(search, "trials", 0):
+        left += [("jobs to come", [*job, *sweep.pins]) for job in search.probes(sweep.overrides)]
+    reaching = bool(sweep.places) or any(name in o for _, job in left for o in job for name in ("logger", "uri"))
+    found, which = [], ""
     try:
-        for job in left if reaching else left[:PROBES]:
-            found.append(compose("train", job.overrides, [Path(p) for p in sweep.places]))
+        for each in left if reaching else left[:PROBES]:
+            which, job = each
+            found.append(compose("train", job, [Path(p) for p in sweep.places]))
             refuse_addresses(found[-1], words)
             check(found[-1])
     except ConfigError as error:
         way = "" if words else f"; or type the sweep's own command line again, with {word('sweep_dir', sweep.path)}"
-        raise RunError(f"{sweep.path / record.NAME}, job {job.number}: {error}{way}") from None
+        raise RunError(f"{sweep.path / record.NAME}, {which}: {error}{way}") from None
     return found
 
 
@@ -230,28 +237,17 @@ def _new(
     settings: SweepSettings, search: Search, given: Sequence[str], typed: Sequence[str], folders: Sequence[Path]
 ) -> Sweep:
     """A sweep's directory with what it is to do."""
-    pins = _pins(search, typed, folders) if search.guided else []
+    pins = job_words.pins(search, typed, folders) if search.guided else []
+    first = [(job_words.of_new(overrides, folders), choices) for overrides, choices in search.first(typed)]
     name = "-".join(key.lstrip("+").rpartition(".")[2] for key in swept(typed))
     path, made = record.new_directory(name[:60] or "sweep", settings.sweep_dir)
     kept = [o for o in given if _root(o) not in PLACES]
     sweep = Sweep(path, list(typed), kept, [str(f.resolve()) for f in folders])
-    for overrides, choices in search.first(typed):
-        sweep.add([*overrides, *pinned(overrides, folders)], choices)
-    sweep.pins, sweep.made = pins, made
+    for overrides, choices in first:
+        sweep.add(overrides, choices)
+    sweep.pins, sweep.folder, sweep.made = pins, str(Path.cwd()), made
     sweep.save()
     return sweep
-
-
-def _pins(search: Search, typed: Sequence[str], folders: Sequence[Path]) -> list[str]:
-    """What resolvers give in jobs that a search adds later. Raises ConfigError where it differs from job to job."""
-    keys = {key.lstrip("+") for key in swept(typed)}
-    found = [pinned(job, folders) for job in search.probes(typed)]
-    kept = [[pin for pin in pins if pin.partition("=")[0].lstrip("+") not in keys] for pins in found]
-    for pins in kept:
-        if pins != kept[0]:
-            key = next(pin for pin in [*pins, *kept[0]] if pin not in pins or pin not in kept[0]).partition("=")[0]
-            raise ConfigError(f"{key.lstrip('+')}: a resolver gives each job another value: list them, or search=grid")
-    return kept[0] if kept else []
 
 
 def _open(plan: Plan) -> None:
@@ -268,9 +264,9 @@ def _open(plan: Plan) -> None:
     sweep.save()
     done = sum(job.status in OVER for job in sweep.jobs)
     what = f"{_total(plan)} jobs" + (f", {done} of them over" if done else "")
-    _say(f"sweep {sweep.path} · {what}")
+    say(f"sweep {sweep.path} · {what}")
     if isinstance(plan.launcher, Local) and len(launchers.gpus()) > 1:
-        _say(f"one job at a time on the first GPU: launcher=process runs {len(launchers.gpus())} at once")
+        say(f"one job at a time on the first GPU: launcher=process runs {len(launchers.gpus())} at once")
 
 
 def _total(plan: Plan) -> int:
@@ -286,11 +282,11 @@ def _launch(plan: Plan) -> None:
             sweep.save()
             job = sweep.jobs[number - 1]
             said = f": {job.reason}" if job.reason else f" after {job.seconds:.0f} s"
-            _say(f"{job.run} {job.status}{said}")
+            say(f"{job.run} {job.status}{said}")
     sweep.settle()
     sweep.save()
     if sweep.stopping:
-        _say(f"stopped; go on with: {command('train', '-m', word('resume_sweep', sweep.path))}")
+        say(f"stopped; go on with: {command('train', '-m', word('resume_sweep', sweep.path))}")
         raise Interrupted("the sweep was stopped")
 
 
@@ -302,7 +298,7 @@ def _numbers(plan: Plan) -> Iterator[int]:
             job = _next(plan)
         if job is None:
             return
-        _say(f"job {job.number} of {_total(plan)}: {job.title()}")
+        say(f"job {job.number} of {_total(plan)}: {job.title()}")
         yield job.number
 
 
@@ -317,13 +313,15 @@ def _next(plan: Plan) -> Job | None:
         return None
     try:
         proposal = search.further(sweep.overrides, *_past(plan))
+        if proposal is None:
+            return None
+        overrides, choices = proposal
+        place = Path(sweep.folder) if sweep.folder else None
+        overrides = job_words.with_paths([*overrides, *sweep.pins], [Path(p) for p in sweep.places], place=place)
     except GanError as error:  # not raised here: a launcher may ask from a thread of its own
         plan.problem = error
         return None
-    if proposal is None:
-        return None
-    overrides, choices = proposal
-    job = sweep.add([*overrides, *sweep.pins], choices)
+    job = sweep.add(overrides, choices)
     plan.begun.add(job.number)
     sweep.save()
     return job
@@ -347,70 +345,6 @@ def _past(plan: Plan) -> tuple[list[Past], bool]:
     return past, name is None or is_low(name, settings.better)
 
 
-def _report(plan: Plan) -> None:
-    """The ranking; then, as an error, what went wrong."""
-    sweep = plan.sweep
-    if plan.problem is not None:
-        raise plan.problem
-    made = ranking.rank(sweep, plan.settings.rank, plan.settings.better)
-    ranking.write_csv(sweep, made)
-    drawn = _drawn(sweep, made)
-    ranking.print_table(made)
-    for caveat in made.caveats():
-        _say(f"note: {caveat}")
-    print(f"ranking: {sweep.path / 'ranking.csv'}" + (f", {sweep.path / 'ranking.png'}" if drawn else ""), flush=True)
-    _write_page(sweep)
-    left = [job for job in sweep.jobs if job.status not in OVER]
-    failed = [job for job in sweep.jobs if job.status == "failed"]
-    if left:
-        named = "; ".join(f"{job.run}: {job.reason or 'interrupted'}" for job in left)
-        raise GanError(
-            f"{len(left)} of {len(sweep.jobs)} jobs are not over ({named}); {word('resume_sweep', sweep.path)}"
-        )
-    if failed:
-        named = "; ".join(f"[{job.title()}] {job.reason}" for job in failed)
-        raise GanError(
-            f"{len(failed)} of {len(sweep.jobs)} jobs failed: {named}; to run them again:"
-            f" {command('train', '-m', word('resume_sweep', sweep.path), 'retry=true')}"
-        )
-
-
-def _began(sweep: Sweep) -> bool:
-    """Whether any job made a run, or may yet."""
-    return any(job.status != "failed" or sweep.run_of(job).path.exists() for job in sweep.jobs)
-
-
-def _all_wrong(sweep: Sweep) -> GanError:
-    """The first job's error, of a sweep of which no job could begin."""
-    first = sweep.jobs[0]
-    if len(sweep.jobs) == 1:
-        return GanError(str(first.reason))
-    same = all(job.reason == first.reason for job in sweep.jobs)
-    return GanError(
-        f"none of the {len(sweep.jobs)} jobs can begin"
-        + (f": {first.reason}" if same else f"; the first, [{first.title()}]: {first.reason}")
-    )
-
-
-def _drawn(sweep: Sweep, made: ranking.Ranking) -> bool:
-    """ranking.png, and a note instead where it cannot be drawn."""
-    try:
-        return ranking.write_plot(sweep, made)
-    except Exception as error:
-        _say(f"note: no ranking.png: {' '.join(str(error).split())[:200] or type(error).__name__}")
-        return False
-
-
-def _write_page(sweep: Sweep) -> None:
-    """comparison.html, and a note instead where it cannot be made: the jobs are done, whatever becomes of it."""
-    if not pages.finished(sweep):
-        return
-    try:
-        print(f"comparison: {pages.write(sweep)}", flush=True)
-    except Exception as error:
-        _say(f"note: no {pages.NAME}: {' '.join(str(error).split())[:200] or type(error).__name__}")
-
-
 @contextmanager
 def _stoppable(plan: Plan) -> Iterator[None]:
     """While inside, Ctrl-C and SIGTERM let running jobs save and no other begin; a second Ctrl-C ends at once."""
@@ -429,7 +363,3 @@ def _stoppable(plan: Plan) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)

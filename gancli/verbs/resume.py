@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from gancli.config import paths
 from gancli.config.build import shown
 from gancli.config.commands import word
-from gancli.config.grammar import in_quotes
 from gancli.config.settings import TrainSettings
 from gancli.errors import RunError
 from gancli.store import rundir
@@ -46,8 +45,7 @@ def recorded_overrides(which: str) -> list[str]:
         if key not in ("resume", "run_dir", "init"):
             kept.append(override)
     # As they were where the run was begun: a file of settings may say them relative to another folder.
-    known = {key: paths.value_of(config, key) for key in paths.KEYS if key != "init"}
-    found = {key: f"{key}={in_quotes(value)}" for key, value in known.items() if isinstance(value, str) and value}
+    found = {key: word for key, word in paths.recorded(config).items() if key != "init"}
     typed = {o.lstrip("+").partition("=")[0] for o in kept}
     others = [o for o in kept if o.lstrip("+").partition("=")[0] not in found]
     return [*others, *(word for key, word in found.items() if key in typed or key == "dataset.root")]

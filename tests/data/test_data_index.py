@@ -159,3 +159,19 @@ def test_what_comes_next_is_learned() -> None:
         assert ahead.take(request) == request
     ahead._pool.submit(lambda: None).result()
     assert len(read) == known + 9  # each was read once, and by the reader ahead
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_folders_of_the_cache_may_be_links(pictures: Path, cache_home: Path, tmp_path: Path, there: bool) -> None:
+    """To a larger disk, whose folder may not have been made yet."""
+    names = ("images", "index", "locks")
+    (cache_home / "gan").mkdir()
+    for name in names:
+        (cache_home / "gan" / name).symlink_to(tmp_path / "large" / name)
+        if there:
+            (tmp_path / "large" / name).mkdir(parents=True)
+    assert not is_kept(pictures, "quick")
+    assert values(pictures) == [0, 2, 4, 1, 3, 5]
+    assert is_kept(pictures, "quick")
+    assert [len(list((tmp_path / "large" / name).iterdir())) for name in names] == [2, 2, 1]
+    assert all((cache_home / "gan" / name).is_symlink() for name in names)

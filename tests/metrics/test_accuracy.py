@@ -55,6 +55,13 @@ def test_the_classifier_learns_is_kept_and_leaves_the_random_state_alone(cache: 
     assert len(list(cache.iterdir())) == 2
 
 
+def test_the_folder_of_classifiers_may_be_a_link(cache: Path, tmp_path: Path) -> None:
+    cache.parent.mkdir()
+    cache.symlink_to(tmp_path / "large")
+    obtain(shades(), 64)
+    assert [file.suffix for file in (tmp_path / "large").iterdir()] == [".pt"]
+
+
 def test_nothing_is_both_learned_and_held_out() -> None:
     learned, held = split(shades())
     assert sorted([*learned.tolist(), *held.tolist()]) == list(range(60))

@@ -137,6 +137,20 @@ def test_kept_features_are_used_and_made_anew_when_damaged(tiny: Any, image_set:
     assert kept.load(real, tiny) is None
 
 
+def test_the_folder_of_kept_features_may_be_a_link(
+    tiny: Extractor, image_set: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    (tmp_path / "gan").mkdir()
+    (tmp_path / "gan" / "features").symlink_to(tmp_path / "large")
+    images, features = image_set(noise(8, 0), fingerprint="f"), tiny.features(noise(8, 0))
+    KeptFeatures().store(images, tiny, features)
+    assert [file.suffix for file in (tmp_path / "large").iterdir()] == [".npz"]
+    kept = KeptFeatures().load(images, tiny)
+    assert kept is not None
+    assert torch.equal(kept, features)
+
+
 def test_kept_features_have_a_limit(tiny: Extractor, image_set: Images, tmp_path: Path) -> None:
     kept = KeptFeatures(tmp_path, limit=1000)
     sets = [image_set(noise(8, k), fingerprint=str(k)) for k in range(4)]

@@ -12,7 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import yaml  # type: ignore[import-untyped]
 from PIL import Image
 
 from gancli.report.__main__ import main as report
@@ -289,6 +291,20 @@ def test_what_a_sweep_records_chooses_no_commands(gan: Gan, monkeypatch: pytest.
         assert gan("train", "-m", "resume_sweep=s", "launcher=local").code == 0
 
 
+def test_jobs_to_come_are_sent_nowhere_unasked(gan: Gan) -> None:
+    keys = [*QUICK, "steps=1", "optimizer.G.lr=0.1,0.2", "search=optuna", "search.trials=1", "sweep_dir=s"]
+    assert gan("train", "-m", *keys).code == 0
+    about = json.loads(Path("s/sweep.json").read_text(encoding="utf-8"))
+    about["overrides"] += ["logger=mlflow", "observers.logger.uri=http://localhost:9"]
+    Path("s/sweep.json").write_text(json.dumps(about), encoding="utf-8")
+    answer = gan("train", "-m", "resume_sweep=s", "search.trials=2")
+    assert answer.code == 2
+    assert answer.err.startswith(
+        "gan: s/sweep.json, jobs to come: observers.logger.uri=http://localhost:9 was recorded, not typed"
+    )
+    assert len(jobs(Path("s"))) == 1
+
+
 def test_a_sweeps_jobs_ask_this_machine_for_nothing(gan: Gan, monkeypatch: pytest.MonkeyPatch) -> None:
     """A person's own command may: what it gave is recorded, and nothing has to be asked later."""
     monkeypatch.setenv("CANARY", "s3cr3t")
@@ -309,6 +325,60 @@ def test_a_sweeps_jobs_ask_this_machine_for_nothing(gan: Gan, monkeypatch: pytes
     assert answer.err.startswith("gan: s/sweep.json, job 2: note: its recorded value asks this machine for something")
     assert "type the sweep's own command line again, with sweep_dir=s" in answer.err
     assert not Path("s/x").exists()
+
+
+NPZ = ["dataset=npz", "steps=1", *(word for word in QUICK if not word.startswith("dataset"))]
+
+
+def pictures(path: Path, seed: int) -> None:
+    np.savez(path, images=np.random.default_rng(seed).integers(0, 256, (8, 8, 8), dtype=np.uint8))
+
+
+@pytest.mark.parametrize("search", ["grid", "optuna"])
+def test_a_sweep_goes_on_from_another_folder(
+    gan: Gan, search: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    pictures(tmp_path / "a" / "d.npz", 0)
+    pictures(tmp_path / "a" / "e.npz", 1)
+    pictures(tmp_path / "b" / "e.npz", 2)  # which is not meant
+    monkeypatch.chdir(tmp_path / "a")
+    keys = [*NPZ, "dataset.root=d.npz,e.npz", f"search={search}", "sweep_dir=s"]
+    assert gan("train", "-m", *keys, *(["search.trials=1"] if search == "optuna" else [])).code == 0
+    about = json.loads(Path("s/sweep.json").read_text(encoding="utf-8"))
+    assert "dataset.root=d.npz,e.npz" in about["overrides"]
+    monkeypatch.chdir(tmp_path / "b")
+    if search == "grid":
+        record.write_state(tmp_path / "a" / "s", 2, status="waiting")
+        shutil.rmtree(tmp_path / "a" / "s" / about["jobs"][1]["run"])
+    assert gan("train", "-m", "resume_sweep=../a/s", *(["search.trials=3"] if search == "optuna" else [])).code == 0
+    found = jobs(tmp_path / "a" / "s")
+    assert {job["choices"]["dataset.root"] for job in found} == {"d.npz", "e.npz"}
+    for job in found:
+        root = tmp_path / "a" / job["choices"]["dataset.root"]
+        assert f"dataset.root='{root}'" in job["overrides"]
+        config = yaml.safe_load((tmp_path / "a" / "s" / job["run"] / "config.yaml").read_text(encoding="utf-8"))
+        assert config["dataset"]["root"] == str(root)
+
+
+def test_other_paths_of_a_sweep_are_whole_too(gan: Gan, tmp_path: Path) -> None:
+    pictures(tmp_path / "d.npz", 0)
+    Path("w.pt").write_bytes(b"")
+    Path("conf/experiment").mkdir(parents=True)
+    text = "# @package _global_\ndataset:\n  root: d.npz\n"
+    Path("conf/experiment/mine.yaml").write_text(text, encoding="utf-8")
+    assert gan("train", *NPZ, "dataset.root=d.npz").code == 0
+    (run,) = (tmp_path / "outputs" / "train").iterdir()
+    keys = ["--config-dir", "conf", *NPZ, "experiment=mine", "steps=0", "sweep_dir=s"]
+    keys += ["init=last", "observers.scores.weights=w.pt"]
+    assert gan("train", "-m", *keys).code == 0
+    whole = [
+        f"init='{run}'",
+        f"observers.scores.weights='{tmp_path / 'w.pt'}'",
+        f"++dataset.root='{tmp_path / 'd.npz'}'",
+    ]
+    assert [job["overrides"][-3:] for job in jobs(Path("s"))] == [whole]
 
 
 def test_an_error_that_nobody_foresaw_is_the_jobs_own(gan: Gan, monkeypatch: pytest.MonkeyPatch) -> None:
