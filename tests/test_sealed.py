@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from gancli.config.compose import compose
-from gancli.config.sealed import Asks, pinned
+from gancli.config.pinned import pinned
+from gancli.config.sealed import Asks
 from gancli.errors import ConfigError
 from tests.conftest import TINY, Gan
 
