@@ -24,7 +24,9 @@ from gancli.nets.layers.together import REFERENCE, Referenced
 from gancli.nets.verdict import Verdict
 from gancli.ramp import Ramp
 from gancli.rng import Rng
-from gancli.settings import at_least
+from gancli.settings import at_least, at_most
+
+MOST_REPEATS = 10_000  # of D's moves in a step, which a stop waits for; of batches and samples that stay together
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +85,7 @@ class NoiseGame(Game):
     ):
         super().__init__()
         at_least(1, **{"game.d_steps": d_steps, "game.g_size": g_size, "game.pack": pack})
+        at_most(MOST_REPEATS, **{"game.d_steps": d_steps, "game.g_size": g_size, "game.pack": pack})
         at_least(0, **{"game.class_weight": class_weight, "game.adversarial": adversarial})
         self.class_weight, self.class_fakes, self.pack, self.adversarial = class_weight, class_fakes, pack, adversarial
         missing = {"G", "D"} - set(nets)

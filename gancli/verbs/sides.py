@@ -8,12 +8,14 @@ from typing import Any
 
 from gancli.assemble import DataFacts
 from gancli.build import make
+from gancli.commands import word
 from gancli.data.source import Source
 from gancli.errors import ConfigError, MetricError
 from gancli.metrics.given import Given, find, holds_images
 from gancli.metrics.images import ImageSet, enough, from_sampler, from_source
 from gancli.metrics.reference import SUFFIXES, Reference
 from gancli.metrics.reference import read as read_reference
+from gancli.rundir import RunDir
 from gancli.sampling import Sampler
 from gancli.settings import EvalSettings
 from gancli.verbs.drawing import images_only
@@ -59,6 +61,9 @@ def _of_files(settings: EvalSettings, statistics: Reference | None) -> Sides:
     """Finished images against others or against statistics."""
     assert settings.input is not None
     size, seed = settings.sides(), settings.seed
+    if RunDir(Path(settings.input).expanduser()).started():
+        run = word("run", settings.input)
+        raise ConfigError(f"input={settings.input} is a run, not a folder of finished images: type {run}")
     given = find("input", settings.input, size)
     n = min(settings.n, len(given))
     fake, notes = given.images(n, seed), list[str]()
