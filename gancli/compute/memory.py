@@ -92,7 +92,8 @@ class Footprint:
             return f"its samples are judged together and cannot be split: type a batch_size below {self.batch_size}"
         rows = self.largest(free, below)
         if rows is None and self.free is not None and self._drawn() > self.free / 2:
-            return f"random numbers for so many rows would not fit: type a smaller batch_size than {self.batch_size}"
+            way = f"type a smaller batch_size than {self.batch_size}, or a smaller game.g_size"
+            return f"random numbers for so many rows would not fit: {way}"
         if rows is None:
             return "not even the smallest micro-batch would fit: type a smaller model.ch, or another device"
         return f"micro_batch={rows} would fit; type micro_batch={rows}"

@@ -84,6 +84,9 @@ def _schedules(settings: TrainSettings) -> Iterator[str]:
     if (ramp.get("images") or 0) > seen:
         share = 100 * seen / ramp["images"]
         yield f"ramp.images={ramp['images']}: the run sees {seen:,}, so that the ramp ends at {share:.3g} % of its way"
+    for name, node in (settings.penalty or {}).items():
+        if ((node or {}).get("every") or 1) > steps:
+            yield f"penalty.{name}.every={node['every']}: the run has {steps} steps, so that it is paid once"
     lecam = (settings.penalty or {}).get("lecam") or {}
     if (lecam.get("after") or 0) >= moves - 1 and lecam:  # told before each move how many there were
         yield f"penalty.lecam.after={lecam['after']}: D makes {moves:,} moves in this run, so that it is never paid"

@@ -198,7 +198,10 @@ def by_description(where: str, content: bytes, names: Sequence[str], top: str = 
     order = sorted(range(len(names)), key=names.__getitem__)
     given = _parsed(where, content)
     if given is None:
-        return Arranged(order, None, [], [])
+        folders = sorted({name[len(top) :].partition("/")[0] for name in names if "/" in name[len(top) :]})
+        what = "is no class" if len(folders) == 1 else "are no classes"
+        note = f"{where} says that there are no labels: {some(folders)} {what}"
+        return Arranged(order, None, [], [note] if folders else [])
     known: dict[str, int] = {}
     for name, label in given:
         plain = top + name.replace("\\", "/")
@@ -224,7 +227,8 @@ def _parsed(where: str, content: bytes) -> list[tuple[str, int]] | None:
     except UnicodeDecodeError:
         raise DataError(f"{where} is no text in UTF-8: write {_LABELS}") from None
     except (ValueError, RecursionError) as error:
-        reason = " ".join(str(error).split())[:200] or "its parts lie too deep in each other"
+        deep = isinstance(error, RecursionError)
+        reason = "its parts lie too deep in each other" if deep else " ".join(str(error).split())[:200]
         raise DataError(f"{where} cannot be read as JSON ({reason}): write {_LABELS}") from None
     given = found.get("labels", ...) if isinstance(found, dict) else found
     if given is None and isinstance(found, dict):

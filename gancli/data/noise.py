@@ -17,6 +17,9 @@ from gancli.errors import ConfigError
 _LARGEST_BYTES = 1 << 34
 
 
+MOST_CLASSES = 99_999  # as of labels in files
+
+
 class NoiseSource(Source):
     """Uniform uint8 noise, drawn when the first row is asked for, so that counting parameters costs no memory."""
 
@@ -74,6 +77,8 @@ def noise(
     check_split("random", split, ["train", "test"])
     shape = parse_size(size, (3, 32, 32), "random")
     assert shape is not None
+    if classes > MOST_CLASSES:
+        raise ConfigError(f"dataset.classes={classes}: at most {MOST_CLASSES:,}")
     if classes < 0:
         raise ConfigError(f"dataset.classes={classes}: type a number of classes, or dataset.classes=0 for no labels")
     check_limit(limit)

@@ -102,6 +102,8 @@ class Zip:
         """Entries by name that are not hidden, the folders, and dataset.json's contents where there is one."""
         try:
             with zipfile.ZipFile(self.path) as file:
+                if not file.infolist():
+                    raise DataError(f"{self.path} is an empty zip archive: put images into it")
                 # Windows' own tools once wrote backslashes between folders.
                 named = [(entry.filename.replace("\\", "/"), entry) for entry in file.infolist()]
                 files = [(name, entry) for name, entry in named if not name.endswith("/")]

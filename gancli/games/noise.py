@@ -16,7 +16,7 @@ from gancli.augment.ada import Ada
 from gancli.augment.augment import Augment
 from gancli.compute.dist import gathered
 from gancli.compute.rng import Rng
-from gancli.config.settings import at_least
+from gancli.config.settings import at_least, at_most
 from gancli.errors import CombinationError, ConfigError
 from gancli.games.game import Batch, Couples, Game, Move, Outcome, Result
 from gancli.losses.adversarial import AdversarialLoss, Energy
@@ -25,6 +25,8 @@ from gancli.nets.layers.spectral import full_precision, is_spectral
 from gancli.nets.layers.together import REFERENCE, Referenced
 from gancli.nets.verdict import Verdict
 from gancli.train.ramp import Ramp
+
+MOST_REPEATS = 10_000  # of D's moves in a step, which a stop waits for; of batches and samples that stay together
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +85,7 @@ class NoiseGame(Game):
     ):
         super().__init__()
         at_least(1, **{"game.d_steps": d_steps, "game.g_size": g_size, "game.pack": pack})
+        at_most(MOST_REPEATS, **{"game.d_steps": d_steps, "game.g_size": g_size, "game.pack": pack})
         at_least(0, **{"game.class_weight": class_weight, "game.adversarial": adversarial})
         self.class_weight, self.class_fakes, self.pack, self.adversarial = class_weight, class_fakes, pack, adversarial
         missing = {"G", "D"} - set(nets)

@@ -79,7 +79,7 @@ class Penalty:
     def __post_init__(self) -> None:
         if not 0 <= self.weight < float("inf") or self.every < 1:
             raise ConfigError(
-                f"a penalty has weight >= 0 and every >= 1, not weight={self.weight:g} every={self.every}"
+                f"penalty.*.weight is at least 0 and penalty.*.every at least 1, not {self.weight:g} and {self.every}"
             )
 
     def __call__(self, context: Context) -> Tensor | None:

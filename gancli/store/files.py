@@ -122,6 +122,8 @@ def cannot_write(path: Path, error: OSError) -> RunError:
             f"cannot write {path}: {path.parent} is a link, and nothing is written or deleted through links; put a"
             " folder in its place, or choose another run_dir"
         )
+    if error.errno in (errno.EEXIST, errno.ENOTDIR):
+        return RunError(f"cannot write {path}: a file stands where a folder should be; take it away")
     if error.errno in (errno.ELOOP, errno.EINVAL) and error.filename is None:
         return RunError(f"cannot write {path}: {error.strerror}; delete it, or choose another run_dir")
     return RunError(f"cannot write {path}: {error.strerror or error}; free some space or choose another run_dir")

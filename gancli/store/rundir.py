@@ -281,8 +281,8 @@ def refuse_taken(chosen: str | None, key: str = "run_dir", again: bool = False) 
     except OSError as error:
         raise RunError(f"{key}={chosen} cannot be read: {error.strerror}; choose another place") from None
     if "run.json" in there:
-        way = f"{word('resume', chosen)} goes on with it" if key == "run_dir" else "choose another"
-        raise RunError(f"{key}={chosen} holds a run already: {way}; or choose another")
+        way = f"{word('resume', chosen)} goes on with it; or " if key == "run_dir" else ""
+        raise RunError(f"{key}={chosen} holds a run already: {way}choose another place")
     if RunDir(path).listing():
         raise RunError(f"{key}={chosen} holds checkpoints of a run without its run.json: choose another place")
     if there:

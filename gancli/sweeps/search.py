@@ -170,6 +170,8 @@ def _distribution(parsed: Any) -> Any:
             return CategoricalDistribution(list(parsed.sweep_string_iterator()))
         sweep = parsed.value()
         low, high, tags = sweep.start, sweep.end, set(sweep.tags)
+        if not low < high:
+            raise ConfigError(f"{parsed.input_line}: an interval goes from a lower to a higher number")
         if tags - {"log", "linear"}:
             raise ValueError(f"tag {', '.join(sorted(tags - {'log', 'linear'}))}: choose log or linear")
         log = "log" in tags or ("linear" not in tags and low > 0 and high / low >= LOG_FROM)

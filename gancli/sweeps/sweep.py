@@ -213,9 +213,14 @@ def _reopened(settings: SweepSettings, typed: Sequence[str]) -> Sweep | None:
     if settings.resume_sweep is not None:
         if settings.sweep_dir is not None:
             raise ConfigError("resume_sweep= goes on in the sweep's own directory: leave sweep_dir out")
+        which = word("resume_sweep", settings.resume_sweep)
+        others = [o for o in typed if o.lstrip("+").partition("=")[0] != "dataset.root"]
+        if others:
+            raise ConfigError(f"{which} has its jobs already: leave {others[0]} out; only data may have been moved")
+        found = record.find(settings.resume_sweep)
         if typed:
-            raise ConfigError(f"resume_sweep= has its jobs already: leave {typed[0]} out")
-        return record.find(settings.resume_sweep)
+            job_words.moved(found, typed, which)
+        return found
     chosen_dir = None if settings.sweep_dir is None else rundir.real(Path(settings.sweep_dir).expanduser())
     if chosen_dir is None:
         return None

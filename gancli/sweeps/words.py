@@ -11,6 +11,7 @@ from gancli.config.files import groups
 from gancli.config.grammar import in_quotes
 from gancli.config.pinned import pinned
 from gancli.errors import ConfigError
+from gancli.sweeps.record import Sweep
 from gancli.sweeps.search import Search, swept
 
 _SECTIONS = ("dataset", "init", "observers")  # where the paths are
@@ -51,6 +52,17 @@ def pins(search: Search, typed: Sequence[str], folders: Sequence[Path]) -> list[
     if value_of("init", typed) == "last":  # of now, and not of when the job is added
         found_now.append(f"++init={in_quotes(paths.settled({'init': 'last'})['init'])}")
     return found_now
+
+
+def moved(sweep: Sweep, typed: Sequence[str], which: str) -> None:
+    """Let the jobs that are left look for their data at the `dataset.root=` that was typed. Raises ConfigError."""
+    if any("dataset.root" in job.choices for job in sweep.jobs):
+        raise ConfigError(f"{which}: its jobs differ in dataset.root; put the data back, or begin a new sweep")
+    root = f"dataset.root={in_quotes(paths.absolute(value_of('dataset.root', typed) or ''))}"
+    for job in sweep.jobs:
+        if job.status != "finished":
+            job.overrides = [*(o for o in job.overrides if _key(o) != "dataset.root"), root]
+    sweep.pins = [*(pin for pin in sweep.pins if _key(pin) != "dataset.root"), f"++{root}"]
 
 
 def _key(override: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -46,8 +47,14 @@ def images_only(found: Sampler, verb: str) -> None:
 def directory(verb: str, settings: DrawSettings, name: str, about: Mapping[str, Any]) -> Iterator[Path]:
     """A new directory for what this verb writes; afterwards, a JSON of how it came about, which says that all is there.
 
-    Where writing ends early, the directory holds whole files and no such JSON. Raises RunError.
+    Where writing ends early, the directory holds whole files and no such JSON, or is gone if there are none. Raises
+    RunError.
     """
     folder = rundir.new_directory(verb, name, settings.run_dir)
-    yield folder
+    try:
+        yield folder
+    except BaseException:
+        with contextlib.suppress(OSError):  # which holds files
+            folder.rmdir()
+        raise
     write_json(folder / f"{verb}.json", dict(about))

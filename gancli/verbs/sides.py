@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from gancli.config.build import make
+from gancli.config.commands import word
 from gancli.config.settings import EvalSettings
 from gancli.data.source import Source
 from gancli.draw.sampling import Sampler
@@ -15,6 +16,7 @@ from gancli.metrics.given import Given, find, holds_images
 from gancli.metrics.images import ImageSet, enough, from_sampler, from_source
 from gancli.metrics.reference import SUFFIXES, Reference
 from gancli.metrics.reference import read as read_reference
+from gancli.store.rundir import RunDir
 from gancli.train.assemble import DataFacts
 from gancli.verbs.drawing import images_only
 
@@ -59,6 +61,9 @@ def _of_files(settings: EvalSettings, statistics: Reference | None) -> Sides:
     """Finished images against others or against statistics."""
     assert settings.input is not None
     size, seed = settings.sides(), settings.seed
+    if RunDir(Path(settings.input).expanduser()).started():
+        run = word("run", settings.input)
+        raise ConfigError(f"input={settings.input} is a run, not a folder of finished images: type {run}")
     given = find("input", settings.input, size)
     n = min(settings.n, len(given))
     fake, notes = given.images(n, seed), list[str]()
