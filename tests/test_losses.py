@@ -110,7 +110,7 @@ def test_clip_moves_weights_into_the_box() -> None:
 
 
 def test_bad_weights_are_refused() -> None:
-    with pytest.raises(ConfigError, match="every >= 1"):
+    with pytest.raises(ConfigError, match="every at least 1"):
         R1(every=0)
     with pytest.raises(ConfigError, match=r"0\.01"):
         Clip(value=0)

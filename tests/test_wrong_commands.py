@@ -81,7 +81,7 @@ WRONG = [
     ("sample run={run}/config.yaml", "no checkpoint"),
     ("train optimizer.clip=nan", "optimizer.clip"),
     ("train penalty=r1 penalty.r1.weight=nan", "penalty.r1.weight=nan: expected a finite number"),
-    ("train penalty=clip +penalty.clip.every=0", "every >= 1"),
+    ("train penalty=clip +penalty.clip.every=0", "every at least 1"),
     ("train penalty=wgan_gp penalty.wgan_gp.weight=0 loss=wasserstein", "penalty="),
     ("train run_dir=", "run_dir="),
     ("train -m steps=1,2 run_dir=both", "shared by all jobs"),

@@ -198,7 +198,8 @@ def by_description(where: str, content: bytes, names: Sequence[str], top: str = 
     order = sorted(range(len(names)), key=names.__getitem__)
     given = _parsed(where, content)
     if given is None:
-        folders = sorted({name[len(top) :].partition("/")[0] for name in names if "/" in name[len(top) :]})
+        above = {name[len(top) :].partition("/")[0] for name in names if "/" in name[len(top) :]}
+        folders = sorted(folder for folder in above if not folder.isdecimal())  # else the tool's own shards
         what = "is no class" if len(folders) == 1 else "are no classes"
         note = f"{where} says that there are no labels: {some(folders)} {what}"
         return Arranged(order, None, [], [note] if folders else [])
