@@ -69,7 +69,7 @@ SMALL = ["dataset=random", "dataset.n=24", "device=cpu"]
 def test_shapes_alone_tell_what_real_rows_do(words: list[str]) -> None:
     engine, twin = built(*SMALL, *words)
     real, counted = Rehearsal(engine), Rehearsal(engine, twin)
-    couples = rehearsal.couples_of(engine)
+    couples = engine.couples
     for a, b in zip(real._tried(couples), counted._counted(couples), strict=True):
         assert a.operations == b.operations
         assert (a.rows, a.few.drawn) == (b.rows, b.few.drawn)

@@ -82,6 +82,11 @@ class Game(nn.Module):
         """Who plays, each with the names of the networks that its optimizer moves; known before these are built."""
         return {name: (name,) for name in networks}
 
+    @classmethod
+    def shape_for(cls, network: str, shape: tuple[int, ...], options: Mapping[str, Any]) -> tuple[int, ...]:
+        """The shape of what a network is shown, where a sample's is `shape`. options: the game's, as configured."""
+        return shape
+
     def nets_of(self, player: str) -> list[nn.Module]:
         """A player's networks."""
         return [self.nets[name] for name in self.players(list(self.nets))[player]]

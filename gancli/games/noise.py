@@ -16,6 +16,7 @@ from gancli.augment.ada import Ada
 from gancli.augment.augment import Augment
 from gancli.compute.dist import gathered
 from gancli.compute.rng import Rng
+from gancli.config.build import convert
 from gancli.config.settings import at_least, at_most
 from gancli.errors import CombinationError, ConfigError
 from gancli.games.game import Batch, Couples, Game, Move, Outcome, Result
@@ -112,6 +113,12 @@ class NoiseGame(Game):
             ),
             Move("G", self.generator_loss, feeds=("real",) if self._g_needs_real() else (), size=g_size),
         )
+
+    @classmethod
+    def shape_for(cls, network: str, shape: tuple[int, ...], options: Mapping[str, Any]) -> tuple[int, ...]:
+        """D judges `pack` samples at once, joined in their channels."""
+        pack: int = convert(options.get("pack", 1), int, "game.pack")
+        return (shape[0] * max(1, pack), *shape[1:]) if network == "D" else shape  # below 1: refused when it is built
 
     def setup_rows(self, images: int) -> int:
         """As many as networks that fit themselves to the data ask for; a reference batch for each pack."""

@@ -47,7 +47,7 @@ class Alarms(Observer):
 
     def open(self, view: RunView) -> None:
         """Measure the data's own diversity, and G's at the start."""
-        stream = view.engine.streams["real"]
+        stream = view.engine.main
         self._data = spread(stream.batch(0, min(self.n, len(stream.source)))["x"]) or 1.0
         self._best["born"] = self.diversity(view)
 

@@ -23,13 +23,13 @@ class Grid(Observer):
 
     def refuse(self, view: RunView) -> None:
         """Refuse a sheet that no memory holds. Raises ConfigError."""
-        if len(view.engine.streams["real"].source.shape) == 3:
+        if len(view.engine.main.source.shape) == 3:
             view.refuse_many("grid.n", self.n)
 
     def on_step(self, view: RunView) -> Iterator[Event]:
         """A picture, when it is due."""
         # Of a run without steps only the networks are wanted, which may be too large for a sheet on this machine.
-        images = len(view.engine.streams["real"].source.shape) == 3
+        images = len(view.engine.main.source.shape) == 3
         if images and view.due(self.every) and view.steps > 0:
             yield Picture(f"{view.step:08d}", self.draw(view))
 

@@ -133,7 +133,7 @@ class RunView:
 
     def refuse_many(self, key: str, n: int) -> None:
         """Raise ConfigError where `n` samples, as observers.`key` asks for, do not fit into memory."""
-        numbers = math.prod(self.engine.streams["real"].source.shape)
+        numbers = math.prod(self.engine.main.source.shape)
         refuse_many(f"observers.{key}={n}", n, 12 * numbers + 1000, f"observers.{key}")
 
     def due(self, every: int) -> bool:

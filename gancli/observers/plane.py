@@ -35,12 +35,12 @@ class Plane(Observer):
 
     def refuse(self, view: RunView) -> None:
         """Refuse more points than memory holds. Raises ConfigError."""
-        if len(view.engine.streams["real"].source.shape) == 1:
+        if len(view.engine.main.source.shape) == 1:
             view.refuse_many("plane.n", self.n)
 
     def open(self, view: RunView) -> None:
         """Take data for the density, once."""
-        stream = view.engine.streams["real"]
+        stream = view.engine.main
         if len(stream.source.shape) == 1 and stream.source.shape[0] <= 2:
             self._data = stream.batch(0, min(20 * self.n, len(stream.source)))["x"].cpu().float()
 

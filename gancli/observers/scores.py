@@ -97,7 +97,7 @@ class Scores(Observer):
         """Take the data that samples are compared with."""
         if self.every is None or not view.steps:
             return
-        source = view.engine.streams["real"].source
+        source = view.engine.main.source
         if self._extractor is not None:
             self._extractor.to(view.engine.compute.device)
         split = view.config["dataset"].get("split")
@@ -130,7 +130,7 @@ class Scores(Observer):
         passes = self.standing_stats if averaged else 0
         G = nets["G"]
         nets["G"] = settle(G, engine.game, engine.compute, passes) if passes else copy.deepcopy(G).eval()
-        sampler = Sampler(engine.game, nets, DataFacts.of(engine.streams["real"].source), engine.compute)
+        sampler = Sampler(engine.game, nets, DataFacts.of(engine.main.source), engine.compute)
         sampler.run, sampler.step = view.folder, view.step
         sampler.about = {"ema": averaged, "standing_stats": passes, "seen": view.seen}
         return sampler

@@ -18,7 +18,7 @@ from gancli.compute.device import Compute
 from gancli.compute.dist import World
 from gancli.compute.memory import weights_that_fit
 from gancli.compute.rng import Rng, key
-from gancli.config.build import check, convert, find, make, make_as
+from gancli.config.build import check, find, make, make_as
 from gancli.config.settings import Node, TrainSettings
 from gancli.data.loader import Stream
 from gancli.data.source import Source
@@ -170,14 +170,14 @@ def game(config: Mapping[str, Any], facts: DataFacts, real: Collection[str] | No
     model, seed = config["model"], config["seed"]
     latent = _latent(model, facts)
     supplied: dict[str, Any] = {"shape": facts.shape, "latent_dim": latent.dim, "classes": len(facts.classes)}
-    packed = (facts.shape[0] * _pack(config["game"]), *facts.shape[1:])
+    kind: type[Game] = find(config["game"].get("_target_"), "game")  # type: ignore[assignment]
     nets: dict[str, nn.Module] = {}
     for name, node in network_nodes(model, penalties).items():
         wanted = inspect.signature(find(node["_target_"], f"model.{name}")).parameters
         place = nullcontext() if real is None or name in real else shapes_only()
         with torch.random.fork_rng(devices=[]), place:
             torch.default_generator.manual_seed(key(seed, "init", name))
-            facing = supplied | ({"shape": packed} if name == "D" else {})
+            facing = supplied | {"shape": kind.shape_for(name, facts.shape, config["game"])}
             with weights_that_fit(f"model.{name}"):
                 nets[name] = make(node, f"model.{name}", **{k: v for k, v in facing.items() if k in wanted})
     if len(facts.shape) == 1:
@@ -224,24 +224,18 @@ def _refuse_points(config: Mapping[str, Any], penalties: Mapping[str, Penalty]) 
         raise CombinationError("augment changes images and this data set has points: set augment=none")
 
 
-def _pack(node: Node) -> int:
-    """How many samples D judges at once, so that it is built for as many times the channels."""
-    pack: int = convert(node.get("pack", 1), int, "game.pack")
-    return max(1, pack)  # the game refuses what is below 1
-
-
 def _latent(model: Node, facts: DataFacts) -> Latent:
     """The latent's distribution; `dim: null` is what the generator's paper has for images of this size."""
     node = model.get("latent") or {}
     latent = make_as(Latent, _chosen(node), "model.latent")
     if node.get("dim", 0) is not None:
         return latent
-    target = find(model["G"]["_target_"], "model.G")
-    natural = getattr(target, "natural_latent", None)
-    if natural is None:
-        raise ConfigError("model.latent.dim=null: this generator has no size of its own; set a number, such as 128")
-    family = {"family": model["G"]["family"]} if "family" in model["G"] else {}
-    return replace(latent, dim=natural(facts.shape, **family))
+    for name, network in network_nodes(model, {}).items():
+        natural = getattr(find(network["_target_"], f"model.{name}"), "natural_latent", None)
+        if natural is not None:
+            family = {"family": network["family"]} if "family" in network else {}
+            return replace(latent, dim=natural(facts.shape, **family))
+    raise ConfigError("model.latent.dim=null: this generator has no size of its own; set a number, such as 128")
 
 
 def _chosen(node: Node | None) -> Node:

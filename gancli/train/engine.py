@@ -203,6 +203,16 @@ class Engine:
 
     # -- batches -------------------------------------------------------------------------------------------------------
 
+    @property
+    def main(self) -> Stream:
+        """The first feed, whose rows `seen` counts."""
+        return next(iter(self.streams.values()))
+
+    @property
+    def couples(self) -> Couples:
+        """How many rows have to stay together in a micro-batch."""
+        return "all" if "all" in couplings(self.game) else self.unit
+
     def total(self, move: Move) -> int:
         """Rows of a move, over all ranks."""
         return round(self.batch_size * move.size)

@@ -121,7 +121,7 @@ class Rehearsal:
         Raises DeviceError where even few rows do not fit, CombinationError where batch norm would see a single one.
         """
         engine = self.engine
-        free, couples = available(engine.compute.device), couples_of(engine)
+        free, couples = available(engine.compute.device), engine.couples
         try:
             self.growths = self._tried(couples)
         except OverTime:
@@ -252,12 +252,6 @@ class Rehearsal:
 def footprint(engine: Engine, twin: Callable[[], Engine] | None = None) -> Footprint | None:
     """What a step takes in memory, as `Rehearsal.footprint`."""
     return Rehearsal(engine, twin).footprint()
-
-
-def couples_of(engine: Engine) -> Couples:
-    """How many samples must stay together, by all parts of the game."""
-    parts: list[Couples] = [engine.game.couples, *(getattr(net, "couples", 1) for net in engine.game.nets.values())]
-    return "all" if "all" in parts else max(k for k in parts if isinstance(k, int))
 
 
 def rows_of(engine: Engine, move: Move) -> int:
