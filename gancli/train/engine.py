@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -42,7 +42,7 @@ class Player:
     groups: list[dict[str, Any]]
     spectral: list[Any]
     scaler: torch.amp.GradScaler | None
-    schedule: Schedule
+    schedule: Schedule = field(default_factory=Schedule)
 
 
 class Engine:
