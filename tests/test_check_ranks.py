@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 from gancli.compute.dist import World
 from gancli.games.game import Game
-from gancli.games.noise import Latent, NoiseGame
+from gancli.games.latent import Latent
+from gancli.games.noise import NoiseGame
 from gancli.losses.adversarial import Hinge, RelativisticAverage
 from gancli.losses.outputs import FeatureMatching, PullingAway
 from gancli.losses.penalties import R1, Dragan, WganGp
@@ -27,6 +28,7 @@ from gancli.nets.layers.norms import BatchNorm1d
 from gancli.nets.layers.together import MinibatchDiscrimination
 from gancli.nets.verdict import Verdict
 from gancli.train.engine import Engine
+from gancli.train.rehearsal import Rehearsal
 from tests import odd, tiny
 from tests.conftest import TINY, Gan
 from tests.odd import OddGame
@@ -93,6 +95,9 @@ def trained(name: str, world: World, batch_size: int) -> tuple[Engine, list[dict
     game = GAMES[name]()
     if isinstance(game, OddGame):
         engine = odd.engine(game, batch_size=batch_size, world=world)
+        engine.seen = 8  # where all moves are played: what is carried goes through a rehearsal, too
+        assert Rehearsal(engine).footprint() is not None
+        engine.seen = 0
     else:
         assert isinstance(game, NoiseGame)
         engine = tiny.engine(game, dtype=torch.float64, sgd=True, batch_size=batch_size, world=world)

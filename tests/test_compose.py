@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -14,6 +16,9 @@ from gancli.config.build import SECTIONS, check, convert, find, make_as
 from gancli.config.compose import compose, conf_dir, expand, groups, quote
 from gancli.config.settings import TrainSettings
 from gancli.errors import CombinationError, ConfigError
+from gancli.games.latent import Latent
+from gancli.games.noise import NoiseGame
+from gancli.losses.adversarial import AdversarialLoss
 from gancli.nets.layers.attention import Attention
 from gancli.train import assemble
 from gancli.train.assemble import DataFacts, check_sections, schedules
@@ -202,7 +207,7 @@ def test_only_parts_of_gan_can_be_built(target: str | None) -> None:
         ("loss", "gancli.data.noise.noise"),
         ("dataset", "gancli.data.cache.store"),
         ("observers.x", "gancli.observers.observer.Stop"),
-        ("game", "gancli.games.noise.Latent"),
+        ("game", "gancli.games.latent.Latent"),
         ("extractor", "gancli.metrics.weights.read"),
     ],
 )
@@ -278,3 +283,22 @@ def test_a_part_that_does_not_fit_the_game_is_refused(gan: Gan, typed: str, said
     answer = gan("train", typed, "steps=0")
     assert answer.code == 2
     assert said in answer.err
+
+
+def test_a_part_that_a_game_does_not_take_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Bare(NoiseGame):
+        def __init__(self, nets: Mapping[str, nn.Module], loss: AdversarialLoss, latent: Latent, *, d_steps: int = 1):
+            super().__init__(nets, loss, {}, latent, d_steps=d_steps)
+
+    Bare.__module__ = "gancli.games.noise"
+    monkeypatch.setattr("gancli.games.noise.Bare", Bare, raising=False)
+    node = {"_target_": "gancli.games.noise.Bare"}
+
+    def settings(*more: str) -> TrainSettings:
+        return replace(make_as(TrainSettings, compose("train", [*TINY["dcgan"], *more]), ""), game=node)
+
+    check_sections(settings())
+    for typed in ("penalty=r1", "augment=diffaugment", "ramp=r3gan"):
+        group = typed.partition("=")[0]
+        with pytest.raises(CombinationError, match=f"no use for {group}=: set {group}=none"):
+            check_sections(settings(typed))

@@ -13,7 +13,8 @@ from torch.nn.functional import cross_entropy, relu
 import gancli
 from gancli.compute.rng import Rng
 from gancli.config.compose import compose
-from gancli.games.noise import Latent, NoiseGame
+from gancli.games.latent import Latent
+from gancli.games.noise import NoiseGame
 from gancli.losses.adversarial import Hinge
 from gancli.nets.verdict import Verdict
 from tests.conftest import Gan

@@ -185,7 +185,12 @@ def test_every_optimizer_goes_on_from_its_own_memory(name: str) -> None:
         return made
 
     first = stepped()
-    fits._optimizer(first.state_dict(), Player(first.param_groups[0]["params"], stepped(), [], [], None), "G")
+    state, player = first.state_dict(), Player(first.param_groups[0]["params"], stepped(), [], [], None)
+    fits._optimizer(state, player, "G")
+    assert state["param_groups"] == first.state_dict()["param_groups"]  # looked at, and not changed
+    state["param_groups"][0]["params"] = [7]
+    with pytest.raises(ValueError, match="has other parameters than this model's"):
+        fits._optimizer(state, player, "G")
 
 
 def test_a_film_leaves_out_what_is_no_picture(gan: Gan, tmp_path: Path) -> None:

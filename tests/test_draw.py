@@ -17,7 +17,7 @@ from gancli.compute.rng import Rng
 from gancli.draw import pictures
 from gancli.draw.sampling import Sampler, path, settle, slerp, to_uint8
 from gancli.errors import ConfigError
-from gancli.games.noise import Latent
+from gancli.games.latent import Latent
 from gancli.train.assemble import DataFacts
 from gancli.verbs.sample import class_list, seed_list
 from tests import tiny

@@ -14,7 +14,7 @@ import gancli
 from gancli.compute.rng import Rng
 from gancli.draw.sampling import settle, to_uint8
 from gancli.errors import ConfigError
-from gancli.games.noise import Latent
+from gancli.games.latent import Latent
 from gancli.nets.layers.attention import Attention
 from gancli.verbs.figures import POINTS, arithmetic, attention, terms
 from tests.conftest import Gan

@@ -161,3 +161,35 @@ def test_means_of_any_shape_reach_the_game_and_no_log() -> None:
 def test_the_same_engine_type_plays_both() -> None:
     assert isinstance(odd.engine(), Engine)
     assert isinstance(tiny.engine(), Engine)
+
+
+class Passing(OddGame):
+    """Its lazy move is there for a while."""
+
+    def moves(self, seen: int) -> list[Move]:
+        lazy = Move("R", self.again_loss, ("u",), every=2, corrects=8 <= seen < 16, name="again")
+        return [Move("P", self.map_loss, ("u",), remembers=("made",)), lazy]
+
+
+def test_a_rate_is_what_it_was_when_its_correction_ends() -> None:
+    engine, rates = odd.engine(Passing()), []
+    for _ in range(3):
+        engine.step()
+        group = engine.players["R"].optimizer.param_groups[0]
+        rates.append((group["lr"], group["betas"]))
+    assert rates[0] == rates[2] == (0.01, (0.5, 0.9))
+    assert rates[1][0] == pytest.approx(0.01 * 2 / 3)
+
+
+class Later(OddGame):
+    """Its second phase has two moves of one name."""
+
+    def moves(self, seen: int) -> list[Move]:
+        return [Move("P", self.map_loss, ("u",), remembers=("made",))] * (1 if seen < 8 else 2)
+
+
+def test_moves_of_a_later_phase_are_looked_at_too() -> None:
+    engine = odd.engine(Later())
+    engine.step()
+    with pytest.raises(CombinationError, match="two moves are called P"):
+        engine.step()

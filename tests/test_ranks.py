@@ -14,7 +14,7 @@ from gancli.compute.dist import World, gathered
 from gancli.compute.ranks import Place, Watch
 from gancli.errors import CombinationError, DeviceError
 from gancli.store.files import write_json
-from gancli.train.engine import refuse_uneven
+from gancli.train.shares import refuse_uneven
 from tests import tiny
 from tests.conftest import TINY, Gan
 

@@ -10,7 +10,8 @@ from gancli.augment.ada import Ada
 from gancli.augment.transforms import flip, shift
 from gancli.compute.rng import Rng
 from gancli.errors import CombinationError
-from gancli.games.noise import Latent, NoiseGame
+from gancli.games.latent import Latent
+from gancli.games.noise import NoiseGame
 from gancli.losses.adversarial import LabelLoss, LeastSquares, NonSaturating, RelativisticPairing
 from gancli.losses.outputs import Consistency, LatentConsistencyD, LatentConsistencyG, LeCam, ModeSeeking
 from gancli.losses.penalties import R1, R2, Context, Dragan, Penalty, ZeroCentred

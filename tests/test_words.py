@@ -292,6 +292,12 @@ def told(*typed: str) -> list[str]:
     [
         (["steps=3", "optimizer.schedule.kind=linear", "optimizer.schedule.start=3"], "before the rates begin to fall"),
         (["optimizer.schedule.start=3"], "with optimizer.schedule.kind=constant"),
+        (["optimizer.schedule.end=3"], "optimizer.schedule.end=3 says nothing"),
+        (["steps=3", "+optimizer.D.schedule={kind:linear,start:9}"], "optimizer.D.schedule.start=9: the run ends at"),
+        (
+            ["steps=3", "batch_size=4", "optimizer.schedule={kind:linear,start:12,unit:images}"],
+            "the run ends after 12 images, before the rates begin to fall",
+        ),
         (["steps=3", "model.ema.start=9"], "the run ends at step 3"),
         (["model.ema.decay=0", "model.ema.start=9"], "model.ema.start says nothing with model.ema.decay=0"),
         (["steps=3", "observers.checkpoints.every=4"], "observers.checkpoints.every=4: the run has 3 steps"),

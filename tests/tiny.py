@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from gancli.compute.device import Compute
 from gancli.data.loader import Stream
 from gancli.data.source import Source
-from gancli.games.noise import Latent, NoiseGame
+from gancli.games.latent import Latent
+from gancli.games.noise import NoiseGame
 from gancli.losses.adversarial import AdversarialLoss, Hinge
 from gancli.losses.penalties import Penalty
 from gancli.nets.verdict import Verdict

@@ -72,12 +72,14 @@ def notes(settings: TrainSettings, typed: set[str], points: bool = False) -> lis
 
 def _schedules(settings: TrainSettings) -> Iterator[str]:
     steps, moves = settings.steps, settings.steps * int(settings.game.get("d_steps") or 1)
-    schedule = settings.optimizer.get("schedule") or {}
-    start = schedule.get("start") or 0
-    if start and schedule.get("kind") == "constant":
-        yield f"optimizer.schedule.start={start} says nothing with optimizer.schedule.kind=constant"
-    elif steps and start >= steps:
-        yield f"optimizer.schedule.start={start}: the run ends at step {steps}, before the rates begin to fall"
+    for key, schedule in _rates(settings):
+        start, images = schedule.get("start") or 0, schedule.get("unit") == "images"
+        if schedule.get("kind", "constant") == "constant":
+            idle = [name for name in ("start", "end") if schedule.get(name)]
+            yield from (f"{key}.{name}={schedule[name]} says nothing with {key}.kind=constant" for name in idle)
+        elif steps and start >= (moves * settings.batch_size if images else steps):
+            ends = f"after {moves * settings.batch_size:,} images" if images else f"at step {steps}"
+            yield f"{key}.start={start}: the run ends {ends}, before the rates begin to fall"
     if not steps:
         return
     ramp, seen = settings.ramp or {}, moves * settings.batch_size
@@ -94,6 +96,15 @@ def _schedules(settings: TrainSettings) -> Iterator[str]:
         yield f"loss.noise_until={settings.loss['noise_until']}: the run ends after {seen:,} images, with noise left"
     if (settings.loss.get("top_until") or 0) > seen and settings.loss.get("top") != 1:
         yield f"loss.top_until={settings.loss['top_until']}: the run ends after {seen:,} images, on the way to top"
+
+
+def _rates(settings: TrainSettings) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """The schedules of the learning rates by their keys: that of all players, and those that are one's own."""
+    places: dict[str, Any] = {"optimizer": settings.optimizer}
+    places |= {f"optimizer.{name}": node for name, node in settings.optimizer.items() if isinstance(node, Mapping)}
+    for key, node in places.items():
+        if isinstance(node.get("schedule"), Mapping):
+            yield f"{key}.schedule", node["schedule"]
 
 
 def _averages(settings: TrainSettings, typed: set[str]) -> Iterator[str]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,7 @@ from gancli.config.build import convert
 from gancli.config.settings import at_least, at_most
 from gancli.errors import CombinationError, ConfigError
 from gancli.games.game import Batch, Couples, Game, Move, Outcome, Result
+from gancli.games.latent import Latent
 from gancli.losses.adversarial import AdversarialLoss, Energy
 from gancli.losses.penalties import Context, Penalty
 from gancli.nets.layers.spectral import full_precision, is_spectral
@@ -28,33 +29,6 @@ from gancli.nets.verdict import Verdict
 from gancli.train.ramp import Ramp
 
 MOST_REPEATS = 10_000  # of D's moves in a step, which a stop waits for; of batches and samples that stay together
-
-
-@dataclass(frozen=True, kw_only=True)
-class Latent:
-    """The distribution of z: `dim` independent numbers, standard normal or uniform on [-1, 1]."""
-
-    dim: int = 128
-    kind: Literal["normal", "uniform"] = "normal"
-
-    def __post_init__(self) -> None:
-        if self.dim < 1:
-            raise ConfigError(f"model.latent.dim={self.dim}: a latent has at least 1 number")
-
-    def draw(self, rng: Rng, truncation: float | None = None, purpose: str = "z") -> Tensor:
-        """Latents, [rows, dim], each number within ± `truncation`; others for another `purpose`.
-
-        A normal number beyond the threshold is not redrawn: all are moved to where they stand in the truncated
-        distribution, which has the same law as redrawing (Brock et al. 2019, section 3.1) and keeps images comparable
-        between thresholds.
-        """
-        if self.kind == "uniform":
-            return (rng.uniform(purpose, self.dim) * 2 - 1) * min(1.0, truncation or 1.0)
-        z = rng.normal(purpose, self.dim)
-        if truncation is None:
-            return z
-        share = torch.erf(z.double() / math.sqrt(2)) * math.erf(truncation / math.sqrt(2))
-        return (torch.erfinv(share) * math.sqrt(2)).to(z.dtype)
 
 
 class NoiseGame(Game):

@@ -14,7 +14,8 @@ from gancli.config.settings import at_least
 from gancli.data.source import Source, order
 from gancli.errors import CombinationError, ConfigError
 from gancli.games.game import Batch, Outcome
-from gancli.games.noise import Latent, NoiseGame
+from gancli.games.latent import Latent
+from gancli.games.noise import NoiseGame
 from gancli.losses.adversarial import AdversarialLoss
 from gancli.losses.penalties import Penalty
 from gancli.train.ramp import Ramp

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from gancli.store import rundir
+from gancli.store.environment import environment
 from gancli.store.files import write_json
 
 PLACES = ("run", "folder", "file")  # what a protocol says of where its images lie
@@ -30,7 +30,7 @@ def protocol_id(protocol: Mapping[str, Any]) -> str:
 def finished(values: dict[str, Any], step: int | None, seconds: float) -> dict[str, Any]:
     """A result with the mark of its protocol, its step, and what it was made with and how long that took."""
     values = values | {"protocol_id": protocol_id(values["protocol"])} | ({} if step is None else {"step": step})
-    values["protocol"] = values["protocol"] | rundir.environment() | {"seconds": round(seconds, 1)}
+    values["protocol"] = values["protocol"] | environment() | {"seconds": round(seconds, 1)}
     return values
 
 

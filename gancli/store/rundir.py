@@ -11,13 +11,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import platform
 import shutil
-import subprocess
-import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import IO, Any
 
@@ -402,42 +398,3 @@ def names(paths: Sequence[Path]) -> list[str]:
         depth = next((k for k in depths if all(parts[-k:] != path.parts[-k:] for parts in others)), len(path.parts))
         found.append(str(Path(*path.parts[-depth:])))
     return found
-
-
-def environment() -> dict[str, Any]:
-    """Versions, host and git commit: what a number depends on beside its configuration."""
-    names = ("gancli", "torch", "torchvision", "hydra-core", "torch-fidelity", "numpy")
-    versions = {name: _version(name) for name in names}
-    return {
-        "versions": {"python": platform.python_version(), **versions},
-        "git": _git_commit(),
-        "host": platform.node(),
-        "platform": platform.platform(),
-        "processor": f"{os.cpu_count()} cores",
-        "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-    }
-
-
-def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
-
-
-def _git_commit() -> str | None:
-    """The commit of the checkout this package runs from, with a + when it is changed; None for an installed package."""
-    here = Path(__file__).resolve().parent.parent.parent
-    if not (here / ".git").exists():
-        return None
-    try:
-        answer = subprocess.run(
-            ["git", "describe", "--always", "--dirty=+", "--abbrev=12"],
-            cwd=here,
-            capture_output=True,
-            text=True,
-            timeout=10,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return answer.stdout.strip() or None

@@ -12,8 +12,9 @@ from typing import Any
 
 from gancli.config.settings import Better
 from gancli.errors import ConfigError, RunError, suggestion
+from gancli.store.environment import environment
 from gancli.store.files import files, finite, json_lines, read_json
-from gancli.store.rundir import RunDir, environment
+from gancli.store.rundir import RunDir
 
 FIRST = ("fid", "kid")  # what is ranked by where nothing is said, before anything else
 HIGH = re.compile(

@@ -24,7 +24,7 @@ from gancli.data.loader import Stream
 from gancli.data.source import Source
 from gancli.errors import CombinationError, ConfigError
 from gancli.games.game import Game
-from gancli.games.noise import Latent
+from gancli.games.latent import Latent
 from gancli.losses.penalties import Penalty
 from gancli.train.averages import Average
 from gancli.train.engine import Engine
@@ -101,8 +101,7 @@ class SharedOptimizer:
 def check_sections(settings: TrainSettings) -> None:
     """Check every key and type before anything is built or written. Raises ConfigError."""
     check(settings.dataset, "dataset")
-    if settings.loss:
-        check(settings.loss, "loss")
+    check(settings.loss, "loss")
     check(settings.game, "game", FROM_THE_PARTS)
     for name, node in (settings.penalty or {}).items():
         check(node, f"penalty.{name}")
@@ -133,13 +132,11 @@ def check_sections(settings: TrainSettings) -> None:
 def refuse_unused(settings: TrainSettings) -> None:
     """Raise CombinationError for a part that this game's constructor does not take: nothing typed does nothing."""
     wanted = inspect.signature(find(settings.game.get("_target_"), "game")).parameters
-    given = {"penalties": settings.penalty, "augment": settings.augment, "ramp": settings.ramp, "loss": settings.loss}
+    given = {"penalties": settings.penalty, "augment": settings.augment, "ramp": settings.ramp}
     for name, node in given.items():
         group = "penalty" if name == "penalties" else name
         if node and name not in wanted:
             raise CombinationError(f"this game has no use for {group}=: set {group}=none")
-    if "loss" in wanted and not settings.loss:
-        raise CombinationError("this game needs an objective: choose one with loss=NAME")
 
 
 def data(settings: TrainSettings) -> Source:
@@ -182,9 +179,8 @@ def game(config: Mapping[str, Any], facts: DataFacts, real: Collection[str] | No
                 nets[name] = make(node, f"model.{name}", **{k: v for k, v in facing.items() if k in wanted})
     if len(facts.shape) == 1:
         _refuse_points(config, penalties)
-    parts: dict[str, Any] = {"nets": nets, "penalties": penalties, "latent": latent, "classes": len(facts.classes)}
-    if config.get("loss"):
-        parts["loss"] = make(config["loss"], "loss")
+    loss = make(config["loss"], "loss")
+    parts = {"nets": nets, "loss": loss, "penalties": penalties, "latent": latent, "classes": len(facts.classes)}
     if config.get("augment"):
         parts["augment"] = make(config["augment"], "augment")
     if config.get("ramp"):
@@ -248,7 +244,7 @@ def _chosen(node: Node | None) -> Node:
 def engine(settings: TrainSettings, source: Source, built: Game, compute: Compute) -> Engine:
     """The engine that plays this game on this device, at step 0."""
     compute.place(built)
-    streams = {name: Stream(each, settings.seed, name, compute.device) for name, each in built.feeds(source).items()}
+    streams = _streams(settings, source, built, compute)
     if rows := built.setup_rows(len(source)):
         rng = Rng(settings.seed, "setup", total=rows, device=compute.device)
         built.setup(Stream(source, settings.seed, "setup", compute.device).batch(0, rows, 0, rows), rng)
@@ -275,11 +271,16 @@ def engine(settings: TrainSettings, source: Source, built: Game, compute: Comput
     )
 
 
+def _streams(settings: TrainSettings, source: Source, built: Game, compute: Compute) -> dict[str, Stream]:
+    """What the game's moves are dealt from."""
+    return {name: Stream(each, settings.seed, name, compute.device) for name, each in built.feeds(source).items()}
+
+
 def twin(settings: TrainSettings, config: Mapping[str, Any], source: Source, facts: DataFacts) -> Engine:
     """An engine of the same step whose networks have shapes only, to count in: it takes neither memory nor time."""
     built, compute = game(config, facts, real=()), Compute(torch.device("meta"))
     compute.place(built)
-    streams = {name: Stream(each, settings.seed, name, compute.device) for name, each in built.feeds(source).items()}
+    streams = _streams(settings, source, built, compute)
     optimizers = {name: torch.optim.SGD(params) for name, params in built.parameters_by_player().items()}
     return Engine(
         built,
@@ -302,9 +303,8 @@ def optimizer(node: Node, path: str, params: list[nn.Parameter]) -> Optimizer:
         and choice.__name__ in ("Adam", "AdamW", "SGD")
     ):
         supplied["fused"] = True
-    made: Optimizer = make(
-        _without_schedule(node), path, **supplied
-    )  # torch's own words for a rate or beta out of range
+    # What is out of range is said in torch's own words.
+    made: Optimizer = make(_without_schedule(node), path, **supplied)
     return made
 
 

@@ -21,11 +21,12 @@ from gancli.compute.rng import Rng
 from gancli.data.loader import Stream
 from gancli.errors import CombinationError
 from gancli.games.game import Batch, Couples, Game, Move, Outcome, Result
-from gancli.nets.layers.norms import AcrossRanks, share_statistics
+from gancli.nets.layers.norms import share_statistics
 from gancli.nets.layers.spectral import is_spectral
 from gancli.train.averages import Average, frozen_copy
 from gancli.train.ramp import Ramp
 from gancli.train.schedule import Schedule
+from gancli.train.shares import couplings, refuse_moves, refuse_uneven, unit
 
 Tried = tuple[Rng, Batch]  # the numbers that a move drew, and the rows that it carried
 
@@ -79,7 +80,8 @@ class Engine:
         self.dtype = next(game.parameters()).dtype
         self.unit = unit(game)
         refuse_uneven(batch_size, micro_batch, game, self.world)
-        refuse_moves(game.moves(0), self)
+        self._moves: Sequence[Move] = ()  # that were looked at last
+        self._look_at(game.moves(0))
         if self.world.size > 1:
             share_statistics(game)
         self.world.copy_from_first([*game.parameters(), *game.buffers()])
@@ -101,12 +103,13 @@ class Engine:
         self._dealt = {}
         self.game.enter(self.seen)
         moves = self.game.moves(self.seen)
-        self._set_rates(moves)
+        self._look_at(moves)
+        images = self.images(moves)
+        self._set_rates(moves, self.steps * images)
         for move in moves:
             if self.step_number % move.every == 0 and (move.gate is None or bool(self.game.get_buffer(move.gate))):
                 for repeat in range(move.repeat):
                     logs.update(self.play(move, repeat, carry))
-        images = self.images(moves)
         self._average(images)
         self.seen += images
         self.step_number += 1
@@ -119,8 +122,9 @@ class Engine:
         for layer in player.spectral:
             layer.advance()
         rng = self._rng(move, repeat)
-        own = self.world.rows(rng.total, self.unit)
-        outcomes = [self._backward(player, move, part, carry, rng, own[0]) for part in self._parts(rng.total)]
+        first, last = self.world.rows(rng.total, self.unit)
+        taken = self._carried(move, carry, last - first)
+        outcomes = [self._backward(player, move, part, taken, rng, first) for part in self._parts(rng.total)]
         self.world.sum([p.grad for p in player.params if p.grad is not None])
         norm = self._update(player)
         for feed in move.feeds if not move.shared else ():
@@ -129,20 +133,21 @@ class Engine:
         result = self._join(outcomes, rng.total)
         result.stats[f"grad_norm_{move.name or move.player}"] = norm
         carry.update(result.carry)
-        whole = {name: self._of_all_ranks(result.carry[name], rng.total) for name in move.remembers}
+        whole = {name: self.world.joined(result.carry[name], rng.total, self.unit) for name in move.remembers}
         replaced = self.game.after(move, Result(result.stats, result.means, whole), rng, self.seen)
-        carry.update({name: rows[slice(*own)] for name, rows in (replaced or {}).items()})
+        carry.update({name: rows[first:last] for name, rows in (replaced or {}).items()})
         return result.stats
 
     def _backward(
-        self, player: Player, move: Move, part: tuple[int, int], carry: Batch, rng: Rng, first: int
+        self, player: Player, move: Move, part: tuple[int, int], taken: Batch, rng: Rng, first: int
     ) -> tuple[int, Outcome]:
         """Forward and backward of one micro-batch, weighted with its exact share of the global batch.
 
-        first: the row of the global batch that this rank's carried rows begin with.
+        taken: the carried rows that the move asks for. first: the row of the global batch that they begin with.
         """
         start, stop = part
-        batch = self._deal(move, rng.total, start, stop) | self._carried(move, carry, rng.total, part, first)
+        batch = self._deal(move, rng.total, start, stop)
+        batch |= {name: rows[start - first : stop - first] for name, rows in taken.items()}
         self.compute.reseed(rng.seed("noise", start))
         with self._autocast():
             outcome = move.loss(batch, rng.part(start, stop))
@@ -185,21 +190,23 @@ class Engine:
         for name, average in self.averages.items():
             torch._foreach_lerp_(list(average.parameters()), list(self.game.nets[name].parameters()), 1 - decay)
 
-    def _set_rates(self, moves: Sequence[Move]) -> None:
-        images = self.steps * self.images(moves)
-        ramped = self.ramp is not None
+    def _set_rates(self, moves: Sequence[Move], images: int) -> None:
+        """Each optimizer's rate and betas of this step, from those that were configured. images: of the whole run."""
         for name, player in self.players.items():
             lazy = math.prod(m.every / (m.every + 1) for m in moves if m.corrects and m.player == name)
-            if player.schedule.kind == "constant" and not ramped and lazy == 1:
-                continue
             factor = player.schedule.factor(self.step_number, self.steps, self.seen, images) * lazy
             if self.ramp is not None:
                 factor *= self.ramp.rate(self.seen)
             for group, first in zip(player.optimizer.param_groups, player.groups, strict=True):
                 group["lr"] = first["lr"] * factor
-                if "betas" in first and (ramped or lazy != 1):
-                    beta1, beta2 = (beta**lazy for beta in first["betas"]) if lazy != 1 else first["betas"]
+                if "betas" in first:
+                    beta1, beta2 = (beta**lazy for beta in first["betas"])
                     group["betas"] = (beta1, beta2 if self.ramp is None else self.ramp.second_beta(beta2, self.seen))
+
+    def _look_at(self, moves: Sequence[Move]) -> None:
+        if moves is not self._moves:  # of most games they are the same at every step
+            refuse_moves(moves, self.batch_size, self.unit, self.world.size)
+            self._moves = moves
 
     # -- batches -------------------------------------------------------------------------------------------------------
 
@@ -243,19 +250,14 @@ class Engine:
             batch |= rows if len(move.feeds) == 1 else {f"{feed}.{name}": t for name, t in rows.items()}
         return batch
 
-    def _carried(self, move: Move, carry: Batch, total: int, part: tuple[int, int], first: int) -> Batch:
-        """The rows of earlier moves that this one asks for. Raises CombinationError where they are others than its."""
-        own, found = self.world.rows(total, self.unit), Batch()
+    def _carried(self, move: Move, carry: Mapping[str, Tensor], count: int) -> Batch:
+        """Columns of earlier moves that this one asks for. Raises CombinationError unless they have `count` rows."""
         for name in move.carried:
-            rows = carry.get(name)
-            if rows is None or len(rows) != own[1] - own[0]:
-                there = "no" if rows is None else f"{len(rows)}"
-                raise CombinationError(
-                    f"the move {move.name or move.player} asks for {own[1] - own[0]} carried rows of {name}, and there"
-                    f" are {there}"
-                )
-            found[name] = rows[part[0] - first : part[1] - first]
-        return found
+            there = len(carry[name]) if name in carry else 0
+            if there != count:
+                asks = f"the move {move.name or move.player} asks for {count} carried rows of {name}"
+                raise CombinationError(f"{asks}, and there are {there}")
+        return {name: carry[name] for name in move.carried}
 
     def _join(self, outcomes: list[tuple[int, Outcome]], total: int) -> Result:
         """Means over micro-batches and ranks; carried tensors one after another."""
@@ -272,9 +274,6 @@ class Engine:
         self.world.sum(logs.values())
         self.world.sum(means.values())
         return Result(logs, means, {name: torch.cat(parts) for name, parts in kept.items()})
-
-    def _of_all_ranks(self, rows: Tensor, total: int) -> Tensor:
-        return self.world.joined(rows, total, self.unit)
 
     def _autocast(self) -> AbstractContextManager[Any]:
         if self.compute.autocast is None:
@@ -329,11 +328,10 @@ class Engine:
         self.game.enter(self.seen)
         player, rng = self.players[move.player], self._rng(move, 0, rows)
         start, stop = (0, rows) if rows else next(self._parts(rng.total))
-        own = self.world.rows(rng.total, self.unit)
-        count = own[1] - own[0]
+        count = stop - start
         made = {name: t[torch.arange(count, device=t.device) % len(t)] for name, t in (carry or {}).items()}
         self._focus(player)
-        _, outcome = self._backward(player, move, (start, stop), made, rng, start)
+        _, outcome = self._backward(player, move, (start, stop), self._carried(move, made, count), rng, start)
         return rng, {name: t.detach() for name, t in outcome.carry.items()}
 
     @contextmanager
@@ -357,57 +355,3 @@ class Engine:
             {key: group[key] for key in ("lr", "betas") if key in group} for group in optimizer.param_groups
         ]
         return Player(params, optimizer, first, spectral, scaler, schedule)
-
-
-def couplings(game: Game) -> list[Couples]:
-    """How many samples the parts of a game judge together."""
-    parts: list[Couples] = [game.couples, *(getattr(net, "couples", 1) for net in game.nets.values())]
-    return [*parts, getattr(game, "pack", 1)]
-
-
-def unit(game: Game) -> int:
-    """How many rows in a row belong to one rank."""
-    return math.lcm(*(k for k in couplings(game) if isinstance(k, int)))
-
-
-def refuse_uneven(batch_size: int, micro_batch: int | None, game: Game, world: World | None = None) -> None:
-    """Raise CombinationError where ranks or micro-batches would tear apart samples that are judged together."""
-    world, together = world or World(), unit(game)
-    shares = [World(rank, world.size).rows(batch_size, together) for rank in range(world.size)]
-    counts = [stop - start for start, stop in shares]
-    split = micro_batch is not None and micro_batch < max(counts)
-    if "all" in couplings(game) and split:
-        raise CombinationError(
-            f"micro_batch={micro_batch} would split samples that this network judges together: leave micro_batch=null"
-        )
-    if batch_size % together or (split and micro_batch and micro_batch % together):
-        raise CombinationError(
-            f"this network judges {together} samples at once:"
-            f" batch_size and micro_batch must be multiples of {together}"
-        )
-    if min(counts) == 0:
-        raise CombinationError(
-            f"batch_size={batch_size} cannot be dealt to {world.size} ranks:"
-            f" at least {together * world.size}, or fewer ranks"
-        )
-    norms = any(isinstance(module, AcrossRanks) for module in game.modules())
-    if micro_batch is not None and norms and len({-(-count // micro_batch) for count in counts}) > 1:
-        raise CombinationError(
-            f"micro_batch={micro_batch} cuts the ranks' shares of {min(counts)} and {max(counts)} images into unequally"
-            f" many, and batch norm goes over all ranks: make batch_size a multiple of {together * world.size}"
-        )
-
-
-def refuse_moves(moves: Sequence[Move], engine: Engine) -> None:
-    """Raise CombinationError for moves that draw the same numbers, or whose batches are no whole, even rows."""
-    names = [move.name or move.player for move in moves]
-    twin = next((name for name in names if names.count(name) > 1), None)
-    if twin is not None:
-        raise CombinationError(f"two moves are called {twin}, and would draw the same numbers: name each by itself")
-    for move, name in zip(moves, names, strict=True):
-        rows = engine.batch_size * move.size
-        if abs(rows - round(rows)) > 1e-6 or round(rows) % engine.unit or round(rows) < engine.unit * engine.world.size:
-            raise CombinationError(
-                f"batch_size={engine.batch_size}: the move {name} takes {move.size:g} times as many, and that is no"
-                f" multiple of {engine.unit} for each of {engine.world.size} ranks"
-            )

@@ -32,7 +32,8 @@ from gancli.observers.observer import (
     Stop,
     diverged,
 )
-from gancli.store import checkpoint, rundir
+from gancli.store import checkpoint
+from gancli.store.environment import environment
 from gancli.store.rundir import RunDir
 from gancli.train.assemble import DataFacts
 from gancli.train.engine import Engine
@@ -93,7 +94,7 @@ def begin(session: Session, overrides: Sequence[str], notes: list[str]) -> None:
         place |= {"init": settings.init}  # which a resumed run's command line no longer has
         _write(session)  # before run.json: what makes a directory a run comes after what it can go on from
     words = paths.typed(overrides, session.config)
-    run.update(**state, **session.about, **place, data=data, overrides=words, **rundir.environment())
+    run.update(**state, **session.about, **place, data=data, overrides=words, **environment())
     counts = " · ".join(f"{name} {count:,} parameters" for name, count in session.about["parameters"].items())
     lines = [
         f"run {run.path}",
@@ -250,7 +251,7 @@ def _write(session: Session) -> Path:
     """Write a checkpoint of this moment, after all rows up to it."""
     engine, run = session.engine, session.run
     own = {"seconds": session.spent, "config": session.stored, "data": session.facts.plain()}
-    about = {"seen": engine.seen, "config": session.stored, **rundir.environment()}
+    about = {"seen": engine.seen, "config": session.stored, **environment()}
     run.settle()
     # Before the first step nobody has seen anything: whoever goes on from there begins by looking, too.
     watching = session.observers if engine.step_number else []

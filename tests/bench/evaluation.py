@@ -25,7 +25,8 @@ from gancli.compute.device import Compute
 from gancli.data.embedded import fashion
 from gancli.data.folder import folder
 from gancli.draw.sampling import DataFacts, Sampler
-from gancli.games.noise import Latent, NoiseGame
+from gancli.games.latent import Latent
+from gancli.games.noise import NoiseGame
 from gancli.losses.adversarial import NonSaturating
 from gancli.metrics.evaluation import Evaluator
 from gancli.metrics.extractor import Inception

@@ -20,7 +20,8 @@ from torch.nn.functional import softplus
 from gancli.compute.device import Compute
 from gancli.data.embedded import fashion
 from gancli.data.loader import Stream
-from gancli.games.noise import Latent, NoiseGame
+from gancli.games.latent import Latent
+from gancli.games.noise import NoiseGame
 from gancli.losses.adversarial import NonSaturating
 from gancli.nets.dcgan import Discriminator, Generator
 from gancli.train.averages import Average
