@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 
 def load(run: str = "last", checkpoint: int | str = "last", **options: Any) -> Sampler:
-    """A run's generator, ready to sample: `gancli.load("last").images(n=64, seed=0)` yields uint8 [b, C, H, W].
+    """A run's generator, ready to sample: `gancli.load("last").samples(n=64, seed=0)` yields uint8 [b, C, H, W].
 
     run: a run directory, a checkpoint file, or "last". checkpoint: "last", "best" or a step. options: ema, truncation,
-    standing_stats, compute. Raises RunError.
+    standing_stats, direction, compute. Raises RunError.
     """
-    from gancli.draw.sampling import load as load_sampler
+    from gancli.draw.reading import load as load_sampler
 
     return load_sampler(str(run), checkpoint, **options)

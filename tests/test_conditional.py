@@ -120,11 +120,11 @@ def test_a_conditional_run_stops_and_goes_on_to_the_same_bits(gan: Gan, tmp_path
 
 def test_samples_of_a_conditional_run_hear_the_class(labelled: Path) -> None:
     sampler = gancli.load(str(labelled))
-    assert sampler.game.labelled
+    assert sampler.labelled
     assert sampler.classes == ("0", "1", "2")
-    z = sampler.latents([(0, k) for k in range(3)])
-    ones = sampler.render(z, torch.tensor([1, 1, 1]))
+    pairs = [(0, k) for k in range(3)]
+    ones = sampler.sample(pairs, {"y": torch.tensor([1, 1, 1])})
     assert ones.shape == (3, 3, 16, 16)
-    assert not torch.equal(ones, sampler.render(z, torch.tensor([1, 2, 0])))
+    assert not torch.equal(ones, sampler.sample(pairs, {"y": torch.tensor([1, 2, 0])}))
     rows = torch.nn.functional.one_hot(torch.tensor([1, 1, 1]), 3).float()
-    torch.testing.assert_close(sampler.render(z, rows), ones, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(sampler.sample(pairs, {"y": rows}), ones, rtol=1e-4, atol=1e-5)

@@ -14,8 +14,12 @@ from PIL import Image
 import gancli
 from gancli.compute.device import Compute
 from gancli.compute.rng import Rng
+from gancli.data.fields import Image as Pictures
+from gancli.data.fields import Label
 from gancli.draw import pictures
-from gancli.draw.sampling import Sampler, path, settle, slerp, to_uint8
+from gancli.draw.sampling import Sampler
+from gancli.draw.standing import with_standing_statistics
+from gancli.draw.walks import slerp, walk
 from gancli.errors import ConfigError
 from gancli.games.latent import Latent
 from gancli.train.assemble import DataFacts
@@ -31,12 +35,12 @@ def npz(folder: str = "s") -> dict[str, np.ndarray]:
 
 def test_same_seed_same_images_whatever_the_batch(gan: Gan, trained: Path) -> None:
     sampler = gancli.load(str(trained))
-    many = torch.cat(list(sampler.images(70, seed=3)))
+    many = torch.cat(list(sampler.samples(70, seed=3)))
     assert many.shape == (70, 1, 8, 8)
     assert many.dtype == torch.uint8
     for n in (1, 5, 32, 33):
-        assert torch.equal(torch.cat(list(sampler.images(n, seed=3))), many[:n])
-    assert not torch.equal(torch.cat(list(sampler.images(5, seed=4))), many[:5])
+        assert torch.equal(torch.cat(list(sampler.samples(n, seed=3))), many[:n])
+    assert not torch.equal(torch.cat(list(sampler.samples(5, seed=4))), many[:5])
     assert gan("sample", f"run={trained}", "seed=3", "n=40", "format=npz", "run_dir=s").code == 0
     np.testing.assert_array_equal(npz()["images"], many[:40].permute(0, 2, 3, 1).numpy())
 
@@ -46,7 +50,7 @@ def test_one_image_a_seed(gan: Gan, trained: Path) -> None:
     assert npz()["seeds"][:, 0].tolist() == [2, 3, 4, 9]
     sampler = gancli.load(str(trained))
     for image, seed in zip(npz()["images"], (2, 3, 4, 9), strict=True):
-        np.testing.assert_array_equal(image, next(sampler.images(1, seed))[0].permute(1, 2, 0).numpy())
+        np.testing.assert_array_equal(image, next(sampler.samples(1, seed))[0].permute(1, 2, 0).numpy())
 
 
 def test_formats(gan: Gan, trained: Path) -> None:
@@ -63,7 +67,7 @@ def test_formats(gan: Gan, trained: Path) -> None:
 
 def test_checkpoints_and_averages_differ(trained: Path) -> None:
     first, last, raw = (
-        torch.cat(list(gancli.load(str(trained), **options).images(4)))
+        torch.cat(list(gancli.load(str(trained), **options).samples(4)))
         for options in ({"checkpoint": 0}, {"checkpoint": "last"}, {"ema": False})
     )
     assert not torch.equal(first, last)
@@ -73,7 +77,7 @@ def test_checkpoints_and_averages_differ(trained: Path) -> None:
 def test_a_checkpoint_file_is_enough(trained: Path) -> None:
     by_file = gancli.load(str(trained / "checkpoints" / "00000004.pt"))
     assert by_file.step == 4
-    assert torch.equal(next(by_file.images(3)), next(gancli.load(str(trained), 4).images(3)))
+    assert torch.equal(next(by_file.samples(3)), next(gancli.load(str(trained), 4).samples(3)))
 
 
 def test_interpolation_ends_at_its_latents(gan: Gan, trained: Path) -> None:
@@ -81,7 +85,7 @@ def test_interpolation_ends_at_its_latents(gan: Gan, trained: Path) -> None:
     with Image.open("p/paths.png") as picture:
         assert picture.size == (4 * 66 + 2, 2 * 66 + 2)
         page = np.array(picture)
-    ends = next(gancli.load(str(trained)).images(4))
+    ends = next(gancli.load(str(trained)).samples(4))
     np.testing.assert_array_equal(page[2:66, 2:66], pictures.sheet(ends[:1], 1)[2:66, 2:66])
     np.testing.assert_array_equal(page[68:132, 200:264], pictures.sheet(ends[3:], 1)[2:66, 2:66])
     assert gan("interpolate", f"run={trained}", "rows=4", "frames=5", "format=gif", "run_dir=g").code == 0
@@ -96,7 +100,7 @@ def test_slerp_walks_the_great_circle() -> None:
         expected = torch.tensor([3 * math.cos(angle), 3 * math.sin(angle)], dtype=torch.float64)
         torch.testing.assert_close(slerp(a, b, share), expected)
     torch.testing.assert_close(slerp(a, 2 * a, 0.5), 1.5 * a)
-    torch.testing.assert_close(path(a, b, 3, "lerp"), torch.tensor([[3, 0], [1.5, 1.5], [0, 3]], dtype=torch.float64))
+    torch.testing.assert_close(walk(a, b, 3, "lerp"), torch.tensor([[3, 0], [1.5, 1.5], [0, 3]], dtype=torch.float64))
 
 
 def test_truncation_is_the_truncated_normal() -> None:
@@ -116,8 +120,8 @@ def test_standing_statistics_are_those_of_the_given_weights() -> None:
     engine = tiny.engine(tiny.game(g_norm=True))
     game, net = engine.game, engine.game.nets["G"]
     before = {k: v.clone() for k, v in net.state_dict().items()}
-    settled = settle(net, game, engine.compute, passes=4, batch=16)
-    hidden = [net.dense(game.latents(Rng("standing statistics", k, total=16))) for k in range(4)]
+    settled = with_standing_statistics(game, dict(game.nets.items()), engine.compute, passes=4, batch=16)["G"]
+    hidden = [net.dense(game.inputs(Rng("standing statistics", k, total=16), {})["z"]) for k in range(4)]
     torch.testing.assert_close(settled.norm.running_mean, torch.stack([h.mean(0) for h in hidden]).mean(0))
     torch.testing.assert_close(settled.norm.running_var, torch.stack([h.var(0) for h in hidden]).mean(0))
     assert all(torch.equal(before[k], v) for k, v in net.state_dict().items())
@@ -127,7 +131,14 @@ def test_standing_statistics_are_those_of_the_given_weights() -> None:
 
 def test_uint8_is_rounded_to_the_nearest() -> None:
     values = torch.tensor([-1.0, 1.0, 0.0, -1.2, 1.2, -1 + 2 * 100.4 / 255, -1 + 2 * 100.6 / 255])
-    assert to_uint8(values).tolist() == [0, 255, 128, 0, 255, 100, 101]
+    assert Pictures(1, 1, 7).stored(values).tolist() == [0, 255, 128, 0, 255, 100, 101]
+
+
+def named(classes: tuple[str, ...]) -> Sampler:
+    """A sampler whose game is asked for these classes."""
+    game = tiny.game()
+    game.labelled, game.fields = True, {**game.fields, "y": Label(classes)}
+    return Sampler(game, {}, DataFacts("x", (1, 8, 8), classes, ""), Compute())
 
 
 def test_lists_of_seeds_and_classes() -> None:
@@ -135,10 +146,7 @@ def test_lists_of_seeds_and_classes() -> None:
     assert seed_list([4, 2]) == [4, 2]
     with pytest.raises(ConfigError, match="million"):
         seed_list("0-9999999")
-    facts = DataFacts("x", (1, 8, 8), ("Food & Drink", "Flags", "a, b"), "")
-    game = tiny.game()
-    game.labelled = True
-    names = Sampler(game, {}, facts, Compute())
+    names = named(("Food & Drink", "Flags", "a, b"))
     assert class_list("Food & Drink", names) == [0]
     assert class_list("a, b", names) == [2]
     assert class_list("Flags,0", names) == [1, 0]
@@ -153,9 +161,7 @@ def test_lists_of_seeds_and_classes() -> None:
 
 
 def test_names_that_are_numbers(capsys: pytest.CaptureFixture[str]) -> None:
-    game = tiny.game()
-    game.labelled = True
-    found = Sampler(game, {}, DataFacts("x", (1, 8, 8), ("1", "5", r"caf\xe9"), ""), Compute())
+    found = named(("1", "5", r"caf\xe9"))
     assert class_list("1,5", found) == [0, 1]
     assert capsys.readouterr().err == "classes=1,5: these are names: 1 (class number 0), 5 (class number 1)\n"
     assert class_list([5], found) == [1]
@@ -165,7 +171,7 @@ def test_names_that_are_numbers(capsys: pytest.CaptureFixture[str]) -> None:
     for other in ("0", "2", "05"):
         with pytest.raises(ConfigError, match=f"classes={other}: no such class"):
             class_list(other, found)
-    plain = Sampler(game, {}, DataFacts("x", (1, 8, 8), ("0", "1", "2"), ""), Compute())
+    plain = named(("0", "1", "2"))
     capsys.readouterr()
     assert class_list("2,0", plain) == [2, 0]
     assert capsys.readouterr().err == ""

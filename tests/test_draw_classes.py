@@ -12,7 +12,7 @@ from PIL import Image
 
 import gancli
 from gancli.compute.rng import Rng
-from gancli.draw.sampling import settle, to_uint8
+from gancli.draw.standing import with_standing_statistics
 from gancli.errors import ConfigError
 from gancli.games.latent import Latent
 from gancli.nets.layers.attention import Attention
@@ -29,7 +29,7 @@ def test_one_row_a_class_from_the_same_latents(gan: Gan, labelled: Path) -> None
     np.testing.assert_array_equal(seeds[:5], seeds[5:])
     assert not np.array_equal(images[:5], images[5:])
     sampler = gancli.load(str(labelled))
-    twos = torch.cat(list(sampler.images(5, seed=0, classes="2")))
+    twos = torch.cat(list(sampler.samples(5, seed=0, classes="2")))
     np.testing.assert_array_equal(images[:5], twos.permute(0, 2, 3, 1).numpy())
     answer = gan("sample", f"run={labelled}", "classes=all", "run_dir=all")
     assert json.loads(Path("all/sample.json").read_text(encoding="utf-8"))["classes"] == [0] * 8 + [1] * 8 + [2] * 8
@@ -40,14 +40,14 @@ def test_one_row_a_class_from_the_same_latents(gan: Gan, labelled: Path) -> None
 
 def test_labels_come_with_their_images(labelled: Path) -> None:
     sampler = gancli.load(str(labelled))
-    pairs = list(sampler.labelled_images(70, seed=1))
+    pairs = list(sampler.labelled_samples(70, seed=1))
     images, labels = (torch.cat(part) for part in zip(*pairs, strict=True))
-    assert torch.equal(images, torch.cat(list(sampler.images(70, seed=1))))
+    assert torch.equal(images, torch.cat(list(sampler.samples(70, seed=1))))
     assert labels.bincount().min() > 10
-    drawn = sampler.render(sampler.latents([(1, 69)]), labels[69:])
-    assert torch.equal(to_uint8(drawn)[0], images[69])
+    drawn = sampler.sample([(1, 69)], {"y": labels[69:]})
+    assert torch.equal(sampler.field.stored(drawn)[0], images[69])
     with pytest.raises(ConfigError, match="classes=7: no such class"):
-        next(sampler.images(1, classes=7))
+        next(sampler.samples(1, classes=7))
 
 
 def test_a_truncated_sampler_shares_the_network(labelled: Path) -> None:
@@ -56,15 +56,15 @@ def test_a_truncated_sampler_shares_the_network(labelled: Path) -> None:
     assert cut.nets is sampler.nets
     assert cut.protocol()["truncation"] == 0.5
     assert sampler.protocol()["truncation"] is None
-    assert cut.latents([(0, 0)]).abs().max() <= 0.5
-    assert torch.equal(next(cut.images(2)), next(gancli.load(str(labelled), truncation=0.5).images(2)))
+    assert cut.inputs([(0, 0)])["z"].abs().max() <= 0.5
+    assert torch.equal(next(cut.samples(2)), next(gancli.load(str(labelled), truncation=0.5).samples(2)))
 
 
 def test_standing_statistics_of_a_conditional_generator_use_all_classes(labelled: Path) -> None:
     sampler = gancli.load(str(labelled), ema=False)
     game, net = sampler.game, sampler.game.nets["G"]
     before = {k: v.clone() for k, v in net.state_dict().items()}
-    settled = settle(net, game, sampler.compute, passes=3, batch=12)
+    settled = with_standing_statistics(game, dict(game.nets.items()), sampler.compute, passes=3, batch=12)["G"]
     assert all(torch.equal(before[k], v) for k, v in net.state_dict().items())
     net.train()
     seen = []
@@ -74,7 +74,7 @@ def test_standing_statistics_of_a_conditional_generator_use_all_classes(labelled
         y = noise.integers("y", 3)
         assert set(y.tolist()) == {0, 1, 2}
         with torch.no_grad():
-            net(game.latents(noise), y)
+            net(game.inputs(noise, {})["z"], y)
     hook.remove()
     torch.testing.assert_close(settled.norm.running_mean, torch.stack(seen).mean(0))
 
@@ -89,7 +89,7 @@ def test_paths_between_classes(gan: Gan, labelled: Path, axis: str, classes: str
     ends = {"class": ((0, 0), (0, 0)), "both": ((0, 0), (0, 1)), "z": ((0, 0), (0, 1))}[axis]
     labels = {"0,2": [0, 2], "1": [1, 1], "null": [0, 1]}[classes]
     mixtures = torch.eye(3)[labels] if axis != "z" else torch.tensor(labels)
-    images = to_uint8(sampler.render(sampler.latents(ends), mixtures))
+    images = sampler.field.stored(sampler.generate(sampler.inputs(ends, {"y": mixtures}))["x"])
     for column, image in zip((0, 2), images, strict=True):
         left = 2 + 66 * column
         shown = page[2:66, left : left + 64][::4, ::4]
@@ -102,10 +102,11 @@ def test_arithmetic_adds_means_of_latents(gan: Gan, labelled: Path) -> None:
     assert [t.seeds for t in terms("1 + 2-4 - 5,6")] == [(1,), (2, 3, 4), (5, 6)]
     sampler = gancli.load(str(labelled))
     page, chosen = arithmetic(sampler, "3,7 - 1,2 + 8,9", None, seed=0)
-    assert chosen == int(sampler.labels([(3, 0)])[0])
-    means = [sampler.latents([(a, 0), (b, 0)]).mean(0, keepdim=True) for a, b in ((3, 7), (1, 2), (8, 9))]
+    assert chosen == int(sampler.given([(3, 0)])["y"][0])
+    means = [sampler.inputs([(a, 0), (b, 0)])["z"].mean(0, keepdim=True) for a, b in ((3, 7), (1, 2), (8, 9))]
     total = means[0] - means[1] + means[2]
-    centre = to_uint8(sampler.render(total, torch.tensor([chosen])))[0].permute(1, 2, 0).numpy()
+    made = sampler.generate({"z": total, "y": torch.tensor([chosen])})["x"]
+    centre = sampler.field.stored(made)[0].permute(1, 2, 0).numpy()
     top, left = 2 + 66 * 4, 2 + 66  # after three rows of terms, the middle of the nine
     shown = page[top : top + 64, left : left + 64][::4, ::4]
     assert np.abs(shown.astype(int) - centre).max() <= 1
@@ -120,7 +121,7 @@ def test_attention_shows_where_the_weights_are(gan: Gan, labelled: Path) -> None
     layer = next(m for m in sampler.nets["G"].modules() if isinstance(m, Attention))
     # Weights that single out one key: θ and φ read one channel that only that pixel pair has.
     torch.nn.init.zeros_(layer.phi.weight)
-    sheets = attention(sampler, [(0, 0), (0, 1)], torch.tensor([0, 1]), POINTS)
+    sheets = attention(sampler, [(0, 0), (0, 1)], {"y": torch.tensor([0, 1])}, POINTS)
     (side,) = sheets
     assert side == 8
     assert sheets[8].shape == (2 * 98 + 2, 6 * 98 + 2, 3)
@@ -137,4 +138,5 @@ def test_attention_shows_where_the_weights_are(gan: Gan, labelled: Path) -> None
 def test_latents_of_conditional_runs_are_the_same_for_any_class(labelled: Path) -> None:
     sampler = gancli.load(str(labelled))
     assert isinstance(sampler.game.latent, Latent)
-    assert torch.equal(sampler.latents([(4, 2)]), sampler.latents([(4, 0), (4, 1), (4, 2)])[2:])
+    one, three = (sampler.inputs(pairs)["z"] for pairs in ([(4, 2)], [(4, 0), (4, 1), (4, 2)]))
+    assert torch.equal(one, three[2:])

@@ -13,7 +13,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from gancli.draw import sampling
+from gancli.draw import reading
 from gancli.errors import RunError
 from gancli.store import export
 from tests.conftest import TINY, Gan
@@ -26,9 +26,9 @@ def test_safetensors_draw_the_same_images(gan: Gan, request: pytest.FixtureReque
     assert answer.code == 0, answer.err
     assert "read back bit by bit" in answer.out
     path = Path("made/generator.safetensors")
-    ours = next(sampling.load(str(run)).images(5, seed=3))
-    theirs = sampling.load(str(path))
-    assert torch.equal(next(theirs.images(5, seed=3)), ours)
+    ours = next(reading.load(str(run)).samples(5, seed=3))
+    theirs = reading.load(str(path))
+    assert torch.equal(next(theirs.samples(5, seed=3)), ours)
     assert not theirs.whole
     for words in (["sample", "n=4"], ["interpolate", "rows=2", "frames=3"]):
         assert gan(words[0], f"run={path}", *words[1:]).code == 0
@@ -46,10 +46,10 @@ def test_a_discriminator_with_batch_norm_is_not_missed(gan: Gan) -> None:
     assert gan("sample", "run=r", "format=safetensors", "run_dir=made").code == 0
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
-        theirs = sampling.load("made/generator.safetensors")
+        theirs = reading.load("made/generator.safetensors")
     assert [str(w.message) for w in said] == []
     assert any("running_mean" in name for name in theirs.game.nets["D"].state_dict())
-    assert torch.equal(next(theirs.images(3)), next(sampling.load("r").images(3)))
+    assert torch.equal(next(theirs.samples(3)), next(reading.load("r").samples(3)))
 
 
 @pytest.mark.parametrize("which", ["trained", "labelled"])
@@ -59,13 +59,13 @@ def test_onnx_draws_the_same_images(gan: Gan, request: pytest.FixtureRequest, wh
     assert answer.code == 0, answer.err
     assert json.loads(Path("made/sample.json").read_text(encoding="utf-8"))["largest_difference"] <= export.CLOSE
     session = onnxruntime.InferenceSession("made/generator.onnx", providers=["CPUExecutionProvider"])
-    found = sampling.load(str(run))
+    found = reading.load(str(run))
     pairs = [(9, k) for k in range(11)]
-    z, y = found.latents(pairs), found.labels(pairs)
-    given = {"z": z.numpy()} | ({} if y is None else {"y": y.numpy()})
+    inputs = found.inputs(pairs)
+    given = {name: rows.numpy() for name, rows in inputs.items()}
     assert [i.name for i in session.get_inputs()] == list(given)
     (images,) = session.run(None, given)
-    np.testing.assert_allclose(images, found.render(z, y).numpy(), atol=1e-4)
+    np.testing.assert_allclose(images, found.generate(inputs)["x"].numpy(), atol=1e-4)
 
 
 def test_another_file_gets_no_name(gan: Gan, trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:

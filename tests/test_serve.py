@@ -79,7 +79,7 @@ def test_images_are_found_under_the_mouse(desk: Desk) -> None:
     for wish in (Wish(0, 7), Wish(0, 3, None, (0, 2))):
         sheet = desk.sheet(wish)
         page = pixels(sheet.png)
-        images = torch.cat([next(desk.sampler.images(wish.n, wish.seed, c)) for c in wish.classes or (None,)])
+        images = torch.cat([next(desk.sampler.samples(wish.n, wish.seed, c)) for c in wish.classes or (None,)])
         height, width = (side - 2 for side in sheet.cell)
         for k, image in enumerate(images):
             x, y = sheet.corner(k)

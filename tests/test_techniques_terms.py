@@ -138,7 +138,7 @@ def test_mode_seekings_partners_have_the_law_of_the_latents(kind: str) -> None:
     other = told.draw("mode seeking")
     drawn = rng.normal("mode seeking", 4) if kind == "normal" else rng.uniform("mode seeking", 4) * 2 - 1
     assert torch.equal(other, drawn)
-    assert not torch.equal(other, game.latents(rng))
+    assert not torch.equal(other, game.latent.draw(rng))
 
 
 def test_mode_seeking_by_hand() -> None:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from gancli.compute.device import Compute
+from gancli.data.fields import Image
 from gancli.data.loader import Stream
 from gancli.data.source import Source
 from gancli.games.latent import Latent
@@ -65,7 +66,9 @@ def game(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(7)
         nets = {"G": TinyG(g_norm), "D": TinyD(d_norm, dropout)}
-    return NoiseGame(nets, loss or Hinge(), penalties or {}, Latent(dim=4), **keys)
+    built = NoiseGame(nets, loss or Hinge(), penalties or {}, Latent(dim=4), **keys)
+    built.fields = {"x": Image(*SHAPE)}
+    return built
 
 
 def engine(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
+
+Draw = Callable[[int, torch.Generator], Tensor]  # rows -> numbers [rows, ...]
 
 
 def key(*parts: object) -> int:
@@ -61,25 +63,51 @@ class Rng:
     def normal(self, purpose: str, *shape: int) -> Tensor:
         """Standard normal numbers, [rows, *shape]."""
         return self._draw(
-            ("normal", purpose, *shape), lambda g: torch.randn(self.total, *shape, generator=g, dtype=self.dtype)
+            ("normal", purpose, *shape), lambda rows, g: torch.randn(rows, *shape, generator=g, dtype=self.dtype)
         )
 
     def uniform(self, purpose: str, *shape: int) -> Tensor:
         """Uniform numbers in [0, 1), [rows, *shape]."""
         return self._draw(
-            ("uniform", purpose, *shape), lambda g: torch.rand(self.total, *shape, generator=g, dtype=self.dtype)
+            ("uniform", purpose, *shape), lambda rows, g: torch.rand(rows, *shape, generator=g, dtype=self.dtype)
         )
 
     def integers(self, purpose: str, high: int, *shape: int) -> Tensor:
         """Uniform integers in [0, high), int64, [rows, *shape]."""
         return self._draw(
-            ("integers", purpose, high, *shape), lambda g: torch.randint(high, (self.total, *shape), generator=g)
+            ("integers", purpose, high, *shape), lambda rows, g: torch.randint(high, (rows, *shape), generator=g)
         )
 
-    def _draw(self, what: tuple[object, ...], draw: Callable[[torch.Generator], Tensor]) -> Tensor:
+    def _draw(self, what: tuple[object, ...], draw: Draw) -> Tensor:
         numbers = self._drawn.get(what)
         if numbers is None:
             # Drawn on the CPU whatever the device, so that a run can move between devices.
-            numbers = draw(self._generator.manual_seed(self.seed(*what))).to(self.device, non_blocking=True)
+            numbers = self._whole(what, draw).to(self.device, non_blocking=True)
             self._drawn[what] = numbers
         return numbers[self.start : self.stop]
+
+    def _whole(self, what: tuple[object, ...], draw: Draw) -> Tensor:
+        """All rows of a draw."""
+        return draw(self.total, self._generator.manual_seed(self.seed(*what)))
+
+
+class RowRng(Rng):
+    """Numbers for rows each of which has a key of its own, so that a row's do not depend on what is drawn with it.
+
+    >>> both = RowRng([(3, "sample", 0), (3, "sample", 1)]).normal("z", 2)
+    >>> bool((both[1:] == Rng(3, "sample", 1, total=1).normal("z", 2)).all())
+    True
+    """
+
+    def __init__(
+        self,
+        rows: Sequence[Sequence[object]],
+        *,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype | None = None,
+    ):
+        super().__init__(*rows, total=len(rows), device=device, dtype=dtype)
+
+    def _whole(self, what: tuple[object, ...], draw: Draw) -> Tensor:
+        seeds = (key(*row, *what) for row in self.parts)  # type: ignore[misc]
+        return torch.cat([draw(1, self._generator.manual_seed(seed)) for seed in seeds])

@@ -73,7 +73,8 @@ class DrawSettings:
     checkpoint: int | str
     seed: int
     ema: bool
-    standing_stats: int
+    standing_stats: int | None
+    direction: str | None
     run_dir: str | None
     device: Node
 
@@ -119,7 +120,7 @@ class InterpolateSettings(DrawSettings):
     """`gan interpolate`."""
 
     truncation: float | None
-    axis: Literal["z", "class", "both"]
+    axis: str | None
     classes: str | list[int | str] | None
     rows: int
     frames: int

@@ -16,6 +16,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from gancli.draw import pictures
@@ -47,6 +48,7 @@ class Field(ABC):
     dtype: ClassVar[str] = "float32"  # of stored rows
     spatial: ClassVar[bool] = False
     symbols: ClassVar[bool] = False  # whether rows are made of names, between which there is nothing
+    picture_name: ClassVar[str] = "grid"  # of a file with all of them
 
     @property
     @abstractmethod
@@ -96,6 +98,10 @@ class Field(ABC):
     def write(self, folder: Path, names: Sequence[str], stored: Tensor) -> list[Path]:
         """A file for each row, by its name without a suffix."""
         return _texts(folder, names, self.text(stored))
+
+    def array(self, stored: Tensor) -> NDArray[Any]:
+        """As others read it in a NumPy file."""
+        return stored.numpy()
 
     def bytes(self) -> int:
         """Of a row while it is drawn, about: as numbers, once more joined, as stored and in a picture."""
@@ -166,6 +172,10 @@ class Image(_Pixels):
     def picture(self, stored: Tensor, names: Sequence[str] = ()) -> Pixels:
         """A near-square sheet; with names, a row each."""
         return pictures.grid(stored, names)
+
+    def array(self, stored: Tensor) -> NDArray[Any]:
+        """uint8 [N, H, W, C]."""
+        return stored.permute(0, 2, 3, 1).numpy()
 
     def write(self, folder: Path, names: Sequence[str], stored: Tensor) -> list[Path]:
         """A PNG each."""
@@ -252,6 +262,7 @@ class Points(Numbers):
 
     kind: ClassVar[str] = "points"
     words: ClassVar[str] = "points"
+    picture_name: ClassVar[str] = "scatter"
 
     def picture(self, stored: Tensor, names: Sequence[str] = ()) -> Pixels:
         """A scatter of the first two numbers."""

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gancli.compute.rng import key
+from gancli.data.fields import Field, Label, field_of
 from gancli.data.layout import some
 from gancli.data.pixels import Size, fit
 from gancli.data.rows import Picked, Rows
@@ -146,6 +147,12 @@ class Source:
 
     def __len__(self) -> int:
         return len(self._content)
+
+    @property
+    def fields(self) -> dict[str, Field]:
+        """What each column holds."""
+        x: dict[str, Field] = {"x": field_of(self._content)}
+        return x | ({"y": Label(self.classes)} if self.classes else {})
 
     @cached_property
     def fingerprint(self) -> str:

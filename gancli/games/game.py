@@ -9,7 +9,9 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from gancli.compute.rng import Rng
+from gancli.data.fields import Field, Label
 from gancli.data.source import Source
+from gancli.games.drawing import Diagnostics, Opinion, Option, Path
 from gancli.nets.verdict import Verdict
 
 Batch = dict[str, Tensor]
@@ -69,12 +71,14 @@ class Move:
 
 
 class Game(nn.Module):
-    """Owns the networks. Everything a game must remember between steps is a buffer, so that a checkpoint has it."""
+    """Owns the networks. Everything a game must remember between steps is a buffer, so that a checkpoint has it.
+
+    fields: the columns of the data, as batches name them; known when the networks are built.
+    """
 
     nets: nn.ModuleDict
+    fields: Mapping[str, Field] = {}
     couples: Couples = 1
-    labelled: bool = False  # whether latents come with labels
-    classes: int = 0
     twice: set[str] = set()  # noqa: RUF012  # networks that are differentiated twice: not to be compiled
 
     @classmethod
@@ -102,8 +106,8 @@ class Game(nn.Module):
         return found
 
     def averaged(self) -> tuple[str, ...]:
-        """The networks that get an exponential moving average."""
-        return ("G",)
+        """The networks that get an exponential moving average: by default those that samples are drawn with."""
+        return self.generators()
 
     def feeds(self, source: Source) -> dict[str, Source]:
         """The streams that moves are dealt from, each with its data."""
@@ -133,10 +137,66 @@ class Game(nn.Module):
         rng: the move's, of the whole batch. What it returns replaces columns that the move remembers, of all ranks.
         """
 
-    def latents(self, noise: Rng, **knobs: Any) -> Tensor:
-        """What G eats, [rows, latent_dim]."""
+    # -- all that whoever draws, exports or watches samples knows of a game --------------------------------------------
+
+    def generators(self) -> tuple[str, ...]:
+        """The networks that samples are drawn with: by default the first player's."""
+        return next(iter(self.players(list(self.nets)).values()))
+
+    def critics(self) -> tuple[str, ...]:
+        """The networks that tell samples from data, the first of them the one that others ask; () where none does."""
+        return ()
+
+    def directions(self) -> tuple[str, ...]:
+        """The kinds of samples that can be drawn, such as A2B and B2A; the first where none is asked for."""
+        return ("",)
+
+    def input_fields(self, direction: str = "") -> Mapping[str, Field]:
+        """Columns that a sample is made from: labels are chosen or drawn, others are rows of data; {} for noise."""
+        return {}
+
+    def output_fields(self, direction: str = "") -> Mapping[str, Field]:
+        """What `generate` makes, by name: first the sample, called as the column of the data that it is to be like."""
         raise NotImplementedError
 
-    def render(self, nets: Mapping[str, nn.Module], latents: Tensor, y: Tensor | None = None, **knobs: Any) -> Tensor:
-        """Images [B, C, H, W] in [-1, 1] (or points [B, D]) of latents, by the given networks (averaged or raw)."""
+    def targets(self, direction: str = "") -> str | None:
+        """The column that holds the one right answer to each input; None where there is none."""
+        return None
+
+    def sampling_options(self) -> Mapping[str, Option]:
+        """Numbers that `inputs` takes, by name, such as a truncation."""
+        return {}
+
+    def inputs(self, noise: Rng, given: Mapping[str, Tensor], direction: str = "", **options: float | None) -> Batch:
+        """What `generate` is given for `noise.rows` samples: numbers of `noise`, and the columns that are given.
+
+        Of the input fields, labels that are not given are drawn.
+        """
+        return dict(given)
+
+    def generate(self, nets: Mapping[str, nn.Module], inputs: Batch, direction: str = "") -> dict[str, Tensor]:
+        """The output fields' columns, ready as networks make them, by the given networks (averaged or raw)."""
         raise NotImplementedError
+
+    def interpolation_paths(self, direction: str = "") -> Mapping[str, Path]:
+        """What may be walked from one sample to another, by the word that `gan interpolate axis=` takes."""
+        return {}
+
+    def diagnostics(self) -> Diagnostics:
+        """What alarms and the progress line watch."""
+        return Diagnostics()
+
+    def discriminate(self, x: Tensor) -> Opinion | None:
+        """What a critic says of rows of data [B, ...] by themselves, undisturbed; None where none can."""
+        return None
+
+
+def label_of(game: Game, direction: str = "") -> tuple[str, Label] | None:
+    """The column of classes that samples are asked for by, None where they are asked for by none."""
+    fields = game.input_fields(direction).items()
+    return next(((name, field) for name, field in fields if isinstance(field, Label)), None)
+
+
+def draws_freely(game: Game, direction: str = "") -> bool:
+    """Whether samples need nothing but numbers and labels, so that there are as many as one likes."""
+    return all(isinstance(field, Label) for field in game.input_fields(direction).values())

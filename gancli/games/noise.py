@@ -18,7 +18,9 @@ from gancli.compute.dist import gathered
 from gancli.compute.rng import Rng
 from gancli.config.build import convert
 from gancli.config.settings import at_least, at_most
+from gancli.data.fields import Field
 from gancli.errors import CombinationError, ConfigError
+from gancli.games.drawing import Diagnostics, Opinion, Option, Path
 from gancli.games.game import Batch, Couples, Game, Move, Outcome, Result
 from gancli.games.latent import Latent
 from gancli.losses.adversarial import AdversarialLoss, Energy
@@ -113,7 +115,7 @@ class NoiseGame(Game):
                     fit(real["x"][:rows].to(next(net.parameters()).dtype))
             for module in net.modules():
                 if isinstance(module, Referenced):
-                    rows = self.latents(rng) if name == "G" else self._real(dict(real))[0]
+                    rows = self.latent.draw(rng) if name == "G" else self._real(dict(real))[0]
                     rows = rows if name == "G" else self.shown(rows, rng, "reference").flatten(1)
                     module.refer(rows[:REFERENCE].reshape(module.reference.shape))
 
@@ -132,13 +134,62 @@ class NoiseGame(Game):
         """The streams that D's moves are dealt from."""
         return ("real",)
 
-    def latents(self, noise: Rng, **knobs: Any) -> Tensor:
-        """z, [rows, latent.dim]; the knob `truncation` bounds its numbers."""
-        return self.latent.draw(noise, knobs.get("truncation"))
+    def generators(self) -> tuple[str, ...]:
+        """G."""
+        return ("G",)
 
-    def render(self, nets: Mapping[str, nn.Module], latents: Tensor, y: Tensor | None = None, **knobs: Any) -> Tensor:
+    def critics(self) -> tuple[str, ...]:
+        """D."""
+        return ("D",)
+
+    def input_fields(self, direction: str = "") -> Mapping[str, Field]:
+        """The label, where G hears of it."""
+        return {"y": self.fields["y"]} if self.labelled else {}
+
+    def output_fields(self, direction: str = "") -> Mapping[str, Field]:
+        """What the data are."""
+        return {"x": self.fields["x"]}
+
+    def sampling_options(self) -> Mapping[str, Option]:
+        """truncation."""
+        return {"truncation": Option("latents from the distribution cut off at ± this value")}
+
+    def inputs(self, noise: Rng, given: Mapping[str, Tensor], direction: str = "", **options: float | None) -> Batch:
+        """z, [rows, latent.dim], and y where G hears of labels."""
+        batch = {"z": self.latent.draw(noise, options.get("truncation"))}
+        if self.labelled:
+            batch["y"] = given["y"] if "y" in given else noise.integers("y", self.classes)
+        return batch
+
+    def generate(self, nets: Mapping[str, nn.Module], inputs: Batch, direction: str = "") -> dict[str, Tensor]:
         """G(z, y)."""
-        return nets["G"](latents, y)  # type: ignore[no-any-return]
+        return {"x": nets["G"](inputs["z"], inputs.get("y"))}
+
+    def interpolation_paths(self, direction: str = "") -> Mapping[str, Path]:
+        """Latents; between classes, the rows by which the layers look them up."""
+        z = {"z": Path("z", "sphere", self.latent)}
+        return z | {"class": Path("y", "classes")} if self.labelled else z
+
+    def diagnostics(self) -> Diagnostics:
+        """G, and D's mean logits. Where G learns from D's features alone, D may be as sure as it likes."""
+        return Diagnostics("G", "D_real", "D_fake", self.loss.sure if self.adversarial else None)
+
+    @torch.no_grad()
+    def discriminate(self, x: Tensor) -> Opinion | None:
+        """D's logits, as probabilities where the objective makes them that; None where D wants labels, too.
+
+        A packing D is shown the same row several times.
+        """
+        D = self.nets["D"]
+        if getattr(D, "conditional", False):
+            return None
+        training = D.training
+        try:
+            said: Verdict = D.eval()(packed(x.repeat_interleave(self.pack, 0), self.pack))
+        finally:
+            D.train(training)
+        scores = said.scores().float()
+        return Opinion(scores.sigmoid() if self.loss.logistic else scores, self.loss.logistic)
 
     def judge(self, rng: Rng, **sources: tuple[Tensor, Tensor | None]) -> dict[str, Verdict]:
         """What D says of each source: one joint pass, or one pass each where D must not mix them."""
@@ -175,7 +226,7 @@ class NoiseGame(Game):
     def generator_loss(self, batch: Batch, rng: Rng) -> Outcome:
         """The objective's G side on fresh fakes."""
         y_fake = self._labels(rng, batch)
-        z = self.latents(rng)
+        z = self.latent.draw(rng)
         fake = self.nets["G"](z, y_fake)
         verdicts = self.judge(rng, fake=(fake, y_fake))
         if self._g_needs_real():
@@ -260,7 +311,7 @@ class NoiseGame(Game):
     def _fakes(self, rng: Rng, batch: Batch | None = None, graph: bool = False) -> tuple[Tensor, Tensor | None]:
         y = self._labels(rng, batch)
         with torch.set_grad_enabled(graph):
-            return self.nets["G"](self.latents(rng), y), y
+            return self.nets["G"](self.latent.draw(rng), y), y
 
     def _context(
         self,
@@ -288,7 +339,7 @@ class NoiseGame(Game):
             return self.latent.draw(rng, purpose=purpose)
 
         real, fake = (None if images is None else images.to(dtype) for images in (x, fake))
-        z = self.latents(rng) if z is None else z
+        z = self.latent.draw(rng) if z is None else z
         return Context(dict(self.nets.items()), judge, real, fake, y, y_fake, rng, verdicts, z, generate, draw)
 
     def _g_needs_real(self) -> bool:

@@ -16,6 +16,7 @@ from gancli.compute.dist import gathered
 from gancli.errors import ConfigError
 
 Couples = int | Literal["all"]  # samples that a value depends on together
+LOGISTIC_SURE = 9.2  # between the logits of 0.99 and 0.01
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +43,7 @@ class AdversarialLoss(ABC):
     needs_real: ClassVar[bool] = False
     paired: ClassVar[bool] = False
     lipschitz: ClassVar[bool] = False
-    sure: ClassVar[float | None] = 9.2  # a gap of mean logits that says that D is sure: 0.99 against 0.01
+    sure: ClassVar[float | None] = LOGISTIC_SURE  # a gap of mean logits that says that D is sure
     couples: ClassVar[Couples] = 1
 
     def __post_init__(self) -> None:
@@ -54,6 +55,11 @@ class AdversarialLoss(ABC):
             raise ConfigError(f"loss.flip={self.flip:g}: a share from 0 to 0.5, such as 0.05")
         if not 0 < self.top <= 1 or self.top_until < 0:
             raise ConfigError("loss.top is a share above 0 and at most 1, such as 0.5, and loss.top_until at least 0")
+
+    @property
+    def logistic(self) -> bool:
+        """Whether the sigmoid of a logit is a probability."""
+        return self.sure == LOGISTIC_SURE
 
     @abstractmethod
     def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from gancli.errors import DataError, MetricError
 from gancli.metrics.classifier import VERSION, obtain, split, taught
 from gancli.metrics.extractor import Extractor
 from gancli.metrics.fid import Fid
-from gancli.metrics.images import ImageSet, extract, from_source
+from gancli.metrics.images import ImageSet, extract, from_source, shape_of
 from gancli.metrics.metric import Report, named
 from gancli.metrics.run_metric import (
     FeatureRunMetric,
@@ -99,7 +99,7 @@ class FidPerClass(FeatureRunMetric):
 
 def _of_class(found: Sampler, n: int, seed: int, number: int) -> ImageSet:
     """n samples of one class."""
-    return ImageSet(n, found.shape, lambda: found.images(n, seed, number))
+    return ImageSet(n, shape_of(found.field), lambda: found.samples(n, seed, number))
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ class Cas(RunMetric):
         """cas, and cas_real of the classifier of real images, on the same real images; cas_by_class in the details."""
         source = training_data(found, self.name)
         images, labels, notes = self._test(found, source)
-        drawn = list(found.labelled_images(self.samples, seed))
+        drawn = list(found.labelled_samples(self.samples, seed))
         content, asked = (torch.cat(part).numpy() for part in zip(*drawn, strict=True))
         made = Source("samples", content, asked, source.classes, flip=source.flip)
         fake = taught(made, self.images, progress)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from gancli.config.build import make
+from gancli.data.fields import Points
 from gancli.data.source import order
 from gancli.errors import ConfigError, MetricError
 from gancli.metrics.metric import Report
@@ -108,7 +109,7 @@ class Divergences(RunMetric):
 
     def refuse(self, found: Sampler) -> None:
         """Raises MetricError for a run of images."""
-        if len(found.shape) != 1 or found.shape[0] > 2:
+        if not isinstance(found.field, Points) or found.field.size > 2:
             raise MetricError("metrics=divergences compares points of one or two numbers: use fid and kid for images")
 
     def measure(self, found: Sampler, n: int, seed: int, progress: Report) -> Findings:

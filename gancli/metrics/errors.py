@@ -10,7 +10,7 @@ import torch
 
 from gancli.errors import MetricError
 from gancli.metrics.metric import Report
-from gancli.metrics.run_metric import Findings, RunMetric, data
+from gancli.metrics.run_metric import Findings, RunMetric, critic_of, data
 
 if TYPE_CHECKING:
     from gancli.draw.sampling import Sampler
@@ -23,17 +23,18 @@ class Errors(RunMetric):
     """Wrongly named images of the test split, all of which are judged; of the averaged D where there is an average."""
 
     name: ClassVar[str] = "errors"
-    asks_d: ClassVar[bool] = True
+    asks_critic: ClassVar[bool] = True
 
     def refuse(self, found: Sampler) -> None:
         """Raises MetricError for a D that names no classes."""
-        if not getattr(found.nets.get("D"), "names_classes", False):
+        if not getattr(critic_of(found), "names_classes", False):
             raise MetricError("metrics=errors counts what a classifying D names wrongly: train with game=semisup")
 
     @torch.no_grad()
     def measure(self, found: Sampler, n: int, seed: int, progress: Report) -> Findings:
         """errors, a count, and error_rate."""
-        D = found.nets["D"]
+        D = critic_of(found)
+        assert D is not None
         test = data(found, "test", self.name)
         wrong = 0
         for start in range(0, len(test), CHUNK):

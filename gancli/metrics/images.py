@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from gancli.compute.dist import World
+from gancli.data.fields import Field, Image
 from gancli.data.source import Source, order
 from gancli.errors import MetricError
 from gancli.metrics.extractor import Extractor
@@ -22,12 +23,12 @@ CHUNK = 32  # samples are drawn so many at once: a rank's share begins at a mult
 
 
 class Sampler(Protocol):
-    """What is needed of a trained generator."""
+    """What is needed of a trained game."""
 
     @property
-    def shape(self) -> tuple[int, ...]: ...
+    def field(self) -> Field: ...
 
-    def labelled_images(self, n: int, seed: int, *, first: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+    def labelled_samples(self, n: int, seed: int, *, first: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """uint8 [B, C, H, W] and the classes asked for, int64 [B]; numbers `first` to n."""
 
     def protocol(self) -> dict[str, Any]:
@@ -57,14 +58,17 @@ class ImageSet:
         return self.shape[1:] == (0, 0)
 
     def __post_init__(self) -> None:
-        if len(self.shape) != 3:
-            raise MetricError(
-                f"these metrics compare images, and a sample has {self.shape[0]} numbers: choose a data set of images"
-            )
         if self.shape[0] not in (1, 3):
             raise MetricError(
                 f"these metrics read images of 1 or 3 channels and were given {self.shape[0]}: set dataset.size=[3,H,W]"
             )
+
+
+def shape_of(field: Field) -> tuple[int, ...]:
+    """(C, H, W) of images. Raises MetricError for a field of something else."""
+    if not isinstance(field, Image):
+        raise MetricError(f"these metrics compare images, and these are {field.told}: choose a data set of images")
+    return field.shape
 
 
 def from_source(source: Source, n: int | None, seed: int, *, exact: bool = False, **facts: Any) -> ImageSet:
@@ -76,11 +80,12 @@ def from_source(source: Source, n: int | None, seed: int, *, exact: bool = False
         raise MetricError(
             f"{n} real images asked for and {source.name} has {len(source)}: type a smaller n_real, or null"
         )
+    shape = shape_of(next(iter(source.fields.values())))
     count = len(source) if n is None else min(n, len(source))
     index = order(len(source), seed, "evaluation")[:count]
     index.sort()  # a memory map is read forwards, and a whole set in the order that other tools read it
 
-    told = {"name": source.name, "images": len(source), "shape": list(source.shape), "fingerprint": source.fingerprint}
+    told = {"name": source.name, "images": len(source), "shape": list(shape), "fingerprint": source.fingerprint}
     told |= {"seed": seed, **facts}
 
     def part(first: int, last: int) -> ImageSet:
@@ -88,7 +93,7 @@ def from_source(source: Source, n: int | None, seed: int, *, exact: bool = False
             for start in range(first, last, _CHUNK):
                 yield source.rows(index[start : min(start + _CHUNK, last)])[0]
 
-        return ImageSet(last - first, source.shape, chunks, told, part=part)
+        return ImageSet(last - first, shape, chunks, told, part=part)
 
     return part(0, count)
 
@@ -101,18 +106,18 @@ def enough(name: str, there: int, n: int) -> tuple[int, list[str]]:
 
 
 def from_sampler(sampler: Sampler, n: int, seed: int, labelled: bool = False) -> ImageSet:
-    """n samples of a trained generator, drawn as they are looked at; labelled: by class."""
-
-    told = {"shape": list(sampler.shape), "seed": seed, **sampler.protocol()}
+    """n samples of a trained game, drawn as they are looked at; labelled: by class. Raises MetricError for others."""
+    shape = shape_of(sampler.field)
+    told = {"shape": list(shape), "seed": seed, **sampler.protocol()}
 
     def part(first: int, last: int) -> ImageSet:
         def pairs() -> Iterator[tuple[Tensor, Tensor]]:
-            return sampler.labelled_images(last, seed, first=first)
+            return sampler.labelled_samples(last, seed, first=first)
 
         def chunks() -> Iterator[Tensor]:
             return (x for x, _ in pairs())
 
-        return ImageSet(last - first, sampler.shape, chunks, told, pairs if labelled else None, part)
+        return ImageSet(last - first, shape, chunks, told, pairs if labelled else None, part)
 
     return part(0, n)
 

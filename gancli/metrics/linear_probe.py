@@ -10,10 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gancli.data.fields import Image
 from gancli.data.source import Source, order
 from gancli.errors import ConfigError, MetricError
 from gancli.metrics.metric import Report
-from gancli.metrics.run_metric import Findings, RunMetric, data
+from gancli.metrics.run_metric import Findings, RunMetric, critic_of, data
 
 if TYPE_CHECKING:
     from gancli.draw.sampling import Sampler
@@ -30,7 +31,7 @@ class LinearProbe(RunMetric):
     """
 
     name: ClassVar[str] = "linear_probe"
-    asks_d: ClassVar[bool] = True
+    asks_critic: ClassVar[bool] = True
     limit: int = 10_000
     cost: float = 0.01
 
@@ -44,11 +45,11 @@ class LinearProbe(RunMetric):
 
     def refuse(self, found: Sampler) -> None:
         """Raises MetricError for a run without classes, or a D of packs, of points, or that is told the labels."""
-        if not found.classes:
+        if not found.facts.classes:
             raise MetricError(f"metrics=linear_probe needs classes and {found.facts.name} has none")
-        if getattr(found.game, "pack", 1) > 1 or len(found.shape) != 3:
+        if getattr(found.game, "pack", 1) > 1 or not isinstance(found.field, Image):
             raise MetricError("metrics=linear_probe looks at a D of single images")
-        if getattr(found.nets.get("D"), "conditional", False):
+        if getattr(critic_of(found), "conditional", False):
             raise MetricError("metrics=linear_probe would tell D the labels that it is to find: train without classes")
 
     def measure(self, found: Sampler, n: int, seed: int, progress: Report) -> Findings:
@@ -72,7 +73,8 @@ class LinearProbe(RunMetric):
 @torch.no_grad()
 def embed(found: Sampler, source: Source, rows: np.ndarray[Any, np.dtype[np.int64]], progress: Report) -> Tensor:
     """Features of images, float32 [n, features] on the CPU."""
-    D = found.nets["D"]
+    D = critic_of(found)
+    assert D is not None
     caught: list[Tensor] = []
 
     def catch(module: nn.Module, inputs: Any, output: Tensor) -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from gancli.config.settings import at_least
+from gancli.data.fields import Image
 from gancli.data.source import Source, order
 from gancli.draw.charts import Panel, chart
 from gancli.draw.pictures import Pixels, sheet, with_names
@@ -123,7 +124,7 @@ class Memorisation(FeatureRunMetric):
 
     def refuse(self, found: Sampler) -> None:
         """Raises MetricError for a run of points, or of fewer than ten images."""
-        if len(found.shape) != 3:
+        if not isinstance(found.field, Image):
             raise MetricError("metrics=memorisation looks at images; for points use metrics=[modes,divergences]")
         if len(training_data(found, self.name)) < LEAST:
             raise MetricError(f"metrics=memorisation needs at least {LEAST} training images to tell near from far")

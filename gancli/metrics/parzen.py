@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor
 
+from gancli.data.fields import Image
 from gancli.data.source import Source, order
-from gancli.draw.sampling import to_uint8
 from gancli.errors import ConfigError, MetricError
 from gancli.metrics.metric import Report
 from gancli.metrics.run_metric import Findings, RunMetric, data, drawn, left_out, training_data
@@ -63,7 +63,7 @@ class Parzen(RunMetric):
 
     def refuse(self, found: Sampler) -> None:
         """Raises MetricError for a run of points, or of the images that it would be judged by."""
-        if len(found.shape) != 3:
+        if not isinstance(found.field, Image):
             raise MetricError("metrics=parzen measures images; for points use metrics=[modes,divergences]")
         split = str(found.config["dataset"].get("split"))
         if split in ("test", "all"):
@@ -77,7 +77,7 @@ class Parzen(RunMetric):
         split = str(found.config["dataset"].get("split"))
         test = data(found, "test", self.name)
         valid, chosen_on, notes = self._validation(found, split)
-        samples = to_uint8(drawn(found, n, seed)).flatten(1).float() / 255
+        samples = found.field.stored(drawn(found, n, seed)).flatten(1).float() / 255
         scores = {}
         for k, sigma in enumerate(torch.logspace(-1, 0, self.sigmas).tolist()):
             scores[sigma] = float(parzen(valid, samples, sigma).double().mean())

@@ -14,7 +14,10 @@ from torch import Tensor, nn
 
 from gancli.compute.rng import Rng
 from gancli.config.settings import at_least
+from gancli.data.fields import Image
 from gancli.errors import ConfigError, MetricError
+from gancli.games.game import label_of
+from gancli.games.latent import Latent
 from gancli.metrics import weights as files
 from gancli.metrics.extractor import Extractor
 from gancli.metrics.fid import FIDELITY_SEED
@@ -96,19 +99,17 @@ class Ppl(FeatureRunMetric):
 
     def refuse(self, found: Sampler) -> None:
         """Raises MetricError for points, and for truncated latents."""
-        if len(found.shape) != 3 or found.shape[0] not in (1, 3):
+        if not isinstance(found.field, Image) or found.field.channels not in (1, 3):
             raise MetricError("metrics=ppl looks at images of 1 or 3 channels")
         if found.truncation is not None:
             raise MetricError("metrics=ppl walks between latents of the whole distribution: leave truncation out")
-        if not hasattr(found.game, "latent"):
-            raise MetricError("metrics=ppl walks between normal or uniform latents, and this system has none of these")
-        latent: Any = found.game.latent
+        latent = latent_of(found)[1]
         if self._stylegan and latent.kind != "normal":
             raise MetricError(
                 f"metrics.ppl.definition=stylegan walks between normal latents and this run's are"
                 f" {latent.kind}: type metrics.ppl.definition=torch_fidelity"
             )
-        height, width = found.shape[1:]
+        height, width = found.field.height, found.field.width
         if self._cropped and (height != width or height < CROPPED):
             raise MetricError(
                 f"metrics.ppl.definition=stylegan cuts out the part where faces are of square images of {CROPPED}"
@@ -137,6 +138,22 @@ class Ppl(FeatureRunMetric):
         return Findings(values, {"ppl_paths": len(lengths)}, notes=extractor.notes() if extractor is not None else ())
 
 
+def latent_of(found: Sampler) -> tuple[str, Latent]:
+    """The column of the latents and their law. Raises MetricError where a game draws from none."""
+    paths = found.game.interpolation_paths(found.direction).values()
+    known = next(((path.column, path.latent) for path in paths if path.latent is not None), None)
+    if known is None:
+        raise MetricError("metrics=ppl walks between normal or uniform latents, and this system has none of these")
+    return known
+
+
+def drawn_of(found: Sampler, z: Tensor, y: Tensor | None) -> Tensor:
+    """Images [n, C, H, W] in 0 ... 255 of latents [n, dim] and classes."""
+    label = label_of(found.game, found.direction)
+    inputs = {latent_of(found)[0]: z} | ({} if y is None or label is None else {label[0]: y})
+    return (found.generate(inputs)[found.column] + 1) * 127.5
+
+
 def of_features(extractor: Extractor) -> Distance:
     """The squared distance of an extractor's features, each scaled to length 1."""
 
@@ -156,7 +173,7 @@ def path_lengths(found: Sampler, distance: Distance, n: int, epsilon: float, pro
     from torch_fidelity.metric_ppl import KEY_METRIC_PPL_RAW, calculate_ppl
     from torch_fidelity.sample_similarity_base import SampleSimilarityBase
 
-    latent: Any = found.game.latent
+    latent, label = latent_of(found)[1], label_of(found.game, found.direction)
     uniform = latent.kind == "uniform"
 
     class Model(GenerativeModelBase):  # type: ignore[misc]
@@ -164,10 +181,10 @@ def path_lengths(found: Sampler, distance: Distance, n: int, epsilon: float, pro
 
         z_size = latent.dim
         z_type = "uniform_0_1" if uniform else "normal"
-        num_classes = found.game.classes if found.game.labelled else 0
+        num_classes = 0 if label is None else len(label[1].names)
 
         def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-            return (found.render(2 * z - 1 if uniform else z, y) + 1) * 127.5
+            return drawn_of(found, 2 * z - 1 if uniform else z, y)
 
     done = 0
 
@@ -211,16 +228,16 @@ def circle_lengths(
     Latents have the length √dim, which StyleGAN's mapping network gives every latent. crop: of images [B, C, H, H] the
     rows from 3/8 to 7/8 and the columns from 1/4 to 3/4 of the side.
     """
-    game: Any = found.game
+    label = label_of(found.game, found.direction)
     rng = Rng(seed, "ppl", total=n, dtype=torch.float64)
-    ends = [rng.normal(f"end {k}", game.latent.dim) for k in range(2)]
+    ends = [rng.normal(f"end {k}", latent_of(found)[1].dim) for k in range(2)]
     t = rng.uniform("t", 1)
-    y = rng.integers("y", game.classes) if game.labelled else None
+    y = None if label is None else rng.integers(label[0], len(label[1].names))
     parts = []
     for rows in torch.split(torch.arange(n), 16):
         places = [_slerp(ends[0][rows], ends[1][rows], t[rows] + step).float() for step in (0.0, epsilon)]
         labels = None if y is None else y[rows].repeat(2)
-        images = (found.render(torch.cat(places), labels) + 1) * 127.5
+        images = drawn_of(found, torch.cat(places), labels)
         if crop:
             c = images.shape[2] // 8
             images = images[:, :, 3 * c : 7 * c, 2 * c : 6 * c]

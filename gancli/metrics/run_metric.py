@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gancli.config.build import make
 from gancli.data.source import Index, Source, order
@@ -26,7 +26,7 @@ class RunMetric(Metric):
     """A metric that is given a trained run, to draw from and to look into."""
 
     compares: ClassVar[bool] = False
-    asks_d: ClassVar[bool] = False  # whether it looks into D
+    asks_critic: ClassVar[bool] = False  # whether it looks into what tells samples from data
 
     @abstractmethod
     def measure(self, found: Sampler, n: int, seed: int, progress: Report) -> Findings:
@@ -60,19 +60,24 @@ def data(found: Sampler, split: str, metric: str) -> Source:
         ) from None
     except ConfigError as error:
         raise MetricError(f"metrics={metric} needs {split} data: {error}") from None
-    if source.shape != found.shape:
-        raise MetricError(f"metrics={metric}: the {split} data have the shape {source.shape}, the run's {found.shape}")
-    if found.game.labelled and source.classes != found.classes:
+    if source.shape != found.field.shape:
+        shapes = f"the shape {source.shape}, the run's {found.field.shape}"
+        raise MetricError(f"metrics={metric}: the {split} data have {shapes}")
+    if found.labelled and source.classes != found.classes:
         raise MetricError(f"metrics={metric}: the {split} data have other classes than those the run was trained on")
     return source
 
 
+def critic_of(found: Sampler) -> nn.Module | None:
+    """The network that tells samples from data; None where the game has none, or it is not there."""
+    return next((found.nets[name] for name in found.game.critics() if name in found.nets), None)
+
+
 def drawn(found: Sampler, n: int, seed: int) -> Tensor:
-    """n samples as the generator makes them: points [n, D], or images [n, C, H, W] in [-1, 1]."""
+    """n samples, ready: points [n, D], or images [n, C, H, W] in [-1, 1], say."""
     parts = []
     for start in range(0, n, 1024):
-        seeds = [(seed, k) for k in range(start, min(start + 1024, n))]
-        parts.append(found.render(found.latents(seeds), found.labels(seeds)))
+        parts.append(found.sample([(seed, k) for k in range(start, min(start + 1024, n))]))
     return torch.cat(parts)
 
 
@@ -143,7 +148,7 @@ def kept_out(found: Sampler, source: Source) -> Source | None:
 
 def refuse_unlabelled(found: Sampler, metric: str) -> None:
     """Raise MetricError for a run that knows no classes."""
-    if not found.game.labelled or len(found.classes) < 2:
+    if not found.labelled or len(found.classes) < 2:
         raise MetricError(
             f"metrics={metric} judges samples by the class they were asked for, and {found.run.name} knows no classes:"
             " train a conditional model (model.conditioning=projection)"

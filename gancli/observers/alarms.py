@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-import torch
-from torch import Tensor
-
-from gancli.compute.rng import Rng
-from gancli.draw.sampling import settle
+from gancli.draw.standing import with_standing_statistics
 from gancli.errors import ConfigError
+from gancli.observers.drawn import data_of, shown
 from gancli.observers.observer import Alarm, Event, Observer, Row, RunView, Stop
 from gancli.observers.remedies import REMEDIES, remedy
 
@@ -26,8 +23,8 @@ class Alarms(Observer):
     """Looks every `every` steps; what was wrong at `patience` looks in a row is said, and again only after it was well.
 
     n: images that diversity is measured on, of the raw generator from latents that stay the same. A row of
-    metrics.jsonl says how varied samples are (1: as the data) and how large G's gradient is. A run is stopped whose
-    losses or logits explode, whose samples are all alike, or whose D says the same of all images.
+    metrics.jsonl says how varied samples are (1: as the data) and how large the generator's gradient is. A run is
+    stopped whose losses or logits explode, whose samples are all alike, or whose critic says the same of everything.
     """
 
     def __init__(self, every: int = 100, patience: int = 3, n: int = 64):
@@ -47,8 +44,10 @@ class Alarms(Observer):
 
     def open(self, view: RunView) -> None:
         """Measure the data's own diversity, and G's at the start."""
-        stream = view.engine.main
-        self._data = spread(stream.batch(0, min(self.n, len(stream.source)))["x"]) or 1.0
+        game = view.engine.game
+        name, field = next(iter(game.output_fields(game.directions()[0]).items()))
+        rows = data_of(view, name, self.n)
+        self._data = (0.0 if rows is None else field.variety(rows)) or 1.0
         self._best["born"] = self.diversity(view)
 
     def state(self) -> dict[str, Any]:
@@ -73,14 +72,16 @@ class Alarms(Observer):
                 failed=True,
             )
             return
-        diversity, gradient = self.diversity(view), rms_gradient(view, values.get("grad_norm_G"))
-        yield Row({"step": view.step, "diversity": round(diversity, 5), "gradient_G": gradient})
+        watched = view.engine.game.diagnostics()
+        diversity, gradient = self.diversity(view), rms_gradient(view, watched.learner, values)
+        told = {} if watched.learner is None else {f"gradient_{watched.learner}": gradient}
+        yield Row({"step": view.step, "diversity": round(diversity, 5), **told})
         self._best["diversity"] = max(self._best["diversity"], min(1.0, diversity))
         once = max(self._best["born"], self._best["diversity"])
         dead = {
             # A G that begins at the mean image draws the same until it has learnt anything: that is no death.
             "G has drawn the same for every latent": diversity < ALIKE <= once,
-            "D has said the same of every image": _equal(values.get("D_real"), values.get("D_fake")),
+            "D has said the same of every image": _equal(values.get(watched.real), values.get(watched.fake)),
         }
         for words, true in dead.items():
             looks = self._strikes[words] = self._strikes.get(words, 0) + 1 if true else 0
@@ -101,12 +102,10 @@ class Alarms(Observer):
     ) -> dict[str, str]:
         """Each alarm with the figures that speak for it at this step, empty where all is well."""
         found = dict.fromkeys(REMEDIES, "")
-        game = view.engine.game
-        gap = getattr(getattr(game, "loss", None), "sure", None)
-        if not getattr(game, "adversarial", 1.0):  # G learns from D's features, however sure D is
-            gap = None
-        if gap is not None and {"D_real", "D_fake"} <= values.keys() and values["D_real"] - values["D_fake"] > gap:
-            found["saturated"] = f"D says {values['D_real']:.3g} of real images and {values['D_fake']:.3g} of G's"
+        watched = view.engine.game.diagnostics()
+        real, fake = values.get(watched.real), values.get(watched.fake)
+        if watched.sure is not None and real is not None and fake is not None and real - fake > watched.sure:
+            found["saturated"] = f"D says {real:.3g} of real images and {fake:.3g} of G's"
         if diversity < POOR and diversity < FALLEN * self._best["diversity"]:
             found["collapse"] = f"the spread of samples is {diversity:.0%} of the data's"
         if gradient is not None and gradient < FAINT * self._best["gradient"]:
@@ -114,17 +113,14 @@ class Alarms(Observer):
         self._best["gradient"] = max(self._best["gradient"], gradient or 0.0)
         return found
 
-    @torch.no_grad()
     def diversity(self, view: RunView) -> float:
-        """The spread of samples over the data's."""
+        """The variety of samples over the data's."""
         engine, game = view.engine, view.engine.game
-        noise = Rng(engine.seed, "alarms", total=self.n, device=engine.compute.device, dtype=engine.dtype)
         rows = min(self.n, engine.micro_batch or engine.batch_size)  # what the device is known to bear
-        nets = {"G": settle(game.nets["G"], game, engine.compute, passes=2, batch=max(2, rows))}
-        y = noise.integers("y", game.classes) if game.labelled else None
-        z = game.latents(noise)
-        parts = [slice(k, k + rows) for k in range(0, self.n, rows)]
-        return spread(torch.cat([game.render(nets, z[k], None if y is None else y[k]) for k in parts])) / self._data
+        raw = dict(game.nets.items())
+        nets = with_standing_statistics(game, raw, engine.compute, passes=2, batch=max(2, rows))
+        name, field = next(iter(game.output_fields(game.directions()[0]).items()))
+        return field.variety(shown(view, "alarms", self.n, nets)[name]) / self._data
 
 
 def _equal(a: float | None, b: float | None) -> bool:
@@ -132,23 +128,15 @@ def _equal(a: float | None, b: float | None) -> bool:
     return a is not None and b is not None and abs(a - b) <= 1e-6 * max(1.0, abs(a))
 
 
-def spread(samples: Tensor) -> float:
-    """The mean over pixels of the standard deviation over samples [n, ...].
+def rms_gradient(view: RunView, learner: str | None, values: Mapping[str, float]) -> float | None:
+    """The root mean square of a player's recent gradient, from its optimizer's own memory; of this step's without one.
 
-    >>> spread(torch.tensor([[0.0, 1.0], [2.0, 1.0]]))
-    0.5
+    values: this step's, as the engine logs them. None where nothing is known.
     """
-    return float(samples.float().flatten(1).std(0, correction=0).mean())
-
-
-def rms_gradient(view: RunView, norm: float | None) -> float | None:
-    """The root mean square of G's recent gradient, from its optimizer's own memory; of this step's, where it has none.
-
-    norm: of this step's gradient, as the engine logs it. None where nothing is known.
-    """
-    player = view.engine.players.get("G")
+    player = None if learner is None else view.engine.players.get(learner)
     if player is None:
         return None
+    norm = values.get(f"grad_norm_{learner}")
     states = (player.optimizer.state.get(p, {}) for p in player.params)
     squares = [state[name] for state in states for name in MEMORIES if name in state]
     if not squares:

@@ -6,15 +6,21 @@ from collections.abc import Iterator
 
 import torch
 
-from gancli.compute.rng import Rng
-from gancli.draw import pictures
-from gancli.draw.sampling import settle, to_uint8
+from gancli.data.fields import Field
+from gancli.draw import pictures, sheets
+from gancli.draw.standing import with_standing_statistics
 from gancli.errors import ConfigError
-from gancli.observers.observer import Event, Observer, Picture, RunView
+from gancli.games.game import label_of
+from gancli.observers.drawn import shown
+from gancli.observers.observer import Event, Lines, Observer, Picture, RunView
+from gancli.observers.plane import in_a_plane
 
 
 class Grid(Observer):
-    """A picture every `every` steps: `n` images of the averaged generator; nothing where the data are points."""
+    """A picture every `every` steps: `n` samples of the averaged networks, or lines of text where they have no picture.
+
+    Points on a line or in the plane are left to the observer of these.
+    """
 
     def __init__(self, every: int = 500, n: int = 64):
         if every < 1 or n < 1:
@@ -23,25 +29,31 @@ class Grid(Observer):
 
     def refuse(self, view: RunView) -> None:
         """Refuse a sheet that no memory holds. Raises ConfigError."""
-        if len(view.engine.main.source.shape) == 3:
+        if not in_a_plane(_field(view)):
             view.refuse_many("grid.n", self.n)
 
     def on_step(self, view: RunView) -> Iterator[Event]:
-        """A picture, when it is due."""
+        """A picture or lines, when they are due."""
         # Of a run without steps only the networks are wanted, which may be too large for a sheet on this machine.
-        images = len(view.engine.main.source.shape) == 3
-        if images and view.due(self.every) and view.steps > 0:
-            yield Picture(f"{view.step:08d}", self.draw(view))
+        if not in_a_plane(_field(view)) and view.due(self.every) and view.steps > 0:
+            yield self.draw(view)
 
-    @torch.no_grad()
-    def draw(self, view: RunView) -> pictures.Pixels:
-        """The sheet as pixels, from copies: drawing leaves no trace in the run."""
+    def draw(self, view: RunView) -> Picture | Lines:
+        """The sheet, from copies: drawing leaves no trace in the run."""
         game, compute = view.engine.game, view.engine.compute
-        nets = view.engine.networks()
-        nets["G"] = settle(nets["G"], game, compute, passes=8)
-        n = self.n
-        noise = Rng(view.engine.seed, "grid", total=n, device=compute.device, dtype=view.engine.dtype)
-        columns = pictures.columns_for(n)
-        y = torch.arange(n, device=compute.device) // columns % game.classes if game.labelled else None
-        samples = game.render(nets, game.latents(noise), y).cpu()
-        return pictures.sheet(to_uint8(samples), columns)
+        direction, n = game.directions()[0], self.n
+        nets = with_standing_statistics(game, view.engine.networks(), compute, passes=8)
+        label = label_of(game, direction)
+        labels = None
+        if label is not None:
+            labels = torch.arange(n, device=compute.device) // pictures.columns_for(n) % len(label[1].names)
+        made = {name: rows.cpu() for name, rows in shown(view, "grid", n, nets, labels).items()}
+        fields, name = game.output_fields(direction), f"{view.step:08d}"
+        page = sheets.page(fields, made)
+        return Lines(name, sheets.lines(fields, made)) if page is None else Picture(name, page)
+
+
+def _field(view: RunView) -> Field:
+    """What a sample is."""
+    game = view.engine.game
+    return next(iter(game.output_fields(game.directions()[0]).values()))

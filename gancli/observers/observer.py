@@ -32,6 +32,14 @@ class Picture:
 
 
 @dataclass(frozen=True)
+class Lines:
+    """Lines of text for samples/NAME.txt."""
+
+    name: str
+    lines: list[str]
+
+
+@dataclass(frozen=True)
 class Film:
     """All pictures in samples/ so far, those of earlier sittings too, as samples/NAME.gif; `seconds` in all."""
 
@@ -89,7 +97,7 @@ def diverged(what: str, step: int) -> Stop:
     )
 
 
-Event = Row | Picture | Film | Keep | Alarm | Say | Scored | Stop
+Event = Row | Picture | Lines | Film | Keep | Alarm | Say | Scored | Stop
 
 
 @dataclass
@@ -133,8 +141,9 @@ class RunView:
 
     def refuse_many(self, key: str, n: int) -> None:
         """Raise ConfigError where `n` samples, as observers.`key` asks for, do not fit into memory."""
-        numbers = math.prod(self.engine.main.source.shape)
-        refuse_many(f"observers.{key}={n}", n, 12 * numbers + 1000, f"observers.{key}")
+        game = self.engine.game
+        fields = game.output_fields(game.directions()[0]).values()
+        refuse_many(f"observers.{key}={n}", n, sum(12 * math.prod(f.shape) + 1000 for f in fields), f"observers.{key}")
 
     def due(self, every: int) -> bool:
         """Whether an observer of this cadence looks now: at its multiples, before the first and after the last step."""
@@ -164,8 +173,10 @@ class Observer:
 
     everywhere: of several ranks, all call it, at the same steps and before the observers of rank 0 alone, so that it
     may share work out by `view.engine.world`. Any rank's Stop ends the run; its other events count on rank 0.
+    name: the key that it stands under in the configuration.
     """
 
+    name: str = ""
     everywhere: ClassVar[bool] = False
 
     def refuse(self, view: RunView) -> None:

@@ -8,10 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gancli.compute.rng import Rng
+from gancli.data.fields import Field, Points
 from gancli.draw.pictures import INK, PAPER, Pixels
-from gancli.draw.sampling import settle
+from gancli.draw.standing import with_standing_statistics
 from gancli.errors import ConfigError
+from gancli.observers.drawn import data_of, shown
 from gancli.observers.observer import Event, Film, Observer, Picture, RunView
 
 SIDE = 384  # pixels of a panel
@@ -20,7 +21,7 @@ BINS = 96
 
 
 class Plane(Observer):
-    """A picture every `every` steps of a run on points of one or two numbers; nothing where the data are images.
+    """A picture every `every` steps of a run on points of one or two numbers; nothing of other samples.
 
     Two panels on one scale: `n` samples of the averaged generator over the density of the data, and over what D says
     of every place, from fake (yellow) to real (blue), in full colour where it is surest. Of one number: the densities
@@ -35,14 +36,15 @@ class Plane(Observer):
 
     def refuse(self, view: RunView) -> None:
         """Refuse more points than memory holds. Raises ConfigError."""
-        if len(view.engine.main.source.shape) == 1:
+        if in_a_plane(_field(view)):
             view.refuse_many("plane.n", self.n)
 
     def open(self, view: RunView) -> None:
         """Take data for the density, once."""
-        stream = view.engine.main
-        if len(stream.source.shape) == 1 and stream.source.shape[0] <= 2:
-            self._data = stream.batch(0, min(20 * self.n, len(stream.source)))["x"].cpu().float()
+        if in_a_plane(_field(view)):
+            game = view.engine.game
+            rows = data_of(view, next(iter(game.output_fields(game.directions()[0]))), 20 * self.n)
+            self._data = None if rows is None else rows.cpu().float()
 
     def on_step(self, view: RunView) -> Iterator[Event]:
         """A picture, when it is due; the film after the last."""
@@ -52,27 +54,36 @@ class Plane(Observer):
         if view.final and self.film:
             yield Film("training")
 
-    @torch.no_grad()
     def draw(self, view: RunView, data: Tensor) -> Pixels:
         """Both panels as pixels, from copies: drawing leaves no trace in the run."""
-        engine, game = view.engine, view.engine.game
-        nets = engine.networks()
-        net = settle(nets["G"], game, engine.compute, passes=8)
-        noise = Rng(engine.seed, "plane", total=self.n, device=engine.compute.device, dtype=engine.dtype)
-        samples = game.render({"G": net}, game.latents(noise)).cpu().float()
+        nets = with_standing_statistics(view.engine.game, view.engine.networks(), view.engine.compute, passes=8)
+        samples = next(iter(shown(view, "plane", self.n, nets).values())).cpu().float()
         low, high = frame(data)
         places = torch.linspace(0, 1, BINS)
         if data.shape[1] == 1:
-            surface = said(view, low + places[:, None] * (high - low))
-            return curves(samples, data, surface, float(low), float(high))
+            along = said(view, low + places[:, None] * (high - low))
+            return curves(samples, data, along, float(low), float(high))
         rows, columns = torch.meshgrid(places.flip(0), places, indexing="ij")
         at = torch.stack([columns.flatten(), rows.flatten()], 1)
-        surface = stretched(said(view, low + at * (high - low))).view(BINS, BINS)
-        panels = [shade(density(data, low, high), PAPER, DENSE), shade(surface, FAKE, REAL)]
+        panels = [shade(density(data, low, high), PAPER, DENSE)]
+        surface = said(view, low + at * (high - low))
+        if surface is not None:
+            panels.append(shade(stretched(surface).view(BINS, BINS), FAKE, REAL))
         for panel in panels:
             dots(panel, (samples - low) / (high - low))
         gap = np.full((SIDE, 6, 3), 255, np.uint8)
-        return np.concatenate([panels[0], gap, panels[1]], 1)
+        return np.concatenate([panels[0], gap, panels[1]] if panels[1:] else panels, 1)
+
+
+def in_a_plane(field: Field) -> bool:
+    """Whether samples are points that this observer draws."""
+    return isinstance(field, Points) and field.size <= 2
+
+
+def _field(view: RunView) -> Field:
+    """What a sample is."""
+    game = view.engine.game
+    return next(iter(game.output_fields(game.directions()[0]).values()))
 
 
 def frame(data: Tensor) -> tuple[Tensor, Tensor]:
@@ -82,21 +93,16 @@ def frame(data: Tensor) -> tuple[Tensor, Tensor]:
     return middle - reach, middle + reach
 
 
-def said(view: RunView, points: Tensor) -> Tensor:
+def said(view: RunView, points: Tensor) -> Tensor | None:
     """What D says of points [n, D], from 0 (fake) to 1 (real): probabilities, or its range where it gives none."""
-    engine, game = view.engine, view.engine.game
-    pack = getattr(game, "pack", 1)
-    x = points.to(engine.compute.device, engine.dtype)
-    D = game.nets["D"]
-    training = D.training
-    try:
-        # A packing D is shown the same point several times; a conditional one is no network for points.
-        logits: Tensor = D.eval()(x.repeat(1, pack)).scores().float().cpu()
-    finally:
-        D.train(training)
-    if getattr(getattr(game, "loss", None), "sure", None) == 9.2:
-        return logits.sigmoid()
-    return (logits - logits.min()) / (logits.max() - logits.min()).clamp_min(1e-9)
+    engine = view.engine
+    found = engine.game.discriminate(points.to(engine.compute.device, engine.dtype))
+    if found is None:
+        return None
+    values = found.scores.float().cpu()
+    if found.probabilities:
+        return values
+    return (values - values.min()) / (values.max() - values.min()).clamp_min(1e-9)
 
 
 def stretched(values: Tensor) -> Tensor:
@@ -134,8 +140,8 @@ def dots(panel: Pixels, places: Tensor) -> None:
             panel[y[inside], x[inside]] = INK
 
 
-def curves(samples: Tensor, data: Tensor, surface: Tensor, low: float, high: float) -> Pixels:
-    """Densities of data and samples of one number, and what D says of every place, as two line charts."""
+def curves(samples: Tensor, data: Tensor, surface: Tensor | None, low: float, high: float) -> Pixels:
+    """Densities of data and samples of one number, and what D says of every place, as line charts."""
     from gancli.draw.charts import Panel, chart
 
     width = (high - low) / BINS
@@ -146,8 +152,7 @@ def curves(samples: Tensor, data: Tensor, surface: Tensor, low: float, high: flo
         return list(zip(middles, counts.tolist(), strict=True))
 
     places = [low + k / (BINS - 1) * (high - low) for k in range(BINS)]
-    panels = [
-        Panel("density", {"data": histogram(data), "samples": histogram(samples)}),
-        Panel("D", {"D": list(zip(places, surface.tolist(), strict=True))}),
-    ]
+    panels = [Panel("density", {"data": histogram(data), "samples": histogram(samples)})]
+    if surface is not None:
+        panels.append(Panel("discriminator", {"discriminator": list(zip(places, surface.tolist(), strict=True))}))
     return chart(panels, width=SIDE)

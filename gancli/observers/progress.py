@@ -15,6 +15,7 @@ from gancli.errors import ConfigError
 from gancli.observers.observer import Event, Observer, RunView
 
 REFRESH = 0.25  # seconds between updates of the bar
+MOST = 4  # numbers of a game that has no losses of the usual names
 
 
 class Progress(Observer):
@@ -70,11 +71,10 @@ class Progress(Observer):
             print(" · ".join(filter(None, words)), file=sys.stderr, flush=True)
 
     def _words(self, view: RunView) -> str:
-        parts = [
-            f"{name.removeprefix('loss_')} {value:.3f}"
-            for name, value in view.values().items()
-            if name.startswith("loss_")
-        ]
+        values = view.values()
+        named = view.engine.game.diagnostics().shown or tuple(name for name in values if name.startswith("loss_"))
+        named = named or tuple(name for name in values if not name.startswith("grad_norm_"))[:MOST]
+        parts = [f"{name.removeprefix('loss_')} {values[name]:.3f}" for name in named if name in values]
         pace = view.seconds_a_step()
         if pace > 0:
             moves = view.engine.game.moves(view.seen)

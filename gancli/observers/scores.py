@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,7 +13,9 @@ from gancli.compute import ranks
 from gancli.config.build import make
 from gancli.config.compose import compose
 from gancli.config.grammar import in_quotes
-from gancli.draw.sampling import Sampler, settle
+from gancli.draw.reading import passes_of
+from gancli.draw.sampling import Sampler
+from gancli.draw.standing import with_standing_statistics
 from gancli.errors import CombinationError, ConfigError
 from gancli.metrics.evaluation import Evaluator
 from gancli.metrics.extractor import Extractor
@@ -22,6 +23,7 @@ from gancli.metrics.images import enough, from_sampler, from_source
 from gancli.metrics.metric import Metric
 from gancli.metrics.results import finished
 from gancli.metrics.run_metric import FeatureRunMetric, RunMetric
+from gancli.observers.drawn import stream_of
 from gancli.observers.observer import Event, Keep, Observer, Row, RunView, Scored
 from gancli.train.assemble import DataFacts
 
@@ -47,10 +49,10 @@ class Scores(Observer):
         n: int = 1000,
         extractor: str = "inception",
         weights: str | None = None,
-        standing_stats: int = 16,
+        standing_stats: int | None = None,
         options: Sequence[str] = (),
     ):
-        if (every is not None and every < 1) or n < 2 or standing_stats < 0 or not metrics:
+        if (every is not None and every < 1) or n < 2 or (standing_stats or 0) < 0 or not metrics:
             raise ConfigError(
                 "observers.scores: every is at least 1 or null, n at least 2, standing_stats at least 0, and metrics"
                 f" names one at least, not every={every} n={n} standing_stats={standing_stats} metrics={list(metrics)}"
@@ -97,7 +99,13 @@ class Scores(Observer):
         """Take the data that samples are compared with."""
         if self.every is None or not view.steps:
             return
-        source = view.engine.main.source
+        game = view.engine.game
+        found = stream_of(view, next(iter(game.output_fields(game.directions()[0]))))
+        if found is None:
+            raise CombinationError(
+                "observers.scores compares samples with data of the same kind, and this run has none"
+            )
+        source = found[0].source
         if self._extractor is not None:
             self._extractor.to(view.engine.compute.device)
         split = view.config["dataset"].get("split")
@@ -127,9 +135,8 @@ class Scores(Observer):
         """The generator as `gan sample` would draw with it at this step."""
         engine = view.engine
         nets, averaged = engine.networks(), bool(engine.averages)
-        passes = self.standing_stats if averaged else 0
-        G = nets["G"]
-        nets["G"] = settle(G, engine.game, engine.compute, passes) if passes else copy.deepcopy(G).eval()
+        passes = passes_of(engine.game, self.standing_stats) if averaged else 0
+        nets = with_standing_statistics(engine.game, nets, engine.compute, passes)
         sampler = Sampler(engine.game, nets, DataFacts.of(engine.main.source), engine.compute)
         sampler.run, sampler.step = view.folder, view.step
         sampler.about = {"ema": averaged, "standing_stats": passes, "seen": view.seen}

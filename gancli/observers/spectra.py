@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -29,24 +29,31 @@ class Spectra(Observer):
         """A row when it is due; a chart at the end."""
         if not view.due(self.every) or view.steps == 0:
             return
-        found = {name: spectra(net, self.count) for name, net in view.engine.game.nets.items()}
+        trained = {id(p) for player in view.engine.players.values() for p in player.params}
+        found = {name: spectra(net, self.count, trained) for name, net in view.engine.game.nets.items()}
         for name, layers in found.items():
             curves = self._curves.setdefault(name, {})
             for layer, values in layers.items():
                 curves.setdefault(layer, []).append((float(view.step), values[0]))
         yield Row({"step": view.step, "seen": view.seen, "spectra": found})
-        if view.final and len(next(iter(next(iter(self._curves.values())).values()))) > 1:
-            panels = [Panel(f"first singular values of {name}", curves, "step", log=True, legend=False)
-                      for name, curves in self._curves.items()]  # fmt: skip
+        grown = {name: each for name, each in self._curves.items() if any(len(line) > 1 for line in each.values())}
+        panels = [
+            Panel(f"first singular values of {name}", each, "step", log=True, legend=False)
+            for name, each in grown.items()
+        ]
+        if view.final and panels:
             yield Picture("spectra", chart(panels))
 
 
 @torch.no_grad()
-def spectra(net: nn.Module, count: int) -> dict[str, list[float]]:
-    """The first `count` singular values of each weight of two dimensions or more, largest first, by layer."""
+def spectra(net: nn.Module, count: int, trained: Collection[int] | None = None) -> dict[str, list[float]]:
+    """The first `count` singular values of each weight of two dimensions or more, largest first, by layer.
+
+    trained: the identities of the parameters to look at, those that an optimizer moves; None: all.
+    """
     found = {}
     for name, weight in net.named_parameters():
-        if weight.dim() > 1:
+        if weight.dim() > 1 and (trained is None or id(weight) in trained):
             found[name.removesuffix(".weight")] = singular_values(weight.flatten(1))[:count].tolist()
     return found
 

@@ -36,6 +36,9 @@ def of_run(record: Record) -> list[Figure]:
         ("diversity", "Variety of samples over the data's", lambda k: k == "diversity", False),
         ("speed", "Images a second", lambda k: k == "images_per_second", False),
     ]
+    told = {"step", "seen", "seconds", *record.scores()}
+    others = [k for k in keys if k not in told and not k.startswith("gradient_") and not any(g[2](k) for g in groups)]
+    groups.insert(1, ("others", "Other losses and statistics", lambda k: k in others, False))
     figures = []
     for key, title, wanted, log in groups:
         curves = {name: record.curve(name) for name in keys if wanted(name)}

@@ -91,13 +91,15 @@ class Page:
             self.classes = ui.select(self._choices(), label="Class", value=chosen, on_change=self._other_class)
             self.classes.classes("w-full").props("outlined dense data-ask=class")
             self.classes.set_visibility(bool(self.desk.classes))
-            with ui.row().classes("w-full no-wrap items-center"):
+            with ui.row().classes("w-full no-wrap items-center") as row:
+                row.set_visibility(self.desk.truncates)
                 self.cut = ui.switch("Truncation", value=first.truncation is not None, on_change=self._other_cut)
                 self.cut.props("data-ask=cut")
                 self.shown_cut = ui.label().classes("soft grow text-right")
             widest = max(2.5, first.truncation or 0)
             self.threshold = ui.slider(min=0.05, max=widest, step=0.05, value=first.truncation or 1.0)
             self.threshold.on_value_change(self._other_cut).props("data-ask=truncation").classes("px-2")
+            self.threshold.set_visibility(self.desk.truncates)
             self._say_cut()
 
     def _downloads(self) -> None:
@@ -119,7 +121,8 @@ class Page:
             self.picture.classes("pixels cursor-pointer self-center").style("width: min(100%, 720px)").props(
                 "data-show=sheet"
             )
-            ui.label("A click on an image starts the path below there, a click with Shift ends it.").classes("soft")
+            words = ui.label("A click on an image starts the path below there, a click with Shift ends it.")
+            words.classes("soft").set_visibility(self.desk.column is not None)
             with ui.row().classes("w-full no-wrap items-center gap-2"):
                 self.command = ui.label().classes("font-mono text-xs grow bg-gray-100 rounded px-3 py-2")
                 self.command.style("overflow-wrap: anywhere").props("data-show=command")
@@ -128,7 +131,7 @@ class Page:
 
     def _path(self) -> None:
         seed = self.first.seed
-        with _card("Path"):
+        with _card("Path", self.desk.column is not None):
             with ui.row().classes("w-full no-wrap items-center justify-center gap-6"):
                 self.start, self.start_picture = self._end("start", BLUE, (seed, 0))
                 self.between = _picture("between", 240)
@@ -202,6 +205,8 @@ class Page:
             self._mark()
 
     async def _draw_walk(self) -> None:
+        if self.desk.column is None:
+            return
         with _told():
             ends = [(_whole(seed), _whole(number)) for seed, number in (self.start, self.end)]
             walk = Walk(ends[0], ends[1], self._truncation(), self.label.value)
@@ -291,9 +296,10 @@ def _told() -> Iterator[None]:
         ui.notify(f"{type(error).__name__}: {' '.join(str(error).split())[:300]}", type="negative", multi_line=True)
 
 
-def _card(title: str) -> ui.column:
+def _card(title: str, shown: bool = True) -> ui.column:
     """A box with a title; what is made inside it stands in it."""
-    with ui.card().classes("w-full p-5"), ui.column().classes("w-full gap-3") as inside:
+    with ui.card().classes("w-full p-5") as card, ui.column().classes("w-full gap-3") as inside:
+        card.set_visibility(shown)
         ui.label(title).classes("text-base font-semibold")
     return inside
 

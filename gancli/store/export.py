@@ -1,14 +1,15 @@
-"""A trained generator as one file for others: safetensors (weights and what they are of) or ONNX (the network itself).
+"""The networks that draw as one file for others: safetensors (weights and what they are of) or ONNX (the computation).
 
 Either file gets its name only after it was read back and gave what PyTorch gives here.
 """
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gancli.compute.rng import Rng
 from gancli.errors import RunError
 from gancli.store.files import whole_file
 
@@ -51,7 +51,7 @@ def about(found: Sampler) -> dict[str, Any]:
         "seen": found.about.get("seen", 0),
         "ema": found.about.get("ema", False),
         "standing_stats": found.about.get("standing_stats", 0),
-        "nets": ["G"],
+        "nets": list(found.game.generators()),
         "config": {k: found.config[k] for k in ("model", "game", "loss", "penalty", "augment", "seed", "dataset")
                    if k in found.config},
         "data": found.facts.plain(),
@@ -82,8 +82,11 @@ def read(path: Path) -> dict[str, Any]:
         with safe_open(path, framework="pt") as file:
             told = json.loads((file.metadata() or {})["gan"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no dict
-        if told["format"] != FORMAT or told["nets"] != ["G"] or not isinstance(told["config"], dict):
+        if told["format"] != FORMAT or not isinstance(told["config"], dict):
             raise ValueError("another format")
+        nets = told["nets"]
+        if not isinstance(nets, list) or not nets or not all(type(name) is str for name in nets):
+            raise ValueError("no networks")
         numbers = {name: told[name] for name in ("step", "seen", "standing_stats")}
         if any(type(n) is not int or n < 0 for n in numbers.values()) or type(told["ema"]) is not bool:
             raise ValueError("no step")
@@ -92,10 +95,10 @@ def read(path: Path) -> dict[str, Any]:
         words = " ".join(str(error).split())[:100]
         raise RunError(f"{path} is no generator that gan sample format=safetensors wrote ({words})") from None
     own = {"ema": told["ema"], "standing_stats": told["standing_stats"]}
-    return numbers | {"config": told["config"], "data": data, "nets": ["G"], "game": tensors, "ema": {}, "about": own}
+    return numbers | {"config": told["config"], "data": data, "nets": nets, "game": tensors, "ema": {}, "about": own}
 
 
-def refuse_other(path: Path, state: Mapping[str, Any], ema: bool, standing_stats: int) -> None:
+def refuse_other(path: Path, state: Mapping[str, Any], ema: bool) -> None:
     """Raise RunError where another generator is asked of an export than the one it holds."""
     held = state["about"]
     if held["ema"] != ema:
@@ -104,8 +107,11 @@ def refuse_other(path: Path, state: Mapping[str, Any], ema: bool, standing_stats
 
 
 def _parts(found: Sampler) -> dict[str, Tensor]:
-    """The generator's tensors under the names they have in a game."""
-    return {f"nets.G.{name}": t.detach().cpu().contiguous() for name, t in found.nets["G"].state_dict().items()}
+    """The tensors of what draws, under the names they have in a game."""
+    nets = {name: found.nets[name].state_dict() for name in found.game.generators()}
+    return {
+        f"nets.{net}.{name}": t.detach().cpu().contiguous() for net, state in nets.items() for name, t in state.items()
+    }
 
 
 def _safetensors(found: Sampler) -> bytes:
@@ -129,39 +135,41 @@ def _check_safetensors(found: Sampler, content: bytes) -> float:
     return 0.0
 
 
-class _Generator(nn.Module):
-    """(z, y) -> images, as ONNX sees it; y are class numbers, int64 [B]."""
+class _Drawing(nn.Module):
+    """The inputs one after another -> samples, as ONNX sees it."""
 
-    def __init__(self, net: nn.Module):
+    def __init__(self, found: Sampler, names: Sequence[str]):
         super().__init__()
-        self.net = net
+        # In the plain order of memory, and without the products that only pay on this CPU.
+        plain = {"memory_format": torch.contiguous_format}
+        nets = {name: copy.deepcopy(found.nets[name]).cpu().float().to(**plain) for name in found.game.generators()}
+        self.nets = nn.ModuleDict(nets)
+        self.names, self.column = names, found.column
+        self.game, self.direction = (found.game.generate,), found.direction  # in a tuple: the game is no part of it
 
-    def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        images: Tensor = self.net(z, y)
-        return images.contiguous()
+    def forward(self, *values: Tensor) -> Tensor:
+        inputs = dict(zip(self.names, values, strict=True))
+        return self.game[0](dict(self.nets.items()), inputs, self.direction)[self.column].contiguous()
 
 
 def _inputs(found: Sampler, rows: int) -> dict[str, Tensor]:
-    """Latents and, of a conditional generator, class numbers, on the CPU."""
-    noise = Rng("export", rows, total=rows)
-    inputs = {"z": found.game.latents(noise).float().cpu()}
-    return inputs | ({"y": noise.integers("y", found.game.classes)} if found.game.labelled else {})
+    """What samples are drawn from, latents and class numbers, say; on the CPU."""
+    pairs = [(rows, k) for k in range(rows)]
+    inputs = found.inputs(pairs)
+    return {name: t.float() if t.is_floating_point() else t for name, t in inputs.items()}
 
 
 def _onnx(found: Sampler) -> bytes:
     need("onnx")
-    import copy
-
-    # In the plain order of memory, and without the products that only pay on this CPU.
-    net = copy.deepcopy(found.nets["G"]).cpu().float().to(memory_format=torch.contiguous_format)
     inputs = _inputs(found, BATCHES[0])
     rows = {name: {0: torch.export.Dim("batch", min=1)} for name in inputs}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's own deprecations
         try:
             program = torch.onnx.export(
-                _Generator(net).eval(), tuple(inputs.values()), dynamo=True, verbose=False, optimize=True,
-                input_names=list(inputs), output_names=["images"], dynamic_shapes=rows,
+                _Drawing(found, list(inputs)).eval(), tuple(inputs.values()), dynamo=True, verbose=False, optimize=True,
+                input_names=list(inputs), output_names=[found.field.words.replace(" ", "_")],
+                dynamic_shapes={"values": tuple(rows.values())},
             )  # fmt: skip
         except Exception as error:  # the exporter raises a dozen kinds, with pages of text
             first = re.sub(r"\x1b\[[0-9;]*m", "", " ".join(str(error).split()))[:200]
@@ -186,9 +194,7 @@ def _check_onnx(found: Sampler, content: bytes) -> float:
         except Exception as error:  # the runtime's own kinds
             words = " ".join(str(error).split())[:200]
             raise RunError(f"format=onnx: ONNX Runtime does not take what was exported ({words})") from None
-        place = found.compute.device
-        y = inputs["y"].to(place) if "y" in inputs else None
-        ours = found.game.render(found.nets, inputs["z"].to(place), y).float().cpu().numpy()
+        ours = found.generate_here(inputs)[found.column].numpy()
         worst = max(worst, float(np.abs(images - ours).max())) if images.shape == ours.shape else float("inf")
     if not worst <= CLOSE:
         raise RunError(f"format=onnx: ONNX Runtime's images differ by {worst:.2g} from PyTorch's; nothing was kept")

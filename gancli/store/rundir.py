@@ -110,7 +110,7 @@ class RunDir:
                 rename(path, path.name + ASIDE)
                 remove(path.with_suffix(".json"))
         last = step or -1
-        for path in files(self.samples, "*.png"):
+        for path in (*files(self.samples, "*.png"), *files(self.samples, "*.txt")):
             if path.stem.isdecimal() and int(path.stem) > last:
                 remove(path)
         if not self.metrics.exists():

@@ -20,6 +20,7 @@ from gancli.compute.memory import weights_that_fit
 from gancli.compute.rng import Rng, key
 from gancli.config.build import check, find, make, make_as
 from gancli.config.settings import Node, TrainSettings
+from gancli.data.fields import Field, Image, Label, Points
 from gancli.data.loader import Stream
 from gancli.data.source import Source
 from gancli.errors import CombinationError, ConfigError
@@ -44,6 +45,12 @@ class DataFacts:
     classes: tuple[str, ...]
     fingerprint: str
     images: int = 0  # how many; 0: a checkpoint from before they were counted
+
+    @property
+    def fields(self) -> dict[str, Field]:
+        """What each column holds, as batches name them."""
+        x: Field = Image(*self.shape) if len(self.shape) == 3 else Points(*self.shape)
+        return {"x": x} | ({"y": Label(self.classes)} if self.classes else {})
 
     @staticmethod
     def of(source: Source) -> DataFacts:
@@ -187,6 +194,7 @@ def game(config: Mapping[str, Any], facts: DataFacts, real: Collection[str] | No
         parts["ramp"] = make_as(Ramp, config["ramp"], "ramp")
     wanted = inspect.signature(find(config["game"]["_target_"], "game")).parameters
     built: Game = make(config["game"], "game", **{k: v for k, v in parts.items() if k in wanted})
+    built.fields = facts.fields
     return built
 
 

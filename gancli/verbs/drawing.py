@@ -12,7 +12,9 @@ from typing import Any
 from gancli.compute import device
 from gancli.config.build import make_as
 from gancli.config.settings import DrawSettings
-from gancli.draw.sampling import Sampler, load
+from gancli.data.fields import Field, Image
+from gancli.draw.reading import load
+from gancli.draw.sampling import Sampler
 from gancli.errors import RunError
 from gancli.store import rundir
 from gancli.store.files import write_json
@@ -27,20 +29,20 @@ def sampler(settings: DrawSettings, truncation: float | None = None) -> Sampler:
     """The trained generator that the settings ask for. Raises RunError."""
     rundir.refuse_taken(settings.run_dir)
     options: dict[str, Any] = {"ema": settings.ema, "standing_stats": settings.standing_stats}
-    found = load(settings.run, settings.checkpoint, truncation=truncation, compute=compute(settings), **options)
-    latent = getattr(found.game, "latent", None)
-    if truncation is not None and truncation >= 1 and getattr(latent, "kind", "") == "uniform":
+    options |= {"direction": settings.direction, "truncation": truncation}
+    found = load(settings.run, settings.checkpoint, compute=compute(settings), **options)
+    paths = found.game.interpolation_paths(found.direction).values()
+    uniform = any(path.latent is not None and path.latent.kind == "uniform" for path in paths)
+    if truncation is not None and truncation >= 1 and uniform:
         words = f"truncation={truncation:g} cuts nothing off: this generator's latents are uniform on [-1, 1]"
         print(f"note: {words}", file=sys.stderr, flush=True)
     return found
 
 
-def images_only(found: Sampler, verb: str) -> None:
-    """Raise RunError where the run draws points."""
-    if len(found.shape) != 3:
-        raise RunError(
-            f"gan {verb} draws images and this run draws points of {found.shape[0]} numbers: its samples/ show them"
-        )
+def need_images(field: Field, verb: str) -> None:
+    """Raise RunError where samples are no images."""
+    if not isinstance(field, Image):
+        raise RunError(f"gan {verb} draws images and this run draws {field.told}: its samples/ show them")
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from gancli.compute.rng import Rng
 from gancli.draw import pictures
-from gancli.draw.sampling import CHUNK, Sampler, to_uint8
+from gancli.draw.sampling import CHUNK, Pair, Sampler
 from gancli.errors import ConfigError, RunError
+from gancli.games.game import label_of
 from gancli.nets.layers.attention import Attention
 from gancli.verbs.lists import seed_list
 
@@ -58,19 +59,24 @@ def arithmetic(sampler: Sampler, text: str, chosen: int | None, seed: int) -> tu
     chosen: the class for a conditional generator; None: the first seed's own.
     """
     parts = terms(text)
-    latents = [sampler.latents([(s, 0) for s in term.seeds]) for term in parts]
+    paths = sampler.game.interpolation_paths(sampler.direction).values()
+    column = next((path.column for path in paths if path.latent is not None), None)
+    if column is None:
+        raise RunError(f"{sampler.run.name} has no latents to add: arithmetic= is of games that draw from them")
+    latents = [sampler.inputs([(s, 0) for s in term.seeds])[column] for term in parts]
     means = [z.mean(0, keepdim=True) for z in latents]
     total = torch.stack([term.sign * mean for term, mean in zip(parts, means, strict=True)]).sum(0)
     noise = (Rng(seed, "arithmetic", total=9).uniform("near", total.shape[1]) * 2 - 1) * NEAR
     noise[4] = 0  # the sum itself stands in the middle
     around = total + noise.to(total.device)
-    if sampler.game.labelled and chosen is None:
-        own = sampler.labels([(parts[0].seeds[0], 0)])
-        chosen = None if own is None else int(own[0])
+    first, label = (parts[0].seeds[0], 0), label_of(sampler.game, sampler.direction)
+    if label is not None and chosen is None:
+        chosen = int(sampler.given([first])[label[0]])
     columns = max(3, *(len(z) + 1 for z in latents))
 
     def drawn(z: Tensor) -> Tensor:
-        return to_uint8(sampler.render(z, None if chosen is None else torch.full((len(z),), chosen)))
+        inputs = sampler.inputs([first] * len(z), sampler.given([first] * len(z), chosen)) | {column: z}
+        return sampler.field.stored(sampler.generate(inputs, [first] * len(z))[sampler.column])
 
     rows = []
     for z, mean in zip(latents, means, strict=True):
@@ -87,7 +93,7 @@ def _paper(like: Tensor, count: int) -> Tensor:
 
 
 def attention(
-    sampler: Sampler, seeds: Sequence[tuple[int, int]], y: Tensor | None, points: Sequence[Sequence[float]]
+    sampler: Sampler, seeds: Sequence[Pair], given: Mapping[str, Tensor], points: Sequence[Sequence[float]]
 ) -> dict[int, pictures.Pixels]:
     """For each attention layer, by its side in pixels, a sheet: a row an image, what each query point looks at.
 
@@ -97,13 +103,14 @@ def attention(
     where = checked_points(points)
     if len(seeds) > CHUNK:
         raise ConfigError(f"n={len(seeds)}: attention is drawn for {CHUNK} images at most")
-    with _watched(sampler.nets["G"]) as kept:
+    with _watched([sampler.nets[name] for name in sampler.game.generators()]) as kept:
         if not kept:
             raise RunError(
                 f"{sampler.run.name} has no attention in its generator: train one that has, such as model=sagan,"
                 " or model.attention=[16]"
             )
-        images = to_uint8(sampler.draw(sampler.latents(seeds), y))  # here, where it is looked into
+        made = sampler.generate_here(sampler.inputs(seeds, given), seeds)  # here, where it is looked into
+        images = sampler.field.stored(made[sampler.column])
     sheets = {}
     for layer, inputs in kept.items():
         x = inputs[0][: len(images)]
@@ -115,9 +122,9 @@ def attention(
 
 
 @contextmanager
-def _watched(net: nn.Module) -> Iterator[dict[Attention, list[Tensor]]]:
+def _watched(nets: Sequence[nn.Module]) -> Iterator[dict[Attention, list[Tensor]]]:
     """While inside, each attention layer's inputs are kept."""
-    kept: dict[Attention, list[Tensor]] = {m: [] for m in net.modules() if isinstance(m, Attention)}
+    kept: dict[Attention, list[Tensor]] = {m: [] for net in nets for m in net.modules() if isinstance(m, Attention)}
     hooks = [layer.register_forward_hook(lambda m, args, out: kept[m].append(args[0])) for layer in kept]
     try:
         yield kept

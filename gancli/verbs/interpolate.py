@@ -1,10 +1,10 @@
-"""`gan interpolate`: paths through latent space, as a sheet or an animation."""
+"""`gan interpolate`: paths from one sample to another, as a sheet or an animation."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from pathlib import Path as FilePath
 from typing import Any
 
 import torch
@@ -14,28 +14,33 @@ from gancli.compute.dist import World
 from gancli.config.build import make_as
 from gancli.config.settings import InterpolateSettings
 from gancli.draw import pictures
-from gancli.draw.sampling import Sampler, path, to_uint8
+from gancli.draw.sampling import Sampler
+from gancli.draw.walks import walk
 from gancli.errors import ConfigError
-from gancli.verbs.drawing import directory, images_only, sampler
+from gancli.games.drawing import Path
+from gancli.games.game import Batch, label_of
+from gancli.verbs.drawing import directory, need_images, sampler
 from gancli.verbs.lists import class_list
 
 
-def run(config: Mapping[str, Any], overrides: Sequence[str]) -> Path:
+def run(config: Mapping[str, Any], overrides: Sequence[str]) -> FilePath:
     """Draw paths as configured; returns the directory that holds the picture. Raises GanError."""
     settings = make_as(InterpolateSettings, config, "")
     found = sampler(settings, settings.truncation)
-    images_only(found, "interpolate")
+    need_images(found.field, "interpolate")
     rows, frames = settings.rows, settings.frames
+    axis, walked = _paths(settings, found)
+    if not found.labelled:
+        class_list(settings.classes, found)  # which refuses any
     larger = "rows" if rows >= frames else "frames"
     found.refuse_many(f"rows={rows} frames={frames}", max(rows, frames), larger, times=min(rows, frames))
-    labels = _labels(settings, found)
-    ends = found.latents([(settings.seed, k) for k in range(2 * rows)])
-    second = 0 if settings.axis == "class" else 1  # where only the class moves, a path ends at the latent it began with
-    latents = torch.cat([path(ends[2 * row], ends[2 * row + second], frames, settings.mode) for row in range(rows)])
-    images = to_uint8(found.render(latents, labels))
+    inputs = _inputs(settings, found, walked)
+    pairs = [(settings.seed, 2 * row) for row in range(rows) for _ in range(frames)]
+    images = found.field.stored(found.generate(inputs, pairs)[found.column])
     if not World.of_group().first:
-        return Path()  # rank 0 writes
-    about = found.protocol() | {k: getattr(settings, k) for k in ("axis", "classes", "rows", "frames", "mode", "seed")}
+        return FilePath()  # rank 0 writes
+    told = {k: getattr(settings, k) for k in ("classes", "rows", "frames", "mode", "seed")}
+    about = found.protocol() | {"axis": axis} | told
     with directory("interpolate", settings, found.name, about) as folder:
         if settings.format == "gif":
             target = folder / "paths.gif"
@@ -49,34 +54,63 @@ def run(config: Mapping[str, Any], overrides: Sequence[str]) -> Path:
     return folder
 
 
+def _paths(settings: InterpolateSettings, found: Sampler) -> tuple[str, list[Path]]:
+    """The axis, and what changes along it. Raises ConfigError for what this game cannot walk."""
+    there = found.game.interpolation_paths(found.direction)
+    if not there:
+        raise ConfigError("gan interpolate: this game's samples are made from data, between which there is no path")
+    axis = settings.axis or next(iter(there))
+    if axis in ("both", "class") and not any(path.kind == "classes" for path in there.values()):
+        raise ConfigError(
+            f"axis={axis}: this generator knows no classes; use axis={next(iter(there))}, or train one that does"
+            " (model.conditioning=projection)"
+        )
+    if axis != "both" and axis not in there:
+        raise ConfigError(f"axis={axis}: this game walks along {', '.join([*there, 'both'])}")
+    return axis, [path for name, path in there.items() if axis in ("both", name)]
+
+
+def _inputs(settings: InterpolateSettings, found: Sampler, walked: Sequence[Path]) -> Batch:
+    """What is drawn from: rows · frames, path after path."""
+    rows, frames = settings.rows, settings.frames
+    ends = found.inputs([(settings.seed, k) for k in range(2 * rows)])
+    inputs = {name: values[::2].repeat_interleave(frames, 0) for name, values in ends.items()}
+    for path in walked:
+        if path.kind == "classes":
+            inputs[path.column] = _mixtures(settings, found)
+        else:
+            mode = settings.mode if path.kind == "sphere" else "lerp"
+            first, last = ends[path.column][::2], ends[path.column][1::2]
+            inputs[path.column] = torch.cat([walk(a, b, frames, mode) for a, b in zip(first, last, strict=True)])
+    label = label_of(found.game, found.direction)
+    if label is not None and not any(path.kind == "classes" for path in walked):
+        inputs[label[0]] = _labels(settings, found, label[0])
+    return inputs
+
+
 def _say_left(there: int, rows: int, what: str) -> None:
     """Say that there are more than rows for them."""
     if there > rows:
         print(f"note: the first {rows} of {there} {what}; rows={there} shows them all", file=sys.stderr, flush=True)
 
 
-def _labels(settings: InterpolateSettings, found: Sampler) -> Tensor | None:
-    """The class of every image, int64 [rows · frames], or its mixture of two classes, [rows · frames, classes].
+def _labels(settings: InterpolateSettings, found: Sampler, name: str) -> Tensor:
+    """The class of every image, int64 [rows · frames]: one a row."""
+    chosen, pairs = class_list(settings.classes, found), [(settings.seed, row) for row in range(settings.rows)]
+    if not chosen:
+        return found.given(pairs)[name].repeat_interleave(settings.frames)
+    _say_left(len(chosen), settings.rows, "classes")
+    each = [chosen[row % len(chosen)] for row in range(settings.rows)]
+    return torch.tensor(each).repeat_interleave(settings.frames)
 
-    Raises ConfigError where classes are asked of a generator that knows none.
-    """
-    rows, frames = settings.rows, settings.frames
-    chosen = class_list(settings.classes, found)
-    if settings.axis == "z":
-        if chosen:
-            _say_left(len(chosen), rows, "classes")
-            return torch.tensor([chosen[row % len(chosen)] for row in range(rows)]).repeat_interleave(frames)
-        return found.labels([(settings.seed, row) for row in range(rows) for _ in range(frames)])
-    if not found.game.labelled:
-        raise ConfigError(
-            f"axis={settings.axis}: this generator knows no classes; use axis=z, or train one that does"
-            " (model.conditioning=projection)"
-        )
-    chosen = chosen or [*range(len(found.classes)), 0]
+
+def _mixtures(settings: InterpolateSettings, found: Sampler) -> Tensor:
+    """Every image's mixture of two classes, [rows · frames, classes]. Raises ConfigError for fewer than two."""
+    chosen = class_list(settings.classes, found) or [*range(len(found.classes)), 0]
     if len(chosen) < 2:
         raise ConfigError(f"classes={settings.classes}: a path between classes needs two, such as classes=0,1")
     one_hot = torch.eye(len(found.classes))
     steps = [(chosen[k], chosen[k + 1]) for k in range(len(chosen) - 1)]
-    _say_left(len(steps), rows, "paths between classes")
-    walks = [steps[row % len(steps)] for row in range(rows)]
-    return torch.cat([path(one_hot[a], one_hot[b], frames, "lerp") for a, b in walks])
+    _say_left(len(steps), settings.rows, "paths between classes")
+    walks = [steps[row % len(steps)] for row in range(settings.rows)]
+    return torch.cat([walk(one_hot[a], one_hot[b], settings.frames, "lerp") for a, b in walks])

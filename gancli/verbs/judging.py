@@ -26,7 +26,7 @@ from gancli.metrics.reference import write as write_reference
 from gancli.metrics.run_metric import FeatureRunMetric, RunMetric
 from gancli.store.rundir import real as own_path
 from gancli.verbs import sides
-from gancli.verbs.drawing import compute, images_only, sampler
+from gancli.verbs.drawing import compute, need_images, sampler
 from gancli.verbs.remaining import Remaining, ahead
 from gancli.verbs.sides import place_data
 
@@ -76,9 +76,9 @@ def load(settings: EvalSettings, metrics: Sequence[Metric]) -> Sampler | None:
     if of_run and found is None:
         raise MetricError(f"metrics={of_run[0].name} looks into a run: give run= instead of input=")
     if of_images and found is not None:
-        images_only(found, "eval")
+        need_images(found.field, "eval")
     _refuse_run(settings, found, of_run)
-    asking = [m.name for m in of_run if isinstance(m, RunMetric) and m.asks_d]
+    asking = [m.name for m in of_run if isinstance(m, RunMetric) and m.asks_critic]
     if asking and found is not None and not found.whole:
         raise MetricError(f"metrics={asking[0]} looks into D, and {settings.run} holds the generator only")
     return found
@@ -218,7 +218,7 @@ def _refuse_labels(metrics: Sequence[Metric], found: Sampler | None) -> None:
     wanting = [m.name for m in metrics if isinstance(m, LabelMetric)]
     if wanting and found is None:
         raise MetricError(f"metrics={wanting[0]} judges a conditional run's samples: give run= instead of input=")
-    if wanting and found is not None and not found.game.labelled:
+    if wanting and found is not None and not found.labelled:
         raise MetricError(
             f"metrics={wanting[0]} asks whether samples show the class they were asked for, and {found.run.name} knows"
             " no classes: train a conditional model (model.conditioning=projection)"

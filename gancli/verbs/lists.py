@@ -39,7 +39,7 @@ def class_list(classes: str | list[int | str] | None, sampler: Sampler) -> list[
     if classes is None:
         return []
     names = sampler.classes
-    if classes == "all" and "all" not in names and sampler.game.labelled:
+    if classes == "all" and "all" not in names and sampler.labelled:
         return list(range(len(names)))
     wanted = [str(c).strip() for c in (classes if isinstance(classes, list) else [classes])]
     if isinstance(classes, str) and classes not in names:

@@ -1,9 +1,7 @@
-"""`gan sample`: images of a trained generator as a grid, as files, as an array or in a page; figures of its latents."""
+"""`gan sample`: samples of a trained game as a sheet, as files, as an array or in a page; figures of its latents."""
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,50 +13,48 @@ from gancli.compute.dist import World
 from gancli.config.build import make_as
 from gancli.config.settings import SampleSettings
 from gancli.draw import pictures
-from gancli.draw.sampling import Sampler, to_uint8
+from gancli.draw.sampling import Pair, Sampler
+from gancli.draw.sheets import save_sheet
 from gancli.errors import ConfigError
-from gancli.store import export
+from gancli.games.game import Batch, label_of
 from gancli.store.files import whole_file
-from gancli.verbs import figures
-from gancli.verbs.drawing import directory, images_only, sampler
+from gancli.verbs import exporting, figures
+from gancli.verbs.drawing import directory, need_images, sampler
 from gancli.verbs.lists import class_list, seed_list
 
-EXPORTS = ("safetensors", "onnx")  # formats that are no images but the generator itself
 FEW = 6  # images of an attention sheet, where n is not given
 
 
 def run(config: Mapping[str, Any], overrides: Sequence[str]) -> Path:
-    """Draw as configured; returns the directory that holds the images. Raises GanError."""
+    """Draw as configured; returns the directory that holds the samples. Raises GanError."""
     settings = make_as(SampleSettings, config, "")
     seeds = seed_list(settings.seeds)
     _refuse(settings)
-    if settings.format in EXPORTS:
-        return _export(settings)
+    if settings.format in exporting.FORMATS:
+        return exporting.run(settings)
     if settings.serve:
         return _serve(settings)
     found = sampler(settings, settings.truncation)
     if settings.arithmetic is not None:
         return _arithmetic(settings, found)
-    pairs, labels = _plan(settings, found, seeds)
+    pairs, given = _plan(settings, found, seeds)
     if settings.attention:
-        return _attention(settings, found, pairs, labels)
-    points = len(found.shape) != 3
-    if points and settings.format == "png":
-        images_only(found, "sample format=png")
-    samples = found.render(found.latents(pairs), labels)
+        return _attention(settings, found, pairs, given)
+    if settings.format == "png" and found.field.picture_name != "grid":
+        need_images(found.field, "sample format=png")
+    made = found.generate(found.inputs(pairs, given), pairs)
     if not World.of_group().first:
         return Path()  # rank 0 writes
+    labels = labels_of(found, given)
     with directory("sample", settings, found.name, _about(found, pairs, labels, bool(seeds))) as folder:
         if settings.format == "npz":
-            target = _write_npz(folder, samples if points else to_uint8(samples).permute(0, 2, 3, 1), pairs, labels)
-        elif points:
-            target = folder / "scatter.png"
-            pictures.save_png(target, pictures.scatter(samples))
+            target = _write_npz(folder, found, made, pairs, labels)
         elif settings.format == "png":
-            target = _write_files(folder, settings, to_uint8(samples), pairs, labels, bool(seeds))
+            target = _write_files(folder, settings, found, made[found.column], pairs, labels, bool(seeds))
         else:
-            target = folder / "grid.png"
-            pictures.save_png(target, _grid(settings, found, to_uint8(samples), labels))
+            target = save_sheet(
+                folder, found.game.output_fields(found.direction), made, _names(settings, found, labels)
+            )
     print(f"{len(pairs)} samples of {found.run.name} at step {found.step:,}: {target}")
     return folder
 
@@ -75,30 +71,12 @@ def _refuse(settings: SampleSettings) -> None:
         raise ConfigError("points= are looked from in attention=true: add that, or leave points out")
     if settings.format != "grid" and (settings.attention or settings.arithmetic is not None):
         raise ConfigError(f"format={settings.format}: a figure is one picture; leave format out")
-    if settings.format in EXPORTS:
-        for name in ("n", "seeds", "classes", "truncation"):
-            if getattr(settings, name) is not None:
-                raise ConfigError(f"format={settings.format} writes the generator, not images: leave {name} out")
-        export.need(settings.format)
+    if settings.format in exporting.FORMATS:
+        exporting.refuse(settings)
     if settings.arithmetic is not None:
         figures.terms(settings.arithmetic)
     if settings.attention:
         figures.checked_points(figures.POINTS if settings.points is None else settings.points)
-
-
-def _export(settings: SampleSettings) -> Path:
-    """Write the generator, checked against what it gives here, into a new directory."""
-    found = sampler(settings)
-    with tempfile.TemporaryDirectory() as scratch:  # what cannot be exported leaves nothing behind
-        made, worst = export.write(found, settings.format, Path(scratch))
-        about = found.protocol() | {"largest_difference": worst}
-        with directory("sample", settings, found.name, about) as folder:
-            target = folder / made.name
-            with whole_file(target) as file, made.open("rb") as content:
-                shutil.copyfileobj(content, file)
-    same = "read back bit by bit" if settings.format == "safetensors" else f"at most {worst:.1e} from PyTorch's images"
-    print(f"generator of {found.run.name} at step {found.step:,}: {target} ({same})")
-    return folder
 
 
 def _refuse_page(settings: SampleSettings) -> None:
@@ -122,7 +100,7 @@ def _serve(settings: SampleSettings) -> Path:
     server.need_library()
     with address.bound(settings.host, settings.port) as listener:
         found = sampler(settings, settings.truncation)
-        images_only(found, "sample serve=true")
+        need_images(found.field, "sample serve=true")
         wanted = tuple(class_list(settings.classes, found))
         n = settings.n or (pictures.ROW if len(wanted) > 1 else pictures.MANY)
         desk = Desk(found)
@@ -131,19 +109,25 @@ def _serve(settings: SampleSettings) -> Path:
     return Path()
 
 
-def _plan(
-    settings: SampleSettings, found: Sampler, seeds: Sequence[int]
-) -> tuple[list[tuple[int, int]], Tensor | None]:
-    """(seed, number) of every image, and its class where there are classes: the same latents for every class."""
+def _plan(settings: SampleSettings, found: Sampler, seeds: Sequence[int]) -> tuple[list[Pair], Batch]:
+    """(seed, number) of every sample, and what it is made from: the same latents for every class that is asked for."""
     wanted = class_list(settings.classes, found)
     n = settings.n or (FEW if settings.attention else pictures.ROW if wanted else pictures.MANY)
     found.refuse_many(f"n={n}" if not seeds else "seeds", len(seeds) or n, times=max(1, len(wanted)))
-    return found.rows([(s, 0) for s in seeds] or [(settings.seed, k) for k in range(n)], wanted)
+    pairs = [(s, 0) for s in seeds] or [(settings.seed, k) for k in range(n)]
+    if not wanted:
+        return pairs, found.given(pairs)
+    pairs, labels = pairs * len(wanted), [k for k in wanted for _ in pairs]
+    return pairs, found.given(pairs, labels)
 
 
-def _about(
-    found: Sampler, pairs: Sequence[tuple[int, int]], labels: Tensor | None, seeds: bool = False
-) -> dict[str, Any]:
+def labels_of(found: Sampler, given: Mapping[str, Tensor]) -> Tensor | None:
+    """The classes that samples are asked for by, int64 [n]; None where they are asked for by none."""
+    label = label_of(found.game, found.direction)
+    return None if label is None else given[label[0]]
+
+
+def _about(found: Sampler, pairs: Sequence[Pair], labels: Tensor | None, seeds: bool = False) -> dict[str, Any]:
     """What sample.json says."""
     return found.protocol() | {
         "n": len(pairs),
@@ -152,31 +136,31 @@ def _about(
     }
 
 
-def _grid(settings: SampleSettings, found: Sampler, images: Tensor, labels: Tensor | None) -> pictures.Pixels:
-    """A near-square sheet; with classes= a row each, its name beside it."""
+def _names(settings: SampleSettings, found: Sampler, labels: Tensor | None) -> list[str]:
+    """The names of a sheet's rows, where classes were asked for."""
     rows = [] if settings.classes is None or labels is None else list(dict.fromkeys(labels.tolist()))
-    return pictures.grid(images, [found.classes[row] for row in rows])
+    return [found.classes[row] for row in rows]
 
 
 def _write_files(
     folder: Path,
     settings: SampleSettings,
-    images: Tensor,
-    pairs: Sequence[tuple[int, int]],
+    found: Sampler,
+    samples: Tensor,
+    pairs: Sequence[Pair],
     labels: Tensor | None,
     seeds: bool,
 ) -> Path:
-    """A PNG an image, named by its seed or number, and by its class where classes were asked for."""
+    """A file a sample, named by its seed or number, and by its class where classes were asked for."""
     by_class = settings.classes is not None and labels is not None
     marks = [f"-class{c}" for c in labels.tolist()] if by_class and labels is not None else [""] * len(pairs)
-    for (seed, k), mark, image in zip(pairs, marks, images, strict=True):
-        name = f"seed{seed}{mark}.png" if seeds else f"{k:06d}{mark}.png"
-        pictures.save_png(folder / name, pictures.to_pixels(image))
+    names = [f"seed{s}{mark}" if seeds else f"{k:06d}{mark}" for (s, k), mark in zip(pairs, marks, strict=True)]
+    found.field.write(folder, names, found.field.stored(samples))
     return folder
 
 
 def _arithmetic(settings: SampleSettings, found: Sampler) -> Path:
-    images_only(found, "sample arithmetic")
+    need_images(found.field, "sample arithmetic")
     assert settings.arithmetic is not None
     wanted = class_list(settings.classes, found)
     if len(wanted) > 1:
@@ -191,15 +175,14 @@ def _arithmetic(settings: SampleSettings, found: Sampler) -> Path:
     return folder
 
 
-def _attention(
-    settings: SampleSettings, found: Sampler, pairs: Sequence[tuple[int, int]], labels: Tensor | None
-) -> Path:
-    images_only(found, "sample attention=true")
+def _attention(settings: SampleSettings, found: Sampler, pairs: Sequence[Pair], given: Batch) -> Path:
+    need_images(found.field, "sample attention=true")
     if not World.of_group().first:
         return Path()
     points = figures.POINTS if settings.points is None else settings.points
-    sheets = figures.attention(found, pairs, labels, points)
-    about = _about(found, pairs, labels) | {"points": [list(p) for p in points], "layers": list(sheets)}
+    sheets = figures.attention(found, pairs, given, points)
+    about = _about(found, pairs, labels_of(found, given))
+    about |= {"points": [list(p) for p in points], "layers": list(sheets)}
     with directory("sample", settings, found.name, about) as folder:
         names = {side: "attention.png" if len(sheets) == 1 else f"attention-{side}.png" for side in sheets}
         for side, page in sheets.items():
@@ -210,11 +193,20 @@ def _attention(
     return folder
 
 
-def _write_npz(folder: Path, samples: Tensor, pairs: Sequence[tuple[int, int]], labels: Tensor | None) -> Path:
-    """samples.npz: `images` [n, H, W, C] uint8 (or `points` [n, D] float32), `seeds` [n, 2] and `labels` [n]."""
-    arrays = {"points" if samples.dim() == 2 else "images": samples.numpy(), "seeds": np.array(pairs)}
+def _write_npz(
+    folder: Path, found: Sampler, made: Mapping[str, Tensor], pairs: Sequence[Pair], labels: Tensor | None
+) -> Path:
+    """samples.npz: the samples by what they are (`images` [n, H, W, C] uint8, `points` [n, D] float32, ...).
+
+    Beside them what the game shows of them by its names, `seeds` [n, 2] and `labels` [n].
+    """
+    arrays: dict[str, Any] = {}
+    for name, field in found.game.output_fields(found.direction).items():
+        word = found.field.words.replace(" ", "_") if name == found.column else name
+        arrays[word] = field.array(field.stored(made[name]))
+    arrays["seeds"] = np.array(pairs)
     if labels is not None:
         arrays["labels"] = labels.numpy()
     with whole_file(folder / "samples.npz") as file:
-        np.savez(file, **arrays)  # type: ignore[arg-type]
+        np.savez(file, **arrays)
     return folder / "samples.npz"

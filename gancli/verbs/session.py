@@ -23,6 +23,7 @@ from gancli.observers.observer import (
     Event,
     Film,
     Keep,
+    Lines,
     Observer,
     Picture,
     Row,
@@ -34,6 +35,7 @@ from gancli.observers.observer import (
 )
 from gancli.store import checkpoint
 from gancli.store.environment import environment
+from gancli.store.files import whole_file
 from gancli.store.rundir import RunDir
 from gancli.train.assemble import DataFacts
 from gancli.train.engine import Engine
@@ -217,6 +219,9 @@ def _answer(session: Session, view: RunView, event: Event) -> None:
         run.append(event.values)
     elif isinstance(event, Picture):
         save_png(run.samples / f"{event.name}.png", event.image)
+    elif isinstance(event, Lines):
+        with whole_file(run.samples / f"{event.name}.txt") as file:
+            file.write("".join(f"{line}\n" for line in event.lines).encode())
     elif isinstance(event, Film):
         save_film(run.samples, event.name, event.seconds)
     elif isinstance(event, Alarm):
@@ -255,7 +260,7 @@ def _write(session: Session) -> Path:
     run.settle()
     # Before the first step nobody has seen anything: whoever goes on from there begins by looking, too.
     watching = session.observers if engine.step_number else []
-    observers = {type(observer).__name__: observer.state() for observer in watching}
+    observers = {observer.name: observer.state() for observer in watching}
     path = checkpoint.save(run.checkpoints, engine.state() | own | {"observers": observers}, about)
     run.drop_aside()
     session.saved = engine.step_number
@@ -265,12 +270,12 @@ def _write(session: Session) -> Path:
 def _restore_observers(session: Session) -> None:
     """Let every observer go on where it was, as far as the checkpoint remembers it. Raises RunError."""
     for observer in session.observers if session.engine.step_number else ():
-        own = session.remembered.get(type(observer).__name__)
+        own = session.remembered.get(observer.name)
         if own:
             try:
                 observer.restore(own)
             except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
-                words = f"the checkpoint remembers something else of {type(observer).__name__}"
+                words = f"the checkpoint remembers something else of observers.{observer.name}"
                 raise RunError(f"resume={session.settings.resume}: {words}; leave it out of observers") from None
 
 

@@ -13,12 +13,11 @@ from gancli.data.source import Source
 from gancli.draw.sampling import Sampler
 from gancli.errors import ConfigError, MetricError
 from gancli.metrics.given import Given, find, holds_images
-from gancli.metrics.images import ImageSet, enough, from_sampler, from_source
+from gancli.metrics.images import ImageSet, enough, from_sampler, from_source, shape_of
 from gancli.metrics.reference import SUFFIXES, Reference
 from gancli.metrics.reference import read as read_reference
 from gancli.store.rundir import RunDir
 from gancli.train.assemble import DataFacts
-from gancli.verbs.drawing import images_only
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,7 @@ def of(settings: EvalSettings, found: Sampler | None, compares: bool, labelled: 
         )
     if found is None:
         return _of_files(settings, statistics)
-    images_only(found, "eval")
+    shape_of(found.field)
     return _of_run(settings, found, statistics, compares, labelled)
 
 
@@ -82,7 +81,7 @@ def _of_run(
     """A run's samples, at each threshold."""
     judged = [from_sampler(found.truncated(t), settings.n, settings.seed, labelled) for t in settings.thresholds()]
     if settings.reference is not None and statistics is None:
-        other = find("reference", settings.reference, list(found.shape))
+        other = find("reference", settings.reference, list(found.field.shape))
         real, notes = _real(settings, other, settings.n)
         return Sides(judged, real, other.source, notes + _unlike((other, real)))
     if statistics is not None and not labelled:

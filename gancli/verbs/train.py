@@ -69,7 +69,8 @@ def _run(config: Mapping[str, Any], overrides: Sequence[str], signals: _Signals)
     with told("building the networks", after=4.0):  # the first optimizer alone imports for a second
         engine = assemble.engine(settings, source, assemble.game(config, facts), compute)
     observers = {n: make(node, f"observers.{n}") for n, node in settings.observers.items() if node is not None}
-    for observer in observers.values():
+    for key, observer in observers.items():
+        observer.name = key
         observer.refuse(RunView(engine, settings.steps))
     config = with_best(config, observers)
     notes = [*source.notes, *compute.notes, *rank_notes(engine), *split_notes(engine)]

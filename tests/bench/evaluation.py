@@ -24,7 +24,7 @@ from torch import Tensor
 from gancli.compute.device import Compute
 from gancli.data.embedded import fashion
 from gancli.data.folder import folder
-from gancli.draw.sampling import DataFacts, Sampler
+from gancli.draw.sampling import Sampler
 from gancli.games.latent import Latent
 from gancli.games.noise import NoiseGame
 from gancli.losses.adversarial import NonSaturating
@@ -34,6 +34,7 @@ from gancli.metrics.fid import Fid, Kid, Prc
 from gancli.metrics.images import ImageSet, batches, extract, from_sampler, from_source, three_channels
 from gancli.metrics.kept import KeptFeatures
 from gancli.nets.dcgan import Discriminator, Generator
+from gancli.train.assemble import DataFacts
 
 Timed = Callable[[], object]
 
@@ -69,7 +70,9 @@ def sampler() -> Sampler:
     shape = (1, 28, 28)
     nets = {"G": Generator(shape, 100).eval(), "D": Discriminator(shape)}
     game = NoiseGame(nets, NonSaturating(), {}, Latent(dim=100, kind="uniform"), classes=10)
-    return Sampler(game, nets, DataFacts.of(fashion()), Compute())
+    facts = DataFacts.of(fashion())
+    game.fields = facts.fields
+    return Sampler(game, nets, facts, Compute())
 
 
 def turns(rounds: int, pairs: dict[str, Timed]) -> dict[str, list[float]]:

@@ -32,9 +32,8 @@ def sample(engine: Engine, seed: int = 0) -> Tensor:
     """Four samples, as the averaged networks draw them."""
     game, noise = engine.game, Rng(seed, "contract", total=4)
     nets = {name: copy.deepcopy(net).eval() for name, net in engine.networks().items()}
-    y = noise.integers("y", game.classes) if game.labelled else None
     with torch.no_grad():
-        return game.render(nets, game.latents(noise), y)
+        return next(iter(game.generate(nets, game.inputs(noise, {})).values()))
 
 
 def test_every_model_has_tiny_widths() -> None:

@@ -213,7 +213,7 @@ def _load(run: str, checkpoint: str = "last") -> int:
 
     try:
         generator = gancli.load(run, int(checkpoint) if checkpoint.isdecimal() else checkpoint)
-        next(generator.images(n=2, seed=0)) if len(generator.shape) == 3 else None
+        next(generator.samples(n=2, seed=0))
     except GanError as error:
         print(f"gan: {' '.join(str(error).split())}", file=sys.stderr)
         return 2

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -23,6 +22,7 @@ from gancli.metrics.neighbours import DensityCoverage
 from gancli.metrics.pixels import MsSsim, ms_ssim
 from gancli.metrics.ppl import Ppl, circle_lengths
 from gancli.metrics.reference import Reference, statistics
+from tests.metrics.fakes import Drawn
 
 
 def quiet(what: str, done: int, total: int) -> None:
@@ -112,18 +112,11 @@ def test_fid_of_a_set_with_itself_is_never_below_0(tiny: Extractor) -> None:
             assert 0 <= found["fid"] <= 40 * 2**-26 * trace
 
 
-class Linear:
+class Linear(Drawn):
     """G(z) = z as an image of 3 · side² numbers, in grey levels of 127.5 a unit."""
 
-    def __init__(self, side: int, labelled: bool = False):
-        self.shape, self.truncation = (3, side, side), None
-        latent = SimpleNamespace(dim=3 * side * side, kind="normal")
-        self.game = SimpleNamespace(latent=latent, labelled=labelled, classes=5 if labelled else 0)
-        self.asked: list[Tensor] = []
-
-    def render(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        self.asked += [] if y is None else [y]
-        return z.view(-1, *self.shape) - 1
+    def image(self, z: Tensor) -> Tensor:
+        return z.view(-1, *self.field.shape) - 1
 
 
 def squared(a: Tensor, b: Tensor) -> Tensor:
@@ -131,7 +124,7 @@ def squared(a: Tensor, b: Tensor) -> Tensor:
 
 
 def test_stylegans_path_length_is_of_great_circles() -> None:
-    found, n = Linear(2, labelled=True), 40
+    found, n = Linear(2, classes=5), 40
     lengths = circle_lengths(found, squared, n, 0.05, 3, False, quiet)  # type: ignore[arg-type]
     rng = Rng(3, "ppl", total=n, dtype=torch.float64)
     a, b = (rng.normal(f"end {k}", 12) for k in (0, 1))
@@ -153,23 +146,22 @@ def test_stylegans_path_length_looks_at_faces_and_at_256_pixels() -> None:
         seen.append(a)
         return torch.ones(len(a))
 
-    class Ramp(Linear):
+    class Ramp(Drawn):
         """Every image holds its own rows and columns."""
 
-        def render(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-            side = self.shape[1]
+        def image(self, z: Tensor) -> Tensor:
+            side = self.field.height
             at = torch.arange(float(side))
             image = torch.stack([at[:, None].expand(side, side), at.expand(side, side), torch.zeros(side, side)])
             return image.expand(len(z), 3, side, side) / 127.5 - 1
 
-    ramp = Ramp(64)
-    ramp.game.latent.dim = 4
+    ramp = Ramp(64, dim=4)
     circle_lengths(ramp, look, 2, 0.1, 0, True, quiet)  # type: ignore[arg-type]
     assert seen[-1].shape == (2, 3, 32, 32)
     rows, columns = seen[-1][0, :2]
     assert rows[:, 0].tolist() == pytest.approx(range(24, 56), abs=1e-3)
     assert columns[0].tolist() == pytest.approx(range(16, 48), abs=1e-3)
-    ramp.shape = (3, 1024, 1024)
+    ramp = Ramp(1024, dim=4)
     circle_lengths(ramp, look, 1, 0.1, 0, True, quiet)  # type: ignore[arg-type]
     assert seen[-1].shape == (1, 3, 256, 256)
     assert seen[-1][0, 1, 0, :2].tolist() == pytest.approx([256.5, 258.5], abs=1e-3)
@@ -201,7 +193,7 @@ def test_what_stylegans_path_length_cannot_judge() -> None:
     with pytest.raises(MetricError, match=r"32 pixels at least, and these have 16x16: type metrics\.ppl\.crop=false"):
         Ppl(definition="stylegan").refuse(small)  # type: ignore[arg-type]
     Ppl(definition="stylegan", crop=False).refuse(small)  # type: ignore[arg-type]
-    small.game.latent.kind = "uniform"
+    small.law = "uniform"
     with pytest.raises(MetricError, match=r"latents and this run's are uniform: type metrics\.ppl\.definition=torch"):
         Ppl(definition="stylegan", crop=False).refuse(small)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match=r"metrics\.ppl\.crop=true belongs to metrics\.ppl\.definition=stylegan"):

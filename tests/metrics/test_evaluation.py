@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from gancli.data.fields import Image
 from gancli.data.source import Source
 from gancli.errors import MetricError
 from gancli.metrics.evaluation import check, evaluate, score
@@ -37,13 +38,13 @@ def rows(images: ImageSet) -> list[int]:
 class Draws:
     """A sampler whose images show seed and position."""
 
-    shape = (3, 2, 2)
+    field = Image(3, 2, 2)
 
-    def labelled_images(self, n: int, seed: int, *, first: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+    def labelled_samples(self, n: int, seed: int, *, first: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """In chunks of 5."""
         for start in range(first, n, 5):
             rows = torch.stack(
-                [torch.full(self.shape, seed + i, dtype=torch.uint8) for i in range(start, min(n, start + 5))]
+                [torch.full(self.field.shape, seed + i, dtype=torch.uint8) for i in range(start, min(n, start + 5))]
             )
             yield rows, torch.zeros(len(rows), dtype=torch.int64)
 
@@ -121,7 +122,7 @@ def test_features_must_be_finite(tiny: Extractor, monkeypatch: pytest.MonkeyPatc
 
 
 def test_only_images_of_one_or_three_channels() -> None:
-    with pytest.raises(MetricError, match="a sample has 2 numbers"):
+    with pytest.raises(MetricError, match="these are points of 2 numbers"):
         from_source(Source("ring", np.zeros((5, 2), np.float32)), None, 0)
     with pytest.raises(MetricError, match=r"were given 4: set dataset\.size=\[3,H,W\]"):
         from_source(numbered(5, channels=4), None, 0)

@@ -16,7 +16,7 @@ from scipy.special import logsumexp
 from gancli.config.build import make
 from gancli.config.compose import compose
 from gancli.data.source import Source
-from gancli.draw.sampling import load
+from gancli.draw.reading import load
 from gancli.metrics.parzen import Parzen
 from gancli.metrics.run_metric import left_out
 from tests.conftest import TINY, Gan
@@ -89,7 +89,7 @@ def test_the_width_is_chosen_on_what_the_run_has_not_seen(gan: Gan, tmp_path: Pa
         "parzen: 30 test images are judged, n_test=10,000 asked for",
     ]
     unseen = sorted(set(range(N)) - greys(make(generator.config["dataset"], "dataset"), np.arange(KEPT)))
-    samples = np.concatenate(list(generator.images(16, 0))).reshape(16, -1) / 255
+    samples = np.concatenate(list(generator.samples(16, 0))).reshape(16, -1) / 255
     valid, test = (np.repeat(np.array(g)[:, None] / 255, 784, 1) for g in (unseen, range(100, 130)))
     for sigma in np.logspace(-1, 0, 4):
         # float32: |p|² + |s|² - 2 p·s of numbers up to 784, over 2 σ²; some ten roundings of each.

@@ -22,6 +22,7 @@ from gancli.metrics.by_class import Cas, FidPerClass
 from gancli.metrics.memorisation import Memorisation
 from gancli.metrics.ppl import Ppl, of_features, path_lengths
 from tests.conftest import Gan
+from tests.metrics.fakes import Drawn
 
 
 def quiet(what: str, done: int, total: int) -> None:
@@ -33,33 +34,32 @@ class Plain:
 
     def __init__(self, source: Source, images: Tensor, labels: Tensor):
         self.source, self.shown, self.asked = source, images, labels
-        self.shape, self.classes, self.run = source.shape, source.classes, Path("outputs/x")
-        self.game = SimpleNamespace(labelled=len(source.classes) > 1, classes=len(source.classes))
+        self.field, self.classes, self.run = source.fields["x"], source.classes, Path("outputs/x")
+        self.labelled = len(source.classes) > 1
         self.config: dict[str, Any] = {"dataset": {"limit": None}}
 
-    def labelled_images(self, n: int, seed: int, classes: int | None = None, first: int = 0) -> Any:
+    def labelled_samples(self, n: int, seed: int, classes: int | None = None, first: int = 0) -> Any:
         """The first n, or of one class, again and again."""
         rows = torch.arange(len(self.shown)) if classes is None else torch.nonzero(self.asked == classes).flatten()
         rows = rows.repeat(-(-n // len(rows)))[:n]
         yield self.shown[rows][first:], self.asked[rows][first:]
 
-    def images(self, n: int, seed: int = 0, classes: int | None = None) -> Any:
+    def samples(self, n: int, seed: int = 0, classes: int | None = None) -> Any:
         """The images alone."""
-        return (x for x, _ in self.labelled_images(n, seed, classes))
+        return (x for x, _ in self.labelled_samples(n, seed, classes))
 
     def protocol(self) -> dict[str, Any]:
         """Nothing."""
         return {}
 
 
-class Walk:
+class Walk(Drawn):
     """G(z) = 30 z + 128 in grey levels: linear, so that every step is as long as its latents'."""
 
     def __init__(self) -> None:
-        self.game = SimpleNamespace(latent=SimpleNamespace(dim=3, kind="normal"), labelled=False, classes=0)
-        self.shape, self.truncation = (3, 1, 1), None
+        super().__init__(1)
 
-    def render(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+    def image(self, z: Tensor) -> Tensor:
         return ((30 * z + 128) / 127.5 - 1).view(-1, 3, 1, 1)
 
 

@@ -1,0 +1,48 @@
+"""Standing statistics: batch norms of networks that draw, settled for the weights they have."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from gancli.compute.device import Compute
+from gancli.compute.rng import Rng
+from gancli.games.game import Game, draws_freely
+from gancli.nets.layers.norms import share_statistics
+
+
+@torch.no_grad()
+def with_standing_statistics(
+    game: Game, nets: Mapping[str, nn.Module], compute: Compute, passes: int, batch: int = 64
+) -> dict[str, nn.Module]:
+    """The networks, those that draw as copies in evaluation mode.
+
+    Batch norms of the copies hold the mean statistics of `passes` batches of latents. Running statistics belong to
+    the raw weights they were collected with; averaged weights need their own (Brock et al. 2019, appendix D). Of a game
+    whose samples are made from data, and with passes = 0, they keep the ones they have.
+    """
+    found = dict(nets)
+    norms: list[_BatchNorm] = []
+    for name in game.generators():
+        net = copy.deepcopy(nets[name]).eval()
+        share_statistics(net, False)  # of several ranks, the one that is here may be the only one
+        found[name] = net
+        norms += [module for module in net.modules() if isinstance(module, _BatchNorm)]
+    directions = [direction for direction in game.directions() if draws_freely(game, direction)]
+    if not norms or not passes or not directions:
+        return found
+    for module in norms:
+        module.reset_running_stats()
+        module.momentum = None  # torch's word for a plain mean over all passes
+        module.train()
+    for k in range(passes):
+        for direction in directions:
+            noise = Rng("standing statistics", k, total=batch, device=compute.device)
+            game.generate(found, game.inputs(noise, {}, direction), direction)
+    for name in game.generators():
+        found[name].eval()
+    return found

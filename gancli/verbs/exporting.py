@@ -1,0 +1,38 @@
+"""`gan sample format=safetensors` and `onnx`: the networks that draw, as one file."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+
+from gancli.config.settings import SampleSettings
+from gancli.errors import ConfigError
+from gancli.store import export
+from gancli.store.files import whole_file
+from gancli.verbs.drawing import directory, sampler
+
+FORMATS = ("safetensors", "onnx")
+
+
+def refuse(settings: SampleSettings) -> None:
+    """Raise ConfigError for keys of samples, RunError for an extra that is missing."""
+    for name in ("n", "seeds", "classes", "truncation"):
+        if getattr(settings, name) is not None:
+            raise ConfigError(f"format={settings.format} writes the generator, not images: leave {name} out")
+    export.need(settings.format)
+
+
+def run(settings: SampleSettings) -> Path:
+    """Write the generator, checked against what it gives here, into a new directory. Raises RunError."""
+    found = sampler(settings)
+    with tempfile.TemporaryDirectory() as scratch:  # what cannot be exported leaves nothing behind
+        made, worst = export.write(found, settings.format, Path(scratch))
+        about = found.protocol() | {"largest_difference": worst}
+        with directory("sample", settings, found.name, about) as folder:
+            target = folder / made.name
+            with whole_file(target) as file, made.open("rb") as content:
+                shutil.copyfileobj(content, file)
+    same = "read back bit by bit" if settings.format == "safetensors" else f"at most {worst:.1e} from PyTorch's images"
+    print(f"generator of {found.run.name} at step {found.step:,}: {target} ({same})")
+    return folder
