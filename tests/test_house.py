@@ -73,3 +73,87 @@ def test_every_room_says_what_it_is_for() -> None:
     rooms = [path.parent for path in (ROOT / "gancli").rglob("*.py") if path.parent != ROOT / "gancli"]
     for room in {room for room in rooms if "templates" not in room.parts}:
         assert ast.get_docstring(ast.parse((room / "__init__.py").read_text(encoding="utf-8"))), room
+
+
+# What a game calls its networks, players and streams is its own affair.
+OF_GAMES = {"G", "D", "real"}
+ROOMS_OF_GAMES = ("games", "nets", "losses")
+
+
+def outside(rooms: tuple[str, ...]) -> Iterator[tuple[str, ast.Module]]:
+    """The package's files that lie in none of these rooms, read."""
+    for name, path in modules().items():
+        if name.split(".")[1:2] not in [[room] for room in rooms]:
+            yield name, ast.parse(path.read_text(encoding="utf-8"))
+
+
+def test_no_file_outside_games_names_their_networks() -> None:
+    held = {
+        target.id
+        for name, path in modules().items()
+        if name.split(".")[1:2] in [[room] for room in ROOMS_OF_GAMES]
+        for node in ast.parse(path.read_text(encoding="utf-8")).body
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant) and node.value.value in OF_GAMES
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    }
+    named = []
+    for name, tree in outside(ROOMS_OF_GAMES):
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Constant) and node.value in OF_GAMES:
+                named.append(f"{name}:{node.lineno} {node.value}")
+            if isinstance(node, ast.ImportFrom) and held & {alias.name for alias in node.names}:
+                named.append(f"{name}:{node.lineno} imports one")
+    assert named == []
+
+
+def test_nobody_asks_a_game_for_latents_or_images() -> None:
+    old = {"latents", "render", "images_only", "settle_nets"}
+    found = [
+        f"{name}:{node.lineno}"
+        for name, tree in outside(())
+        for node in ast.walk(tree)
+        if (isinstance(node, ast.Attribute) and node.attr in {"latents"})
+        or (isinstance(node, ast.FunctionDef) and node.name in old)
+    ]
+    assert found == []
+
+
+# Where the number of dimensions is asked: of a file's layout, or of a layer's weights and outputs, not of a column.
+ASKS_DIMENSIONS = {
+    "gancli.data.npz": "arrays of a file, grey or in colour",
+    "gancli.metrics.linear_probe": "a layer's output, with or without places",
+    "gancli.observers.log": "a picture, grey or in colour",
+    "gancli.observers.spectra": "weights, which are matrices, and biases, which are none",
+    "gancli.store.safe": "a tensor of a file, whose shape and strides fit",
+}
+
+
+def asks_dimensions(node: ast.AST) -> bool:
+    """Whether a comparison looks at how many dimensions something has."""
+    if not isinstance(node, ast.Compare):
+        return False
+    for side in (node.left, *node.comparators):
+        if isinstance(side, ast.Call) and isinstance(side.func, ast.Attribute) and side.func.attr == "dim":
+            return True
+        if isinstance(side, ast.Attribute) and side.attr == "ndim":
+            return True
+        length = isinstance(side, ast.Call) and isinstance(side.func, ast.Name) and side.func.id == "len"
+        if length and "shape" in ast.dump(side):  # type: ignore[arg-type]
+            return True
+    return False
+
+
+def test_only_fields_ask_what_a_column_is_by_its_dimensions() -> None:
+    asking = set()
+    for name, tree in outside(("nets", "losses", "augment", "pretrained")):
+        refusing = {
+            id(inner)
+            for node in ast.walk(tree)
+            if isinstance(node, ast.If) and any(isinstance(part, ast.Raise) for part in node.body)
+            for inner in ast.walk(node.test)
+        }
+        for node in ast.walk(tree):
+            if asks_dimensions(node) and id(node) not in refusing and name != "gancli.data.fields":
+                asking.add(name)
+    assert asking == ASKS_DIMENSIONS.keys() | set()

@@ -15,10 +15,11 @@ from gancli.compute.device import Compute
 from gancli.compute.dist import World
 from gancli.compute.memory import refuse_many
 from gancli.compute.rng import RowRng, key
-from gancli.data.fields import Field
+from gancli.data.fields import Field, Label
 from gancli.data.layout import printable
+from gancli.draw.given import Rows
 from gancli.errors import ConfigError, suggestion
-from gancli.games.game import Batch, Game, label_of
+from gancli.games.game import Batch, Game, draws_freely, label_of
 from gancli.train.assemble import DataFacts
 
 CHUNK = 32  # samples are always drawn in chunks of this many, the last one filled up: the same seed gives the same bits
@@ -48,6 +49,21 @@ class Sampler:
         if truncation is not None and "truncation" not in game.sampling_options():
             raise ConfigError(f"truncation={truncation:g}: this game draws from no latents that could be cut off")
         self.run, self.step, self.about, self.config = Path(), 0, dict[str, Any](), dict[str, Any]()
+        self._rows: Rows | None = None
+
+    @property
+    def rows(self) -> Rows:
+        """The data that samples are made from, where they are: looked for once. Raises GanError."""
+        if self._rows is None:
+            wanted = self.game.input_fields(self.direction)
+            taken = {name: field for name, field in wanted.items() if not isinstance(field, Label)}
+            self._rows = Rows.of_run(self.config["dataset"], taken)
+        return self._rows
+
+    @property
+    def notes(self) -> list[str]:
+        """What to bear in mind of these samples."""
+        return [] if draws_freely(self.game, self.direction) or not self.rows.note else [self.rows.note]
 
     @property
     def whole(self) -> bool:
@@ -86,18 +102,25 @@ class Sampler:
         refuse_many(asked, n, times * self.field.bytes(), name)
 
     def given(self, pairs: Sequence[Pair], label: int | Sequence[int] | None = None) -> Batch:
-        """What samples are made from beside numbers: labels as chosen, or drawn evenly by seed and number.
+        """What samples are made from beside numbers: rows of data, and labels, chosen or drawn evenly for each pair.
 
-        label: of all, or of each.
+        label: the class of all, or of each. Raises GanError for data that are not there, or too few.
         """
-        found = label_of(self.game, self.direction)
-        if found is None:
-            return {}
-        name, field = found
-        if label is None:
-            return {name: RowRng([(s, "label", k) for s, k in pairs]).integers(name, len(field.names))}
-        chosen = [label] * len(pairs) if isinstance(label, int) else label
-        return {name: torch.tensor(list(chosen), dtype=torch.int64)}
+        given: Batch = {}
+        for name, field in self.game.input_fields(self.direction).items():
+            if not isinstance(field, Label):
+                given[name] = self.rows.take(name, pairs)
+            elif label is None:
+                given[name] = RowRng([(s, "label", k) for s, k in pairs]).integers(name, len(field.names))
+            else:
+                chosen = [label] * len(pairs) if isinstance(label, int) else list(label)
+                given[name] = torch.tensor(chosen, dtype=torch.int64)
+        return given
+
+    def targets(self, pairs: Sequence[Pair]) -> Tensor | None:
+        """The right answers for samples of these pairs, ready; None where a game has none."""
+        name = self.game.targets(self.direction)
+        return None if name is None else self.rows.take(name, pairs)
 
     def inputs(self, pairs: Sequence[Pair], given: Mapping[str, Tensor] | None = None) -> Batch:
         """What `generate` takes for each (seed, number), a function of these two and of what is given; on the CPU."""

@@ -154,8 +154,8 @@ class Memorisation(FeatureRunMetric):
             "memorisation_rule": f"a copy has a ratio below {bar:.4f}, the {self.quantile:g}-quantile of real images'; "
             f"flagged above a share of {self.limit:g}, expected of fresh images {self.quantile:g}, or where over"
             f" {self.nearer:g} of the samples are nearer to training images than to as many kept from the run",
-            "nearest_ratio_median": {"samples": float(ratio.median()), "real": float(bar_ratio.median())},
-            "nearest_distance_median": {"samples": float(distance.median()), "real": float(bar_distance.median())},
+            "nearest_ratio_median": {"samples": float(ratio.median()), "data": float(bar_ratio.median())},
+            "nearest_distance_median": {"samples": float(distance.median()), "data": float(bar_distance.median())},
             "training_images": len(training),
         }
         rows = _chosen(ratio, self.rows)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from gancli.compute import device
+from gancli.compute.dist import World
 from gancli.config.build import make_as
 from gancli.config.settings import DrawSettings
 from gancli.data.fields import Field, Image
@@ -36,6 +37,9 @@ def sampler(settings: DrawSettings, truncation: float | None = None) -> Sampler:
     if truncation is not None and truncation >= 1 and uniform:
         words = f"truncation={truncation:g} cuts nothing off: this generator's latents are uniform on [-1, 1]"
         print(f"note: {words}", file=sys.stderr, flush=True)
+    if World.of_group().first:
+        for note in found.notes:
+            print(f"note: {note}", file=sys.stderr, flush=True)
     return found
 
 

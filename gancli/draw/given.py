@@ -1,0 +1,63 @@
+"""The rows of data that samples are made from, and their right answers: held out where the data set has such rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gancli.config.build import make
+from gancli.data.source import DataSet, Source, feeds_of, order
+from gancli.errors import ConfigError, RunError, SplitError
+
+HELD_OUT = "test"  # the split that no run is trained on, unless it says so
+
+
+class Rows:
+    """Rows of a data set by seed and number, in an order of each seed's own.
+
+    note: what they are, where they are no held-out rows.
+    """
+
+    def __init__(self, data: DataSet, note: str = ""):
+        self.feeds, self.note = feeds_of(data), note
+
+    @staticmethod
+    def of_run(node: Mapping[str, Any], fields: Mapping[str, Any]) -> Rows:
+        """Held-out rows of the data that a run was trained on; its own where there are none.
+
+        node: the run's data set as configured. fields: the run's columns. Raises GanError for data that are not there,
+        or have other columns by now.
+        """
+        try:
+            if "split" not in node or node["split"] == HELD_OUT:
+                raise SplitError("")
+            rows = Rows(make({**node, "split": HELD_OUT, "limit": None}, "dataset"))
+        except SplitError:
+            rows = Rows(make(node, "dataset"), "the data set has no held-out rows: these are made from training rows")
+        for name, field in fields.items():
+            source, column = rows.source(name)
+            if source.fields.get(column) != field:
+                raise RunError(f"the data set {source.name} has another column {name} than when the run was trained")
+        return rows
+
+    def source(self, name: str) -> tuple[Source, str]:
+        """The table and the column that a batch calls by this name."""
+        feed, _, column = name.rpartition(".")
+        return self.feeds[feed] if feed in self.feeds else next(iter(self.feeds.values())), column
+
+    def take(self, name: str, pairs: Sequence[tuple[int, int]]) -> Tensor:
+        """A column's rows, ready, for each (seed, number). Raises ConfigError for more than there are."""
+        source, column = self.source(name)
+        most = max(number for _, number in pairs)
+        if most >= len(source):
+            raise ConfigError(
+                f"{most + 1:,} samples are asked for, and there are {len(source):,} rows of {source.name} to make them"
+                f" from: type n={len(source)} or less"
+            )
+        orders = {seed: order(len(source), seed, "sample") for seed in dict.fromkeys(seed for seed, _ in pairs)}
+        index = np.array([orders[seed][number] for seed, number in pairs], np.int64)
+        return torch.as_tensor(source.fields[column].ready(source.rows(index, columns=[column])[column]))
