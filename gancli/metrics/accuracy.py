@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -13,7 +14,7 @@ from gancli.config.settings import at_least
 from gancli.data.source import Source
 from gancli.errors import MetricError
 from gancli.metrics.classifier import VERSION, Classifier, obtain
-from gancli.metrics.metric import LabelMetric, Report
+from gancli.metrics.metric import Better, LabelMetric, Report
 
 
 @dataclass
@@ -25,6 +26,7 @@ class ClassAccuracy(LabelMetric):
     """
 
     name: ClassVar[str] = "class_accuracy"
+    better: ClassVar[Mapping[str, Better]] = {"class_accuracy": "high", "classifier_accuracy": "neither"}
     images: int = 60_000
     _classifier: Classifier | None = field(default=None, init=False, repr=False)
     _names: tuple[str, ...] = field(default=(), init=False, repr=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -16,7 +17,7 @@ from gancli.metrics.classifier import VERSION, obtain, split, taught
 from gancli.metrics.extractor import Extractor
 from gancli.metrics.fid import Fid
 from gancli.metrics.images import ImageSet, extract, from_source, shape_of
-from gancli.metrics.metric import Report, named
+from gancli.metrics.metric import Better, Report, named
 from gancli.metrics.run_metric import (
     FeatureRunMetric,
     Findings,
@@ -38,6 +39,7 @@ class FidPerClass(FeatureRunMetric):
     """
 
     name: ClassVar[str] = "fid_per_class"
+    better: ClassVar[Mapping[str, Better]] = {"fid_per_class": "low"}
     per_class: int | None = None
 
     def __post_init__(self) -> None:
@@ -113,6 +115,7 @@ class Cas(RunMetric):
     """
 
     name: ClassVar[str] = "cas"
+    better: ClassVar[Mapping[str, Better]] = {"cas": "high", "cas_real": "neither"}
     samples: int = 10_000
     images: int = 60_000
 

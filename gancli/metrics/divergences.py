@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -13,7 +14,7 @@ from gancli.config.build import make
 from gancli.data.fields import Points
 from gancli.data.source import order
 from gancli.errors import ConfigError, MetricError
-from gancli.metrics.metric import Report
+from gancli.metrics.metric import Better, Report
 from gancli.metrics.run_metric import Findings, RunMetric, drawn
 
 if TYPE_CHECKING:
@@ -97,6 +98,7 @@ class Divergences(RunMetric):
     """jsd, w1 and mmd between samples and as many data points (2,000 at most); bins: of JSD's histograms."""
 
     name: ClassVar[str] = "divergences"
+    better: ClassVar[Mapping[str, Better]] = {"jsd": "low", "w1": "low", "mmd": "low"}
     bins: int = 50
 
     def __post_init__(self) -> None:

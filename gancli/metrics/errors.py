@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -9,7 +10,7 @@ import numpy as np
 import torch
 
 from gancli.errors import MetricError
-from gancli.metrics.metric import Report
+from gancli.metrics.metric import Better, Report
 from gancli.metrics.run_metric import Findings, RunMetric, critic_of, data
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ class Errors(RunMetric):
     """Wrongly named images of the test split, all of which are judged; of the averaged D where there is an average."""
 
     name: ClassVar[str] = "errors"
+    better: ClassVar[Mapping[str, Better]] = {"errors": "low", "error_rate": "low"}
     asks_critic: ClassVar[bool] = True
 
     def refuse(self, found: Sampler) -> None:

@@ -8,6 +8,7 @@ look at each image.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -18,7 +19,7 @@ from gancli.config.settings import at_least
 from gancli.errors import MetricError
 from gancli.metrics.extractor import Extractor
 from gancli.metrics.frechet import frechet_influences, kernel_influences
-from gancli.metrics.metric import Metric, named
+from gancli.metrics.metric import Better, Metric, named
 from gancli.metrics.reference import Reference, statistics
 
 # torch-fidelity's default for all that it draws (KID's subsets, the Inception Score's splits): with another, the
@@ -34,6 +35,7 @@ class Fid(Metric):
     """Fréchet distance of two Gaussians fitted to the features. Source: Heusel et al., 2017, eq. 6."""
 
     name: ClassVar[str] = "fid"
+    better: ClassVar[Mapping[str, Better]] = {"fid": "low", "fd": "low"}
     by_statistics: ClassVar[bool] = True
 
     def check(self, extractor: Extractor, n_fake: int, n_real: int) -> list[str]:
@@ -94,6 +96,7 @@ class Kid(Metric):
     """
 
     name: ClassVar[str] = "kid"
+    better: ClassVar[Mapping[str, Better]] = {"kid": "low", "kd": "low"}
     subsets: int = 100
     subset_size: int = 1000
 
@@ -144,6 +147,7 @@ class Prc(Metric):
 
     name: ClassVar[str] = "prc"
     words: ClassVar[tuple[str, ...]] = ("precision", "recall")
+    better: ClassVar[Mapping[str, Better]] = {"precision": "high", "recall": "high"}
     neighborhood: int = 3
 
     def __post_init__(self) -> None:
@@ -179,6 +183,7 @@ class Is(Metric):
     """
 
     name: ClassVar[str] = "is"
+    better: ClassVar[Mapping[str, Better]] = {"is": "high"}
     compares: ClassVar[bool] = False
     splits: int = 10
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from gancli.data.fields import Image
 from gancli.data.source import Source, order
 from gancli.errors import ConfigError, MetricError
-from gancli.metrics.metric import Report
+from gancli.metrics.metric import Better, Report
 from gancli.metrics.run_metric import Findings, RunMetric, critic_of, data
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ class LinearProbe(RunMetric):
     """
 
     name: ClassVar[str] = "linear_probe"
+    better: ClassVar[Mapping[str, Better]] = {"linear_probe": "high"}
     asks_critic: ClassVar[bool] = True
     limit: int = 10_000
     cost: float = 0.01

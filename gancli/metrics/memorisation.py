@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -17,7 +18,7 @@ from gancli.draw.pictures import Pixels, sheet, with_names
 from gancli.errors import ConfigError, MetricError
 from gancli.metrics.extractor import Extractor
 from gancli.metrics.images import extract, from_sampler, from_source
-from gancli.metrics.metric import Report, named
+from gancli.metrics.metric import Better, Report, named
 from gancli.metrics.neighbours import nearest
 from gancli.metrics.run_metric import FeatureRunMetric, Findings, kept_out, training_data
 
@@ -104,6 +105,8 @@ class Memorisation(FeatureRunMetric):
     """
 
     name: ClassVar[str] = "memorisation"
+    # Neither: a share of copies is 0 for noise, too.
+    better: ClassVar[Mapping[str, Better]] = {"memorisation": "neither", "nearer_to_training": "neither"}
     quantile: float = 0.05
     limit: float = 0.2
     nearer: float = 0.75

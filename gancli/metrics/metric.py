@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar, Protocol
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, Protocol
 
 from torch import Tensor
 
@@ -11,6 +12,8 @@ from gancli.data.source import Source
 from gancli.metrics.extractor import Extractor
 from gancli.metrics.images import ImageSet
 from gancli.metrics.reference import Reference
+
+Better = Literal["low", "high", "neither"]  # neither: a share of copies is 0 for noise, too
 
 
 class Report(Protocol):
@@ -38,6 +41,7 @@ class Metric(ABC):
 
     name: ClassVar[str]
     words: ClassVar[tuple[str, ...]] = ()  # its results, before the extractor names them; (): its name is the one
+    better: ClassVar[Mapping[str, Better]] = {}  # of each result, as Inception's and as another extractor's is called
     compares: ClassVar[bool] = True  # whether it needs features of real images
     by_statistics: ClassVar[bool] = False  # whether the real images' mean and covariance are enough
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -13,7 +14,7 @@ from torch import Tensor
 from gancli.config.build import make
 from gancli.data.source import Modes as Mixture
 from gancli.errors import ConfigError, MetricError
-from gancli.metrics.metric import Report
+from gancli.metrics.metric import Better, Report
 from gancli.metrics.run_metric import Findings, RunMetric, drawn
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ class Modes(RunMetric):
     """
 
     name: ClassVar[str] = "modes"
+    better: ClassVar[Mapping[str, Better]] = {"modes": "high", "good": "high", "reverse_kl": "low"}
     reach: float = 3.0
 
     def __post_init__(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -11,7 +12,7 @@ from torch import Tensor
 from gancli.config.settings import at_least
 from gancli.errors import MetricError
 from gancli.metrics.extractor import Extractor
-from gancli.metrics.metric import Metric, named
+from gancli.metrics.metric import Better, Metric, named
 
 _BLOCK = 1024  # queries at once
 
@@ -44,6 +45,7 @@ class DensityCoverage(Metric):
 
     name: ClassVar[str] = "dc"
     words: ClassVar[tuple[str, ...]] = ("density", "coverage")
+    better: ClassVar[Mapping[str, Better]] = {"density": "high", "coverage": "high"}
     neighborhood: int = 5
 
     def __post_init__(self) -> None:

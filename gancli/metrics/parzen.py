@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -12,7 +13,7 @@ from torch import Tensor
 from gancli.data.fields import Image
 from gancli.data.source import Source, order
 from gancli.errors import ConfigError, MetricError
-from gancli.metrics.metric import Report
+from gancli.metrics.metric import Better, Report
 from gancli.metrics.run_metric import Findings, RunMetric, data, drawn, left_out, training_data
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ class Parzen(RunMetric):
     """
 
     name: ClassVar[str] = "parzen"
+    better: ClassVar[Mapping[str, Better]] = {"parzen": "high", "parzen_error": "neither"}
     sigmas: int = 10
     n_valid: int = 1000
     n_test: int = 10_000

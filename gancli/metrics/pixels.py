@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -15,7 +15,7 @@ from gancli.config.settings import at_least
 from gancli.data.source import order
 from gancli.errors import MetricError
 from gancli.metrics.images import ImageSet, batches
-from gancli.metrics.metric import ImageMetric, Report
+from gancli.metrics.metric import Better, ImageMetric, Report
 
 PATCH, LEAST = 7, 16
 REPEATS = 4  # the projections are drawn in so many parts
@@ -104,6 +104,7 @@ class Swd(ImageMetric):
     """
 
     name: ClassVar[str] = "swd"
+    better: ClassVar[Mapping[str, Better]] = {"swd": "low"}
     patches: int = 128
     projections: int = 512
 
@@ -209,6 +210,7 @@ class MsSsim(ImageMetric):
     """
 
     name: ClassVar[str] = "ms_ssim"
+    better: ClassVar[Mapping[str, Better]] = {"ms_ssim": "neither", "ms_ssim_real": "neither"}
     compares: ClassVar[bool] = False
 
     def settings(self, n_fake: int, n_real: int) -> dict[str, Any]:

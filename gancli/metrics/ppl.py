@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -22,7 +22,7 @@ from gancli.metrics import weights as files
 from gancli.metrics.extractor import Extractor
 from gancli.metrics.fid import FIDELITY_SEED
 from gancli.metrics.images import three_channels
-from gancli.metrics.metric import Report
+from gancli.metrics.metric import Better, Report
 from gancli.metrics.pretrained import fit
 from gancli.metrics.run_metric import FeatureRunMetric, Findings
 
@@ -50,6 +50,7 @@ class Ppl(FeatureRunMetric):
     """
 
     name: ClassVar[str] = "ppl"
+    better: ClassVar[Mapping[str, Better]] = {"ppl": "low"}
     definition: Literal["torch_fidelity", "stylegan"] = "torch_fidelity"
     distance: Literal["lpips", "features"] = "features"
     epsilon: float | None = None

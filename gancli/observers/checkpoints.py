@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from gancli.errors import CombinationError, ConfigError
+from gancli.metrics.directions import directed, higher_is_better
 from gancli.observers.observer import Event, Keep, Observer, RunView
-from gancli.store.best import directed, higher_is_better
 
 AUTO = "auto"
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,14 +11,12 @@ from typing import Any
 
 from gancli.config.settings import Better
 from gancli.errors import ConfigError, RunError, suggestion
+from gancli.metrics.directions import directed, higher_is_better
 from gancli.store.environment import environment
 from gancli.store.files import files, finite, json_lines, read_json
 from gancli.store.rundir import RunDir
 
 FIRST = ("fid", "kid")  # what is ranked by where nothing is said, before anything else
-HIGH = re.compile(
-    r"(is|is_.*|precision|recall|density|coverage|modes|good|parzen|linear_probe|.*accuracy.*|images_per_second)$"
-)
 NOT_RESULTS = frozenset(("step", "seen", "seconds", "images_per_second"))
 
 
@@ -147,7 +144,9 @@ def is_low(name: str, better: Better) -> bool:
     >>> is_low("fid", "auto"), is_low("class_accuracy", "auto"), is_low("loss_G", "high")
     (True, False, False)
     """
-    return better == "low" or (better == "auto" and HIGH.match(name) is None)
+    if better != "auto":
+        return better == "low"
+    return name != "images_per_second" and not (directed(name) and higher_is_better(name))
 
 
 def mean_std(values: Sequence[float]) -> tuple[float, float | None]:
