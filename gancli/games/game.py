@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from torch import Tensor, nn
 
 from gancli.compute.rng import Rng
 from gancli.data.source import Source
-from gancli.nets.verdict import Verdict
+from gancli.games.critic import Critic
+from gancli.games.remedies import remedies
+from gancli.losses.adversarial import Couples
 
 Batch = dict[str, Tensor]
-Couples = int | Literal["all"]
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,6 @@ class Game(nn.Module):
     couples: Couples = 1
     labelled: bool = False  # whether latents come with labels
     classes: int = 0
-    twice: set[str] = set()  # noqa: RUF012  # networks that are differentiated twice: not to be compiled
 
     @classmethod
     def players(cls, networks: Sequence[str]) -> dict[str, tuple[str, ...]]:
@@ -116,22 +116,34 @@ class Game(nn.Module):
         """How many real images of a data set of `images` `setup` wants; 0: it does nothing."""
         return 0
 
+    def judging(self) -> list[Critic]:
+        """The critics among its parts."""
+        parts = [part for name, part in self.named_children() if name != "nets"]
+        return [module for part in parts for module in part.modules() if isinstance(module, Critic)]
+
+    def remedies(self, alarm: str) -> tuple[str, ...]:
+        """What to type against an alarm ("saturated", "collapse", "vanishing"), as far as its parts would take it."""
+        return remedies(alarm, self)
+
     def enter(self, seen: int) -> None:
         """Take up what the moment of the run decides. The engine alone calls it, once a step, before the moves."""
+        for critic in self.judging():
+            critic.enter(seen)
 
     def moves(self, seen: int) -> Sequence[Move]:
         """The step's moves, in order, after `seen` real images; whoever asks changes nothing."""
-        raise NotImplementedError
-
-    def judge(self, rng: Rng, **sources: tuple[Tensor, Tensor | None]) -> dict[str, Verdict]:
-        """What D says of each source of (images, labels)."""
         raise NotImplementedError
 
     def after(self, move: Move, result: Result, rng: Rng, seen: int) -> Mapping[str, Tensor] | None:
         """Called when a move's optimizer step is done.
 
         rng: the move's, of the whole batch. What it returns replaces columns that the move remembers, of all ranks.
+        Critics remember here.
         """
+        networks = self.players(list(self.nets))[move.player]
+        for critic in self.judging():
+            critic.after(networks, result.stats, rng.total)
+        return None
 
     def latents(self, noise: Rng, **knobs: Any) -> Tensor:
         """What G eats, [rows, latent_dim]."""

@@ -13,7 +13,7 @@ from gancli.compute.rng import Rng
 from gancli.draw.sampling import settle
 from gancli.errors import ConfigError
 from gancli.observers.observer import Alarm, Event, Observer, Row, RunView, Stop
-from gancli.observers.remedies import REMEDIES, remedy
+from gancli.observers.remedies import MEANINGS, remedy
 
 LARGE = 1e6  # a loss or logit beyond which nothing is learned any more
 POOR, FALLEN = 0.25, 0.5  # diversity: less than this share of the data's, and of the run's own best so far
@@ -100,11 +100,10 @@ class Alarms(Observer):
         self, view: RunView, values: dict[str, float], diversity: float, gradient: float | None
     ) -> dict[str, str]:
         """Each alarm with the figures that speak for it at this step, empty where all is well."""
-        found = dict.fromkeys(REMEDIES, "")
+        found = dict.fromkeys(MEANINGS, "")
         game = view.engine.game
-        gap = getattr(getattr(game, "loss", None), "sure", None)
-        if not getattr(game, "adversarial", 1.0):  # G learns from D's features, however sure D is
-            gap = None
+        # Where the objective's weight is 0, G learns from D's features, however sure D is.
+        gap = next((critic.loss.sure for critic in game.judging() if critic.adversarial), None)
         if gap is not None and {"D_real", "D_fake"} <= values.keys() and values["D_real"] - values["D_fake"] > gap:
             found["saturated"] = f"D says {values['D_real']:.3g} of real images and {values['D_fake']:.3g} of G's"
         if diversity < POOR and diversity < FALLEN * self._best["diversity"]:

@@ -84,17 +84,10 @@ def frame(data: Tensor) -> tuple[Tensor, Tensor]:
 
 def said(view: RunView, points: Tensor) -> Tensor:
     """What D says of points [n, D], from 0 (fake) to 1 (real): probabilities, or its range where it gives none."""
-    engine, game = view.engine, view.engine.game
-    pack = getattr(game, "pack", 1)
-    x = points.to(engine.compute.device, engine.dtype)
-    D = game.nets["D"]
-    training = D.training
-    try:
-        # A packing D is shown the same point several times; a conditional one is no network for points.
-        logits: Tensor = D.eval()(x.repeat(1, pack)).scores().float().cpu()
-    finally:
-        D.train(training)
-    if getattr(getattr(game, "loss", None), "sure", None) == 9.2:
+    engine, critic = view.engine, view.engine.game.judging()[0]
+    # A conditional D is no network for points.
+    logits = critic.said(points.to(engine.compute.device, engine.dtype), None).float().cpu()
+    if critic.loss.sure == 9.2:
         return logits.sigmoid()
     return (logits - logits.min()) / (logits.max() - logits.min()).clamp_min(1e-9)
 
