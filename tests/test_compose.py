@@ -183,7 +183,7 @@ def test_several_penalties_add_up() -> None:
     source = assemble.data(settings)
     engine = assemble.engine(settings, source, assemble.game(config, DataFacts.of(source)), Compute())
     assert {"penalty_r1", "penalty_wgan_gp"} <= engine.step().keys()
-    assert engine.game.penalties["r1"].weight == 2
+    assert engine.game.critic.penalties["r1"].weight == 2
 
 
 @pytest.mark.parametrize(

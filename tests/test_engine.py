@@ -13,6 +13,7 @@ from gancli.games.game import Move
 from gancli.losses.adversarial import Hinge, LeastSquares, NonSaturating, Wasserstein
 from gancli.losses.penalties import R1, WganGp
 from gancli.losses.weights import Clip
+from gancli.nets.layers.together import MinibatchDiscrimination
 from gancli.nets.verdict import Verdict
 from gancli.train.averages import Average
 from gancli.train.engine import Engine
@@ -185,7 +186,7 @@ def test_linear_schedule_ends_at_zero() -> None:
 def test_joint_pass_says_what_separate_passes_say() -> None:
     game = tiny.game().double()
     x, z = torch.rand(5, *tiny.SHAPE, dtype=torch.float64), torch.rand(3, *tiny.SHAPE, dtype=torch.float64)
-    joint = game.judge(None, real=(x, None), fake=(z, None))  # type: ignore[arg-type]
+    joint = game.critic.judge(None, real=(x, None), fake=(z, None))  # type: ignore[arg-type]
     torch.testing.assert_close(joint["real"].logits, game.nets["D"](x).logits)
     torch.testing.assert_close(joint["fake"].logits, game.nets["D"](z).logits)
 
@@ -193,7 +194,7 @@ def test_joint_pass_says_what_separate_passes_say() -> None:
 def test_batch_statistics_do_not_cross_sources() -> None:
     game = tiny.game(d_norm=True)
     x, z = torch.rand(5, *tiny.SHAPE), torch.rand(3, *tiny.SHAPE) - 5
-    verdicts = game.judge(None, real=(x, None), fake=(z, None))  # type: ignore[arg-type]
+    verdicts = game.critic.judge(None, real=(x, None), fake=(z, None))  # type: ignore[arg-type]
     torch.testing.assert_close(verdicts["real"].logits, game.nets["D"](x).logits)
 
 
@@ -222,6 +223,13 @@ def test_coupled_samples_are_not_torn_apart(
             tiny.engine(game, batch_size=batch_size, micro_batch=micro_batch)
 
 
+def test_a_layer_that_compares_a_batch_is_not_split_wherever_it_lies() -> None:
+    game = tiny.game()
+    game.nets["D"].crowd = MinibatchDiscrimination(16, kernels=1)
+    with pytest.raises(CombinationError, match="leave micro_batch=null"):
+        tiny.engine(game, micro_batch=4)
+
+
 @pytest.mark.parametrize("loss", [Hinge(), NonSaturating(), LeastSquares()])
 def test_combinations_that_make_no_sense_say_why(loss: object) -> None:
     with pytest.raises(CombinationError, match=r"model\.D\.norm"):
@@ -241,10 +249,13 @@ def test_bad_numbers_are_refused() -> None:
 
 
 def test_verdicts_split_as_they_were_joined() -> None:
-    verdict = Verdict([torch.arange(5.0), torch.arange(10.0).view(5, 2)], torch.zeros(5, 3), [torch.arange(5.0)])
+    scales, features = [torch.arange(5.0), torch.arange(10.0).view(5, 2)], [torch.arange(5.0)]
+    verdict = Verdict(scales, torch.zeros(5, 3), features, torch.arange(5.0))
     first, second = verdict.split([2, 3])
     assert [s.tolist() for s in second.scales()] == [[2, 3, 4], [[4, 5], [6, 7], [8, 9]]]
     assert first.classes is not None
     assert first.classes.shape == (2, 3)
     assert first.features is not None
     assert first.features[0].tolist() == [0, 1]
+    assert second.codes is not None
+    assert second.codes.tolist() == [2, 3, 4]

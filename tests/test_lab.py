@@ -227,7 +227,7 @@ def test_a_sure_d_is_no_alarm_where_g_learns_from_its_features() -> None:
     observer.open(view)
     observer._data = 1e-3
     sure = {"D_real": 9.0, "D_fake": -9.0}
-    engine.game.adversarial = 0.0
+    engine.game.critic.adversarial = 0.0
     assert [a for a in looks(observer, view, [sure]) if isinstance(a, Alarm)] == []
 
 

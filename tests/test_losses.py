@@ -117,7 +117,7 @@ def test_bad_weights_are_refused() -> None:
 
 
 def weight_context(net: nn.Module) -> Context:
-    return Context({"G": net}, lambda x, *_: x, None, None, None, None, Rng(0, total=1))
+    return Context({"generator": net}, lambda x, *_: x, None, None, None, None, Rng(0, total=1))
 
 
 @pytest.mark.parametrize("diagonal", [False, True])

@@ -54,22 +54,22 @@ def test_penalties_fade() -> None:
     """To nothing, along the same curve."""
     game = tiny.game(penalties={"r1": R1(weight=3.0)})
     assert isinstance(game, NoiseGame)
-    game.ramp = RAMP
+    game.critic.ramp = RAMP
     weights = []
     for seen in (0, 4, 8, 12, 16, 20):
         game.enter(seen)
-        weights.append(game._weight(game.penalties["r1"]))
+        weights.append(game.critic.weight(game.critic.penalties["r1"]))
     assert weights == pytest.approx([3.0, 3 * 0.8535534, 1.5, 3 * 0.1464466, 0.0, 0.0])
 
 
 def test_augmentation_is_led_where_it_should_be() -> None:
     keys = ["experiment=r3gan_cifar10", "model.ch=16"]
     game = assemble.game(compose("train", keys), DataFacts("x", (3, 32, 32), tuple("abcdefghij"), ""))
-    assert isinstance(game.augment, Ada)
+    assert isinstance(game.critic.augment, Ada)
     found = []
     for seen in (0, 10**7, 2 * 10**7, 10**8):
         game.enter(seen)
-        found.append(game.augment.p.item())
+        found.append(game.critic.augment.p.item())
     assert found == pytest.approx([0, 0.275, 0.55, 0.55])
 
 
@@ -83,7 +83,7 @@ def test_a_run_with_a_ramp_goes_on_to_the_same_bits(gan: Gan) -> None:
     a, b = (torch.load(Path(run, "checkpoints/00000004.pt"), weights_only=True) for run in "ab")
     assert all(torch.equal(a["game"][k], b["game"][k]) for k in a["game"])
     assert all(torch.equal(a["ema"]["G"][k], b["ema"]["G"][k]) for k in a["ema"]["G"])
-    assert a["game"]["augment.p"].item() == pytest.approx(0.5 * (1 + 0.309017) / 2, abs=1e-6)  # cos 0.6π
+    assert a["game"]["critic.augment.p"].item() == pytest.approx(0.5 * (1 + 0.309017) / 2, abs=1e-6)  # cos 0.6π
 
 
 def test_a_checkpoint_does_not_depend_on_who_looks(gan: Gan) -> None:
@@ -96,7 +96,7 @@ def test_a_checkpoint_does_not_depend_on_who_looks(gan: Gan) -> None:
     assert gan("train", *keys, "observers=none", "run_dir=unseen").code == 0
     assert gan("train", *keys, *watched, "run_dir=seen").code == 0
     unseen, seen = (torch.load(Path(run, "checkpoints/00000003.pt"), weights_only=True) for run in ("unseen", "seen"))
-    assert unseen["game"]["augment.p"].item() == pytest.approx(0.25 * (1 - math.cos(0.08 * math.pi)), abs=1e-7)
+    assert unseen["game"]["critic.augment.p"].item() == pytest.approx(0.25 * (1 - math.cos(0.08 * math.pi)), abs=1e-7)
     own = ("config", "seconds", "observers")  # which say how it was looked at, and how long that took
     assert sorted(_tensors({k: v for k, v in unseen.items() if k not in own})) == sorted(
         _tensors({k: v for k, v in seen.items() if k not in own})

@@ -111,7 +111,7 @@ def test_flipped_labels_swap_whole_pairs() -> None:
     game = tiny.game(NonSaturating(flip=0.5))
     rng = Rng(3, total=64)
     real, fake = torch.arange(64.0), -torch.arange(64.0) - 1
-    a, b = game._flipped(real, fake, rng)
+    a, b = game.critic.flipped(real, fake, rng)
     swapped = rng.uniform("flip") < 0.5
     assert 10 < swapped.sum() < 54
     assert torch.equal(a, torch.where(swapped, fake, real))
@@ -121,23 +121,23 @@ def test_flipped_labels_swap_whole_pairs() -> None:
 def test_instance_noise_has_its_size_and_falls_to_nothing() -> None:
     game = tiny.game(Hinge(noise=0.5, noise_until=1000))
     rng, x = Rng(0, total=512), torch.zeros(512, 1, 8, 8)
-    assert game.shown(x, rng, "real").std().item() == pytest.approx(0.5, rel=0.02)
+    assert game.critic.shown((x, None), rng, "real")[0].std().item() == pytest.approx(0.5, rel=0.02)
     game.enter(500)
-    assert game.shown(x, rng, "real").std().item() == pytest.approx(0.25, rel=0.02)
+    assert game.critic.shown((x, None), rng, "real")[0].std().item() == pytest.approx(0.25, rel=0.02)
     game.enter(1000)
-    assert torch.equal(game.shown(x, rng, "real"), x)
+    assert torch.equal(game.critic.shown((x, None), rng, "real")[0], x)
 
 
 def test_top_k_keeps_the_largest_logits() -> None:
     game = tiny.game(Hinge(top=0.5))
-    assert game.couples == "all"
+    assert "all" in game.critic.couplings()
     fake, real = torch.tensor([3.0, -1.0, 2.0, 0.0]), torch.tensor([0.1, 0.2, 0.3, 0.4])
-    kept, against = game._best(fake, real)
+    kept, against = game.critic.best(fake, real)
     assert sorted(kept.tolist()) == [2.0, 3.0]
     assert against is real
-    assert tiny.game(Hinge())._best(fake)[0] is fake
+    assert tiny.game(Hinge()).critic.best(fake)[0] is fake
     # A pairing keeps the real images that the best fakes are compared with.
-    kept, against = tiny.game(RelativisticPairing(top=0.5))._best(fake, real)
+    kept, against = tiny.game(RelativisticPairing(top=0.5)).critic.best(fake, real)
     assert against is not None
     assert sorted(zip(kept.tolist(), against.tolist(), strict=True)) == [(2.0, real[2].item()), (3.0, real[0].item())]
 
@@ -249,8 +249,8 @@ def test_lecams_memory_is_in_the_checkpoint_and_moves_once_a_step() -> None:
     engine = tiny.engine(tiny.game(penalties={"lecam": LeCam(after=0)}))
     engine.step()
     engine.step()
-    assert engine.game.memory_lecam_moves.item() == 2  # type: ignore[union-attr]
-    assert {"memory_lecam_real", "memory_lecam_fake", "memory_lecam_moves"} <= engine.game.state_dict().keys()
+    assert engine.game.critic.memory_lecam_moves.item() == 2  # type: ignore[union-attr]
+    assert {f"critic.memory_lecam_{key}" for key in ("real", "fake", "moves")} <= engine.game.state_dict().keys()
 
 
 def test_historical_average_is_the_mean_of_all_weights_so_far() -> None:
@@ -261,7 +261,7 @@ def test_historical_average_is_the_mean_of_all_weights_so_far() -> None:
         penalty.remember(memory, net, {})
     assert memory["mean"].item() == 3
     rng = Rng(0, total=1)
-    cost = penalty(Context({"D": net}, lambda x, *_: x, None, None, None, None, rng, memory=memory))
+    cost = penalty(Context({"discriminator": net}, lambda x, *_: x, None, None, None, None, rng, memory=memory))
     assert cost is not None
     cost.backward()
     assert net.weight.grad is not None
@@ -356,9 +356,9 @@ def test_reference_batches_are_real_data_for_d_and_survive_a_checkpoint() -> Non
 
 def test_a_pack_is_consecutive_samples_in_the_channels() -> None:
     game = tiny.game()
-    game.pack = 2
+    game.critic.pack = 2
     x = torch.arange(4.0).view(4, 1, 1, 1).expand(4, 1, 2, 2)
-    packed = game.shown(x, Rng(0, total=4), "real")
+    packed = game.critic.shown((x, None), Rng(0, total=4), "real")[0]
     assert packed.shape == (2, 2, 2, 2)
     assert packed[:, :, 0, 0].tolist() == [[0.0, 1.0], [2.0, 3.0]]
 

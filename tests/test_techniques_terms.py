@@ -133,7 +133,7 @@ def test_mode_seekings_partners_have_the_law_of_the_latents(kind: str) -> None:
     game = tiny.game(penalties={"mode_seeking": ModeSeeking()})
     game.latent = Latent(dim=4, kind=kind)  # type: ignore[arg-type]
     rng = Rng(0, total=ROWS)
-    told = game._context(None, None, None, None, rng, {})
+    told = game._context(rng, {})
     assert told.draw is not None
     other = told.draw("mode seeking")
     drawn = rng.normal("mode seeking", 4) if kind == "normal" else rng.uniform("mode seeking", 4) * 2 - 1
@@ -152,7 +152,7 @@ def test_historical_averaging_of_g_is_paid_by_g() -> None:
     engine = tiny.engine(tiny.game(penalties={"historical_g": HistoricalG()}))
     assert engine.step()["penalty_historical_g"].item() == 0  # no history yet
     first = tiny.weights(engine.game.nets["G"])
-    torch.testing.assert_close(engine.game.memory_historical_g_mean, first)
+    torch.testing.assert_close(engine.game.critic.memory_historical_g_mean, first)
     assert engine.step()["penalty_historical_g"].item() == 0  # where it stood after its only step
     second = tiny.weights(engine.game.nets["G"])
     cost = engine.step()["penalty_historical_g"]
@@ -194,7 +194,7 @@ def test_a_pair_is_of_one_class(paired: bool) -> None:
 
 def test_packs_stay_whole_whatever_else_couples() -> None:
     game = tiny.game(NonSaturating(top=0.5))
-    game.pack = 2
+    game.critic.pack = 2
     with pytest.raises(CombinationError, match="multiples of 2"):
         tiny.engine(game, batch_size=5)
 
@@ -213,7 +213,7 @@ def test_adaptive_augmentation_hears_d_in_semi_supervised_games() -> None:
     settings = make_as(TrainSettings, config, "")
     source = assemble.data(settings)
     engine = assemble.engine(settings, source, assemble.game(config, DataFacts.of(source)), Compute())
-    ada = engine.game.augment
+    ada = engine.game.critic.augment
     assert isinstance(ada, Ada)
     sign = engine.step()["D_sign"].item()
     assert ada.p.item() == (0.5 if sign > 0.01 else 0.0)

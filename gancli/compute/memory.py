@@ -16,7 +16,7 @@ from gancli.config.commands import word
 from gancli.errors import ConfigError, DeviceError, GanError, RunError
 
 if TYPE_CHECKING:
-    from gancli.games.game import Couples
+    from gancli.losses.adversarial import Couples
     from gancli.store.rundir import RunDir
     from gancli.train.engine import Engine
 

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from gancli.compute.rng import Rng
 from gancli.data.fields import Field, Label
 from gancli.data.source import Source
+from gancli.games.critic import Critic
 from gancli.games.drawing import Diagnostics, Opinion, Option, Path
-from gancli.nets.verdict import Verdict
+from gancli.games.remedies import remedies
+from gancli.losses.adversarial import Couples
 
 Batch = dict[str, Tensor]
-Couples = int | Literal["all"]
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,6 @@ class Game(nn.Module):
     nets: nn.ModuleDict
     fields: Mapping[str, Field] = {}
     couples: Couples = 1
-    twice: set[str] = set()  # noqa: RUF012  # networks that are differentiated twice: not to be compiled
 
     @classmethod
     def players(cls, networks: Sequence[str]) -> dict[str, tuple[str, ...]]:
@@ -120,22 +121,34 @@ class Game(nn.Module):
         """How many real images of a data set of `images` `setup` wants; 0: it does nothing."""
         return 0
 
+    def judging(self) -> list[Critic]:
+        """The critics among its parts."""
+        parts = [part for name, part in self.named_children() if name != "nets"]
+        return [module for part in parts for module in part.modules() if isinstance(module, Critic)]
+
+    def remedies(self, alarm: str) -> tuple[str, ...]:
+        """What to type against an alarm ("saturated", "collapse", "vanishing"), as far as its parts would take it."""
+        return remedies(alarm, self)
+
     def enter(self, seen: int) -> None:
         """Take up what the moment of the run decides. The engine alone calls it, once a step, before the moves."""
+        for critic in self.judging():
+            critic.enter(seen)
 
     def moves(self, seen: int) -> Sequence[Move]:
         """The step's moves, in order, after `seen` real images; whoever asks changes nothing."""
-        raise NotImplementedError
-
-    def judge(self, rng: Rng, **sources: tuple[Tensor, Tensor | None]) -> dict[str, Verdict]:
-        """What D says of each source of (images, labels)."""
         raise NotImplementedError
 
     def after(self, move: Move, result: Result, rng: Rng, seen: int) -> Mapping[str, Tensor] | None:
         """Called when a move's optimizer step is done.
 
         rng: the move's, of the whole batch. What it returns replaces columns that the move remembers, of all ranks.
+        Critics remember here.
         """
+        networks = self.players(list(self.nets))[move.player]
+        for critic in self.judging():
+            critic.after(networks, result.stats, rng.total)
+        return None
 
     # -- all that whoever draws, exports or watches samples knows of a game --------------------------------------------
 
@@ -145,7 +158,7 @@ class Game(nn.Module):
 
     def critics(self) -> tuple[str, ...]:
         """The networks that tell samples from data, the first of them the one that others ask; () where none does."""
-        return ()
+        return tuple(critic.name for critic in self.judging())
 
     def directions(self) -> tuple[str, ...]:
         """The kinds of samples that can be drawn, such as A2B and B2A; the first where none is asked for."""
@@ -183,12 +196,26 @@ class Game(nn.Module):
         return {}
 
     def diagnostics(self) -> Diagnostics:
-        """What alarms and the progress line watch."""
-        return Diagnostics()
+        """What alarms and the progress line watch: by default the first critic, and who makes samples.
+
+        Where an objective weighs nothing, that player learns from the critic's features, however sure this one is.
+        """
+        first = self.generators()[0]
+        learner = next((player for player, nets in self.players(list(self.nets)).items() if first in nets), None)
+        critic = next(iter(self.judging()), None)
+        if critic is None:
+            return Diagnostics(learner)
+        sure = critic.loss.sure if critic.adversarial else None
+        return Diagnostics(learner, f"{critic.name}_real", f"{critic.name}_fake", sure)
 
     def discriminate(self, x: Tensor) -> Opinion | None:
-        """What a critic says of rows of data [B, ...] by themselves, undisturbed; None where none can."""
-        return None
+        """What the first critic says of rows of data [B, ...], undisturbed; None where it needs more than these."""
+        critic = next(iter(self.judging()), None)
+        if critic is None or critic.labelled or set(critic.columns) - {critic.label} != set(critic.images[:1]):
+            return None
+        with torch.no_grad():
+            scores = critic.said(x, None).float()
+        return Opinion(scores.sigmoid() if critic.loss.logistic else scores, critic.loss.logistic)
 
 
 def label_of(game: Game, direction: str = "") -> tuple[str, Label] | None:

@@ -81,15 +81,12 @@ class SemiSupervisedGame(NoiseGame):
 
     def discriminator_loss(self, batch: Batch, rng: Rng) -> Outcome:
         """Half of the objective on images and fakes, and the cross entropy on labelled images."""
-        x, (fake, _) = batch["real.x"], self._fakes(rng)
-        sources = {"real": (x, None), "fake": (fake, None), "labelled": (batch["labelled.x"], None)}
-        verdicts = self.judge(rng, **sources)
-        real, fakes = verdicts["real"].scales()[0], verdicts["fake"].scales()[0]
+        critic, real, fake = self.critic, (batch["real.x"], None), self._fakes(rng)
+        verdicts = critic.judge(rng, real=real, fake=fake, labelled=(batch["labelled.x"], None))
         named = verdicts["labelled"].classes
         assert named is not None
-        losses = {"loss_D": self.loss.discriminator(*self._flipped(real, fakes, rng)) / 2}
+        losses = {"loss_D": critic.objective(verdicts, rng, real=real, fake=fake) / 2}
         losses["class_D"] = self.supervised * cross_entropy(named.float(), batch["labelled.y"])
-        losses |= self._penalties("D", self._context(x, fake, None, None, rng, verdicts))
+        losses |= critic.due("discriminator", self._context(rng, verdicts, real, fake))
         wrong = (named.argmax(1) != batch["labelled.y"]).float().mean()
-        stats = self._stats([real], [fakes])
-        return Outcome(losses, stats | {"errors": wrong.detach()})
+        return Outcome(losses, critic.stats(verdicts) | {"errors": wrong.detach()})

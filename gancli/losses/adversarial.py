@@ -1,4 +1,4 @@
-"""Adversarial objectives: pure functions of D's logits. A new one is a class of two methods and a file in conf/loss/.
+"""Adversarial objectives: pure functions of what D says. A new one is a class of two methods and a file in conf/loss/.
 
 In every formula l is a logit, so that D(x) = sigmoid(l(x)), and both players minimise.
 """
@@ -6,17 +6,34 @@ In every formula l is a logit, so that D(x) = sigmoid(l(x)), and both players mi
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 from torch.nn.functional import relu, softplus
 
 from gancli.compute.dist import gathered
 from gancli.errors import ConfigError
+from gancli.nets.verdict import Verdict, mean_over_scales
 
 Couples = int | Literal["all"]  # samples that a value depends on together
 LOGISTIC_SURE = 9.2  # between the logits of 0.99 and 0.01
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What an objective may look at.
+
+    verdicts: what D says of "fake", and of "real" in D's moves and where the objective `needs_real`. columns: what it
+    was asked about, by source: samples and what is judged beside them, before noise, augmentation and packing; the
+    k-th rows of both sources make a pair. memory: what this objective remembers.
+    """
+
+    verdicts: Mapping[str, Verdict]
+    columns: Mapping[str, Sequence[Tensor | None]] = field(default_factory=dict)
+    memory: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +48,8 @@ class AdversarialLoss(ABC):
 
     needs_real: G's side uses D's logits of real images. paired: compares the k-th real with the k-th fake, which is
     then asked for the same class. lipschitz: means nothing unless D's slope is bounded (by a penalty, clipping or
-    spectral norm). couples: how many samples the value of one depends on.
+    spectral norm). couples: how many samples the value of one depends on. beyond_logits: reads more of what D says, or
+    the images, so that exchanged labels and chosen images, which are rows of logits, make no sense.
     """
 
     noise: float = 0.0
@@ -45,6 +63,7 @@ class AdversarialLoss(ABC):
     lipschitz: ClassVar[bool] = False
     sure: ClassVar[float | None] = LOGISTIC_SURE  # a gap of mean logits that says that D is sure
     couples: ClassVar[Couples] = 1
+    beyond_logits: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.noise < float("inf") or (self.noise_until is not None and self.noise_until < 1):
@@ -68,6 +87,29 @@ class AdversarialLoss(ABC):
     @abstractmethod
     def generator(self, fake: Tensor, real: Tensor | None = None) -> Tensor:
         """G's loss."""
+
+    def of_discriminator(self, judged: Judged) -> Tensor:
+        """D's loss of all that there is to see; here, that of the logits, the mean over D's scales."""
+        pairs = zip(judged.verdicts["real"].scales(), judged.verdicts["fake"].scales(), strict=True)
+        return mean_over_scales([self.discriminator(real, fake) for real, fake in pairs])
+
+    def of_generator(self, judged: Judged) -> Tensor:
+        """G's loss of all that there is to see; here, that of the logits, the mean over D's scales."""
+        fakes = judged.verdicts["fake"].scales()
+        reals = judged.verdicts["real"].scales() if self.needs_real else [None] * len(fakes)
+        pairs = zip(fakes, reals, strict=True)
+        return mean_over_scales([self.generator(fake, real) for fake, real in pairs])
+
+    def memory(self, net: nn.Module) -> dict[str, Tensor]:
+        """What the objective remembers between steps, as it is at the start; checkpoints hold it. net: D."""
+        return {}
+
+    @torch.no_grad()  # noqa: B027  # most objectives remember nothing
+    def remember(self, memory: Mapping[str, Tensor], net: nn.Module, stats: Mapping[str, Tensor]) -> None:
+        """Bring the memory up to date, in place, after D's optimizer step.
+
+        stats: the move's mean logits, D_real and D_fake, where it has them.
+        """
 
     def noise_at(self, seen: int) -> float:
         """σ of the instance noise after `seen` real images.

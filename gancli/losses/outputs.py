@@ -157,7 +157,7 @@ class LatentConsistencyG(Penalty):
 
     weight: float = 0.5
     sigma: float = 0.03
-    player = "G"
+    side = "generator"
     needs_fake = True
 
     def __call__(self, context: Context) -> Tensor:
@@ -189,7 +189,7 @@ class ModeSeeking(Penalty):
     """
 
     weight: float = 1.0
-    player = "G"
+    side = "generator"
     needs_fake = True
 
     def __call__(self, context: Context) -> Tensor:
@@ -220,7 +220,7 @@ class FeatureMatching(Penalty):
     5.0
     """
 
-    player = "G"
+    side = "generator"
     needs_real = True
     needs_fake = True
     needs_features = True
@@ -247,7 +247,7 @@ class PullingAway(Penalty):
     """
 
     weight: float = 0.1
-    player = "G"
+    side = "generator"
     needs_fake = True
     needs_features = True
     couples = "all"

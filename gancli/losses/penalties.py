@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -16,29 +16,32 @@ from gancli.losses.adversarial import Couples
 from gancli.nets.verdict import Verdict
 
 Judge = Callable[..., Tensor]
+Side = Literal["discriminator", "generator"]  # of a critic: its own network, or that whose samples it judges
+Beside = Tensor | None | tuple[Tensor | None, ...]  # the columns that are judged beside a sample; a lone one by itself
 
 
 @dataclass(frozen=True)
 class Context:
     """What a penalty may look at, in the parameters' dtype and outside autocast.
 
-    nets: the game's networks by player. judge: (images, labels[, source]) -> D's logits [B], of images as D is shown
+    nets: the critic's networks by side. judge: (images, labels[, source]) -> D's logits [B], of images as D is shown
     those of that source (noisy, augmented, packed). real, fake: [B, ...], without a graph in D's moves, real None in
-    G's (and fake, where it is not needed). y, y_fake: int64 [B] or None. rng: numbers for this micro-batch. verdicts:
+    G's (and fake, where it is not needed). y, y_fake: what is judged beside them: labels, int64 [B], or None; where
+    there are several columns beside the image, a tuple. rng: numbers for this micro-batch. verdicts:
     what D said of "real" and "fake" in this very move, if it did. z: the fakes' latents [B, dim]. generate: (latents,
     labels) -> images. draw: other latents of the same law, by their purpose. memory: what this penalty remembers.
     """
 
-    nets: Mapping[str, nn.Module]
+    nets: Mapping[Side, nn.Module]
     judge: Judge
     real: Tensor | None
     fake: Tensor | None
-    y: Tensor | None
-    y_fake: Tensor | None
+    y: Beside
+    y_fake: Beside
     rng: Rng
     verdicts: Mapping[str, Verdict] = field(default_factory=dict)
     z: Tensor | None = None
-    generate: Callable[[Tensor, Tensor | None], Tensor] | None = None
+    generate: Callable[[Tensor, Any], Tensor] | None = None
     draw: Callable[[str], Tensor] | None = None
     memory: Mapping[str, Tensor] = field(default_factory=dict)
 
@@ -56,17 +59,17 @@ class Penalty:
     """Base of all penalties.
 
     weight: λ. every: pay each `every` steps only, `every` times as much (lazy regularisation, Karras et al. 2020,
-    section 3.1). player: who pays. per_sample: built on each sample's own gradient, which batch statistics in D would
-    falsify. lipschitz: bounds D's slope. needs_fake: looks at fakes. needs_real: G's side looks at D's verdict on real
-    images. needs_images: makes no sense for points. needs_features:
-    of D, and in the move that draws the fakes. undone_by_spectral: bounds a size that spectral norm divides away.
-    couples: how many samples the value of one depends on. Raises ConfigError for a weight below 0 or `every` below 1.
+    section 3.1). side: who pays, and whose weights it may look at. per_sample: built on each sample's own gradient,
+    which batch statistics in D would falsify. lipschitz: bounds D's slope. needs_fake: looks at fakes. needs_real: G's
+    side looks at D's verdict on real images. needs_images: makes no sense for points. needs_features: of D, and in the
+    move that draws the fakes. undone_by_spectral: bounds a size that spectral norm divides away. couples: how many
+    samples a value depends on. Each critic pays it. Raises ConfigError for a weight below 0 or `every` below 1.
     """
 
     weight: float = 1.0
     every: int = 1
 
-    player: ClassVar[str] = "D"
+    side: ClassVar[Side] = "discriminator"
     per_sample: ClassVar[bool] = False
     lipschitz: ClassVar[bool] = False
     needs_fake: ClassVar[bool] = False
@@ -87,19 +90,22 @@ class Penalty:
         return None
 
     def memory(self, net: nn.Module) -> dict[str, Tensor]:
-        """What the penalty remembers between steps, as it is at the start; checkpoints hold it. net: the player's."""
+        """What the penalty remembers between steps, as it is at the start; checkpoints hold it. net: its side's."""
         return {}
 
     @torch.no_grad()
     def remember(self, memory: Mapping[str, Tensor], net: nn.Module, stats: Mapping[str, Tensor]) -> None:
-        """Bring the memory up to date, in place, after the player's optimizer step. stats: the move's."""
+        """Bring the memory up to date, in place, after its side's optimizer step.
+
+        stats: the move's mean logits, D_real and D_fake, where it has them.
+        """
 
     @torch.no_grad()
     def project(self, net: nn.Module) -> None:
-        """Move the player's weights back into the allowed set, after its optimizer step."""
+        """Move its side's weights back into the allowed set, after its optimizer step."""
 
 
-def input_gradient(judge: Judge, x: Tensor, y: Tensor | None, source: str = "penalty") -> Tensor:
+def input_gradient(judge: Judge, x: Tensor, y: Beside, source: str = "penalty") -> Tensor:
     """∂ judge(x) / ∂x for each logit, flattened to [B, -1], itself differentiable.
 
     Where D judges several samples as one (packing), a row is the gradient with respect to all of them.

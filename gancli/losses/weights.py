@@ -22,7 +22,7 @@ class Orthogonal(Penalty):
 
     >>> from gancli.compute.rng import Rng
     >>> net = nn.Linear(2, 2); _ = net.weight.data.copy_(torch.tensor([[2.0, 0.0], [3.0, 1.0]]))
-    >>> context = Context({"G": net}, lambda x, *_: x, None, None, None, None, Rng(0, total=1))
+    >>> context = Context({"generator": net}, lambda x, *_: x, None, None, None, None, Rng(0, total=1))
     >>> Orthogonal()(context).item()  # 6^2, twice
     72.0
     >>> Orthogonal(diagonal=True)(context).item()  # and (4 - 1)^2 + (10 - 1)^2
@@ -31,11 +31,11 @@ class Orthogonal(Penalty):
 
     weight: float = 1e-4
     diagonal: bool = False
-    player = "G"
+    side = "generator"
 
     def __call__(self, context: Context) -> Tensor:
         """The sum over all weights; the same for every micro-batch."""
-        net = context.nets[self.player]
+        net = context.nets[self.side]
         tables = {id(p) for m in net.modules() if getattr(m, "lookup", False) for p in m.parameters()}
         weights = [w for w in net.parameters() if w.dim() > 1 and id(w) not in tables]
         with full_precision(weights[0]):
@@ -88,14 +88,15 @@ class HistoricalD(Penalty):
     >>> for weight in (1.0, 3.0):
     ...     _ = nn.init.constant_(net.weight, weight)
     ...     penalty.remember(memory, net, stats)
-    >>> context = Context({"D": net}, lambda x, *_: x, None, None, None, None, Rng(0, total=1), memory=memory)
+    >>> nets, rng = {"discriminator": net}, Rng(0, total=1)
+    >>> context = Context(nets, lambda x, *_: x, None, None, None, None, rng, memory=memory)
     >>> penalty(context).item()  # (3 - 2)^2
     1.0
     """
 
     def __call__(self, context: Context) -> Tensor | None:
         """The sum over all weights; the same for every micro-batch."""
-        flat = _flat(context.nets[self.player])
+        flat = _flat(context.nets[self.side])
         # Before the first step there is no history; the mean is then taken to be where the weights are.
         mean = torch.where(context.memory["steps"] > 0, context.memory["mean"], flat.detach())
         return (flat - mean).square().sum()
@@ -126,8 +127,9 @@ class HistoricalG(HistoricalD):
     >>> net, penalty = nn.Linear(1, 1, bias=False), HistoricalG()
     >>> memory = {"mean": torch.tensor([1.0]), "steps": torch.tensor(4)}
     >>> _ = nn.init.constant_(net.weight, 1.5)
-    >>> penalty(Context({"G": net}, lambda x, *_: x, None, None, None, None, Rng(0, total=1), memory=memory)).item()
+    >>> nets, rng = {"generator": net}, Rng(0, total=1)
+    >>> penalty(Context(nets, lambda x, *_: x, None, None, None, None, rng, memory=memory)).item()
     0.25
     """
 
-    player = "G"
+    side = "generator"

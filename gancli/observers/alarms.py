@@ -10,7 +10,7 @@ from gancli.draw.standing import with_standing_statistics
 from gancli.errors import ConfigError
 from gancli.observers.drawn import data_of, shown
 from gancli.observers.observer import Alarm, Event, Observer, Row, RunView, Stop
-from gancli.observers.remedies import REMEDIES, remedy
+from gancli.observers.remedies import MEANINGS, remedy
 
 LARGE = 1e6  # a loss or logit beyond which nothing is learned any more
 POOR, FALLEN = 0.25, 0.5  # diversity: less than this share of the data's, and of the run's own best so far
@@ -101,7 +101,7 @@ class Alarms(Observer):
         self, view: RunView, values: dict[str, float], diversity: float, gradient: float | None
     ) -> dict[str, str]:
         """Each alarm with the figures that speak for it at this step, empty where all is well."""
-        found = dict.fromkeys(REMEDIES, "")
+        found = dict.fromkeys(MEANINGS, "")
         watched = view.engine.game.diagnostics()
         real, fake = values.get(watched.real), values.get(watched.fake)
         if watched.sure is not None and real is not None and fake is not None and real - fake > watched.sure:

@@ -20,7 +20,8 @@ from gancli.compute.dist import World
 from gancli.compute.rng import Rng
 from gancli.data.loader import Stream
 from gancli.errors import CombinationError
-from gancli.games.game import Batch, Couples, Game, Move, Outcome, Result
+from gancli.games.game import Batch, Game, Move, Outcome, Result
+from gancli.losses.adversarial import Couples
 from gancli.nets.layers.norms import share_statistics
 from gancli.nets.layers.spectral import is_spectral
 from gancli.train.averages import Average, frozen_copy

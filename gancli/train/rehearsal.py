@@ -25,7 +25,8 @@ from gancli.errors import CombinationError, DeviceError, GanError
 from gancli.train.living import Living, OverTime
 
 if TYPE_CHECKING:
-    from gancli.games.game import Batch, Couples, Move
+    from gancli.games.game import Batch, Move
+    from gancli.losses.adversarial import Couples
     from gancli.train.engine import Engine
 
 TRIED, COUNTED, TIMED = 1.5, 4.0, 2.0  # seconds that few rows, counting without memory, and timing may take

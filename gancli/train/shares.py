@@ -7,14 +7,15 @@ from collections.abc import Sequence
 
 from gancli.compute.dist import World
 from gancli.errors import CombinationError
-from gancli.games.game import Couples, Game, Move
+from gancli.games.game import Game, Move
+from gancli.losses.adversarial import Couples
 from gancli.nets.layers.norms import AcrossRanks
 
 
 def couplings(game: Game) -> list[Couples]:
     """How many samples the parts of a game judge together."""
-    parts: list[Couples] = [game.couples, *(getattr(net, "couples", 1) for net in game.nets.values())]
-    return [*parts, getattr(game, "pack", 1)]
+    parts: list[Couples] = [getattr(module, "couples", 1) for module in game.nets.modules()]
+    return [game.couples, *parts, *(couples for critic in game.judging() for couples in critic.couplings())]
 
 
 def unit(game: Game) -> int:

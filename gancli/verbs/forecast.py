@@ -42,7 +42,9 @@ def _forecast(
     if compiled:
         engine = rehearsal.engine
         nets = dict(engine.game.nets.items())
-        notes += device.compile_networks(nets, twice=engine.game.twice, device=engine.compute.device)
+        notes += device.compile_networks(
+            nets, twice={c.name for c in engine.game.judging() if c.twice}, device=engine.compute.device
+        )
     with told("compiling the networks" if compiled else "measuring the time of a step"):
         seconds = timed(rehearsal, need, notes)
     if not seconds:

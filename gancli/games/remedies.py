@@ -1,0 +1,68 @@
+"""What may be done about an alarm, by the parts of a game: the words to type, where these parts would take them."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from gancli.losses.adversarial import Minimax
+from gancli.nets.layers.together import MinibatchDiscrimination
+
+if TYPE_CHECKING:
+    from gancli.games.critic import Critic
+    from gancli.games.game import Game
+
+
+def remedies(alarm: str, game: Game) -> tuple[str, ...]:
+    """What to type against "saturated", "collapse" or "vanishing", the likeliest first; () where nothing is known."""
+    found = (words for critic in game.judging() for words in CURES[alarm](game, critic))
+    return tuple(dict.fromkeys(found))
+
+
+def _saturated(game: Game, critic: Critic) -> Iterator[str]:
+    yield f"lower optimizer.{_player(game, critic.name)}.lr"
+    yield from _slope(critic)
+    if not critic.loss.noise:
+        yield "set loss.noise=0.1"
+    if critic.augment is None and len(getattr(critic.nets["generator"], "shape", (1, 1, 1))) == 3:
+        yield "take augment=diffaugment where images are few"
+
+
+def _collapse(game: Game, critic: Critic) -> Iterator[str]:
+    yield f"lower optimizer.{_player(game, critic.generator)}.lr"
+    yield from _slope(critic)
+    # Judged one at a time and without classes, samples could be judged several at a time.
+    if critic.pack == 1 and not critic.labelled and "pack" in inspect.signature(type(game).__init__).parameters:
+        yield "set game.pack=2"
+    if "mode_seeking" not in critic.penalties:
+        yield "add penalty=mode_seeking"
+    compares = any(isinstance(module, MinibatchDiscrimination) for module in critic.net.modules())
+    if _takes(critic, "minibatch") and not compares:
+        yield f"set model.{critic.name}.minibatch=100"
+
+
+def _vanishing(game: Game, critic: Critic) -> Iterator[str]:
+    yield f"lower optimizer.{_player(game, critic.name)}.lr"
+    if isinstance(critic.loss, Minimax):
+        yield "take loss=ns or loss=hinge"
+    yield from _slope(critic)
+
+
+def _slope(critic: Critic) -> Iterator[str]:
+    """Where nothing bounds D's slope yet, and its norm mixes no images or can give way."""
+    bounded = any(penalty.lipschitz for penalty in critic.penalties.values())
+    if not bounded and (not critic.has_batch_norm or _takes(critic, "norm")):
+        yield f"add penalty=r1 (beside model.{critic.name}.norm=auto, where {critic.name} has batch norm)"
+
+
+def _takes(critic: Critic, key: str) -> bool:
+    return key in inspect.signature(type(critic.net).__init__).parameters
+
+
+def _player(game: Game, network: str) -> str:
+    """Whose optimizer moves a network."""
+    return next(name for name, own in game.players(list(game.nets)).items() if network in own)
+
+
+CURES = {"saturated": _saturated, "collapse": _collapse, "vanishing": _vanishing}
