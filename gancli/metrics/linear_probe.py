@@ -49,7 +49,7 @@ class LinearProbe(RunMetric):
         """Raises MetricError for a run without classes, or a D of packs, of points, or that is told the labels."""
         if not found.facts.classes:
             raise MetricError(f"metrics=linear_probe needs classes and {found.facts.name} has none")
-        if getattr(found.game, "pack", 1) > 1 or not isinstance(found.field, Image):
+        if any(critic.pack > 1 for critic in found.game.judging()) or not isinstance(found.field, Image):
             raise MetricError("metrics=linear_probe looks at a D of single images")
         if getattr(critic_of(found), "conditional", False):
             raise MetricError("metrics=linear_probe would tell D the labels that it is to find: train without classes")
