@@ -7,6 +7,7 @@
     ├── RunError           a run directory or checkpoint that is missing, cut short or does not fit
     │   └── DamagedError       a checkpoint that is not whole: an older one may be
     ├── MetricError        an evaluation that cannot be made as asked
+    ├── WeightsError       a pretrained network whose weights are missing, damaged or of another network
     ├── DeviceError        a device, precision or compiler that this machine lacks
     ├── RankError          another rank of this run failed, is gone or does not come
     └── Interrupted        not an error: a person asked to stop, and what was done is saved
@@ -50,6 +51,10 @@ class DamagedError(RunError):
 
 class MetricError(GanError):
     """An evaluation that cannot be made as asked."""
+
+
+class WeightsError(GanError):
+    """A pretrained network whose weights are missing, damaged or of another network."""
 
 
 class DeviceError(GanError):

@@ -200,7 +200,7 @@ def test_only_parts_of_gan_can_be_built(target: str | None) -> None:
 @pytest.mark.parametrize(
     ("section", "target"),
     [
-        ("model.G", "gancli.metrics.weights.fetched"),
+        ("model.G", "gancli.pretrained.weights.fetched"),
         ("model.G", "gancli.nets.layers.norms.norm"),
         ("loss", "gancli.losses.penalties.R1"),
         ("loss", "gancli.losses.adversarial.AdversarialLoss"),
@@ -208,7 +208,7 @@ def test_only_parts_of_gan_can_be_built(target: str | None) -> None:
         ("dataset", "gancli.data.cache.store"),
         ("observers.x", "gancli.observers.observer.Stop"),
         ("game", "gancli.games.latent.Latent"),
-        ("extractor", "gancli.metrics.weights.read"),
+        ("extractor", "gancli.metrics.extractor.averaged"),
     ],
 )
 def test_each_section_builds_its_own_kind_of_part(section: str, target: str) -> None:

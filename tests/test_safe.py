@@ -18,8 +18,8 @@ import pytest
 import torch
 
 from gancli.data.npz import npz
-from gancli.errors import DataError, MetricError, RunError
-from gancli.metrics import weights
+from gancli.errors import DataError, RunError, WeightsError
+from gancli.pretrained import weights
 from gancli.store import checkpoint
 from gancli.store.rundir import RunDir
 from gancli.store.safe import BrokenError, UnsafeError, examine
@@ -186,7 +186,7 @@ def test_old_files_of_weights_are_read_and_measured(tmp_path: Path) -> None:
     content = path.read_bytes()
     at = content.index(b"K\x06", content.index(b"cpu"))
     path.write_bytes(content[:at] + b"J" + struct.pack("<i", 2**31 - 1) + content[at + 2 :])
-    with pytest.raises(MetricError, match="not a weights file"):
+    with pytest.raises(WeightsError, match="not a weights file"):
         weights.read(path)
 
 

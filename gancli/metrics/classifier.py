@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from gancli.compute.rng import Rng, key
 from gancli.data import cache
 from gancli.data.source import Source, order
-from gancli.errors import MetricError, RunError
-from gancli.metrics import weights as files
+from gancli.errors import RunError, WeightsError
 from gancli.metrics.metric import Report
+from gancli.pretrained import weights as files
 from gancli.store.files import whole_file
 
 VERSION = 1  # of all below that changes what is learned: part of the cache's key and of the protocol
@@ -65,7 +65,7 @@ def obtain(source: Source, seen: int, progress: Report | None = None) -> Classif
     trained, held_out = split(source)
     place = cache.place("classifiers") / f"{_name(source, seen)}.pt"
     net = _fresh(source)
-    with contextlib.suppress(MetricError, RuntimeError, KeyError):
+    with contextlib.suppress(WeightsError, RuntimeError, KeyError):
         state, _ = files.read(place)
         accuracy = float(state.pop("accuracy"))
         net.load_state_dict(state)

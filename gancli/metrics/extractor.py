@@ -1,4 +1,4 @@
-"""Feature extractors: uint8 images in, one vector an image out."""
+"""Feature extractors: uint8 images in, one vector an image out. The networks are those of `gancli.pretrained`."""
 
 from __future__ import annotations
 
@@ -7,12 +7,16 @@ from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+import torch.nn.functional as F
+from torch import Tensor
 
 from gancli.config.settings import at_least
-from gancli.errors import MetricError
-from gancli.metrics import weights as files
-from gancli.metrics.inception import FoldedInception
+from gancli.errors import ConfigError, MetricError
+from gancli.pretrained import classifiers, fidelity, inception
+from gancli.pretrained.fidelity import ClipArch, DinoArch
+from gancli.pretrained.pretrained import Pretrained
+
+WHERE = "extractor"
 
 
 class Extractor(ABC):
@@ -51,53 +55,89 @@ class Extractor(ABC):
         return []
 
 
-class Inception(Extractor):
-    """torch-fidelity's Inception-v3 of 2015, the network that FID, KID and the Inception Score are defined on.
+class Frozen(Extractor):
+    """A pretrained network as an extractor: bytes in, no gradient.
 
-    weights: a state dict with torch-fidelity's names; None: torch-fidelity's, from torch's model cache or a download.
-    batch_size: images at once; None: 16 on a CPU, where larger batches leave its caches, and 64 elsewhere.
-    Raises MetricError for weights that are missing, damaged or of another network. Source: Szegedy et al., 2015;
-    Heusel et al., 2017 (the 2048 pooled features).
+    layer: features of this layer, averaged over pixels, instead of the final ones; called `says` in the protocol.
+    batch_size: images at once; None: 16 on a CPU, where larger batches leave its caches, and 64 elsewhere. Raises
+    ConfigError for a layer that there is not.
     """
 
-    dim = 2048
-
-    def __init__(self, weights: str | None = None, batch_size: int | None = None):
-        from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
-
-        at_least(1, **{"extractor.batch_size": batch_size})
-        self.name = "inception"
-        path = files.fetched(URL_INCEPTION_V3) if weights is None else files.given(weights)
-        state, self.sha256 = files.read(path, URL_INCEPTION_V3 if weights is None else None)
-        # torch-fidelity's file bears the beginning of its own hash in its name.
-        self.official = self.sha256.startswith(URL_INCEPTION_V3.rpartition("-")[2].removesuffix(".pth"))
-        net = _network(state, str(path))
-        # A file without the last layer has zeros there: every image would get the same score.
-        self.classes = net.fc.out_features if bool(net.fc.weight.any()) else 0
-        self._last: Tensor = net.fc.weight.detach()
-        self._net: nn.Module = FoldedInception(net).eval()
-        self._wanted, self._compiled = batch_size, False
+    def __init__(self, net: Pretrained, batch_size: int | None = None, layer: str | None = None, says: str = ""):
+        at_least(1, **{f"{WHERE}.batch_size": batch_size})
+        self.name, self.sha256, self.net, self._layer = net.name, net.sha256, net, layer
+        self._head = net.head if layer is None else None
+        self.classes = self._head.out_features if self._head is not None else 0
+        self._wanted = batch_size
+        self.dim, self._says = net.dim, f"{net.dim} {net.says}".rstrip()
+        if layer is not None:
+            side = (net.prepare.size if net.prepare is not None else None) or 224
+            self.dim = self.features(torch.zeros(1, 3, side, side, dtype=torch.uint8)).shape[1]
+            self._says = f"{self.dim} of {says or layer}, averaged over pixels"
         self.to("cpu")
 
     @property
     def batch_size(self) -> int:
         """Images at once."""
-        return self._wanted or (16 if self._device.type == "cpu" else 64)
+        return self._wanted or (16 if self.net.device.type == "cpu" else 64)
 
     def to(self, device: torch.device | str) -> None:
-        """Move the network; on a CPU its weights lie channels-last, which gives the same features sooner."""
-        self._device = torch.device(device)
-        self._net.to(self._device).to(memory_format=torch.channels_last)
+        """Move the network."""
+        self.net.to(device)
+
+    @torch.no_grad()
+    def features(self, images: Tensor) -> Tensor:
+        """uint8 [B, 3, H, W] on any device -> float32 [B, dim] on the CPU."""
+        x = images.to(self.net.device, non_blocking=True)
+        if self._layer is None:
+            return self.net.of_levels(x).float().cpu()
+        return averaged(self.net.maps_of_levels(x, [self._layer])[self._layer], len(x), self._layer).float().cpu()
+
+    @torch.no_grad()
+    def logits(self, features: Tensor) -> Tensor:
+        """float32 [N, dim] -> [N, classes], both on the CPU."""
+        assert self._head is not None
+        bias = None if self._head.bias is None else self._head.bias.to(features)
+        return F.linear(features, self._head.weight.to(features), bias)
+
+    def protocol(self) -> dict[str, Any]:
+        """Name, weights, resize and normalisation, as plain JSON values."""
+        told = {"extractor": self.name, "weights_sha256": self.sha256, "features": self._says}
+        prepared = self.net.prepare.protocol() if self.net.prepare is not None else {}
+        return told | prepared | {"device": self.net.device.type}
+
+
+def averaged(found: Tensor, rows: int, layer: str) -> Tensor:
+    """What a layer gave, [B, dim, H, W] or [B, N, dim], averaged to [B, dim]. Raises MetricError for other shapes."""
+    if found.dim() not in (2, 3, 4) or len(found) != rows:
+        raise MetricError(f"{WHERE}.layer={layer} gives no features an image: type another layer")
+    if found.dim() == 4:
+        return found.mean((2, 3))
+    return found.mean(1) if found.dim() == 3 else found
+
+
+class Inception(Frozen):
+    """torch-fidelity's Inception-v3 of 2015, the network that FID, KID and the Inception Score are defined on.
+
+    weights: a state dict with torch-fidelity's names; None: torch-fidelity's, from torch's model cache or a download.
+    batch_size: images at once; None: 16 on a CPU, 64 elsewhere. Raises WeightsError for weights that are missing,
+    damaged or of another network. Source: Szegedy et al., 2015; Heusel et al., 2017 (the 2048 pooled features).
+    """
+
+    def __init__(self, weights: str | None = None, batch_size: int | None = None):
+        at_least(1, **{f"{WHERE}.batch_size": batch_size})
+        net = inception.whole(weights, None, WHERE)
+        super().__init__(net, batch_size)
+        self.official, self._compiled = net.official, False
 
     def compile(self) -> str | None:
         """Have the network compiled at the first batch; what to say where that cannot be done, else None."""
-        reason = no_compiler(self._device)
+        reason = no_compiler(self.net.device)
         if reason is None:
-            self._net.compile(dynamic=False)
+            self.net.net.compile(dynamic=False)
             self._compiled = True
         return reason
 
-    @torch.no_grad()
     def features(self, images: Tensor) -> Tensor:
         """uint8 [B, 3, H, W], resized to 299 × 299 as TensorFlow 1 does -> float32 [B, 2048] on the CPU."""
         if images.shape[1] == 3 and images.stride(1) == 0:
@@ -105,13 +145,13 @@ class Inception(Extractor):
         rows = len(images)
         if self._compiled and rows < self.batch_size:  # another shape would be compiled anew
             images = torch.cat([images, images[:1].expand(self.batch_size - rows, -1, -1, -1)])
-        pooled: Tensor = self._net(images.to(self._device, non_blocking=True))
-        return pooled[:rows].cpu()
+        return super().features(images)[:rows]
 
     @torch.no_grad()
     def logits(self, features: Tensor) -> Tensor:
         """float32 [N, 2048] -> [N, 1008], without the bias, as the Inception Score's reference code has it."""
-        return features @ self._last.T.to(features)
+        assert self._head is not None
+        return features @ self._head.weight.T.to(features)
 
     def notes(self) -> list[str]:
         """Whether the weights are torch-fidelity's own, by their hash."""
@@ -122,16 +162,6 @@ class Inception(Extractor):
             " others only as far as the two networks are the same"
         ]
 
-    def protocol(self) -> dict[str, Any]:
-        """Name, weights and resize, as plain JSON values."""
-        return {
-            "extractor": self.name,
-            "weights_sha256": self.sha256,
-            "features": f"{self.dim} after pooling",
-            "resize": "bilinear as in TensorFlow 1, to 299x299",
-            "device": self._device.type,
-        }
-
 
 def no_compiler(device: torch.device) -> str | None:
     """Why torch.compile could make nothing for this device; None where it can."""
@@ -140,19 +170,53 @@ def no_compiler(device: torch.device) -> str | None:
     return None
 
 
-def _network(state: dict[str, Tensor], path: str) -> Any:
-    """torch-fidelity's network with these weights. Raises MetricError where they belong to another one."""
-    from torch_fidelity import FeatureExtractorInceptionV3
+def vgg16(weights: str | None = None, batch_size: int | None = None) -> Extractor:
+    """torch-fidelity's VGG-16, as `gancli.pretrained.fidelity.vgg16` reads it."""
+    at_least(1, **{f"{WHERE}.batch_size": batch_size})
+    return Frozen(fidelity.vgg16(weights, where=WHERE), batch_size)
 
-    try:
-        # Its constructor draws initial weights, which must not move the random state of a run that is being watched;
-        # and it unpickles any file without care, hence a repacked one.
-        with torch.random.fork_rng(devices=[]):
-            return FeatureExtractorInceptionV3(
-                "inception-v3-compat", [str(Inception.dim)], feature_extractor_weights_path=files.repacked(state)
-            )
-    except RuntimeError:  # load_state_dict's, with hundreds of names
-        raise MetricError(
-            f"{path} belongs to another network ({len(state)} tensors): type extractor.weights=FILE with the weights "
-            "of torch-fidelity's Inception-v3"
-        ) from None
+
+def clip(arch: ClipArch = "clip-vit-b-32", weights: str | None = None, batch_size: int | None = None) -> Extractor:
+    """torch-fidelity's CLIP, as `gancli.pretrained.fidelity.clip` reads it."""
+    at_least(1, **{f"{WHERE}.batch_size": batch_size})
+    return Frozen(fidelity.clip(arch, weights, where=WHERE), batch_size)
+
+
+def dinov2(arch: DinoArch = "dinov2-vit-l-14", weights: str | None = None, batch_size: int | None = None) -> Extractor:
+    """torch-fidelity's DINOv2, as `gancli.pretrained.fidelity.dinov2` reads it."""
+    at_least(1, **{f"{WHERE}.batch_size": batch_size})
+    return Frozen(fidelity.dinov2(arch, weights, where=WHERE), batch_size)
+
+
+def torchvision(
+    arch: str,
+    weights: str | None = None,
+    layer: str | None = None,
+    size: int = 224,
+    mean: list[float] | None = None,
+    std: list[float] | None = None,
+    batch_size: int | None = None,
+) -> Extractor:
+    """Any classifier of torchvision, as `gancli.pretrained.classifiers.torchvision` reads it.
+
+    layer: features of this layer, averaged over pixels; None: those before the last dense layer.
+    """
+    at_least(1, **{f"{WHERE}.batch_size": batch_size})
+    net = classifiers.torchvision(arch, weights, None, size, mean, std, WHERE)
+    if layer is not None:
+        net.check_layer(layer, f"{WHERE}.layer")
+    return Frozen(net, batch_size, layer)
+
+
+def efficientnet_lite0(
+    weights: str | None = None, block: int | None = None, batch_size: int | None = None
+) -> Extractor:
+    """EfficientNet-Lite0, as `gancli.pretrained.classifiers.efficientnet_lite0` reads it.
+
+    block: features of this block, 0 to 15, instead of the last ones.
+    """
+    at_least(1, **{f"{WHERE}.batch_size": batch_size})
+    if block is not None and not 0 <= block <= 15:
+        raise ConfigError(f"{WHERE}.block={block}: a block from 0 to 15, or null for the last features")
+    net = classifiers.efficientnet_lite0(weights, where=WHERE)
+    return Frozen(net, batch_size, None if block is None else f"_blocks.{block}", f"block {block}")

@@ -18,13 +18,13 @@ from gancli.data.fields import Image
 from gancli.errors import ConfigError, MetricError
 from gancli.games.game import label_of
 from gancli.games.latent import Latent
-from gancli.metrics import weights as files
 from gancli.metrics.extractor import Extractor
 from gancli.metrics.fid import FIDELITY_SEED
 from gancli.metrics.images import three_channels
 from gancli.metrics.metric import Better, Report
-from gancli.metrics.pretrained import fit
 from gancli.metrics.run_metric import FeatureRunMetric, Findings
+from gancli.pretrained import weights as files
+from gancli.pretrained.weights import fit
 
 if TYPE_CHECKING:
     from gancli.draw.sampling import Sampler
@@ -276,7 +276,7 @@ def lpips(linear: str | None = None, vgg16: str | None = None, resize: int | Non
     """torch-fidelity's LPIPS of VGG-16, its weights read safely.
 
     linear, vgg16: weights files; None: from torch's model cache or a download. resize: larger images are averaged down
-    to so many pixels a side; None: they are looked at as they are. Raises MetricError for weights that are missing,
+    to so many pixels a side; None: they are looked at as they are. Raises WeightsError for weights that are missing,
     damaged or of another network.
     """
     import torchvision
@@ -308,18 +308,19 @@ def lpips(linear: str | None = None, vgg16: str | None = None, resize: int | Non
             self.lins = [NetLinLayer(c, use_dropout=True) for c in self.chns]
             for k, lin in enumerate(self.lins):
                 setattr(self, f"lin{k}", lin)
-            fit(self, state, path, "LPIPS")
+            fit(self, state, path, "LPIPS", "metrics.ppl.lpips")
             self.net = Features(layers)
             self.eval().requires_grad_(False)
 
     url = torchvision.models.VGG16_Weights.IMAGENET1K_V1.url
     parts = []
     for key, file, address in (("lpips", linear, URL_VGG16_LPIPS), ("vgg16", vgg16, url)):
-        path = files.fetched(address) if file is None else files.given(file, f"metrics.ppl.{key}")
-        parts.append((files.read(path, address if file is None else None)[0], str(path)))
+        full = f"metrics.ppl.{key}"
+        path = files.fetched(address, key=full) if file is None else files.given(file, full)
+        parts.append((files.read(path, address if file is None else None, full)[0], str(path)))
     with torch.random.fork_rng(devices=[]):
         net = torchvision.models.vgg16()
-        fit(net, parts[1][0], parts[1][1], "vgg16")
+        fit(net, parts[1][0], parts[1][1], "vgg16", "metrics.ppl.vgg16")
         judge = Lpips(parts[0][0], parts[0][1], net.features)
 
     @torch.no_grad()

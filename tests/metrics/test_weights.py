@@ -13,9 +13,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from gancli.errors import MetricError
-from gancli.metrics import weights
+from gancli.errors import WeightsError
 from gancli.metrics.extractor import Inception
+from gancli.pretrained import weights
 
 URL = "https://example.org/net-6726825d.pth"
 
@@ -40,23 +40,23 @@ def test_read_gives_tensors_and_hash(tmp_path: Path) -> None:
 
 
 def test_missing_file_and_folder(tmp_path: Path) -> None:
-    with pytest.raises(MetricError, match=r"extractor\.weights=.*no\.pth does not exist"):
+    with pytest.raises(WeightsError, match=r"extractor\.weights=.*no\.pth does not exist"):
         Inception(str(tmp_path / "no.pth"))
-    with pytest.raises(MetricError, match="is a folder"):
+    with pytest.raises(WeightsError, match="is a folder"):
         Inception(str(tmp_path))
 
 
 def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.pth")
-    with pytest.raises(MetricError, match=r"pipe\.pth is no regular file"):
+    with pytest.raises(WeightsError, match=r"pipe\.pth is no regular file"):
         Inception(str(tmp_path / "pipe.pth"))
-    with pytest.raises(MetricError, match=r"extractor\.weights= is empty"):
+    with pytest.raises(WeightsError, match=r"extractor\.weights= is empty"):
         Inception("")
 
 
 def test_complex_weights_are_refused(tmp_path: Path) -> None:
     torch.save({"a": torch.zeros(2), "b": torch.zeros(2, dtype=torch.complex64)}, tmp_path / "w.pth")
-    with pytest.raises(MetricError, match=r"holds b of torch\.complex64: weights are real numbers"):
+    with pytest.raises(WeightsError, match=r"holds b of torch\.complex64: weights are real numbers"):
         weights.read(tmp_path / "w.pth")
 
 
@@ -70,7 +70,7 @@ def test_home_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 def test_file_of_another_kind(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "w.pth"
     path.write_bytes(content)
-    with pytest.raises(MetricError, match=r"type extractor\.weights=FILE"):
+    with pytest.raises(WeightsError, match=r"type extractor\.weights=FILE"):
         Inception(str(path))
 
 
@@ -78,7 +78,7 @@ def test_file_cut_short(tmp_path: Path) -> None:
     path = tmp_path / "w.pth"
     torch.save({"a": torch.zeros(10_000)}, path)
     path.write_bytes(path.read_bytes()[:-9_000])
-    with pytest.raises(MetricError, match="cut short"):
+    with pytest.raises(WeightsError, match="cut short"):
         Inception(str(path))
 
 
@@ -86,7 +86,7 @@ def test_file_cut_short(tmp_path: Path) -> None:
 def test_hostile_file_does_not_run(tmp_path: Path, legacy: bool) -> None:
     path, mark = tmp_path / "w.pth", tmp_path / "mark"
     torch.save({"a": torch.zeros(2), "b": Bomb(mark)}, path, _use_new_zipfile_serialization=not legacy)
-    with pytest.raises(MetricError, match="read safely"):
+    with pytest.raises(WeightsError, match="read safely"):
         Inception(str(path))
     assert not mark.exists()
     torch.load(path, weights_only=False)  # the file is a bomb indeed
@@ -97,14 +97,14 @@ def test_hostile_file_does_not_run(tmp_path: Path, legacy: bool) -> None:
 def test_no_state_dict(tmp_path: Path, content: object) -> None:
     path = tmp_path / "w.pth"
     torch.save(content, path)
-    with pytest.raises(MetricError, match="holds no state dict"):
+    with pytest.raises(WeightsError, match="holds no state dict"):
         Inception(str(path))
 
 
 def test_weights_of_another_network(tmp_path: Path) -> None:
     path = tmp_path / "w.pth"
     torch.save({"conv.weight": torch.zeros(2)}, path)
-    with pytest.raises(MetricError, match=r"another network \(1 tensors\)"):
+    with pytest.raises(WeightsError, match=r"another network \(1 tensors\)"):
         Inception(str(path))
 
 
@@ -115,7 +115,7 @@ def test_offline_message_names_both_ways(tmp_path: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
-    with pytest.raises(MetricError) as caught:
+    with pytest.raises(WeightsError) as caught:
         Inception()
     text = str(caught.value)
     assert "Name or service not known" in text
@@ -147,14 +147,14 @@ def test_cached_file_is_checked_against_its_name(
     path = tmp_path / "hub" / "checkpoints" / "weights-inception-2015-12-05-6726825d.pth"
     path.parent.mkdir(parents=True)
     torch.save(random_state, path)  # of the right network, but not the published weights
-    with pytest.raises(MetricError, match="cut short or altered"):
+    with pytest.raises(WeightsError, match="cut short or altered"):
         Inception()
     path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(MetricError, match="cut short or altered"):
+    with pytest.raises(WeightsError, match="cut short or altered"):
         Inception()
 
 
 def test_check_hash() -> None:
     weights.check_hash(Path("net-6726825d.pth"), "6726825d" + 56 * "0", URL)
-    with pytest.raises(MetricError, match="delete it and run again"):
+    with pytest.raises(WeightsError, match="delete it and run again"):
         weights.check_hash(Path("net-6726825d.pth"), 64 * "0", URL)

@@ -1,4 +1,4 @@
-"""Inception-v3 for looking only: torch-fidelity's network with the same features, in half of its time on a CPU.
+"""torch-fidelity's Inception-v3 of 2015, with the same features in half of its time on a CPU.
 
 Four changes, each exact but for the rounding: batch norm is folded into the convolutions before it (in float64); 1x1
 convolutions of the same input run as one; a 1x1 convolution before an average pool instead of after it, where there are
@@ -14,7 +14,72 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gancli.errors import WeightsError
+from gancli.pretrained import weights as files
+from gancli.pretrained.prepare import Bare, floating
+from gancli.pretrained.pretrained import Pretrained
+
 SIDE = 299
+DIM = 2048
+
+
+class Inception(Pretrained):
+    """The network that FID, KID and the Inception Score are defined on. official: whether these are its own weights."""
+
+    official: bool
+
+
+def inception(weights: str | None = None, layers: list[str] | None = None, where: str = "pretrained") -> Pretrained:
+    """Inception-v3 as FID's TensorFlow original has it: 2048 features after pooling.
+
+    weights: a state dict with torch-fidelity's names; None: torch-fidelity's, from torch's model cache or a download.
+    layers: those that are given beside the features, such as blocks.2. where: the group that asks. Raises WeightsError
+    for weights that are missing, damaged or of another network. Source: Szegedy et al., 2015; Heusel et al., 2017.
+    """
+    return whole(weights, layers, where)
+
+
+def whole(weights: str | None, layers: list[str] | None, where: str) -> Inception:
+    """As `inception`."""
+    from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
+
+    key = f"{where}.weights"
+    path = files.fetched(URL_INCEPTION_V3, key=key) if weights is None else files.given(weights, key)
+    state, sha256 = files.read(path, URL_INCEPTION_V3 if weights is None else None, key)
+    net = _network(state, str(path), key)
+    made = Inception(
+        "inception",
+        FoldedInception(net),
+        DIM,
+        sha256,
+        prepare=Bare(SIDE, "bilinear as in TensorFlow 1, to 299x299"),
+        layers=layers or (),
+        # A file without the last layer has zeros there: every image would get the same score.
+        head=net.fc if bool(net.fc.weight.any()) else None,
+        says="after pooling",
+        where=where,
+    )
+    # torch-fidelity's file bears the beginning of its own hash in its name.
+    made.official = sha256.startswith(files.hash_prefix(URL_INCEPTION_V3))
+    return made
+
+
+def _network(state: dict[str, Tensor], path: str, key: str) -> Any:
+    """torch-fidelity's network with these weights. Raises WeightsError where they belong to another one."""
+    from torch_fidelity import FeatureExtractorInceptionV3
+
+    try:
+        # Its constructor draws initial weights, which must not move the random state of a run that is being watched;
+        # and it unpickles any file without care, hence a repacked one.
+        with torch.random.fork_rng(devices=[]):
+            return FeatureExtractorInceptionV3(
+                "inception-v3-compat", [str(DIM)], feature_extractor_weights_path=files.repacked(state)
+            )
+    except RuntimeError:  # load_state_dict's, with hundreds of names
+        raise WeightsError(
+            f"{path} belongs to another network ({len(state)} tensors): type {key}=FILE with the weights "
+            "of torch-fidelity's Inception-v3"
+        ) from None
 
 
 class _Folded(nn.Module):
@@ -111,7 +176,7 @@ class _Wide(nn.Module):
 
 
 class FoldedInception(nn.Module):
-    """uint8 [B, C, H, W], C being 1 or 3 -> the 2048 pooled features, float32 [B, 2048].
+    """Levels in 0 ... 255, [B, C, H, W], C being 1 or 3 -> the 2048 pooled features, [B, 2048].
 
     net: torch-fidelity's FeatureExtractorInceptionV3, whose weights are read and which can be let go of.
     """
@@ -147,18 +212,18 @@ class FoldedInception(nn.Module):
 
 
 def resized(images: Tensor) -> Tensor:
-    """uint8 [B, C, H, W] -> float32 [B, C, 299, 299], bilinear as TensorFlow 1 does, which has no half-pixel shift.
+    """[B, C, H, W] -> [B, C, 299, 299], bilinear as TensorFlow 1 does, which has no half-pixel shift.
 
     Larger images than that would make the matrices large: they go through torch-fidelity's own function.
     """
     from torch_fidelity.interpolate_compat_tensorflow import interpolate_bilinear_2d_like_tensorflow1x
 
     height, width = images.shape[-2:]
-    x = images.float()
+    x = floating(images)
     if max(height, width) > SIDE:
         large: Tensor = interpolate_bilinear_2d_like_tensorflow1x(x, size=(SIDE, SIDE), align_corners=False)
         return large
-    return _weights(height, x.device) @ (x @ _weights(width, x.device).T)
+    return _weights(height, x.device).to(x.dtype) @ (x @ _weights(width, x.device).to(x.dtype).T)
 
 
 def _weights(size: int, device: torch.device) -> Tensor:

@@ -1,0 +1,1 @@
+"""Frozen networks that others look through: read, prepared for, and never trained."""

