@@ -26,6 +26,7 @@ from gancli.losses.outputs import FeatureMatching, PullingAway
 from gancli.losses.penalties import R1, Dragan, WganGp
 from gancli.nets.layers.norms import BatchNorm1d
 from gancli.nets.layers.together import MinibatchDiscrimination
+from gancli.nets.mlp import Discriminator as Dense
 from gancli.nets.verdict import Verdict
 from gancli.train.engine import Engine
 from gancli.train.rehearsal import Rehearsal
@@ -74,6 +75,15 @@ def crowded(pack: int = 1) -> NoiseGame:
     return NoiseGame(nets, loss, penalties, Latent(dim=4), pack=pack)
 
 
+def noisy() -> NoiseGame:
+    """A game whose D draws numbers of its own, for packs of two."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(7)
+        D = Dense((2, 8, 8), hidden=(8, 8), dropout=0.5, input_dropout=0.2)
+        nets = {"G": tiny.TinyG(), "D": D}
+    return NoiseGame(nets, Hinge(), {"r1": R1()}, Latent(dim=4), pack=2)
+
+
 GAMES: dict[str, Callable[[], Game]] = {
     "penalties": lambda: tiny.game(penalties=PENALTIES),
     "norms": normed,
@@ -81,13 +91,14 @@ GAMES: dict[str, Callable[[], Game]] = {
     "top": lambda: tiny.game(Hinge(top=0.4, flip=0.3)),
     "crowded": crowded,
     "packed": lambda: crowded(pack=2),
+    "noise": noisy,
     "odd": lambda: OddGame(gate=True, corrects=True),
 }
 
 
 def sizes(name: str) -> tuple[int, int]:
     """An even deal, and an uneven one: rows of 3 and 4, packs of 2 and 3; the odd game plays halves."""
-    return {"packed": (12, 10), "odd": (12, 10)}.get(name, (12, 7))
+    return {"packed": (12, 10), "noise": (12, 10), "odd": (12, 10)}.get(name, (12, 7))
 
 
 def trained(name: str, world: World, batch_size: int) -> tuple[Engine, list[dict[str, Tensor]]]:

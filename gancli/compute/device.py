@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from gancli.errors import ConfigError, DeviceError
+from gancli.nets.layers import noise
 
 Kind = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
@@ -52,7 +53,7 @@ class Compute:
     notes: tuple[str, ...] = ()
 
     def reseed(self, seed: int) -> None:
-        """Seed the default generators of this device, from which networks draw their inner noise.
+        """Seed the default generators of this device, from which layers that are not keyed draw.
 
         Two calls to `manual_seed` of single generators: torch.manual_seed visits every device and costs 200 times more.
         """
@@ -169,6 +170,8 @@ def compile_networks(nets: dict[str, nn.Module], *, twice: set[str], device: tor
         if name in twice:
             notes.append(f"compile: {name} stays uncompiled, its gradient penalty needs a second derivative")
             continue
+        for layer in noise.layers({name: net}).values():
+            layer.hide()
         try:
             net.compile()
         except RuntimeError as error:  # a Python or a system that torch.compile does not support

@@ -56,6 +56,12 @@ class Rng:
         piece.start, piece.stop = start, stop
         return piece
 
+    def beside(self, *parts: object, total: int) -> Rng:
+        """Numbers of another key, for all of `total` rows; what they take counts as drawn here."""
+        other = self.part(0, total)
+        other.parts, other.total = parts, total
+        return other
+
     def seed(self, *purpose: object) -> int:
         """A seed for noise made elsewhere (inside a network, say)."""
         return key(*self.parts, *purpose)
@@ -79,11 +85,12 @@ class Rng:
         )
 
     def _draw(self, what: tuple[object, ...], draw: Draw) -> Tensor:
-        numbers = self._drawn.get(what)
+        place = (self.parts, self.total, *what)
+        numbers = self._drawn.get(place)
         if numbers is None:
             # Drawn on the CPU whatever the device, so that a run can move between devices.
             numbers = self._whole(what, draw).to(self.device, non_blocking=True)
-            self._drawn[what] = numbers
+            self._drawn[place] = numbers
         return numbers[self.start : self.stop]
 
     def _whole(self, what: tuple[object, ...], draw: Draw) -> Tensor:

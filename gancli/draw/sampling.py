@@ -20,6 +20,7 @@ from gancli.data.layout import printable
 from gancli.draw.given import Rows
 from gancli.errors import ConfigError, suggestion
 from gancli.games.game import Batch, Game, draws_freely, label_of
+from gancli.nets.layers import noise
 from gancli.train.assemble import DataFacts
 
 CHUNK = 32  # samples are always drawn in chunks of this many, the last one filled up: the same seed gives the same bits
@@ -143,13 +144,17 @@ class Sampler:
     def generate_here(self, inputs: Batch, pairs: Sequence[Pair] | None = None) -> dict[str, Tensor]:
         """As `generate`, by this rank alone."""
         parts: dict[str, list[Tensor]] = {}
+        keys = list(pairs) if pairs else [(0, k) for k in range(_count(inputs))]
         for start in range(0, _count(inputs), CHUNK):
             chunk = {name: rows[start : start + CHUNK] for name, rows in inputs.items()}
             count = _count(chunk)
-            # What networks draw from the default generator is then the same whatever was drawn before.
-            self.compute.reseed(key("inside", *(pairs[start] if pairs else (0, start))))
             filled = {name: _fill(rows).to(self.compute.device) for name, rows in chunk.items()}
-            for name, rows in self.game.generate(self.nets, filled, self.direction).items():
+            inside = keys[start : start + count] + keys[start : start + 1] * (CHUNK - count)
+            # What layers of others draw from the default generator is the same whatever was drawn before.
+            self.compute.reseed(key("inside", *inside[0]))
+            with noise.keyed(self.nets, [Rng(*pair, "inside", total=1, device=self.compute.device) for pair in inside]):
+                made = self.game.generate(self.nets, filled, self.direction)
+            for name, rows in made.items():
                 rows = rows[:count].cpu()
                 parts.setdefault(name, []).append(rows.float() if rows.is_floating_point() else rows)
         return {name: torch.cat(rows) for name, rows in parts.items()}

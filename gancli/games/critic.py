@@ -22,6 +22,7 @@ from gancli.errors import CombinationError, ConfigError
 from gancli.games.nonsense import refuse
 from gancli.losses.adversarial import AdversarialLoss, Couples, Judged
 from gancli.losses.penalties import Beside, Context, Penalty, Side
+from gancli.nets.layers.noise import Noisy
 from gancli.nets.layers.spectral import full_precision
 from gancli.nets.verdict import Verdict, sum_of
 from gancli.train.ramp import Ramp
@@ -85,6 +86,9 @@ class Critic(nn.Module):
         self.separate = self.has_batch_norm or any(getattr(m, "couples", 1) != 1 for m in self.net.modules())
         self._seen = 0
         refuse(self)
+        for module in self.net.modules():
+            if isinstance(module, Noisy):
+                module.joins = pack
         self._kept: dict[str, dict[str, str]] = {}  # by penalty: what it remembers, and the buffer that holds it
         for each, penalty in self.penalties.items():
             self._keep(f"memory_{each}", penalty.memory(self.nets[penalty.side]))

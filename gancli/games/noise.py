@@ -19,6 +19,7 @@ from gancli.games.game import Batch, Game, Move, Outcome
 from gancli.games.latent import Latent
 from gancli.losses.adversarial import AdversarialLoss
 from gancli.losses.penalties import Context, Penalty
+from gancli.nets.layers.noise import keyed
 from gancli.nets.layers.together import REFERENCE, Referenced
 from gancli.train.ramp import Ramp
 
@@ -92,9 +93,9 @@ class NoiseGame(Game):
         for name, net in self.nets.items():
             if rows := getattr(net, "fit_rows", 0):
                 fit: Any = net.fit
-                with torch.random.fork_rng([rng.device] if rng.device.type == "cuda" else []):
-                    torch.manual_seed(rng.seed("fit"))
-                    fit(real["x"][:rows].to(next(net.parameters()).dtype))
+                x = real["x"][:rows].to(next(net.parameters()).dtype)
+                with keyed({name: net}, rng.beside(*rng.parts, "fit", total=len(x))):
+                    fit(x)
             for module in net.modules():
                 if isinstance(module, Referenced):
                     shown = None if name == "G" else self.critic.shown(self._real(dict(real)), rng, "reference")[0]

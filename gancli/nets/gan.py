@@ -7,12 +7,12 @@ from itertools import pairwise
 from math import prod
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gancli.errors import ConfigError
 from gancli.nets.layers.init import uniform
 from gancli.nets.layers.linear import Linear
+from gancli.nets.layers.noise import Dropout
 from gancli.nets.mlp import Maxout
 from gancli.nets.shapes import positive
 from gancli.nets.verdict import Verdict
@@ -76,17 +76,17 @@ class Discriminator(nn.Module):
             if not 0 <= share < 1:
                 raise ConfigError(f"model.D.{name}={share:g}: a share from 0 to below 1")
         positive("model.D.pieces", pieces)
-        self.input_dropout = input_dropout
+        self.input_dropout = Dropout(input_dropout)
         widths, layers = (prod(shape), *hidden), list[nn.Module]()
         for a, b in pairwise(widths):
             positive("model.D.hidden", b)
-            layers += [Linear(a, b * pieces, init=uniform(0.005)), Maxout(pieces), nn.Dropout(dropout)]
+            layers += [Linear(a, b * pieces, init=uniform(0.005)), Maxout(pieces), Dropout(dropout)]
         self.body = nn.Sequential(*layers)
         self.head = Linear(widths[-1], 1, init=uniform(0.005))
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Verdict:
         """[B, *shape] -> logits [B]; the labels are ignored."""
-        features = self.body(F.dropout((x.flatten(1) + 1) / 2, self.input_dropout, self.training))
+        features = self.body(self.input_dropout((x.flatten(1) + 1) / 2))
         return Verdict(self.head(features).squeeze(1), features=[features])
 
 

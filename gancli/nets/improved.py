@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from gancli.errors import ConfigError
 from gancli.nets.layers.init import Init, normal, xavier
 from gancli.nets.layers.linear import Linear
+from gancli.nets.layers.noise import GaussianNoise
 from gancli.nets.layers.norms import BatchNorm1d
 from gancli.nets.shapes import positive
 from gancli.nets.verdict import Verdict
@@ -121,25 +122,22 @@ class Discriminator(nn.Module):
         widths = (prod(shape), *hidden)
         for width in hidden:
             positive("model.D.hidden", width)
-        self.noises = (input_noise, *[noise] * len(hidden))
+        self.noises = nn.ModuleList(GaussianNoise(sigma) for sigma in (input_noise, *[noise] * len(hidden)))
         self.layers = nn.ModuleList([WeightNormLinear(a, b) for a, b in pairwise(widths)])
         self.head = WeightNormLinear(widths[-1], classes, scale=True)
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Verdict:
         """[B, *shape] -> logits [B], classes [B, K], features [B, last hidden]; the labels are ignored."""
         h = (x.flatten(1) + 1) / 2
-        for layer, sigma in zip(self.layers, self.noises, strict=False):
-            h = F.relu(layer(self._noisy(h, sigma)))
-        classes: Tensor = self.head(self._noisy(h, self.noises[-1]))
+        for layer, noise in zip(self.layers, self.noises, strict=False):
+            h = F.relu(layer(noise(h)))
+        classes: Tensor = self.head(self.noises[-1](h))
         return Verdict(classes.logsumexp(1), classes, [h])
 
     def fit(self, x: Tensor) -> None:
         """Set the layers' scales by a batch of images, before the first step."""
         h = (x.flatten(1) + 1) / 2
-        for layer, sigma in zip(self.layers, self.noises, strict=False):
+        for layer, noise in zip(self.layers, self.noises, strict=False):
             assert isinstance(layer, WeightNormLinear)
-            h = F.relu(layer.fit(self._noisy(h, sigma)))
-        self.head.fit(self._noisy(h, self.noises[-1]))
-
-    def _noisy(self, h: Tensor, sigma: float) -> Tensor:
-        return h + sigma * torch.randn_like(h) if self.training and sigma else h
+            h = F.relu(layer.fit(noise(h)))
+        self.head.fit(self.noises[-1](h))

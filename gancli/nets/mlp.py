@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from gancli.errors import ConfigError
 from gancli.nets.layers.init import RELU_GAIN, Init, he, normal, xavier
 from gancli.nets.layers.linear import Linear
+from gancli.nets.layers.noise import Dropout
 from gancli.nets.layers.norms import Kind, Norm, norm
 from gancli.nets.layers.together import MinibatchDiscrimination, Referenced
 from gancli.nets.shapes import positive
@@ -110,7 +111,7 @@ class Discriminator(nn.Module):
         for name, share in (("dropout", dropout), ("input_dropout", input_dropout)):
             if not 0 <= share < 1:
                 raise ConfigError(f"model.D.{name}={share:g}: a share from 0 to below 1")
-        self.input_dropout = input_dropout
+        self.input_dropout = Dropout(input_dropout)
         positive("model.D.pieces", pieces)
         norms = [_norm("none"), *[_norm(norm)] * (len(hidden) - 1)][: len(hidden)]
         body, width = _hidden(prod(shape), hidden, activation, norms, dropout, pieces, init)
@@ -121,8 +122,8 @@ class Discriminator(nn.Module):
     def forward(self, x: Tensor, y: Tensor | None = None) -> Verdict:
         """[B, *shape] -> logits [B]; the labels are ignored."""
         flat = x.flatten(1)
-        if self.input_dropout:
-            flat = F.dropout(flat + 1, self.input_dropout, self.training) - 1
+        if self.input_dropout.p:
+            flat = self.input_dropout(flat + 1) - 1
         features = self.body(flat)
         seen = features if self.minibatch is None else self.minibatch(features)
         return Verdict(self.head(seen).squeeze(1), features=[features])
@@ -161,7 +162,7 @@ def _hidden(
             _activation(activation, pieces),
         ]
         if dropout:
-            layers.append(nn.Dropout(dropout))
+            layers.append(Dropout(dropout))
         inputs = width
     return nn.Sequential(*layers), inputs
 

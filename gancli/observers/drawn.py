@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from gancli.compute.rng import Rng
 from gancli.data.loader import Stream
 from gancli.games.game import Batch
+from gancli.nets.layers.noise import keyed
 from gancli.observers.observer import RunView
 
 
@@ -43,9 +44,9 @@ def shown(
     inputs = game.inputs(noise, _given(view, purpose, n, direction, labels), direction)
     rows, parts = min(n, engine.micro_batch or engine.batch_size), list[dict[str, Tensor]]()
     engine.compute.reseed(noise.seed("inside"))
-    with torch.no_grad():
-        for start in range(0, n, rows):
-            part = {name: t[start : start + rows].to(device) for name, t in inputs.items()}
+    for start in range(0, n, rows):
+        part = {name: t[start : start + rows].to(device) for name, t in inputs.items()}
+        with torch.no_grad(), keyed(nets, noise.part(start, min(n, start + rows))):
             parts.append(game.generate(nets, part, direction))
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 

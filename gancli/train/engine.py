@@ -22,6 +22,7 @@ from gancli.data.loader import Stream
 from gancli.errors import CombinationError
 from gancli.games.game import Batch, Game, Move, Outcome, Result
 from gancli.losses.adversarial import Couples
+from gancli.nets.layers import noise
 from gancli.nets.layers.norms import share_statistics
 from gancli.nets.layers.spectral import is_spectral
 from gancli.train.averages import Average, frozen_copy
@@ -93,6 +94,7 @@ class Engine:
         }
         self.averages = {name: frozen_copy(game.nets[name]) for name in game.averaged() if self.average_rule.decay}
         self._focused: Player | None = None
+        self._noisy = noise.layers({name: game.nets[name] for name in game.nets})
         self._dealt: dict[str, int] = {}  # where the step's last rows of each feed began
 
     # -- the training step ---------------------------------------------------------------------------------------------
@@ -125,7 +127,7 @@ class Engine:
         rng = self._rng(move, repeat)
         first, last = self.world.rows(rng.total, self.unit)
         taken = self._carried(move, carry, last - first)
-        outcomes = [self._backward(player, move, part, taken, rng, first) for part in self._parts(rng.total)]
+        outcomes = [self._backward(player, move, part, taken, rng, first, repeat) for part in self._parts(rng.total)]
         self.world.sum([p.grad for p in player.params if p.grad is not None])
         norm = self._update(player)
         for feed in move.feeds if not move.shared else ():
@@ -140,7 +142,7 @@ class Engine:
         return result.stats
 
     def _backward(
-        self, player: Player, move: Move, part: tuple[int, int], taken: Batch, rng: Rng, first: int
+        self, player: Player, move: Move, part: tuple[int, int], taken: Batch, rng: Rng, first: int, repeat: int = 0
     ) -> tuple[int, Outcome]:
         """Forward and backward of one micro-batch, weighted with its exact share of the global batch.
 
@@ -149,8 +151,10 @@ class Engine:
         start, stop = part
         batch = self._deal(move, rng.total, start, stop)
         batch |= {name: rows[start - first : stop - first] for name, rows in taken.items()}
-        self.compute.reseed(rng.seed("noise", start))
-        with self._autocast():
+        self.compute.reseed(rng.seed("noise", start))  # for layers of others, which draw from torch's own generators
+        # Keyed without the move: what a network makes of a row is the same in all moves of a step.
+        inside = rng.beside(self.seed, self.step_number, "inside", repeat, total=rng.total)
+        with self._autocast(), noise.keyed(self._noisy, inside.part(start, stop)):
             outcome = move.loss(batch, rng.part(start, stop))
         if outcome.losses:
             loss = torch.stack(list(outcome.losses.values())).sum() * (move.every * (stop - start) / rng.total)

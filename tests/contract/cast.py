@@ -32,12 +32,6 @@ TINY = {
 }
 TINY["improved"] += ["dataset.classes=2", "game.labels=4", "game.adversarial=1"]
 
-# Noise that a network makes inside, which is the same for one way to split a batch only.
-STILL = {
-    "gan": ["model.D.dropout=0", "model.D.input_dropout=0"],
-    "improved": ["model.D.noise=0", "model.D.input_noise=0"],
-}
-
 MODELS, GAMES = groups("train")["model"], groups("train")["game"]
 COMMON = ["dataset.n=24", "batch_size=8", "device=cpu"]
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from gancli.compute.rng import Rng
 from gancli.train.engine import Engine
 from gancli.verbs.train import split_notes
-from tests.contract.cast import GAMES, MODELS, STILL, TINY, engine_of, has_batch_norm, tried
+from tests.contract.cast import GAMES, MODELS, TINY, engine_of, has_batch_norm, tried
 from tests.test_engine import same
 from tests.tiny import weights
 
@@ -62,7 +62,7 @@ def test_it_stops_and_goes_on_to_the_same_bits(model: str) -> None:
 @pytest.mark.parametrize("model", MODELS)
 def test_micro_batches_are_the_batch_or_it_is_said(model: str) -> None:
     """Equal to 1e-6 in float64; or refused; or, where batch statistics differ, said, and equal without them."""
-    keys = [*TINY[model], *STILL.get(model, []), "optimizer=sgd"]
+    keys = [*TINY[model], "optimizer=sgd"]
     whole = engine_of(keys, double=True, still_norms=True)
     split, said = tried([*keys, "micro_batch=2"], double=True, still_norms=True)
     if split is None:

@@ -8,6 +8,7 @@ from torch import nn
 
 from gancli.errors import ConfigError
 from gancli.nets.layers.linear import Linear
+from gancli.nets.layers.noise import Dropout
 from gancli.nets.layers.norms import BatchNorm1d, LayerNorm
 from gancli.nets.mlp import GAINS, Discriminator, Generator, Maxout, Softplus
 
@@ -70,7 +71,7 @@ def test_norms_stand_after_every_layer_of_g_and_all_but_the_first_of_d():
 def test_dropout_acts_in_training_only():
     torch.manual_seed(0)
     D, x = Discriminator((2,), hidden=(64, 64), dropout=0.5), torch.randn(4, 2)
-    assert [m.p for m in D.modules() if isinstance(m, nn.Dropout)] == [0.5, 0.5]
+    assert [m.p for m in D.body if isinstance(m, Dropout)] == [0.5, 0.5]
     assert not torch.equal(D(x).logits, D(x).logits)
     D.eval()
     assert torch.equal(D(x).logits, D(x).logits)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from gancli.compute.dist import gathered
+from gancli.nets.layers.noise import Noisy
 
 REFERENCE = 64  # rows of a reference batch
 
@@ -85,6 +86,9 @@ class Referenced(nn.Module):
         super().__init__()
         self.body = body
         self.register_buffer("reference", torch.randn(REFERENCE, *shape))
+        for module in body.modules():
+            if isinstance(module, Noisy):
+                module.before = REFERENCE
 
     @torch.no_grad()
     def refer(self, batch: Tensor) -> None:
