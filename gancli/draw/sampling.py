@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from gancli.compute.device import Compute
 from gancli.compute.dist import World
 from gancli.compute.memory import refuse_many
-from gancli.compute.rng import RowRng, key
+from gancli.compute.rng import Rng, RowRng, key
 from gancli.data.fields import Field, Label
 from gancli.data.layout import printable
 from gancli.draw.given import Rows

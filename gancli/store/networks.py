@@ -72,7 +72,7 @@ def read_network(source: str, key: str, name: str | None = None, averaged: bool 
     if name not in names:
         raise RunError(f"{key}={source}: this run has no network {name}; {suggestion(name, names)}")
     if exported:
-        export.refuse_other(file, state, averaged, 0)
+        export.refuse_other(file, state, averaged)
     mean = state["ema"].get(name) if averaged else None
     held = f"nets.{name}."
     weights = mean or {full.removeprefix(held): value for full, value in game.items() if full.startswith(held)}
