@@ -18,7 +18,7 @@ from gancli.compute.dist import World
 from gancli.compute.memory import refuse_many
 from gancli.compute.rng import Rng
 from gancli.data.layout import printable
-from gancli.errors import ConfigError, RunError, suggestion
+from gancli.errors import ConfigError, RunError, WeightsError, suggestion
 from gancli.games.game import Game
 from gancli.nets.layers.norms import share_statistics
 from gancli.store import checkpoint, export, rundir
@@ -237,10 +237,13 @@ def load(
     truncation: float | None = None,
     standing_stats: int = 16,
     compute: Compute | None = None,
+    pretrained_weights: str | None = None,
 ) -> Sampler:
     """A run's generator from one of its checkpoints.
 
     run: a run directory, a checkpoint file, or "last". which: "last", "best" or a step. ema: averaged weights.
+    pretrained_weights: where the file of the frozen network is that this one looks through, if it has moved; where
+    nothing that is drawn needs it, it need not be there.
     Raises RunError for a run or checkpoint that is missing, damaged, or does not fit its configuration.
     """
     compute, world = compute or Compute(), World.of_group()
@@ -258,8 +261,8 @@ def load(
     try:
         if file.suffix == export.SUFFIX:
             export.refuse_other(file, state, ema, standing_stats)
-        sampler = _restore(state, ema, truncation, standing_stats, compute)
-    except RunError:
+        sampler = _restore(state, ema, truncation, standing_stats, compute, pretrained_weights)
+    except (RunError, WeightsError):
         raise
     except Exception as error:  # all of it comes from the file: whatever goes wrong is the file's doing
         words = f"{error} is missing" if isinstance(error, KeyError) else " ".join(str(error).split())[:200]
@@ -269,13 +272,21 @@ def load(
 
 
 def _restore(
-    state: Mapping[str, Any], ema: bool, truncation: float | None, standing_stats: int, compute: Compute
+    state: Mapping[str, Any],
+    ema: bool,
+    truncation: float | None,
+    standing_stats: int,
+    compute: Compute,
+    pretrained_weights: str | None = None,
 ) -> Sampler:
     """The sampler that a checkpoint's state describes. Raises RunError before networks of other sizes are allocated."""
     facts = DataFacts.read(state["data"])
     real = state.get("nets")  # of an export, the generator alone
-    refuse_sizes(assemble.game(state["config"], facts, real=()), state["game"], real)
-    game = assemble.game(state["config"], facts, real=real)
+    frozen = assemble.promised(state["config"], state.get("pretrained"), pretrained_weights)
+    if frozen is not None:
+        frozen.to(compute.device)
+    refuse_sizes(assemble.game(state["config"], facts, real=(), pretrained=frozen), state["game"], real)
+    game = assemble.game(state["config"], facts, real=real, pretrained=frozen)
     if real is None:
         game.load_state_dict(state["game"])
     for name in real or ():  # each by itself: the others are shapes alone, which take no weights

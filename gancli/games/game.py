@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from torch import Tensor, nn
 
 from gancli.compute.rng import Rng
 from gancli.data.source import Source
 from gancli.nets.verdict import Verdict
+
+if TYPE_CHECKING:
+    from gancli.pretrained.pretrained import Pretrained
 
 Batch = dict[str, Tensor]
 Couples = int | Literal["all"]
@@ -75,6 +78,7 @@ class Game(nn.Module):
     couples: Couples = 1
     labelled: bool = False  # whether latents come with labels
     classes: int = 0
+    pretrained: Pretrained | None = None  # the frozen network that was given to networks or to the game
     twice: set[str] = set()  # noqa: RUF012  # networks that are differentiated twice: not to be compiled
 
     @classmethod

@@ -27,6 +27,7 @@ def sampler(settings: DrawSettings, truncation: float | None = None) -> Sampler:
     """The trained generator that the settings ask for. Raises RunError."""
     rundir.refuse_taken(settings.run_dir)
     options: dict[str, Any] = {"ema": settings.ema, "standing_stats": settings.standing_stats}
+    options |= {"pretrained_weights": settings.pretrained.weights}
     found = load(settings.run, settings.checkpoint, truncation=truncation, compute=compute(settings), **options)
     latent = getattr(found.game, "latent", None)
     if truncation is not None and truncation >= 1 and getattr(latent, "kind", "") == "uniform":
