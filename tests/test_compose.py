@@ -34,6 +34,11 @@ NEEDS = {"dataset=folder": ["dataset.root=x"], "dataset=npz": ["dataset.root=x"]
 @pytest.mark.parametrize("choice", [f"{g}={c}" for g, cs in GROUPS.items() for c in cs])
 def test_every_file_composes(choice: str) -> None:
     settings = make_as(TrainSettings, compose("train", [choice, *NEEDS.get(choice, [])]), "")
+    if settings.pretrained:  # which the default model does not take
+        check(settings.pretrained, "pretrained", ("where",))
+        with pytest.raises(CombinationError, match="has a use for pretrained=: set pretrained=none"):
+            check_sections(settings)
+        return
     check_sections(settings)
     assert settings.steps >= 0
 

@@ -29,6 +29,7 @@ SECTIONS = {
     "dataset": ("gancli.data.", "gancli.data.source.Source"),
     "observers": ("gancli.observers.", "gancli.observers.observer.Observer"),
     "metrics": ("gancli.metrics.", "gancli.metrics.metric.Metric"),
+    "pretrained": ("gancli.pretrained.", "gancli.pretrained.pretrained.Pretrained"),
     "extractor": ("gancli.metrics.", "gancli.metrics.extractor.Extractor"),
     "launcher": ("gancli.sweeps.", "gancli.sweeps.launchers.Launcher"),
     "search": ("gancli.sweeps.", "gancli.sweeps.search.Search"),

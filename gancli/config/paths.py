@@ -9,7 +9,8 @@ from typing import Any
 from gancli.config.grammar import as_word, in_quotes, parses
 
 # What a run reads beside its own directory. The names are whole keys; observers.scores.options lists further ones.
-KEYS = ("dataset.root", "observers.scores.weights", "init")
+KEYS = ("dataset.root", "observers.scores.weights", "init", "pretrained.weights", "pretrained.source")
+SOURCE = "run:"  # how the name of a network of a run begins: run:PATH#NAME
 OPTIONS = "observers.scores.options"
 
 
@@ -30,8 +31,8 @@ def absolute(text: str, folder: Path | None = None) -> str:
 def settled(config: Mapping[str, Any], folder: Path | None = None) -> dict[str, Any]:
     """A configuration whose paths do not depend on the folder that the command was typed in; None: this one.
 
-    A name on the Hugging Face hub stays one where there is no such folder. `init=last` becomes the run that is the
-    last one now. Raises RunError where there is none.
+    A name on the Hugging Face hub stays one where there is no such folder. `init=last`, and run:last#NAME, become the
+    run that is the last one now. Raises RunError where there is none.
     """
     found = dict(config)
     for key in KEYS:
@@ -45,13 +46,23 @@ def settled(config: Mapping[str, Any], folder: Path | None = None) -> dict[str, 
 
 
 def _settled(config: Mapping[str, Any], key: str, value: str, folder: Path | None) -> str:
-    if key == "init" and value == "last":
-        from gancli.store import rundir
-
-        return str(rundir.find("last", key="init")[0].path.absolute())
+    if key == "pretrained.source":
+        path, _, name = value.removeprefix(SOURCE).rpartition("#")
+        return f"{SOURCE}{_of_run(path, key, folder)}#{name}" if value.startswith(SOURCE) and path else value
+    if key == "init":
+        return _of_run(value, key, folder)
     target = str(value_of(config, "dataset._target_")) if key == "dataset.root" else ""
     whole = absolute(value, folder)
     return value if target.endswith(".hub") and not Path(whole).exists() else whole
+
+
+def _of_run(value: str, key: str, folder: Path | None) -> str:
+    """A run's path, or that of the last one."""
+    if value != "last":
+        return absolute(value, folder)
+    from gancli.store import rundir
+
+    return str(rundir.find("last", key=key)[0].path.absolute())
 
 
 def _option(word: str, folder: Path | None) -> str:

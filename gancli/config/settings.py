@@ -53,6 +53,7 @@ class TrainSettings:
     penalty: Node | None = None
     augment: Node | None = None
     ramp: Node | None = None
+    pretrained: Node | None = None
     dataset: Node
     optimizer: Node
     device: Node
@@ -63,6 +64,13 @@ class TrainSettings:
         at_least(0, steps=self.steps, seed=self.seed, max_time=self.max_time)
         at_least(1, batch_size=self.batch_size, micro_batch=self.micro_batch)
         at_most(MOST, steps=self.steps, batch_size=self.batch_size, micro_batch=self.micro_batch)
+
+
+@dataclass(frozen=True)
+class PretrainedPlace:
+    """Where the weights of a run's pretrained network are now; null: where the run says."""
+
+    weights: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +85,7 @@ class DrawSettings:
     direction: str | None
     run_dir: str | None
     device: Node
+    pretrained: PretrainedPlace
 
     def __post_init__(self) -> None:
         at_least(0, seed=self.seed, standing_stats=self.standing_stats)

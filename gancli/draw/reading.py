@@ -12,7 +12,7 @@ from gancli.compute.device import Compute
 from gancli.compute.dist import World
 from gancli.draw.sampling import Sampler
 from gancli.draw.standing import with_standing_statistics
-from gancli.errors import ConfigError, RunError
+from gancli.errors import ConfigError, RunError, WeightsError
 from gancli.games.game import Game, draws_freely
 from gancli.store import checkpoint, export, rundir
 from gancli.train import assemble
@@ -30,12 +30,15 @@ def load(
     standing_stats: int | None = None,
     direction: str | None = None,
     compute: Compute | None = None,
+    pretrained_weights: str | None = None,
 ) -> Sampler:
     """A run's game from one of its checkpoints.
 
     run: a run directory, a checkpoint file, or "last". which: "last", "best" or a step. ema: averaged weights.
-    standing_stats: passes; None: 16 where samples are made of latents. Raises RunError for a run or checkpoint that is
-    missing, damaged, or does not fit its configuration, ConfigError for what its game does not know.
+    standing_stats: passes; None: 16 where samples are made of latents. pretrained_weights: where the file of the frozen
+    network is that this one looks through, if it has moved; where nothing that draws needs it, it need not be there.
+    Raises RunError for a run or checkpoint that is missing, damaged, or does not fit its configuration, ConfigError for
+    what its game does not know.
     """
     compute, world = compute or Compute(), World.of_group()
 
@@ -52,8 +55,8 @@ def load(
     try:
         if file.suffix == export.SUFFIX:
             export.refuse_other(file, state, ema)
-        game, nets, facts = _restored(state, ema, compute)
-    except RunError:
+        game, nets, facts = _restored(state, ema, compute, pretrained_weights)
+    except (RunError, WeightsError):
         raise
     except Exception as error:  # all of it comes from the file: whatever goes wrong is the file's doing
         words = f"{error} is missing" if isinstance(error, KeyError) else " ".join(str(error).split())[:200]
@@ -81,12 +84,17 @@ def passes_of(game: Game, asked: int | None) -> int:
     return (PASSES if asked is None else asked) if free else 0
 
 
-def _restored(state: Mapping[str, Any], ema: bool, compute: Compute) -> tuple[Game, dict[str, nn.Module], DataFacts]:
+def _restored(
+    state: Mapping[str, Any], ema: bool, compute: Compute, weights: str | None
+) -> tuple[Game, dict[str, nn.Module], DataFacts]:
     """The game and networks that a state describes. Raises RunError before networks of other sizes are allocated."""
     facts = DataFacts.read(state["data"])
     real = state.get("nets")  # of an export, those that draw alone
-    refuse_sizes(assemble.game(state["config"], facts, real=()), state["game"], real)
-    game = assemble.game(state["config"], facts, real=real)
+    frozen = assemble.promised(state["config"], state.get("pretrained"), weights)
+    if frozen is not None:
+        frozen.to(compute.device)
+    refuse_sizes(assemble.game(state["config"], facts, real=(), pretrained=frozen), state["game"], real)
+    game = assemble.game(state["config"], facts, real=real, pretrained=frozen)
     if real is None:
         game.load_state_dict(state["game"])
     for name in real or ():  # each by itself: the others are shapes alone, which take no weights
@@ -96,8 +104,8 @@ def _restored(state: Mapping[str, Any], ema: bool, compute: Compute) -> tuple[Ga
     nets: dict[str, nn.Module] = {name: net for name, net in game.nets.items() if real is None or name in real}
     for net in nets.values():
         compute.place(net)
-    for name, weights in state["ema"].items() if ema else ():
-        nets[name].load_state_dict(weights)
+    for name, average in state["ema"].items() if ema else ():
+        nets[name].load_state_dict(average)
     return game, nets, facts
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,9 @@ from gancli.games.critic import Critic
 from gancli.games.drawing import Diagnostics, Opinion, Option, Path
 from gancli.games.remedies import remedies
 from gancli.losses.adversarial import Couples
+
+if TYPE_CHECKING:
+    from gancli.pretrained.pretrained import Pretrained
 
 Batch = dict[str, Tensor]
 
@@ -81,6 +84,7 @@ class Game(nn.Module):
     nets: nn.ModuleDict
     fields: Mapping[str, Field] = {}
     couples: Couples = 1
+    pretrained: Pretrained | None = None  # the frozen network that was given to networks or to the game
 
     @classmethod
     def players(cls, networks: Sequence[str]) -> dict[str, tuple[str, ...]]:

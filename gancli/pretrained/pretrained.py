@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gancli.errors import ConfigError, WeightsError, suggestion
+from gancli.errors import ConfigError, RunError, WeightsError, suggestion
 from gancli.nets.layers.spectral import full_precision
 from gancli.pretrained.prepare import Prepare
 
@@ -246,8 +246,9 @@ class Promised(Pretrained):
         if self._held is None:
             try:
                 found = self._build()
-            except WeightsError as error:
-                raise WeightsError(f"{error} ({self._way})") from None
+            except (WeightsError, RunError) as error:
+                said = "type pretrained.weights=" in str(error)
+                raise WeightsError(f"{error}" if said else f"{error}; {self._way}") from None
             refuse_other(self.facts, found.facts, self._way)
             found.to(self.device)
             self._held = found

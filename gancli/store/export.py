@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 SUFFIX = ".safetensors"
 FORMAT = 1
+PARTS = ("model", "game", "loss", "penalty", "augment", "seed", "dataset", "pretrained")  # of the configuration
 LARGEST_HEADER = 1 << 24  # bytes of a safetensors header
 CLOSE = 1e-4  # between ONNX and PyTorch, in pixels of [-1, 1]
 BATCHES = (3, 1, 8)  # of latents: ONNX is tried with each; traced with the first
@@ -52,10 +53,10 @@ def about(found: Sampler) -> dict[str, Any]:
         "ema": found.about.get("ema", False),
         "standing_stats": found.about.get("standing_stats", 0),
         "nets": list(found.game.generators()),
-        "config": {k: found.config[k] for k in ("model", "game", "loss", "penalty", "augment", "seed", "dataset")
-                   if k in found.config},
+        "config": {k: found.config[k] for k in PARTS if k in found.config},
         "data": found.facts.plain(),
-    }  # fmt: skip
+        "pretrained": None if found.game.pretrained is None else found.game.pretrained.facts.plain(),
+    }
 
 
 def need(kind: str) -> None:
@@ -95,6 +96,7 @@ def read(path: Path) -> dict[str, Any]:
         words = " ".join(str(error).split())[:100]
         raise RunError(f"{path} is no generator that gan sample format=safetensors wrote ({words})") from None
     own = {"ema": told["ema"], "standing_stats": told["standing_stats"]}
+    numbers |= {} if told.get("pretrained") is None else {"pretrained": told["pretrained"]}
     return numbers | {"config": told["config"], "data": data, "nets": nets, "game": tensors, "ema": {}, "about": own}
 
 

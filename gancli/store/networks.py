@@ -20,7 +20,8 @@ class StoredNetwork:
     """A network as a checkpoint or an export holds it.
 
     state: its weights and buffers by its own names, on the CPU. config: the whole configuration of its run. data: the
-    facts of the data it was trained on, as the file keeps them. averaged: whether these are the averaged weights.
+    facts of the data it was trained on, and pretrained those of the frozen network beside it, as the file keeps them,
+    None where there was none. averaged: whether these are the averaged weights.
     sha256: of the whole file.
     """
 
@@ -31,6 +32,7 @@ class StoredNetwork:
     state: dict[str, Tensor]
     config: dict[str, Any]
     data: dict[str, Any]
+    pretrained: dict[str, Any] | None
     sha256: str
 
 
@@ -86,6 +88,7 @@ def read_network(source: str, key: str, name: str | None = None, averaged: bool 
         state=dict(weights),
         config=dict(state["config"]),
         data=dict(state["data"]),
+        pretrained=state.get("pretrained"),
         sha256=checkpoint.sha256(file),
     )
 

@@ -19,21 +19,23 @@ from gancli.compute.dist import World
 from gancli.compute.memory import weights_that_fit
 from gancli.compute.rng import Rng, key
 from gancli.config.build import check, find, make, make_as
+from gancli.config.files import groups
 from gancli.config.settings import Node, TrainSettings
 from gancli.data.fields import Field, Image, Label, Points
 from gancli.data.loader import Stream
 from gancli.data.source import Source
-from gancli.errors import CombinationError, ConfigError
+from gancli.errors import CombinationError, ConfigError, RunError
 from gancli.games.game import Game
 from gancli.games.latent import Latent
 from gancli.losses.penalties import Penalty
+from gancli.pretrained.pretrained import Pretrained, PretrainedFacts, Promised
 from gancli.train.averages import Average
 from gancli.train.engine import Engine
 from gancli.train.ramp import Ramp
 from gancli.train.schedule import Schedule
 
-FROM_THE_DATA = ("shape", "latent_dim", "classes")
-FROM_THE_PARTS = ("nets", "loss", "penalties", "latent", "classes", "augment", "ramp")
+FROM_THE_DATA = ("shape", "latent_dim", "classes", "pretrained")
+FROM_THE_PARTS = ("nets", "loss", "penalties", "latent", "classes", "augment", "ramp", "pretrained")
 
 
 @dataclass(frozen=True)
@@ -116,6 +118,8 @@ def check_sections(settings: TrainSettings) -> None:
         check(settings.augment, "augment")
     if settings.ramp:
         make_as(Ramp, settings.ramp, "ramp")
+    if settings.pretrained:
+        check(settings.pretrained, "pretrained", ("where",))
     for name, node in settings.observers.items():
         if node is not None:
             check(node, f"observers.{name}")
@@ -144,12 +148,63 @@ def refuse_unused(settings: TrainSettings) -> None:
         group = "penalty" if name == "penalties" else name
         if node and name not in wanted:
             raise CombinationError(f"this game has no use for {group}=: set {group}=none")
+    nodes = {"game": settings.game}
+    nodes |= {f"model.{name}": node for name, node in network_nodes(settings.model, {}).items()}
+    asking = {path: param for path, node in nodes.items() if (param := _takes_pretrained(node, path)) is not None}
+    if settings.pretrained and not asking:
+        raise CombinationError(
+            "neither this game nor a network of this model has a use for pretrained=: set pretrained=none"
+        )
+    for path, param in asking.items():
+        if not settings.pretrained and param.default is param.empty:
+            choices = ", ".join(name for name in groups("train")["pretrained"] if name != "none")
+            raise ConfigError(f"{path} stands on a frozen network: type pretrained=NAME (choices: {choices})")
+
+
+def _takes_pretrained(node: Node, path: str) -> inspect.Parameter | None:
+    """The parameter by which a game or a network is given the pretrained network; None where it has none."""
+    return inspect.signature(find(node.get("_target_"), path)).parameters.get("pretrained")
 
 
 def data(settings: TrainSettings) -> Source:
     """The data set. Raises DataError or ConfigError."""
     source: Source = make(settings.dataset, "dataset")
     return source
+
+
+def frozen(config: Mapping[str, Any]) -> Pretrained | None:
+    """The frozen network that the configuration names, on the CPU; None for none. Raises GanError."""
+    node = config.get("pretrained")
+    made: Pretrained | None = make(node, "pretrained", where="pretrained") if node else None
+    return made
+
+
+def promised(
+    config: Mapping[str, Any], plain: Mapping[str, Any] | None, weights: str | None = None
+) -> Pretrained | None:
+    """The frozen network of a checkpoint, which is read where something is put through it, and verified then.
+
+    plain: its facts, as the checkpoint keeps them. weights: where its file, or its run, is now; it is read at once.
+    Raises RunError where there is nothing to be read from there, or the checkpoint says nothing of it; WeightsError.
+    """
+    node = config.get("pretrained")
+    if not node:
+        if weights is not None:
+            raise RunError(f"pretrained.weights={weights}: this run has no pretrained network: leave it out")
+        return None
+    key = "source" if "source" in node else "weights"
+    if weights is not None and key not in node:
+        raise RunError(f"pretrained.weights={weights}: the run's pretrained network is read from no file: leave it out")
+    moved = config if weights is None else {**config, "pretrained": {**node, key: weights}}
+    form = "run:PATH#NAME" if key == "source" else "PATH"
+    found = Promised(
+        PretrainedFacts.read(plain or {}),
+        lambda: make(moved["pretrained"], "pretrained", where="pretrained"),
+        f"type pretrained.weights={form} with the one it had",
+    )
+    if weights is not None:
+        found.held.to("cpu")
+    return found
 
 
 def network_nodes(model: Node, penalties: Mapping[str, Penalty]) -> dict[str, Node]:
@@ -163,17 +218,26 @@ def network_nodes(model: Node, penalties: Mapping[str, Penalty]) -> dict[str, No
     return nodes
 
 
-def game(config: Mapping[str, Any], facts: DataFacts, real: Collection[str] | None = None) -> Game:
+def game(
+    config: Mapping[str, Any],
+    facts: DataFacts,
+    real: Collection[str] | None = None,
+    pretrained: Pretrained | None = None,
+) -> Game:
     """The game with its networks, their weights drawn from the configuration's seed. Raises ConfigError.
 
-    real: the networks that get memory for their weights (None: all); the others have shapes only.
+    real: the networks that get memory for their weights (None: all); the others have shapes only. pretrained: the
+    frozen network that is given to those networks, and to the game, whose constructors ask for it; None: the one that
+    the configuration names, if it does.
     """
+    pretrained = frozen(config) if pretrained is None else pretrained
     penalties: dict[str, Penalty] = {
         name: make(node, f"penalty.{name}") for name, node in (config.get("penalty") or {}).items()
     }
     model, seed = config["model"], config["seed"]
     latent = _latent(model, facts)
     supplied: dict[str, Any] = {"shape": facts.shape, "latent_dim": latent.dim, "classes": len(facts.classes)}
+    shared: dict[str, Any] = {} if pretrained is None else {"pretrained": pretrained}
     kind: type[Game] = find(config["game"].get("_target_"), "game")  # type: ignore[assignment]
     nets: dict[str, nn.Module] = {}
     for name, node in network_nodes(model, penalties).items():
@@ -181,13 +245,14 @@ def game(config: Mapping[str, Any], facts: DataFacts, real: Collection[str] | No
         place = nullcontext() if real is None or name in real else shapes_only()
         with torch.random.fork_rng(devices=[]), place:
             torch.default_generator.manual_seed(key(seed, "init", name))
-            facing = supplied | {"shape": kind.shape_for(name, facts.shape, config["game"])}
+            facing = supplied | shared | {"shape": kind.shape_for(name, facts.shape, config["game"])}
             with weights_that_fit(f"model.{name}"):
                 nets[name] = make(node, f"model.{name}", **{k: v for k, v in facing.items() if k in wanted})
     if len(facts.shape) == 1:
         _refuse_points(config, penalties)
     loss = make(config["loss"], "loss")
     parts = {"nets": nets, "loss": loss, "penalties": penalties, "latent": latent, "classes": len(facts.classes)}
+    parts |= shared
     if config.get("augment"):
         parts["augment"] = make(config["augment"], "augment")
     if config.get("ramp"):
@@ -195,6 +260,7 @@ def game(config: Mapping[str, Any], facts: DataFacts, real: Collection[str] | No
     wanted = inspect.signature(find(config["game"]["_target_"], "game")).parameters
     built: Game = make(config["game"], "game", **{k: v for k, v in parts.items() if k in wanted})
     built.fields = facts.fields
+    built.pretrained = pretrained
     return built
 
 
@@ -252,6 +318,8 @@ def _chosen(node: Node | None) -> Node:
 def engine(settings: TrainSettings, source: Source, built: Game, compute: Compute) -> Engine:
     """The engine that plays this game on this device, at step 0."""
     compute.place(built)
+    if built.pretrained is not None:
+        built.pretrained.to(compute.device)
     streams = _streams(settings, source, built, compute)
     if rows := built.setup_rows(len(source)):
         rng = Rng(settings.seed, "setup", total=rows, device=compute.device)
@@ -284,9 +352,16 @@ def _streams(settings: TrainSettings, source: Source, built: Game, compute: Comp
     return {name: Stream(each, settings.seed, name, compute.device) for name, each in built.feeds(source).items()}
 
 
-def twin(settings: TrainSettings, config: Mapping[str, Any], source: Source, facts: DataFacts) -> Engine:
+def twin(
+    settings: TrainSettings,
+    config: Mapping[str, Any],
+    source: Source,
+    facts: DataFacts,
+    pretrained: Pretrained | None = None,
+) -> Engine:
     """An engine of the same step whose networks have shapes only, to count in: it takes neither memory nor time."""
-    built, compute = game(config, facts, real=()), Compute(torch.device("meta"))
+    empty = None if pretrained is None else pretrained.shapes_only()
+    built, compute = game(config, facts, real=(), pretrained=empty), Compute(torch.device("meta"))
     compute.place(built)
     streams = _streams(settings, source, built, compute)
     optimizers = {name: torch.optim.SGD(params) for name, params in built.parameters_by_player().items()}

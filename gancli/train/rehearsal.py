@@ -354,6 +354,8 @@ def _tensors(engine: Engine) -> Iterator[Tensor]:
     for module in (engine.game, *engine.averages.values()):
         yield from module.parameters()
         yield from module.buffers()
+    if engine.game.pretrained is not None:
+        yield from engine.game.pretrained.tensors()
 
 
 def _distinct(tensors: Iterable[Tensor]) -> list[Tensor]:

@@ -31,6 +31,7 @@ def sampler(settings: DrawSettings, truncation: float | None = None) -> Sampler:
     rundir.refuse_taken(settings.run_dir)
     options: dict[str, Any] = {"ema": settings.ema, "standing_stats": settings.standing_stats}
     options |= {"direction": settings.direction, "truncation": truncation}
+    options |= {"pretrained_weights": settings.pretrained.weights}
     found = load(settings.run, settings.checkpoint, compute=compute(settings), **options)
     paths = found.game.interpolation_paths(found.direction).values()
     uniform = any(path.latent is not None and path.latent.kind == "uniform" for path in paths)

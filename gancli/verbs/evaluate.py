@@ -80,7 +80,16 @@ def _said(failed: Sequence[GanError]) -> Iterator[None]:
         ) from errors[0]
 
 
-OF_A_RUN = ("run", "checkpoint", "ema", "truncation", "standing_stats", "direction", "dataset.root")
+OF_A_RUN = (
+    "run",
+    "checkpoint",
+    "ema",
+    "truncation",
+    "standing_stats",
+    "direction",
+    "dataset.root",
+    "pretrained.weights",
+)
 
 
 def _check_input(settings: EvalSettings, metrics: Sequence[Metric], overrides: Sequence[str]) -> None:

@@ -12,7 +12,7 @@ from gancli.config import paths
 from gancli.config.build import shown
 from gancli.config.commands import word
 from gancli.config.settings import TrainSettings
-from gancli.errors import RunError
+from gancli.errors import RunError, WeightsError
 from gancli.store import rundir
 from gancli.store.rundir import RunDir
 
@@ -22,10 +22,11 @@ if TYPE_CHECKING:
 
 # What a resumed run may be told anew; everything else must be as it was.
 # micro_batch is among them: a run that ran out of memory goes on in smaller pieces, which changes how sums are rounded
-# and what batch norm takes its statistics over, and nothing else. Data may have been moved: it is their fingerprint
-# that must be as it was.
+# and what batch norm takes its statistics over, and nothing else. Data may have been moved, and so may the file of a
+# pretrained network: it is their fingerprint, or hash, that must be as it was.
 FREE = frozenset(
-    "steps max_time device precision compile observers note resume run_dir init micro_batch dataset.root".split()  # noqa: SIM905
+    "steps max_time device precision compile observers note resume run_dir init micro_batch dataset.root"  # noqa: SIM905
+    " pretrained.weights pretrained.source".split()
 )
 
 
@@ -108,6 +109,7 @@ def _read(
 
 
 def _take(state: dict[str, Any], which: str, steps: int, facts: DataFacts, engine: Engine) -> dict[str, Any]:
+    from gancli.pretrained.pretrained import PretrainedFacts, refuse_other
     from gancli.store import fits
     from gancli.train.assemble import DataFacts as Facts
 
@@ -119,6 +121,15 @@ def _take(state: dict[str, Any], which: str, steps: int, facts: DataFacts, engin
         raise RunError(
             f"{which}: the data set has changed since the run was trained on it: {before.differences(facts)}"
         )
+    frozen = engine.game.pretrained
+    if frozen is not None:
+        way = "type pretrained.weights=PATH, or of pretrained=run pretrained.source=run:PATH#NAME, with the one it had"
+        try:
+            refuse_other(PretrainedFacts.read(state["pretrained"]), frozen.facts, way)
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
+            raise RunError(f"{which}: the checkpoint says nothing of its pretrained network") from None
+        except WeightsError as error:
+            raise RunError(f"{which}: {error}") from None
     if state["step"] >= steps:
         raise RunError(f"{which}: the run is at step {state['step']} of {steps}; give it more with steps=N")
     try:

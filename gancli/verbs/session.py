@@ -256,6 +256,8 @@ def _write(session: Session) -> Path:
     """Write a checkpoint of this moment, after all rows up to it."""
     engine, run = session.engine, session.run
     own = {"seconds": session.spent, "config": session.stored, "data": session.facts.plain()}
+    if engine.game.pretrained is not None:
+        own["pretrained"] = engine.game.pretrained.facts.plain()
     about = {"seen": engine.seen, "config": session.stored, **environment()}
     run.settle()
     # Before the first step nobody has seen anything: whoever goes on from there begins by looking, too.

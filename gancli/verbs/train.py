@@ -24,6 +24,7 @@ from gancli.errors import ConfigError, Interrupted, RankError
 from gancli.nets.layers.norms import AcrossRanks
 from gancli.observers.checkpoints import with_best
 from gancli.observers.observer import Observer, RunView
+from gancli.pretrained.pretrained import Pretrained
 from gancli.store import rundir
 from gancli.store.rundir import RunDir
 from gancli.train import assemble
@@ -67,19 +68,22 @@ def _run(config: Mapping[str, Any], overrides: Sequence[str], signals: _Signals)
         source = assemble.data(settings)
     facts = DataFacts.of(source)
     with told("building the networks", after=4.0):  # the first optimizer alone imports for a second
-        engine = assemble.engine(settings, source, assemble.game(config, facts), compute)
+        with ranks.one_first():
+            frozen = assemble.frozen(config)
+        engine = assemble.engine(settings, source, assemble.game(config, facts, pretrained=frozen), compute)
     observers = {n: make(node, f"observers.{n}") for n, node in settings.observers.items() if node is not None}
     for key, observer in observers.items():
         observer.name = key
         observer.refuse(RunView(engine, settings.steps))
     config = with_best(config, observers)
-    notes = [*source.notes, *compute.notes, *rank_notes(engine), *split_notes(engine)]
+    notes = [*source.notes, *pretrained_notes(frozen), *compute.notes, *rank_notes(engine), *split_notes(engine)]
     notes += [*left_out(overrides), *idle.notes(settings, idle.typed_keys(overrides), points=len(facts.shape) == 1)]
-    rehearsal = Rehearsal(engine, lambda: assemble.twin(settings, config, source, facts))
+    rehearsal = Rehearsal(engine, lambda: assemble.twin(settings, config, source, facts, frozen))
     need, seconds = forecast(rehearsal, settings, notes, overrides)
     counts = {name: sum(p.numel() for p in player.params) for name, player in engine.players.items()}
     about: dict[str, Any] = {"parameters": counts}
     about["memory"] = need.plain() if need else None
+    about |= {} if frozen is None else {"pretrained": frozen.facts.plain()}
 
     session = _session(settings, config, engine, facts, list(observers.values()), signals.wanted, about, seconds)
     try:
@@ -163,6 +167,16 @@ def _again(settings: TrainSettings, own: Path) -> TrainSettings:
         return replace(settings, resume=str(own), run_dir=None, init=None)
     RunDir(own).withdraw()
     return replace(settings, run_dir=str(own))
+
+
+def pretrained_notes(frozen: Pretrained | None) -> list[str]:
+    """Which frozen network is looked through, by its weights' hash, and by which layers."""
+    if frozen is None:
+        return []
+    layers = ", ".join(f"{name} ({count})" for name, count in frozen.channels.items())
+    size = sum(t.nbytes for t in frozen.tensors()) / (1 << 20)
+    line = f"pretrained {frozen.name} (SHA-256 {frozen.sha256[:8]}..., {size:.0f} MiB), frozen"
+    return [line + (f"; layers {layers}" if layers else ""), *frozen.notes]
 
 
 def rank_notes(engine: Engine) -> list[str]:
