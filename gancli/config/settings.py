@@ -53,6 +53,7 @@ class TrainSettings:
     penalty: Node | None = None
     augment: Node | None = None
     ramp: Node | None = None
+    terms: Node | None = None
     dataset: Node
     optimizer: Node
     device: Node

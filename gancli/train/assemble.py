@@ -26,13 +26,14 @@ from gancli.errors import CombinationError, ConfigError
 from gancli.games.game import Game
 from gancli.games.latent import Latent
 from gancli.losses.penalties import Penalty
+from gancli.losses.terms import Term
 from gancli.train.averages import Average
 from gancli.train.engine import Engine
 from gancli.train.ramp import Ramp
 from gancli.train.schedule import Schedule
 
 FROM_THE_DATA = ("shape", "latent_dim", "classes")
-FROM_THE_PARTS = ("nets", "loss", "penalties", "latent", "classes", "augment", "ramp")
+FROM_THE_PARTS = ("nets", "loss", "penalties", "latent", "classes", "augment", "ramp", "terms")
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,8 @@ def check_sections(settings: TrainSettings) -> None:
         check(settings.augment, "augment")
     if settings.ramp:
         make_as(Ramp, settings.ramp, "ramp")
+    for name, node in (settings.terms or {}).items():
+        make_as(Term, node, f"terms.{name}")
     for name, node in settings.observers.items():
         if node is not None:
             check(node, f"observers.{name}")
@@ -133,6 +136,7 @@ def refuse_unused(settings: TrainSettings) -> None:
     """Raise CombinationError for a part that this game's constructor does not take: nothing typed does nothing."""
     wanted = inspect.signature(find(settings.game.get("_target_"), "game")).parameters
     given = {"penalties": settings.penalty, "augment": settings.augment, "ramp": settings.ramp}
+    given["terms"] = settings.terms
     for name, node in given.items():
         group = "penalty" if name == "penalties" else name
         if node and name not in wanted:
@@ -185,6 +189,8 @@ def game(config: Mapping[str, Any], facts: DataFacts, real: Collection[str] | No
         parts["augment"] = make(config["augment"], "augment")
     if config.get("ramp"):
         parts["ramp"] = make_as(Ramp, config["ramp"], "ramp")
+    if config.get("terms"):
+        parts["terms"] = {name: make_as(Term, node, f"terms.{name}") for name, node in config["terms"].items()}
     wanted = inspect.signature(find(config["game"]["_target_"], "game")).parameters
     built: Game = make(config["game"], "game", **{k: v for k, v in parts.items() if k in wanted})
     return built
