@@ -22,7 +22,7 @@ from gancli.games.game import Game
 from gancli.games.latent import Latent
 from gancli.games.noise import NoiseGame
 from gancli.losses.adversarial import Hinge, RelativisticAverage
-from gancli.losses.outputs import FeatureMatching, PullingAway
+from gancli.losses.outputs import FeatureMatching, LeCam, PullingAway
 from gancli.losses.penalties import R1, Dragan, WganGp
 from gancli.nets.layers.norms import BatchNorm1d
 from gancli.nets.layers.together import MinibatchDiscrimination
@@ -30,8 +30,9 @@ from gancli.nets.mlp import Discriminator as Dense
 from gancli.nets.verdict import Verdict
 from gancli.train.engine import Engine
 from gancli.train.rehearsal import Rehearsal
-from tests import odd, tiny
+from tests import cycle, odd, tiny
 from tests.conftest import TINY, Gan
+from tests.cycle import CycleGame
 from tests.odd import OddGame
 from tests.test_train import rows, same_run
 
@@ -92,6 +93,7 @@ GAMES: dict[str, Callable[[], Game]] = {
     "crowded": crowded,
     "packed": lambda: crowded(pack=2),
     "noise": noisy,
+    "cycle": lambda: CycleGame(Hinge(noise=0.2, flip=0.3), {"r1": R1(), "lecam": LeCam(after=0)}),
     "odd": lambda: OddGame(gate=True, corrects=True),
 }
 
@@ -109,6 +111,8 @@ def trained(name: str, world: World, batch_size: int) -> tuple[Engine, list[dict
         engine.seen = 8  # where all moves are played: what is carried goes through a rehearsal, too
         assert Rehearsal(engine).footprint() is not None
         engine.seen = 0
+    elif isinstance(game, CycleGame):
+        engine = cycle.engine(game, batch_size=batch_size, world=world)
     else:
         assert isinstance(game, NoiseGame)
         engine = tiny.engine(game, dtype=torch.float64, sgd=True, batch_size=batch_size, world=world)
@@ -139,7 +143,9 @@ def test_two_ranks_are_one(tmp_path: Path) -> None:
             engine, logs = trained(name, World(), batch_size)
             assert torch.equal(one["weights"], two["weights"])
             # Features are compared in float32.
-            near = 1e-8 if name in ("crowded", "packed") else 1e-12
+            near = {"crowded": 1e-8, "packed": 1e-8}.get(name, 1e-12)
+            if name == "cycle":  # Adam divides a gradient that is all but 0, and rounded otherwise, by its own size
+                near = 1e-9
             torch.testing.assert_close(one["weights"], tiny.weights(engine.game), rtol=0, atol=near)
             for ours, theirs in zip(logs, one["logs"], strict=True):
                 assert ours.keys() == theirs.keys()

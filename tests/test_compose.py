@@ -19,6 +19,7 @@ from gancli.errors import CombinationError, ConfigError
 from gancli.games.latent import Latent
 from gancli.games.noise import NoiseGame
 from gancli.losses.adversarial import AdversarialLoss
+from gancli.losses.terms import Term, Terms
 from gancli.nets.layers.attention import Attention
 from gancli.train import assemble
 from gancli.train.assemble import DataFacts, check_sections, schedules
@@ -307,3 +308,27 @@ def test_a_part_that_a_game_does_not_take_is_refused(monkeypatch: pytest.MonkeyP
         group = typed.partition("=")[0]
         with pytest.raises(CombinationError, match=f"no use for {group}=: set {group}=none"):
             check_sections(settings(typed))
+    with pytest.raises(CombinationError, match="no use for terms=: set terms=none"):
+        check_sections(replace(settings(), terms={"t": {"columns": ["a", "b"]}}))
+
+
+def test_a_game_that_takes_terms_gets_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Termed(NoiseGame):
+        def __init__(
+            self, nets: Mapping[str, nn.Module], loss: AdversarialLoss, latent: Latent, terms: Mapping[str, Term]
+        ):
+            super().__init__(nets, loss, {}, latent)
+            self.terms = Terms(terms, columns=("z", "x"))
+
+    Termed.__module__ = "gancli.games.noise"
+    monkeypatch.setattr("gancli.games.noise.Termed", Termed, raising=False)
+    config = compose("train", TINY["dcgan"])
+    config["game"] = {"_target_": "gancli.games.noise.Termed"}
+    config["terms"] = {"t": {"columns": ["z", "x"], "weight": 2}}
+    check_sections(make_as(TrainSettings, config, ""))
+    built = assemble.game(config, DataFacts("x", (1, 8, 8), (), ""))
+    assert isinstance(built, Termed)
+    assert built.terms.terms == {"t": Term(columns=("z", "x"), weight=2.0)}
+    config["terms"]["t"]["colums"] = 1
+    with pytest.raises(ConfigError, match=r"unknown key terms\.t\.colums: did you mean columns\?"):
+        check_sections(make_as(TrainSettings, config, ""))

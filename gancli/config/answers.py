@@ -16,7 +16,7 @@ from gancli.config.sealed import no_resolvers
 from gancli.config.texts import forms
 from gancli.errors import ConfigError, nearest, suggestion
 
-LISTS = ("penalty", "metrics")  # groups whose choices add up
+LISTS = ("penalty", "terms", "metrics")  # groups whose choices add up
 FIRST = ("model", "dataset", "experiment", "loss")  # groups that a bare word is looked for in before the others
 
 
@@ -119,7 +119,7 @@ def _group_key(parsed: Any, known: dict[str, list[str]]) -> str | None:
     if parsed.package is not None:
         return f"{line}: each choice has its place: write {line.partition('=')[0].partition('@')[0]}=CHOICE"
     # Of a part that may be there or not nothing is left; any other key would get a value that nobody sees.
-    part = key.count(".") == 1 and key.startswith(("observers.", "metrics.", "penalty."))
+    part = key.count(".") == 1 and key.startswith(("observers.", "metrics.", "penalty.", "terms."))
     if parsed.is_delete() and not part and key not in known:
         return f"{line}: {key} cannot be left out; write {key}=VALUE"
     if "/" in key:

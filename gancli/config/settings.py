@@ -54,6 +54,7 @@ class TrainSettings:
     augment: Node | None = None
     ramp: Node | None = None
     pretrained: Node | None = None
+    terms: Node | None = None
     dataset: Node
     optimizer: Node
     device: Node

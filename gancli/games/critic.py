@@ -44,7 +44,8 @@ class Critic(nn.Module):
     classes too (AC-GAN), both sides pay `class_weight` times its cross entropy; D on its real samples and, with
     `class_fakes`, on fakes by the class they were asked for (Odena et al. 2017, eq. 3). ramp: how penalties' weights
     and the augmentation's p change over the run. lone: the game's only critic, whose terms need not be told from
-    another's. Raises CombinationError where the parts make no sense together.
+    another's. latents: whether the game tells penalties of latents; lazy: whether it plays the moves of those that are
+    paid at some steps only. Raises CombinationError where the parts make no sense together.
     """
 
     def __init__(
@@ -67,6 +68,8 @@ class Critic(nn.Module):
         ramp: Ramp | None = None,
         labelled: bool = False,
         lone: bool = True,
+        latents: bool = False,
+        lazy: bool = False,
     ):
         super().__init__()
         at_least(1, **{"game.pack": pack})
@@ -85,7 +88,7 @@ class Critic(nn.Module):
         self.has_batch_norm = any(isinstance(m, _BatchNorm) for m in self.net.modules())
         self.separate = self.has_batch_norm or any(getattr(m, "couples", 1) != 1 for m in self.net.modules())
         self._seen = 0
-        refuse(self)
+        refuse(self, latents, lazy)
         for module in self.net.modules():
             if isinstance(module, Noisy):
                 module.joins = pack
@@ -347,7 +350,7 @@ def exchanged(real: Tensor, fake: Tensor, chosen: Tensor) -> tuple[Tensor, Tenso
 
 def mean_of(scales: Sequence[Tensor]) -> Tensor:
     """Mean of all logits, each scale with the same weight, detached."""
-    return sum_of([s.detach().float().mean() for s in scales]) / len(scales)
+    return sum_of([s.detach().mean() for s in scales]) / len(scales)
 
 
 def _joined(parts: Sequence[Tensor | None]) -> Tensor | None:

@@ -66,6 +66,8 @@ class NoiseGame(Game):
             class_fakes=class_fakes,
             ramp=ramp,
             labelled=self.labelled,
+            latents=True,
+            lazy=True,
         )
         self._moves = (
             Move("D", self.discriminator_loss, self.discriminator_feeds(), repeat=d_steps),

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from gancli.games.critic import Critic
 
 
-def refuse(critic: Critic) -> None:
-    """Raise CombinationError where the parts make no sense together."""
+def refuse(critic: Critic, latents: bool, lazy: bool) -> None:
+    """Raise CombinationError where the parts make no sense together; latents, lazy: as `Critic` takes them."""
     loss, penalties, augment = critic.loss, critic.penalties, critic.augment
     spectral = any(is_spectral(m) for m in critic.net.modules())
     if loss.lipschitz and not spectral and not any(p.lipschitz and p.weight for p in penalties.values()):
@@ -53,6 +53,15 @@ def refuse(critic: Critic) -> None:
             raise CombinationError(
                 f"penalty={name} looks at each image's own gradient and D's batch norm mixes the images of a batch:"
                 f" set model.{critic.name}.norm=auto (layer norm here), layer or none"
+            )
+        if penalty.needs_latents and not latents:
+            raise CombinationError(
+                f"penalty={name} compares what is made of other latents and this game has none: leave it out"
+            )
+        if penalty.every > 1 and not lazy:
+            raise CombinationError(
+                f"penalty.{name}.every={penalty.every}: this game pays its penalties at each step:"
+                f" set penalty.{name}.every=1"
             )
         if penalty.needs_features and penalty.every > 1:
             raise CombinationError(

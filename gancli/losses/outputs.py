@@ -133,6 +133,7 @@ class LatentConsistencyD(Penalty):
     weight: float = 5.0
     sigma: float = 0.03
     needs_fake = True
+    needs_latents = True
 
     def __call__(self, context: Context) -> Tensor:
         """The squared difference of logits, mean over the batch."""
@@ -159,6 +160,7 @@ class LatentConsistencyG(Penalty):
     sigma: float = 0.03
     side = "generator"
     needs_fake = True
+    needs_latents = True
 
     def __call__(self, context: Context) -> Tensor:
         """The negative squared difference of images, mean over batch and pixels."""
@@ -191,6 +193,7 @@ class ModeSeeking(Penalty):
     weight: float = 1.0
     side = "generator"
     needs_fake = True
+    needs_latents = True
 
     def __call__(self, context: Context) -> Tensor:
         """The ratio of distances, mean over the batch; equal images cost 1e5 times the latents' distance."""

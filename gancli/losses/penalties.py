@@ -62,8 +62,9 @@ class Penalty:
     section 3.1). side: who pays, and whose weights it may look at. per_sample: built on each sample's own gradient,
     which batch statistics in D would falsify. lipschitz: bounds D's slope. needs_fake: looks at fakes. needs_real: G's
     side looks at D's verdict on real images. needs_images: makes no sense for points. needs_features: of D, and in the
-    move that draws the fakes. undone_by_spectral: bounds a size that spectral norm divides away. couples: how many
-    samples a value depends on. Each critic pays it. Raises ConfigError for a weight below 0 or `every` below 1.
+    move that draws the fakes. needs_latents: compares what is made of other latents. undone_by_spectral: bounds a size
+    that spectral norm divides away. couples: how many samples a value depends on. Each critic pays it. Raises
+    ConfigError for a weight below 0 or `every` below 1.
     """
 
     weight: float = 1.0
@@ -76,6 +77,7 @@ class Penalty:
     needs_real: ClassVar[bool] = False
     needs_images: ClassVar[bool] = False
     needs_features: ClassVar[bool] = False
+    needs_latents: ClassVar[bool] = False
     undone_by_spectral: ClassVar[bool] = False
     couples: ClassVar[Couples] = 1
 

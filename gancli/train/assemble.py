@@ -28,6 +28,7 @@ from gancli.errors import CombinationError, ConfigError, RunError
 from gancli.games.game import Game
 from gancli.games.latent import Latent
 from gancli.losses.penalties import Penalty
+from gancli.losses.terms import Term
 from gancli.pretrained.pretrained import Pretrained, PretrainedFacts, Promised
 from gancli.train.averages import Average
 from gancli.train.engine import Engine
@@ -35,7 +36,7 @@ from gancli.train.ramp import Ramp
 from gancli.train.schedule import Schedule
 
 FROM_THE_DATA = ("shape", "latent_dim", "classes", "pretrained")
-FROM_THE_PARTS = ("nets", "loss", "penalties", "latent", "classes", "augment", "ramp", "pretrained")
+FROM_THE_PARTS = ("nets", "loss", "penalties", "latent", "classes", "augment", "ramp", "terms", "pretrained")
 
 
 @dataclass(frozen=True)
@@ -120,6 +121,8 @@ def check_sections(settings: TrainSettings) -> None:
         make_as(Ramp, settings.ramp, "ramp")
     if settings.pretrained:
         check(settings.pretrained, "pretrained", ("where",))
+    for name, node in (settings.terms or {}).items():
+        make_as(Term, node, f"terms.{name}")
     for name, node in settings.observers.items():
         if node is not None:
             check(node, f"observers.{name}")
@@ -144,6 +147,7 @@ def refuse_unused(settings: TrainSettings) -> None:
     """Raise CombinationError for a part that this game's constructor does not take: nothing typed does nothing."""
     wanted = inspect.signature(find(settings.game.get("_target_"), "game")).parameters
     given = {"penalties": settings.penalty, "augment": settings.augment, "ramp": settings.ramp}
+    given["terms"] = settings.terms
     for name, node in given.items():
         group = "penalty" if name == "penalties" else name
         if node and name not in wanted:
@@ -257,6 +261,8 @@ def game(
         parts["augment"] = make(config["augment"], "augment")
     if config.get("ramp"):
         parts["ramp"] = make_as(Ramp, config["ramp"], "ramp")
+    if config.get("terms"):
+        parts["terms"] = {name: make_as(Term, node, f"terms.{name}") for name, node in config["terms"].items()}
     wanted = inspect.signature(find(config["game"]["_target_"], "game")).parameters
     built: Game = make(config["game"], "game", **{k: v for k, v in parts.items() if k in wanted})
     built.fields = facts.fields
