@@ -18,10 +18,10 @@ from gancli.draw import pictures
 from gancli.draw.sampling import Sampler, path, settle, slerp, to_uint8
 from gancli.errors import ConfigError
 from gancli.games.latent import Latent
-from gancli.train.assemble import DataFacts
 from gancli.verbs.sample import class_list, seed_list
 from tests import tiny
 from tests.conftest import Gan
+from tests.tiny import facts_of
 
 
 def npz(folder: str = "s") -> dict[str, np.ndarray]:
@@ -135,7 +135,7 @@ def test_lists_of_seeds_and_classes() -> None:
     assert seed_list([4, 2]) == [4, 2]
     with pytest.raises(ConfigError, match="million"):
         seed_list("0-9999999")
-    facts = DataFacts("x", (1, 8, 8), ("Food & Drink", "Flags", "a, b"), "")
+    facts = facts_of((1, 8, 8), ("Food & Drink", "Flags", "a, b"))
     game = tiny.game()
     game.labelled = True
     names = Sampler(game, {}, facts, Compute())
@@ -155,7 +155,7 @@ def test_lists_of_seeds_and_classes() -> None:
 def test_names_that_are_numbers(capsys: pytest.CaptureFixture[str]) -> None:
     game = tiny.game()
     game.labelled = True
-    found = Sampler(game, {}, DataFacts("x", (1, 8, 8), ("1", "5", r"caf\xe9"), ""), Compute())
+    found = Sampler(game, {}, facts_of((1, 8, 8), ("1", "5", r"caf\xe9")), Compute())
     assert class_list("1,5", found) == [0, 1]
     assert capsys.readouterr().err == "classes=1,5: these are names: 1 (class number 0), 5 (class number 1)\n"
     assert class_list([5], found) == [1]
@@ -165,7 +165,7 @@ def test_names_that_are_numbers(capsys: pytest.CaptureFixture[str]) -> None:
     for other in ("0", "2", "05"):
         with pytest.raises(ConfigError, match=f"classes={other}: no such class"):
             class_list(other, found)
-    plain = Sampler(game, {}, DataFacts("x", (1, 8, 8), ("0", "1", "2"), ""), Compute())
+    plain = Sampler(game, {}, facts_of((1, 8, 8), ("0", "1", "2")), Compute())
     capsys.readouterr()
     assert class_list("2,0", plain) == [2, 0]
     assert capsys.readouterr().err == ""

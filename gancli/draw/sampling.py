@@ -17,13 +17,13 @@ from gancli.compute.device import Compute
 from gancli.compute.dist import World
 from gancli.compute.memory import refuse_many
 from gancli.compute.rng import Rng
+from gancli.data.facts import DataFacts
 from gancli.data.layout import printable
 from gancli.errors import ConfigError, RunError, suggestion
 from gancli.games.game import Game
 from gancli.nets.layers.norms import share_statistics
 from gancli.store import checkpoint, export, rundir
 from gancli.train import assemble
-from gancli.train.assemble import DataFacts
 
 CHUNK = 32  # images are always drawn in chunks of this many, the last one filled up: the same seed gives the same bits
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
 
 from gancli.compute.rng import Rng
-from gancli.data.source import Source
+from gancli.data.fields import Field
+from gancli.data.source import DataSet, Source, class_names, first_shape
 from gancli.nets.verdict import Verdict
 
 Batch = dict[str, Tensor]
@@ -75,6 +76,7 @@ class Game(nn.Module):
     couples: Couples = 1
     labelled: bool = False  # whether latents come with labels
     classes: int = 0
+    TOLD: ClassVar[tuple[str, ...]] = ("shape", "latent_dim", "classes")
     twice: set[str] = set()  # noqa: RUF012  # networks that are differentiated twice: not to be compiled
 
     @classmethod
@@ -83,9 +85,19 @@ class Game(nn.Module):
         return {name: (name,) for name in networks}
 
     @classmethod
-    def shape_for(cls, network: str, shape: tuple[int, ...], options: Mapping[str, Any]) -> tuple[int, ...]:
-        """The shape of what a network is shown, where a sample's is `shape`. options: the game's, as configured."""
-        return shape
+    def told(
+        cls, network: str, fields: Mapping[str, Field], latent_dim: int, options: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """All that a network of this name may be told; it gets what its constructor asks for, by the names in `TOLD`.
+
+        fields: of the data's columns, as batches name them. options: the game's, as configured.
+        """
+        return {"shape": first_shape(fields), "latent_dim": latent_dim, "classes": len(class_names(fields))}
+
+    @classmethod
+    def columns(cls, options: Mapping[str, Any]) -> dict[str, str]:
+        """What `dataset=random` makes for this game: the kind of field of each column, FEED.COLUMN of several feeds."""
+        return {"x": "image", "y": "label"}
 
     def nets_of(self, player: str) -> list[nn.Module]:
         """A player's networks."""
@@ -105,9 +117,13 @@ class Game(nn.Module):
         """The networks that get an exponential moving average."""
         return ("G",)
 
-    def feeds(self, source: Source) -> dict[str, Source]:
-        """The streams that moves are dealt from, each with its data."""
-        return {"real": source}
+    def feeds(self, data: DataSet) -> dict[str, Source]:
+        """The streams that moves are dealt from, each with its table."""
+        return {"real": data} if isinstance(data, Source) else dict(data.feeds)
+
+    def reads(self) -> tuple[str, ...] | None:
+        """The columns that moves are dealt, of every feed, or of one as FEED.COLUMN; None: all that there are."""
+        return None
 
     def setup(self, real: Mapping[str, Tensor], rng: Rng) -> None:
         """Called once, before a new run's first step, with a batch of data of `rng.total` rows."""

@@ -14,6 +14,7 @@ from gancli.compute import ranks
 from gancli.config.build import make
 from gancli.config.compose import compose
 from gancli.config.grammar import in_quotes
+from gancli.data.facts import DataFacts
 from gancli.draw.sampling import Sampler, settle
 from gancli.errors import CombinationError, ConfigError
 from gancli.metrics.evaluation import Evaluator
@@ -23,7 +24,6 @@ from gancli.metrics.metric import Metric
 from gancli.metrics.results import finished
 from gancli.metrics.run_metric import FeatureRunMetric, RunMetric
 from gancli.observers.observer import Event, Keep, Observer, Row, RunView, Scored
-from gancli.train.assemble import DataFacts
 
 OWN = frozenset({"metrics", "n", "extractor", "standing_stats"})  # keys of gan eval that are the observer's, too
 

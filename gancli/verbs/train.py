@@ -20,6 +20,7 @@ from gancli.config import idle, paths
 from gancli.config.build import make, make_as
 from gancli.config.compose import left_out
 from gancli.config.settings import TrainSettings
+from gancli.data.facts import DataFacts
 from gancli.errors import ConfigError, Interrupted, RankError
 from gancli.nets.layers.norms import AcrossRanks
 from gancli.observers.checkpoints import with_best
@@ -27,7 +28,6 @@ from gancli.observers.observer import Observer, RunView
 from gancli.store import rundir
 from gancli.store.rundir import RunDir
 from gancli.train import assemble
-from gancli.train.assemble import DataFacts
 from gancli.train.engine import Engine
 from gancli.train.rehearsal import Rehearsal, single_rows_explained
 from gancli.verbs.forecast import forecast
@@ -68,11 +68,12 @@ def _run(config: Mapping[str, Any], overrides: Sequence[str], signals: _Signals)
     facts = DataFacts.of(source)
     with told("building the networks", after=4.0):  # the first optimizer alone imports for a second
         engine = assemble.engine(settings, source, assemble.game(config, facts), compute)
+    unread = assemble.unread(engine.game, source)
     observers = {n: make(node, f"observers.{n}") for n, node in settings.observers.items() if node is not None}
     for observer in observers.values():
         observer.refuse(RunView(engine, settings.steps))
     config = with_best(config, observers)
-    notes = [*source.notes, *compute.notes, *rank_notes(engine), *split_notes(engine)]
+    notes = [*source.notes, *unread, *compute.notes, *rank_notes(engine), *split_notes(engine)]
     notes += [*left_out(overrides), *idle.notes(settings, idle.typed_keys(overrides), points=len(facts.shape) == 1)]
     rehearsal = Rehearsal(engine, lambda: assemble.twin(settings, config, source, facts))
     need, seconds = forecast(rehearsal, settings, notes, overrides)
