@@ -15,6 +15,7 @@ from gancli.compute.device import Compute
 from gancli.config.build import SECTIONS, check, convert, find, make_as
 from gancli.config.compose import compose, conf_dir, expand, groups, quote
 from gancli.config.settings import TrainSettings
+from gancli.data.facts import DataFacts
 from gancli.errors import CombinationError, ConfigError
 from gancli.games.latent import Latent
 from gancli.games.noise import NoiseGame
@@ -22,11 +23,11 @@ from gancli.losses.adversarial import AdversarialLoss
 from gancli.losses.terms import Term, Terms
 from gancli.nets.layers.attention import Attention
 from gancli.train import assemble
-from gancli.train.assemble import DataFacts, check_sections, schedules
+from gancli.train.assemble import check_sections, schedules
 from gancli.train.schedule import Schedule
 from tests.conftest import Gan
 from tests.contract.cast import TINY
-from tests.tiny import weights
+from tests.tiny import facts_of, weights
 
 GROUPS = groups("train")
 NEEDS = {"dataset=folder": ["dataset.root=x"], "dataset=npz": ["dataset.root=x"]}
@@ -163,7 +164,7 @@ def test_points_train_too(data: str) -> None:
 
 
 def test_layer_norm_replaces_batch_norm_under_a_penalty_on_single_images() -> None:
-    facts, sized = DataFacts("x", (1, 16, 16), (), ""), [*TINY["dcgan"], "dataset.size=16"]
+    facts, sized = facts_of((1, 16, 16), ()), [*TINY["dcgan"], "dataset.size=16"]
     for penalty, kind in (
         ("none", "BatchNorm2d"),
         ("wgan_gp", "LayerNorm"),

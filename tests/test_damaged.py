@@ -155,7 +155,10 @@ CHANGES = {
     "a position that is missing": _change("positions", to={}),
     "strikes that are texts": _change("observers", "Alarms", to={"strikes": {"x": "y"}, "best": {}}),
     "strikes without end": _change("observers", "Alarms", to={"strikes": {"x": float("inf")}, "best": {}}),
-    "classes that are numbers": _change("data", "classes", to=3),
+    "columns that are numbers": _change("data", "fields", to=3),
+    "classes that are numbers": _change("data", "fields", "y", "names", to=3),
+    "images of a billion pixels a side": _change("data", "fields", "x", "height", to=10**9),
+    "a data set without rows": _change("data", "rows", "", to=0),
     "an average of another shape": _change("ema", "G", to=lambda net: {k: t.unsqueeze(0) for k, t in net.items()}),
 }
 

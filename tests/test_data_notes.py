@@ -33,7 +33,7 @@ def test_a_training_says_it_and_keeps_it(gan: Gan, photos: Path) -> None:
     assert [line for line in lines if line in told] == told
     about = json.loads(Path("run/run.json").read_text(encoding="utf-8"))
     assert about["notes"][:2] == told
-    assert about["data"]["classes"] == [r"caf\xe9", "tea"]
+    assert about["data"]["fields"]["y"]["names"] == [r"caf\xe9", "tea"]
     assert all(line in Path("run/log.txt").read_text(encoding="utf-8") for line in told)
 
 

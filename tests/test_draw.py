@@ -22,10 +22,10 @@ from gancli.draw.standing import with_standing_statistics
 from gancli.draw.walks import slerp, walk
 from gancli.errors import ConfigError
 from gancli.games.latent import Latent
-from gancli.train.assemble import DataFacts
 from gancli.verbs.sample import class_list, seed_list
 from tests import tiny
 from tests.conftest import Gan
+from tests.tiny import facts_of
 
 
 def npz(folder: str = "s") -> dict[str, np.ndarray]:
@@ -138,7 +138,7 @@ def named(classes: tuple[str, ...]) -> Sampler:
     """A sampler whose game is asked for these classes."""
     game = tiny.game()
     game.labelled, game.fields = True, {**game.fields, "y": Label(classes)}
-    return Sampler(game, {}, DataFacts("x", (1, 8, 8), classes, ""), Compute())
+    return Sampler(game, {}, facts_of((1, 8, 8), classes), Compute())
 
 
 def test_lists_of_seeds_and_classes() -> None:

@@ -24,6 +24,7 @@ from gancli.compute.memory import Footprint, Line
 from gancli.config.build import make_as
 from gancli.config.compose import compose
 from gancli.config.settings import TrainSettings
+from gancli.data.facts import DataFacts
 from gancli.errors import CombinationError, ConfigError, DeviceError, RunError
 from gancli.games.game import Move
 from gancli.observers.metrics import Metrics
@@ -48,7 +49,7 @@ def built(*words: str) -> tuple[Engine, Callable[[], Engine]]:
     config = compose("train", list(words))
     settings = make_as(TrainSettings, config, "")
     source = assemble.data(settings)
-    facts = assemble.DataFacts.of(source)
+    facts = DataFacts.of(source)
     engine = assemble.engine(settings, source, assemble.game(config, facts), assemble.Compute())
     return engine, lambda: assemble.twin(settings, config, source, facts)
 

@@ -18,7 +18,8 @@ from gancli.compute.rng import Rng
 from gancli.config.build import make_as
 from gancli.config.compose import compose
 from gancli.config.settings import TrainSettings
-from gancli.data.source import Source
+from gancli.data.facts import DataFacts
+from gancli.data.source import table
 from gancli.errors import ConfigError, MetricError
 from gancli.games.game import Game
 from gancli.games.semisup import SemiSupervisedGame
@@ -29,9 +30,9 @@ from gancli.observers.observer import Alarm, Row, RunView, Stop
 from gancli.observers.plane import Plane
 from gancli.observers.remedies import remedy
 from gancli.train import assemble
-from gancli.train.assemble import DataFacts
 from tests import tiny
 from tests.conftest import Gan
+from tests.tiny import facts_of
 
 F64 = torch.float64
 QUICK = ["batch_size=8", "dataset.n=200", "model.hidden=[16]", "observers.progress=null", "device.threads=1"]
@@ -196,12 +197,12 @@ def test_networks_fit_themselves_to_the_data_before_the_first_step() -> None:
         assert not torch.equal(bare, fitted[0])
         assert torch.equal(*fitted)
         if name == "G.head.bias":  # the mean of all 64 images
-            mean = source.rows(np.arange(64))[0].double().mean(0).flatten() / 255
+            mean = source.rows(np.arange(64))["x"].double().mean(0).flatten() / 255
             torch.testing.assert_close(fitted[0], mean.logit().float(), rtol=1e-4, atol=1e-4)
 
 
 def game_of(*keys: str) -> Game:
-    return assemble.game(compose("train", list(keys)), DataFacts("x", (1, 16, 16), tuple("abc"), ""))
+    return assemble.game(compose("train", list(keys)), facts_of((1, 16, 16), tuple("abc")))
 
 
 def test_remedies_are_those_that_the_run_would_take() -> None:
@@ -361,7 +362,7 @@ def test_scales_are_fitted_to_a_batch() -> None:
 
 def test_labels_are_as_many_of_each_class_and_the_same_every_time() -> None:
     labels = np.arange(60) % 3
-    source = Source("x", np.zeros((60, 1, 2, 2), np.uint8), labels, ["a", "b", "c"])
+    source = table("x", np.zeros((60, 1, 2, 2), np.uint8), labels, ["a", "b", "c"])
     game = SemiSupervisedGame.__new__(SemiSupervisedGame)
     torch.nn.Module.__init__(game)
     game.labels, game.label_seed = 12, 0

@@ -14,13 +14,15 @@ from gancli.compute.device import Compute
 from gancli.config.build import make_as
 from gancli.config.compose import compose, expand, groups
 from gancli.config.settings import TrainSettings
+from gancli.data.facts import DataFacts
 from gancli.games.game import Game
 from gancli.nets.layers.attention import Attention
 from gancli.nets.layers.spectral import Weighted, is_spectral
 from gancli.train import assemble
-from gancli.train.assemble import DataFacts, check_sections
+from gancli.train.assemble import check_sections
+from tests.tiny import facts_of
 
-IMAGENET = DataFacts("x", (3, 128, 128), tuple(map(str, range(1000))), "")
+IMAGENET = facts_of((3, 128, 128), tuple(map(str, range(1000))))
 
 
 def built(keys: list[str], facts: DataFacts) -> Game:
@@ -30,13 +32,13 @@ def built(keys: list[str], facts: DataFacts) -> Game:
 
 
 def sized(side: int, classes: int = 1000) -> DataFacts:
-    return DataFacts("x", (3, side, side), tuple(map(str, range(classes))), "")
+    return facts_of((3, side, side), tuple(map(str, range(classes))))
 
 
 @pytest.mark.parametrize(
     ("keys", "facts", "g", "d"),
     [
-        (["model=gan"], DataFacts("x", (1, 28, 28), (), ""), 2_503_984, 1_231_441),
+        (["model=gan"], facts_of((1, 28, 28), ()), 2_503_984, 1_231_441),
         (["model=sngan"], sized(32), 4_276_739, 1_053_824),
         (["model=sngan", "model.conditioning=projection"], IMAGENET, 41_996_931, 30_041_857),
         (["model=sagan"], IMAGENET, 42_017_412, 39_448_258),
@@ -245,7 +247,7 @@ def test_every_paper_has_a_run_that_a_cpu_bears() -> None:
 @pytest.mark.parametrize("pack", [1, 2, 3, 4])
 @pytest.mark.parametrize("name", ["pacgan_grid", "pacgan_ring"])
 def test_packing_changes_the_first_layer_of_d_alone(name: str, pack: int) -> None:
-    game = built([f"experiment={name}", f"game.pack={pack}"], DataFacts("x", (2,), (), ""))
+    game = built([f"experiment={name}", f"game.pack={pack}"], facts_of((2,), ()))
     first = next(m for m in game.nets["D"].modules() if isinstance(m, Weighted))
     assert first.weight.shape == (200 * 5, 2 * pack)
 
@@ -261,7 +263,7 @@ def test_the_robustness_sweep_is_over_activation_depth_norm_and_width() -> None:
     for job in (jobs[0], jobs[-1]):
         config = compose("train", job)
         check_sections(make_as(TrainSettings, config, ""))
-        game = assemble.game(config, DataFacts("x", (2,), (), ""))
+        game = assemble.game(config, facts_of((2,), ()))
         hidden = config["model"]["hidden"]
         assert config["model"]["D"]["activation"] == config["model"]["G"]["activation"]
         assert [len(hidden), hidden[0]] == ([2, 64] if job is jobs[0] else [4, 256])

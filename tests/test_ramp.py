@@ -13,10 +13,10 @@ from gancli.config.compose import compose
 from gancli.games.noise import NoiseGame
 from gancli.losses.penalties import R1
 from gancli.train import assemble
-from gancli.train.assemble import DataFacts
 from gancli.train.ramp import Ramp
 from tests import tiny
 from tests.conftest import Gan
+from tests.tiny import facts_of
 
 RAMP = Ramp(images=16, lr=0.5, penalty=0.0, beta2=0.99, half_life=8)
 
@@ -64,7 +64,7 @@ def test_penalties_fade() -> None:
 
 def test_augmentation_is_led_where_it_should_be() -> None:
     keys = ["experiment=r3gan_cifar10", "model.ch=16"]
-    game = assemble.game(compose("train", keys), DataFacts("x", (3, 32, 32), tuple("abcdefghij"), ""))
+    game = assemble.game(compose("train", keys), facts_of((3, 32, 32), tuple("abcdefghij")))
     assert isinstance(game.critic.augment, Ada)
     found = []
     for seen in (0, 10**7, 2 * 10**7, 10**8):
@@ -114,7 +114,7 @@ def _tensors(node: object, name: str = "") -> list[tuple[str, bytes]]:
 
 def test_asking_for_the_moves_changes_nothing() -> None:
     game = assemble.game(
-        compose("train", ["experiment=r3gan_cifar10", "model.ch=16"]), DataFacts("x", (3, 32, 32), ("a",) * 10, "")
+        compose("train", ["experiment=r3gan_cifar10", "model.ch=16"]), facts_of((3, 32, 32), ("a",) * 10)
     )
     before = {name: value.clone() for name, value in game.state_dict().items()}
     for seen in (0, 10**7, 10**8):

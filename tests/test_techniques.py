@@ -38,6 +38,7 @@ from gancli.nets.r3gan import Discriminator as JudgeR3
 from gancli.nets.r3gan import Generator as MakerR3
 from gancli.nets.verdict import Verdict
 from tests import tiny
+from tests.tiny import facts_of
 
 F64 = torch.float64
 
@@ -336,8 +337,8 @@ def test_reference_batches_are_real_data_for_d_and_survive_a_checkpoint() -> Non
     from gancli.config.build import make_as
     from gancli.config.compose import compose
     from gancli.config.settings import TrainSettings
+    from gancli.data.facts import DataFacts
     from gancli.train import assemble
-    from gancli.train.assemble import DataFacts
 
     keys = ["model=dcgan", "model.ch=2", "model.G.norm=virtual", "model.D.norm=virtual", "batch_size=4"]
     config = compose("train", [*keys, "dataset=random", "dataset.size=[1,8,8]", "dataset.n=80"])
@@ -345,7 +346,7 @@ def test_reference_batches_are_real_data_for_d_and_survive_a_checkpoint() -> Non
     source = assemble.data(settings)
     engine = assemble.engine(settings, source, assemble.game(config, DataFacts.of(source)), Compute())
     D = next(m for m in engine.game.nets["D"].modules() if isinstance(m, Referenced))
-    pixels = source.rows(np.arange(len(source)))[0].flatten(1).float() / 127.5 - 1
+    pixels = source.rows(np.arange(len(source)))["x"].flatten(1).float() / 127.5 - 1
     assert all((row == pixels).all(1).any() for row in D.reference.flatten(1))
     assert engine.step()["loss_D"].isfinite()
     assert "nets.D.body.reference" in engine.game.state_dict()
@@ -366,11 +367,10 @@ def test_a_pack_is_consecutive_samples_in_the_channels() -> None:
 def test_packing_is_refused_with_labels_and_uneven_batches() -> None:
     from gancli.config.compose import compose
     from gancli.train import assemble
-    from gancli.train.assemble import DataFacts
 
     keys = ["model=sngan", "model.ch=4", "model.conditioning=projection", "game.pack=2"]
     with pytest.raises(CombinationError, match=r"game\.pack=1"):
-        assemble.game(compose("train", keys), DataFacts("x", (1, 28, 28), ("a", "b"), ""))
+        assemble.game(compose("train", keys), facts_of((1, 28, 28), ("a", "b")))
 
 
 def test_transforms_by_hand() -> None:

@@ -204,8 +204,8 @@ def test_adaptive_augmentation_hears_d_in_semi_supervised_games() -> None:
     from gancli.config.build import make_as
     from gancli.config.compose import compose
     from gancli.config.settings import TrainSettings
+    from gancli.data.facts import DataFacts
     from gancli.train import assemble
-    from gancli.train.assemble import DataFacts
 
     keys = ["model=improved", "model.D.hidden=[8,8]", "augment=ada", "augment.interval=1", "batch_size=4"]
     data = ["dataset=random", "dataset.size=[1,8,8]", "dataset.classes=2", "dataset.n=16", "game.labels=4"]

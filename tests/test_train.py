@@ -52,7 +52,8 @@ def test_a_run_directory_holds_what_it_says(trained: Path) -> None:
     assert about["seed"] == 0
     assert about["device"] == "cpu"
     assert set(about["versions"]) >= {"python", "torch", "gancli"}
-    assert about["data"]["shape"] == [1, 8, 8]
+    assert about["data"]["rows"] == {"": 24}
+    assert about["data"]["fields"]["x"] == {"kind": "image", "channels": 1, "height": 8, "width": 8}
     assert sorted(p.name for p in trained.iterdir()) == [
         "checkpoints", "config.yaml", "log.txt", "metrics.jsonl", "run.json", "samples",
     ]  # fmt: skip
@@ -287,7 +288,7 @@ def test_other_data_are_refused_with_the_difference(gan: Gan) -> None:
     np.savez("data.npz", images=np.zeros((48, 8, 8), np.uint8), labels=np.arange(48) % 3)
     answer = gan("train", "resume=r", "steps=2")
     assert answer.code == 2
-    assert "images 24 -> 48; classes 0 -> 3" in answer.err
+    assert "rows 24 -> 48; y none -> labels of 3 classes" in answer.err
 
 
 def test_alarms_go_on_counting(gan: Gan) -> None:

@@ -7,9 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from gancli.compute.device import Compute
-from gancli.data.fields import Image
+from gancli.data.facts import DataFacts
+from gancli.data.fields import Field, Image, Label, Points
 from gancli.data.loader import Stream
-from gancli.data.source import Source
+from gancli.data.source import Source, table
 from gancli.games.latent import Latent
 from gancli.games.noise import NoiseGame
 from gancli.losses.adversarial import AdversarialLoss, Hinge
@@ -49,9 +50,15 @@ class TinyD(nn.Module):
         return Verdict(self.out(self.dropout(hidden)).squeeze(1))
 
 
+def facts_of(shape: tuple[int, ...], classes: tuple[str, ...] = ()) -> DataFacts:
+    """What is known of images or points of this shape, with labels where there are classes."""
+    columns: dict[str, Field] = {"x": Points(*shape) if len(shape) == 1 else Image(*shape)}
+    return DataFacts("x", columns | ({"y": Label(classes)} if classes else {}), {"": 1}, "")
+
+
 def source(n: int = 50) -> Source:
     """Noise images without labels."""
-    return Source("tiny", np.random.default_rng(0).integers(0, 256, (n, *SHAPE), dtype=np.uint8))
+    return table("tiny", np.random.default_rng(0).integers(0, 256, (n, *SHAPE), dtype=np.uint8))
 
 
 def game(

@@ -26,7 +26,7 @@ SECTIONS = {
     "loss": ("gancli.losses.", "gancli.losses.adversarial.AdversarialLoss"),
     "penalty": ("gancli.losses.", "gancli.losses.penalties.Penalty"),
     "augment": ("gancli.augment.", "gancli.augment.augment.Augment"),
-    "dataset": ("gancli.data.", "gancli.data.source.Source"),
+    "dataset": ("gancli.data.", "gancli.data.source.DataSet"),
     "observers": ("gancli.observers.", "gancli.observers.observer.Observer"),
     "metrics": ("gancli.metrics.", "gancli.metrics.metric.Metric"),
     "pretrained": ("gancli.pretrained.", "gancli.pretrained.pretrained.Pretrained"),
@@ -61,13 +61,24 @@ def find(target: object, path: str) -> Callable[..., Any]:
 
 
 def _is_a(thing: object, module: str, kind: str) -> bool:
-    """Whether this is a class of that kind, or a function that says it returns one, defined where it was looked for."""
+    """Whether this is a class of that kind, or a function that says it returns one, defined where it was looked for.
+
+    Of a kind that is a union, only functions make one.
+    """
     home, _, name = kind.rpartition(".")
     wanted = getattr(importlib.import_module(home), name)
     if inspect.isfunction(thing):
-        return thing.__module__ == module and typing.get_type_hints(thing).get("return") is wanted
+        made = typing.get_type_hints(thing).get("return")
+        return thing.__module__ == module and _kinds(made) <= _kinds(wanted)
+    if isinstance(wanted, types.UnionType):
+        return False
     own = module == "torch.optim" or getattr(thing, "__module__", None) == module
     return own and inspect.isclass(thing) and issubclass(thing, wanted) and not inspect.isabstract(thing)
+
+
+def _kinds(hint: Any) -> set[Any]:
+    """The members of a union, or the one type."""
+    return set(typing.get_args(hint)) if isinstance(hint, types.UnionType) else {hint}
 
 
 def check(node: Mapping[str, Any], path: str, supplied: Sequence[str] = ()) -> None:

@@ -92,10 +92,11 @@ def _schedules(settings: TrainSettings) -> Iterator[str]:
     lecam = (settings.penalty or {}).get("lecam") or {}
     if (lecam.get("after") or 0) >= moves - 1 and lecam:  # told before each move how many there were
         yield f"penalty.lecam.after={lecam['after']}: D makes {moves:,} moves in this run, so that it is never paid"
-    if (settings.loss.get("noise_until") or 0) > seen and settings.loss.get("noise"):
-        yield f"loss.noise_until={settings.loss['noise_until']}: the run ends after {seen:,} images, with noise left"
-    if (settings.loss.get("top_until") or 0) > seen and settings.loss.get("top") != 1:
-        yield f"loss.top_until={settings.loss['top_until']}: the run ends after {seen:,} images, on the way to top"
+    loss = settings.loss or {}
+    if (loss.get("noise_until") or 0) > seen and loss.get("noise"):
+        yield f"loss.noise_until={loss['noise_until']}: the run ends after {seen:,} images, with noise left"
+    if (loss.get("top_until") or 0) > seen and loss.get("top") != 1:
+        yield f"loss.top_until={loss['top_until']}: the run ends after {seen:,} images, on the way to top"
 
 
 def _rates(settings: TrainSettings) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -118,7 +119,7 @@ def _averages(settings: TrainSettings, typed: set[str]) -> Iterator[str]:
 
 def _switched_off(settings: TrainSettings, typed: set[str]) -> Iterator[str]:
     """Options of something that another key has switched off."""
-    loss, augment = settings.loss, settings.augment or {}
+    loss, augment = settings.loss or {}, settings.augment or {}
     if not loss.get("noise"):
         yield from _said(typed, ("loss.noise_until",), "loss.noise=0")
     if loss.get("top") == 1:

@@ -49,7 +49,7 @@ class TrainSettings:
     note: str | None
     game: Node
     model: Node
-    loss: Node
+    loss: Node | None = None
     penalty: Node | None = None
     augment: Node | None = None
     ramp: Node | None = None

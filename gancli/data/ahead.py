@@ -10,12 +10,13 @@ T = TypeVar("T")
 
 
 class Request(NamedTuple):
-    """Rows start:stop of a batch of `total` rows at `position`."""
+    """Rows start:stop of a batch of `total` rows at `position`; of images, a 2^level-th of their sides."""
 
     position: int
     total: int
     start: int
     stop: int
+    level: int = 0
 
 
 class Ahead(Generic[T]):
@@ -28,7 +29,7 @@ class Ahead(Generic[T]):
     def __init__(self, read: Callable[[Request], T], depth: int = 3):
         self._read, self._depth = read, depth
         self._pool = ThreadPoolExecutor(1, "ahead")
-        self._next: dict[tuple[int, int, int], Request] = {}  # after which part comes which, and how much further
+        self._next: dict[tuple[int, ...], Request] = {}  # after which part comes which, and how much further
         self._last: Request | None = None
         self._waiting: dict[Request, Future[T]] = {}
 

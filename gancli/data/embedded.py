@@ -18,7 +18,13 @@ MAKERS = ("google", "twitter")
 
 
 def fashion(
-    size: Size = None, limit: int | None = None, split: str = "train", flip: bool = False, dequantize: bool = False
+    size: Size = None,
+    limit: int | None = None,
+    split: str = "train",
+    flip: bool = False,
+    dequantize: bool = False,
+    crop: int | None = None,
+    jitter: int = 0,
 ) -> Source:
     """The 10,000 test images of Fashion-MNIST: 28x28 grey, 10 classes.
 
@@ -40,6 +46,8 @@ def fashion(
         limit=limit,
         flip=flip,
         dequantize=dequantize,
+        crop=crop,
+        jitter=jitter,
         pad=True,
     )
 
@@ -50,6 +58,8 @@ def emoji(
     split: str = "train",
     flip: bool = False,
     dequantize: bool = False,
+    crop: int | None = None,
+    jitter: int = 0,
     maker: Literal["google", "twitter", "both"] = "google",
 ) -> Source:
     """1,906 base emoji in colour on white, 9 classes; both makers' together are 3,812.
@@ -77,6 +87,8 @@ def emoji(
         limit=limit,
         flip=flip,
         dequantize=dequantize,
+        crop=crop,
+        jitter=jitter,
     )
 
 

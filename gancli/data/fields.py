@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from gancli.draw import pictures
 from gancli.draw.pictures import Pixels
@@ -28,15 +29,17 @@ CLIP_SECONDS = 0.125  # a frame of a clip's animation
 
 
 class Geometry(NamedTuple):
-    """What is done to all spatial columns of a row alike.
+    """What is done to all spatial columns of a row alike, in the opposite order of these.
 
     mirrored: which rows are turned left to right, bool [B]. corner: row and column of the crop's first pixel, int64
-    [B, 2], and side: its height and width. None: nothing of the kind.
+    [B, 2], and side: its height and width. None: nothing of the kind. enlarged: pixels that height and width gain
+    before.
     """
 
     mirrored: Tensor | None = None
     corner: Tensor | None = None
     side: tuple[int, int] | None = None
+    enlarged: int = 0
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,15 @@ class Field(ABC):
         """What it holds, in words."""
         return f"{self.words} of {'×'.join(map(str, self.shape)) or 'one number'}"
 
+    @property
+    def largest(self) -> int | None:
+        """The largest number that a stored row may hold, where the dtype holds more; the smallest is then 0."""
+        return None
+
+    def sized(self, height: int, width: int) -> Field:
+        """The same in another height and width, where it lies in space."""
+        return self
+
     def ready(self, stored: Tensor) -> Tensor:
         """What networks are given of stored rows."""
         return stored
@@ -68,9 +80,9 @@ class Field(ABC):
         """Rows as files hold them, of what a network made."""
         return ready.float()
 
-    def changed(self, ready: Tensor, geometry: Geometry) -> Tensor:
-        """Rows moved and mirrored, where they lie in space."""
-        return ready
+    def changed(self, stored: Tensor, geometry: Geometry) -> Tensor:
+        """Stored rows enlarged, cut out and mirrored, where they lie in space."""
+        return stored
 
     def shrunk(self, stored: Tensor, level: int) -> Tensor:
         """Stored rows at a 2^level-th of their sides. Raises DataError where there is no such thing."""
@@ -113,15 +125,17 @@ class Field(ABC):
         return {"kind": self.kind} | {k: list(v) if isinstance(v, tuple) else v for k, v in own.items()}
 
 
-def _mirror_and_crop(x: Tensor, geometry: Geometry) -> Tensor:
-    """Rows [B, ..., H, W], each changed as its row says."""
-    if geometry.mirrored is not None:
-        x = torch.where(geometry.mirrored.view(-1, *[1] * (x.dim() - 1)), x.flip(-1), x)
-    if geometry.corner is None or geometry.side is None:
-        return x
-    height, width = geometry.side
-    corners = geometry.corner.tolist()
-    return torch.stack([row[..., i : i + height, j : j + width] for row, (i, j) in zip(x, corners, strict=True)])
+def _enlarged(stored: Tensor, height: int, width: int) -> Tensor:
+    """Bytes [B, ..., H, W] in another size by the bicubic filter of Pillow (a = -0.5), rounded to the nearest."""
+    flat = stored.flatten(1, -3).float()
+    large = interpolate(flat, (height, width), mode="bicubic", align_corners=False, antialias=True)
+    return large.round_().clamp_(0, 255).to(torch.uint8).reshape(*stored.shape[:-2], height, width)
+
+
+def _cut(x: Tensor, corner: Tensor, side: tuple[int, int]) -> Tensor:
+    """A window of each row of [B, ..., H, W], whose first pixel is the row's own corner."""
+    windows = x.unfold(-2, side[0], 1).unfold(-2, side[1], 1).movedim((-4, -3), (1, 2))
+    return windows[torch.arange(len(x), device=x.device), corner[:, 0], corner[:, 1]]
 
 
 @dataclass(frozen=True)
@@ -139,9 +153,20 @@ class _Pixels(Field):
         """As uint8, rounded to the nearest."""
         return ((ready.float() + 1) * 127.5).round_().clamp_(0, 255).to(torch.uint8)
 
-    def changed(self, ready: Tensor, geometry: Geometry) -> Tensor:
-        """Mirrored left to right, and cut out."""
-        return _mirror_and_crop(ready, geometry)
+    def sized(self, height: int, width: int) -> Field:
+        """The same in another height and width."""
+        return dataclasses.replace(self, height=height, width=width)  # type: ignore[call-arg]
+
+    def changed(self, stored: Tensor, geometry: Geometry) -> Tensor:
+        """Enlarged, cut out, and mirrored left to right."""
+        if geometry.enlarged:
+            height, width = (side + geometry.enlarged for side in stored.shape[-2:])
+            stored = _enlarged(stored, height, width)
+        if geometry.corner is not None and geometry.side is not None:
+            stored = _cut(stored, geometry.corner, geometry.side)
+        if geometry.mirrored is None:
+            return stored
+        return torch.where(geometry.mirrored.view(-1, *[1] * (stored.dim() - 1)), stored.flip(-1), stored)
 
     def shrunk(self, stored: Tensor, level: int) -> Tensor:
         """Means of blocks of 2 × 2 pixels, rounded to the nearest (half to even) at each level, as ProGAN's data."""
@@ -360,6 +385,11 @@ class Label(Field):
         """How many classes."""
         return f"labels of {len(self.names)} classes"
 
+    @property
+    def largest(self) -> int | None:
+        """The last class."""
+        return len(self.names) - 1
+
     def stored(self, ready: Tensor) -> Tensor:
         """As they are."""
         return ready
@@ -386,6 +416,11 @@ class Attributes(Field):
     def shape(self) -> tuple[int, ...]:
         """(names,)."""
         return (len(self.names),)
+
+    @property
+    def largest(self) -> int | None:
+        """Yes."""
+        return 1
 
     def ready(self, stored: Tensor) -> Tensor:
         """As 0.0 and 1.0."""
@@ -425,6 +460,11 @@ class Tokens(Field):
         """Length and vocabulary."""
         return f"sequences of {self.length} of {len(self.vocabulary)} tokens"
 
+    @property
+    def largest(self) -> int | None:
+        """The last word."""
+        return len(self.vocabulary) - 1
+
     def stored(self, ready: Tensor) -> Tensor:
         """As they are."""
         return ready
@@ -454,6 +494,11 @@ class Codes(Field):
     def shape(self) -> tuple[int, ...]:
         """(H, W)."""
         return self.height, self.width
+
+    @property
+    def largest(self) -> int | None:
+        """The last entry."""
+        return self.size - 1
 
     def stored(self, ready: Tensor) -> Tensor:
         """As they are."""

@@ -35,6 +35,8 @@ def folder(
     split: str = "train",
     flip: bool = False,
     dequantize: bool = False,
+    crop: int | None = None,
+    jitter: int = 0,
     store: Literal["raw", "encoded"] = "raw",
     check: Literal["auto", "quick", "full"] = "auto",
 ) -> Source:
@@ -61,7 +63,17 @@ def folder(
         what = f"is a {kind_of(top.stat().st_mode)}" if top.exists() else "does not exist"
         raise DataError(f"dataset.root={root} {what}: type dataset.root=PATH with a folder of images")
     try:
-        return gather(Folder(top), size=size, limit=limit, flip=flip, dequantize=dequantize, store=store, check=check)
+        return gather(
+            Folder(top),
+            size=size,
+            limit=limit,
+            flip=flip,
+            dequantize=dequantize,
+            crop=crop,
+            jitter=jitter,
+            store=store,
+            check=check,
+        )
     except OSError as error:
         where = "" if error.filename in (None, root) else f": {printable(os.fsdecode(error.filename))}"
         raise DataError(f"dataset.root={root} cannot be listed ({error.strerror}{where}): make it readable") from error
@@ -78,12 +90,22 @@ def from_files(
     limit: int | None,
     flip: bool,
     dequantize: bool = False,
+    crop: int | None = None,
+    jitter: int = 0,
 ) -> Source:
     """A Source of image files by their names relative to `top`, decoded in memory or through the cache.
 
     Raises ConfigError for a wrong size, DataError naming a file that cannot be read.
     """
-    return gather(Named(name, top, files, labels, classes), size=size, limit=limit, flip=flip, dequantize=dequantize)
+    return gather(
+        Named(name, top, files, labels, classes),
+        size=size,
+        limit=limit,
+        flip=flip,
+        dequantize=dequantize,
+        crop=crop,
+        jitter=jitter,
+    )
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from gancli.data.listing import Files, Place
 from gancli.data.pixels import LARGEST, SMALLEST, Images, Shape, Size, parse_size
 from gancli.data.progress import shown
 from gancli.data.rows import Encoded, RowFile, Rows
-from gancli.data.source import Source, chosen, limit_notes
+from gancli.data.source import Source, chosen, limit_notes, table
 from gancli.errors import ConfigError
 
 Store = Literal["raw", "encoded"]
@@ -34,6 +34,8 @@ def gather(
     limit: int | None,
     flip: bool,
     dequantize: bool = False,
+    crop: int | None = None,
+    jitter: int = 0,
     store: Store = "raw",
     check: Check = "full",
 ) -> Source:
@@ -51,8 +53,17 @@ def gather(
     key = _key(place, index, size, rows)
     content, digest, sized = _content(place, index, rows, key, size, asked, store)
     notes = [*index.notes, *limit_notes(index.count, limit, labels, index.classes), *sized]
-    return Source(
-        place.kind, content, labels, index.classes, flip=flip, dequantize=dequantize, content_hash=digest, notes=notes
+    return table(
+        place.kind,
+        content,
+        labels,
+        index.classes,
+        flip=flip,
+        dequantize=dequantize,
+        crop=crop,
+        jitter=jitter,
+        content_hash=digest,
+        notes=notes,
     )
 
 

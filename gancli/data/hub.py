@@ -27,6 +27,8 @@ def hub(
     split: str = "train",
     flip: bool = False,
     dequantize: bool = False,
+    crop: int | None = None,
+    jitter: int = 0,
     image: str = "image",
     label: str | None = "label",
     store: Literal["raw", "encoded"] = "raw",
@@ -50,7 +52,9 @@ def hub(
                 f"dataset.{name}={column} is no column of {root}: type dataset.{name}= one of {listed}{none}"
             )
     place = Hub(root, split, image, label, _undecoded(root, table, image))
-    return gather(place, size=size, limit=limit, flip=flip, dequantize=dequantize, store=store)
+    return gather(
+        place, size=size, limit=limit, flip=flip, dequantize=dequantize, crop=crop, jitter=jitter, store=store
+    )
 
 
 @dataclass(frozen=True)

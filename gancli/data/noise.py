@@ -1,62 +1,90 @@
-"""Images of nothing but noise, of any size and class count: for counting parameters and for benchmarks."""
+"""Columns of nothing but noise, of any kind that a game asks for: for counting parameters, benchmarks and tests."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
+from gancli.data.columns import Column, Index
+from gancli.data.fields import (
+    Attributes,
+    Clip,
+    Codes,
+    Field,
+    Image,
+    Label,
+    Points,
+    Series,
+    Table,
+    Tokens,
+    Vector,
+    Volume,
+    Wave,
+)
 from gancli.data.pixels import Shape, Size, parse_size
-from gancli.data.source import Index, Source, check_limit, check_split, limit_notes, raw_bits
+from gancli.data.source import DataSet, Source, Sources, check_limit, check_split, limit_notes, raw_bits
 from gancli.errors import ConfigError
 
 _LARGEST_BYTES = 1 << 34
 
-
 MOST_CLASSES = 99_999  # as of labels in files
 
+# What a column of each kind is like, given the images' shape and the count of classes.
+KINDS: dict[str, Callable[[Shape, int], Field]] = {
+    "image": lambda shape, _: Image(*shape),
+    "clip": lambda shape, _: Clip(4, *shape),
+    "volume": lambda shape, _: Volume(shape[0], 4, *shape[1:]),
+    "points": lambda *_: Points(2),
+    "vector": lambda *_: Vector(16),
+    "table": lambda *_: Table(("a", "b", "c")),
+    "wave": lambda *_: Wave(1, 1024, 8000),
+    "series": lambda *_: Series(16, 3),
+    "label": lambda _, classes: Label(tuple(map(str, range(classes)))),
+    "attributes": lambda *_: Attributes(("p", "q", "r", "s", "t")),
+    "tokens": lambda *_: Tokens(8, ("", *"abcdefghijklmno")),
+    "codes": lambda *_: Codes(4, 4, 16),
+}
 
-class NoiseSource(Source):
-    """Uniform uint8 noise, drawn when the first row is asked for, so that counting parameters costs no memory."""
 
-    def __init__(
-        self,
-        purpose: tuple[Any, ...],
-        n: int,
-        shape: Shape,
-        classes: int,
-        flip: bool,
-        dequantize: bool,
-        notes: Sequence[str] = (),
-    ):
-        # Empty memory is not touched, hence not taken, until it is filled.
-        content = np.empty((n, *shape), np.uint8)
-        labels = np.arange(n) % max(1, classes)
-        # The purpose says all of the content; a hash of the bytes would have to draw them.
-        digest = hashlib.sha256(repr((purpose, n, shape)).encode()).hexdigest()
-        names = [str(i) for i in range(classes)]
-        super().__init__(
-            "random", content, labels, names, flip=flip, dequantize=dequantize, content_hash=digest, notes=notes
-        )
+class NoiseRows:
+    """Uniform numbers, drawn when the first row is asked for, so that counting parameters costs no memory.
+
+    Bytes and whole numbers up to the field's largest, else float32 in [-1, 1).
+    """
+
+    at_hand = True
+
+    def __init__(self, purpose: tuple[Any, ...], field: Field, n: int):
+        self.dtype = np.dtype(field.dtype)
         self._purpose: tuple[Any, ...] | None = purpose
+        self._largest = field.largest
+        # Empty memory is not touched, hence not taken, until it is filled.
+        self._content = np.empty((n, *field.shape), self.dtype)
+        self.shape = self._content.shape
 
-    def rows(self, index: Index) -> tuple[Tensor, Tensor]:
-        """Noise uint8 [n, C, H, W] and labels int64 [n]."""
+    def __len__(self) -> int:
+        return len(self._content)
+
+    def __getitem__(self, index: Index) -> NDArray[Any]:
+        """Rows of these numbers."""
         if self._purpose is not None:
-            flat = np.asarray(self._content).reshape(-1)
-            words = raw_bits(-(-flat.size // 8), *self._purpose)
-            flat[:] = words.astype("<u8", copy=False).view(np.uint8)[: flat.size]
+            flat = self._content.reshape(-1)
+            if self.dtype == np.uint8:
+                words = raw_bits(-(-flat.size // 8), *self._purpose)
+                flat[:] = words.astype("<u8", copy=False).view(np.uint8)[: flat.size]
+                if self._largest is not None:
+                    flat %= self._largest + 1
+            elif self._largest is not None:
+                flat[:] = raw_bits(flat.size, *self._purpose) % np.uint64(self._largest + 1)
+            else:
+                flat[:] = (raw_bits(flat.size, *self._purpose) >> np.uint64(40)).astype(np.float32) / 2**23 - 1
             self._purpose = None
-        return torch.from_numpy(self._content[index]), torch.from_numpy(self.labels[index])
-
-    def only(self, index: Index) -> Source:
-        """These rows alone, which have to be drawn for that."""
-        self.rows(index)
-        return super().only(index)
+        return self._content[index]
 
 
 def noise(
@@ -65,14 +93,18 @@ def noise(
     split: str = "train",
     flip: bool = False,
     dequantize: bool = False,
+    crop: int | None = None,
+    jitter: int = 0,
     classes: int = 10,
     n: int = 256,
     seed: int = 0,
-) -> Source:
-    """n images of uniform noise, labels 0, 1, ... in turn (`dataset=random`).
+    *,
+    columns: Mapping[str, str] | None = None,
+) -> DataSet:
+    """n rows of uniform noise (`dataset=random`): images and labels, or the columns that a game asks for.
 
-    size: any [C, H, W]; one side means a colour square. classes: 0 for no labels. `test` is another draw.
-    Raises ConfigError.
+    size: of images, any [C, H, W]; one side means a colour square. classes: labels are 0, 1, ... in turn; 0 for none.
+    columns: name -> kind (`KINDS`), or FEED.NAME -> kind for several feeds. `test` is another draw. Raises ConfigError.
     """
     check_split("random", split, ["train", "test"])
     shape = parse_size(size, (3, 32, 32), "random")
@@ -86,8 +118,31 @@ def noise(
         raise ConfigError(f"dataset.n={n}: dataset=random needs at least one image; type dataset.n=256")
     notes = limit_notes(n, limit, None, ())
     n = n if limit is None else min(n, limit)
-    if n < classes:
+    wanted = {"x": "image", "y": "label"} if columns is None else dict(columns)
+    made = {name: KINDS[kind](shape, classes) for name, kind in wanted.items() if kind != "label" or classes}
+    if n < classes and "label" in wanted.values():
         notes.append(f"{n} images of noise are fewer than the {classes} classes: the last {classes - n} have none")
-    if n * shape[0] * shape[1] * shape[2] > _LARGEST_BYTES:
+    if sum(n * math.prod(f.shape) * np.dtype(f.dtype).itemsize for f in made.values()) > _LARGEST_BYTES:
         raise ConfigError(f"dataset=random of {n} images {list(shape)} is over 16 GiB: type a smaller dataset.n")
-    return NoiseSource(("random", split, seed), n, shape, classes, flip, dequantize, notes)
+    feeds: dict[str, dict[str, Column]] = {}
+    for name, field in made.items():
+        feed, _, title = name.rpartition(".")
+        feeds.setdefault(feed, {})[title] = _column(("random", split, seed), name, field, n)
+
+    def finished(found: Mapping[str, Column], notes: Sequence[str] = ()) -> Source:
+        if "" not in feeds and not any(column.field.spatial for column in found.values()):
+            return Source("random", found)  # beside other feeds, whose images they are meant for
+        return Source("random", found, flip=flip, crop=crop, jitter=jitter, dequantize=dequantize, notes=notes)
+
+    if set(feeds) == {""}:
+        return finished(feeds[""], notes)
+    return Sources("random", {feed: finished(found) for feed, found in feeds.items()}, notes)
+
+
+def _column(purpose: tuple[Any, ...], name: str, field: Field, n: int) -> Column:
+    """Labels in turn, and noise. Its purpose says all of it; a hash of the bytes would have to draw them."""
+    if isinstance(field, Label):
+        return Column(field, np.arange(n) % len(field.names))
+    purpose = purpose if name == "x" else (*purpose, name)
+    digest = hashlib.sha256(repr((purpose, n, field.plain())).encode()).hexdigest()
+    return Column(field, NoiseRows(purpose, field, n), digest)

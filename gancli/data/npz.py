@@ -29,6 +29,8 @@ def npz(
     split: str = "train",
     flip: bool = False,
     dequantize: bool = False,
+    crop: int | None = None,
+    jitter: int = 0,
     layout: Literal["auto", "nhwc", "nchw"] = "auto",
 ) -> Source:
     """The images of one .npz file: `images` uint8 [N,H,W], [N,H,W,C] or [N,C,H,W]; `labels` [N], `classes` if any.
@@ -49,7 +51,19 @@ def npz(
         notes += more
     elif names is not None:
         notes.append(f"{path}: classes without labels are not used")
-    return finish("npz", pixels, labels, classes, size=size, limit=limit, flip=flip, dequantize=dequantize, notes=notes)
+    return finish(
+        "npz",
+        pixels,
+        labels,
+        classes,
+        size=size,
+        limit=limit,
+        flip=flip,
+        dequantize=dequantize,
+        crop=crop,
+        jitter=jitter,
+        notes=notes,
+    )
 
 
 def _read(path: Path) -> tuple[NDArray[Any], NDArray[Any] | None, list[str] | None, list[str]]:

@@ -20,7 +20,12 @@ Index = NDArray[np.int64]
 
 
 class Rows(Protocol):
-    """What a Source needs of contents that are no array."""
+    """What a Source needs of contents that are no array.
+
+    at_hand: whether rows are in memory; else they are read, or decoded, when they are asked for.
+    """
+
+    at_hand: bool
 
     @property
     def shape(self) -> tuple[int, ...]: ...
@@ -69,6 +74,7 @@ class RowFile:
     """
 
     dtype = np.dtype(np.uint8)
+    at_hand = False
 
     def __init__(self, images: np.memmap[Any, Any]):
         self.shape = tuple(images.shape)
@@ -95,6 +101,7 @@ class Encoded:
     """Rows that stay in their files and are decoded, several at a time, when they are asked for."""
 
     dtype = np.dtype(np.uint8)
+    at_hand = False
 
     def __init__(self, files: Files, shape: Shape):
         self.shape = (len(files), *shape)
@@ -124,7 +131,7 @@ class Picked:
 
     def __init__(self, rows: Rows, index: Index):
         self._rows, self._index = rows, index
-        self.shape, self.dtype = (len(index), *rows.shape[1:]), rows.dtype
+        self.shape, self.dtype, self.at_hand = (len(index), *rows.shape[1:]), rows.dtype, rows.at_hand
 
     def __len__(self) -> int:
         return len(self._index)

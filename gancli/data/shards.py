@@ -35,6 +35,8 @@ def webdataset(
     split: str = "train",
     flip: bool = False,
     dequantize: bool = False,
+    crop: int | None = None,
+    jitter: int = 0,
     image: str | None = None,
     store: Literal["raw", "encoded"] = "raw",
     check: Literal["auto", "quick", "full"] = "auto",
@@ -54,7 +56,17 @@ def webdataset(
         raise ConfigError(f"dataset=webdataset {said}: type dataset.root='shards-{{000..009}}.tar'")
     place = Shards(expand(root), image)
     try:
-        return gather(place, size=size, limit=limit, flip=flip, dequantize=dequantize, store=store, check=check)
+        return gather(
+            place,
+            size=size,
+            limit=limit,
+            flip=flip,
+            dequantize=dequantize,
+            crop=crop,
+            jitter=jitter,
+            store=store,
+            check=check,
+        )
     except OSError as error:
         raise DataError(f"dataset.root={root} cannot be read ({error.strerror}): make it readable") from error
 

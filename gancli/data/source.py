@@ -1,11 +1,10 @@
-"""A data set as the streams see it: rows by number; and the finishing that all sets share."""
+"""A data set as the streams see it: a table of named columns, or several; and the finishing that all sets share."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -16,13 +15,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gancli.compute.rng import key
+from gancli.data.columns import Column, Index, checked, refuse_idle, refuse_names, window
 from gancli.data.fields import Field, Label, field_of
 from gancli.data.layout import some
 from gancli.data.pixels import Size, fit
-from gancli.data.rows import Picked, Rows
-from gancli.errors import ConfigError, DataError, SplitError
-
-Index = NDArray[np.int64]
+from gancli.data.rows import Rows
+from gancli.errors import CombinationError, ConfigError, DataError, SplitError
 
 
 def raw_bits(n: int, *purpose: object) -> NDArray[np.uint64]:
@@ -98,103 +96,197 @@ class Modes:
 
 
 class Source:
-    """A finished data set: images uint8 [N, C, H, W] or points float32 [N, D], with labels.
+    """A finished data set: one table, whose columns belong together row by row.
 
-    content: an array, or `Rows` that lie outside of memory, with the SHA-256 of their bytes as content_hash if known.
-    shape: (C, H, W) or (D,). classes: their names, empty where there are no labels. flip: whether the streams mirror
-    images at random. dequantize: whether they deal x / 128 - 1 + U(0, 1 / 128). modes: of 2D toys, for metrics.
-    notes: what was left out or changed, a line each. Raises DataError where labels and contents do not fit.
+    crop: the side of the square that is cut out of each row of the spatial columns (None: all of it); jitter: by how
+    many pixels these are enlarged before. The streams cut at a random place, `rows` in the middle, without enlarging.
+    flip: whether the streams mirror at random. A row's columns are all cut and mirrored alike. dequantize: whether the
+    streams deal images as x / 128 - 1 + U(0, 1 / 128). modes: of 2D toys, for metrics. notes: what was left out or
+    changed, a line each. fields: of each column, as networks see it. Raises DataError where rows are not of their
+    field or columns do not fit each other, ConfigError for a crop or jitter that cannot be had.
     """
 
     def __init__(
         self,
         name: str,
-        content: NDArray[Any] | Rows,
-        labels: NDArray[Any] | None = None,
-        classes: Sequence[str] = (),
+        columns: Mapping[str, Column],
         *,
         flip: bool = False,
+        crop: int | None = None,
+        jitter: int = 0,
         dequantize: bool = False,
         modes: Modes | None = None,
-        content_hash: str | None = None,
         notes: Sequence[str] = (),
     ):
-        self.name = name
-        # A plain view: indexing a np.memmap runs Python code of its own each time.
-        self._content = content.view(np.ndarray) if isinstance(content, np.ndarray) else content
-        self.classes = tuple(str(label) for label in classes)
-        self.labels = np.zeros(len(content), np.int64) if labels is None else labels.astype(np.int64)
-        self.shape: tuple[int, ...] = tuple(content.shape[1:])
-        self.flip, self.dequantize = flip, dequantize
-        self.modes = modes
-        self.notes = tuple(notes)
-        self._content_hash = content_hash
-        if len(content) == 0:
-            raise DataError(f"dataset={name} is empty: at least one image is needed")
-        if len(self.labels) != len(content):
-            raise DataError(
-                f"dataset={name} has {len(content)} images and {len(self.labels)} labels: one label an image is needed"
-            )
-        twin = next((title for title, many in Counter(self.classes).items() if many > 1), None)
-        if twin is not None:
-            raise DataError(f"dataset={name} has two classes of the name {twin}: give each a name of its own")
-        lowest, highest = self.labels.min(), self.labels.max()
-        if lowest < 0 or highest >= max(1, len(self.classes)):
-            raise DataError(
-                f"dataset={name} has labels from {lowest} to {highest} and {len(self.classes)} classes: "
-                "labels run from 0 to classes - 1"
-            )
+        self.name, self.modes, self.notes = name, modes, tuple(notes)
+        self.flip, self.crop, self.jitter, self.dequantize = flip, crop, jitter, dequantize
+        self.columns = checked(f"dataset={name}", columns)
+        refuse_idle(name, self.columns, flip, dequantize)
+        self.window = window(name, self.columns, crop, jitter)
+        side = None if self.window is None else self.window.side
+        self.fields: dict[str, Field] = {
+            title: c.field if side is None else c.field.sized(*side) for title, c in self.columns.items()
+        }
 
     def __len__(self) -> int:
-        return len(self._content)
+        return len(next(iter(self.columns.values())).content)
 
     @property
-    def fields(self) -> dict[str, Field]:
-        """What each column holds."""
-        x: dict[str, Field] = {"x": field_of(self._content)}
-        return x | ({"y": Label(self.classes)} if self.classes else {})
+    def shape(self) -> tuple[int, ...]:
+        """Of a row of the first column, as networks see it."""
+        return first_shape(self.fields)
 
-    @cached_property
-    def fingerprint(self) -> str:
-        """SHA-256 of what the streams deal out: contents as sized and limited, labels, class names, flips and noise."""
-        facts = [self._content.dtype.name, self._content.shape, self.classes, self.flip]
-        total = hashlib.sha256(json.dumps([*facts, "dequantize"] if self.dequantize else facts).encode())
-        total.update((self._content_hash or self._hash_content()).encode())
-        total.update(self.labels.astype("<i8").tobytes())
-        return total.hexdigest()
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the first column of labels; none without one."""
+        return class_names(self.fields)
+
+    @property
+    def labels(self) -> Index:
+        """The numbers of the first column of labels, int64 [N]; zeros without one."""
+        found = next((c for c in self.columns.values() if isinstance(c.field, Label)), None)
+        return np.zeros(len(self), np.int64) if found is None else found.content[np.arange(len(self))]
 
     @property
     def in_memory(self) -> bool:
         """Whether rows are at hand; else they are read, or decoded, when they are asked for."""
-        return isinstance(self._content, np.ndarray)
+        return all(column.at_hand for column in self.columns.values())
 
-    def _hash_content(self) -> str:
-        if not isinstance(self._content, np.ndarray):
-            digest = hashlib.sha256()
-            for start in range(0, len(self), 256):
-                digest.update(self._content[np.arange(start, min(start + 256, len(self)))].tobytes())
-            return digest.hexdigest()
-        return hashlib.sha256(np.ascontiguousarray(self._content).data).hexdigest()
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of what the streams deal out: all columns as sized and limited, crops, flips and noise."""
+        told = {title: c.field.plain() for title, c in self.columns.items()}
+        facts = [told, len(self), self.flip, self.crop, self.jitter, self.dequantize]
+        total = hashlib.sha256(json.dumps(facts).encode())
+        for column in self.columns.values():
+            total.update(column.hash().encode())
+        return total.hexdigest()
 
     def only(self, index: Index) -> Source:
         """The same data set with these rows alone."""
-        kept = self._content
-        content = kept[index] if isinstance(kept, np.ndarray) else Picked(kept, index)
-        labels, flip, dequantize = self.labels[index], self.flip, self.dequantize
         return Source(
             self.name,
-            content,
-            labels,
-            self.classes,
-            flip=flip,
-            dequantize=dequantize,
+            {title: column.only(index) for title, column in self.columns.items()},
+            flip=self.flip,
+            crop=self.crop,
+            jitter=self.jitter,
+            dequantize=self.dequantize,
             modes=self.modes,
             notes=self.notes,
         )
 
-    def rows(self, index: Index) -> tuple[Tensor, Tensor]:
-        """The rows of these numbers, on the CPU: uint8 [n, C, H, W] or float32 [n, D], and labels int64 [n]."""
-        return torch.from_numpy(self._content[index]), torch.from_numpy(self.labels[index])
+    def stored(self, index: Index, columns: Sequence[str] | None = None) -> dict[str, Tensor]:
+        """These columns (None: all) of the rows of these numbers as they are stored, uncut, on the CPU."""
+        wanted = self.columns if columns is None else columns
+        return {title: torch.from_numpy(self.columns[title].content[index]) for title in wanted}
+
+    def rows(self, index: Index, level: int = 0, columns: Sequence[str] | None = None) -> dict[str, Tensor]:
+        """The rows of these numbers as fields store them, on the CPU; of spatial columns the middle, unmirrored.
+
+        level: these at a 2^level-th of their sides. columns: None: all. Raises DataError for a level that is not there.
+        """
+        found = self.stored(index, columns)
+        if self.window is not None:
+            middle = self.window.middle(len(index))
+            found = {title: self.columns[title].field.changed(x, middle) for title, x in found.items()}
+        return self.shrunk(found, level)
+
+    def shrunk(self, rows: dict[str, Tensor], level: int) -> dict[str, Tensor]:
+        """Stored rows, spatial columns at a 2^level-th of their sides. Raises DataError where there is none."""
+        if not level:
+            return rows
+        if not any(field.spatial for field in self.fields.values()):
+            raise DataError(f"dataset={self.name} has no level {level}: only images have smaller levels")
+        return {title: f.shrunk(x, level) if (f := self.fields[title]).spatial else x for title, x in rows.items()}
+
+
+class Sources:
+    """Several tables as several feeds, each with an order of its own: what belongs together is in one table.
+
+    feeds: by name. notes: what was left out or changed, those of the tables with it.
+    """
+
+    def __init__(self, name: str, feeds: Mapping[str, Source], notes: Sequence[str] = ()):
+        refuse_names(f"dataset={name}", "feeds", feeds)
+        self.name, self.feeds = name, dict(feeds)
+        self.notes = (*notes, *(note for source in feeds.values() for note in source.notes))
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of the names and fingerprints of all feeds."""
+        facts = [[feed, source.fingerprint] for feed, source in self.feeds.items()]
+        return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+
+DataSet = Source | Sources
+
+
+def feeds_of(data: DataSet) -> dict[str, Source]:
+    """The tables of a data set by their feeds' names; that of a lone one is empty."""
+    return {"": data} if isinstance(data, Source) else data.feeds
+
+
+def lone(data: DataSet, who: str = "this game") -> Source:
+    """The one table of a data set. who: asks for it. Raises CombinationError where there are several."""
+    if isinstance(data, Sources):
+        feeds = ", ".join(data.feeds)
+        raise CombinationError(f"{who} takes one table and dataset={data.name} has the feeds {feeds}: choose another")
+    return data
+
+
+def first_shape(fields: Mapping[str, Field]) -> tuple[int, ...]:
+    """Of a row of the first field."""
+    return next(iter(fields.values())).shape
+
+
+def class_names(fields: Mapping[str, Field]) -> tuple[str, ...]:
+    """The names of the first field of labels; none without one."""
+    return next((field.names for field in fields.values() if isinstance(field, Label)), ())
+
+
+def table(
+    name: str,
+    content: NDArray[Any] | Rows,
+    labels: NDArray[Any] | None = None,
+    classes: Sequence[str] = (),
+    *,
+    more: Mapping[str, Column] | None = None,
+    flip: bool = False,
+    crop: int | None = None,
+    jitter: int = 0,
+    dequantize: bool = False,
+    modes: Modes | None = None,
+    content_hash: str | None = None,
+    notes: Sequence[str] = (),
+) -> Source:
+    """A Source of images uint8 [N, C, H, W] or points float32 [N, D] as column x, with labels, where given, as y.
+
+    more: further columns. content_hash: of the content. Raises DataError for labels that are no whole numbers [N], and
+    as `Source`.
+    """
+    try:
+        columns = {"x": Column(field_of(content), content, content_hash)}
+    except DataError as error:
+        raise DataError(f"dataset={name}: {error}") from None
+    if labels is not None:
+        numbers = whole_labels(f"dataset={name}", labels, len(content))
+        columns["y"] = Column(Label(tuple(map(str, classes))), numbers)
+    columns |= more or {}
+    return Source(name, columns, flip=flip, crop=crop, jitter=jitter, dequantize=dequantize, modes=modes, notes=notes)
+
+
+def whole_labels(where: str, labels: NDArray[Any], count: int) -> Index:
+    """Labels as int64 [count]. Raises DataError for other numbers than whole ones, and for more or fewer of them."""
+    if labels.dtype.kind not in "iu" or labels.ndim != 1:
+        raise DataError(
+            f"{where} has labels {labels.dtype} {list(labels.shape)}: labels are whole numbers [{count}], the class of"
+            " each row"
+        )
+    if len(labels) != count:
+        raise DataError(f"{where} has {count} images and {len(labels)} labels: one label an image is needed")
+    if labels.dtype.kind == "u":  # what is too large is refused for that later on, not made negative here
+        labels = np.minimum(labels.astype(np.uint64), np.uint64(np.iinfo(np.int64).max))
+    return labels.astype(np.int64)
 
 
 def finish(
@@ -206,23 +298,34 @@ def finish(
     size: Size,
     limit: int | None,
     flip: bool,
+    crop: int | None = None,
+    jitter: int = 0,
     dequantize: bool = False,
     pad: bool = False,
+    more: Mapping[str, Column] | None = None,
     notes: Sequence[str] = (),
 ) -> Source:
     """A Source of images [N, C, H, W] held in memory: limited, then sized (`pixels.fit`).
 
-    notes: on what was read. Raises DataError for what are no images.
+    more: further columns. notes: on what was read. Raises DataError for what are no images.
     """
     if images.ndim != 4 or images.dtype != np.uint8 or 0 in images.shape[1:]:
         raise DataError(f"dataset={name}: {images.dtype} {list(images.shape)} is no set of images: get its files again")
-    if labels is not None and len(labels) != len(images):
-        raise DataError(
-            f"dataset={name} has {len(images)} images and {len(labels)} labels: one label an image is needed"
-        )
-    count, keep = len(images), chosen(len(images), limit)
+    labels = None if labels is None else whole_labels(f"dataset={name}", labels, len(images))
+    count, keep, more = len(images), chosen(len(images), limit), dict(more or {})
     if keep is not None:
         images = images[keep]
         labels = None if labels is None else labels[keep]
-    notes = [*notes, *limit_notes(count, limit, labels, classes)]
-    return Source(name, fit(images, size, name, pad), labels, classes, flip=flip, dequantize=dequantize, notes=notes)
+        more = {title: column.only(keep) for title, column in more.items()}
+    return table(
+        name,
+        fit(images, size, name, pad),
+        labels,
+        classes,
+        more=more,
+        flip=flip,
+        crop=crop,
+        jitter=jitter,
+        dequantize=dequantize,
+        notes=[*notes, *limit_notes(count, limit, labels, classes)],
+    )

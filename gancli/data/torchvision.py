@@ -29,6 +29,8 @@ def mnist(
     split: str = "train",
     flip: bool = False,
     dequantize: bool = False,
+    crop: int | None = None,
+    jitter: int = 0,
     root: str | None = None,
     download: bool = False,
 ) -> Source:
@@ -36,7 +38,7 @@ def mnist(
 
     Raises ConfigError, DataError.
     """
-    return _grey28("mnist", "MNIST", size, limit, split, flip, dequantize, root, download)
+    return _grey28("mnist", "MNIST", size, limit, split, flip, dequantize, crop, jitter, root, download)
 
 
 def fashion_mnist(
@@ -45,6 +47,8 @@ def fashion_mnist(
     split: str = "train",
     flip: bool = False,
     dequantize: bool = False,
+    crop: int | None = None,
+    jitter: int = 0,
     root: str | None = None,
     download: bool = False,
 ) -> Source:
@@ -52,7 +56,7 @@ def fashion_mnist(
 
     Raises ConfigError, DataError.
     """
-    return _grey28("fashion_mnist", "FashionMNIST", size, limit, split, flip, dequantize, root, download)
+    return _grey28("fashion_mnist", "FashionMNIST", size, limit, split, flip, dequantize, crop, jitter, root, download)
 
 
 def cifar10(
@@ -61,11 +65,13 @@ def cifar10(
     split: str = "train",
     flip: bool = False,
     dequantize: bool = False,
+    crop: int | None = None,
+    jitter: int = 0,
     root: str | None = None,
     download: bool = False,
 ) -> Source:
     """CIFAR-10: 50,000 train and 10,000 test photographs, 32x32 colour, 10 classes. Raises ConfigError, DataError."""
-    return _cifar("cifar10", "CIFAR10", size, limit, split, flip, dequantize, root, download)
+    return _cifar("cifar10", "CIFAR10", size, limit, split, flip, dequantize, crop, jitter, root, download)
 
 
 def cifar100(
@@ -74,11 +80,13 @@ def cifar100(
     split: str = "train",
     flip: bool = False,
     dequantize: bool = False,
+    crop: int | None = None,
+    jitter: int = 0,
     root: str | None = None,
     download: bool = False,
 ) -> Source:
     """CIFAR-100: 50,000 train and 10,000 test photographs, 32x32 colour, 100 classes. Raises ConfigError, DataError."""
-    return _cifar("cifar100", "CIFAR100", size, limit, split, flip, dequantize, root, download)
+    return _cifar("cifar100", "CIFAR100", size, limit, split, flip, dequantize, crop, jitter, root, download)
 
 
 def svhn(
@@ -87,6 +95,8 @@ def svhn(
     split: str = "train",
     flip: bool = False,
     dequantize: bool = False,
+    crop: int | None = None,
+    jitter: int = 0,
     root: str | None = None,
     download: bool = False,
 ) -> Source:
@@ -107,6 +117,8 @@ def svhn(
         limit=limit,
         flip=flip,
         dequantize=dequantize,
+        crop=crop,
+        jitter=jitter,
     )
 
 
@@ -116,6 +128,8 @@ def stl10(
     split: str = "train",
     flip: bool = False,
     dequantize: bool = False,
+    crop: int | None = None,
+    jitter: int = 0,
     root: str | None = None,
     download: bool = False,
 ) -> Source:
@@ -126,9 +140,31 @@ def stl10(
     check_split("stl10", split, ["train", "test", "unlabeled"])
     data = _obtain("stl10", "STL10", root, download, split=split)
     if split == "unlabeled":
-        return finish("stl10", data.data, None, [], size=size, limit=limit, flip=flip, dequantize=dequantize)
+        return finish(
+            "stl10",
+            data.data,
+            None,
+            [],
+            size=size,
+            limit=limit,
+            flip=flip,
+            dequantize=dequantize,
+            crop=crop,
+            jitter=jitter,
+        )
     classes = getattr(data, "classes", None) or [str(i) for i in range(10)]  # from a file that may be missing
-    return finish("stl10", data.data, data.labels, classes, size=size, limit=limit, flip=flip, dequantize=dequantize)
+    return finish(
+        "stl10",
+        data.data,
+        data.labels,
+        classes,
+        size=size,
+        limit=limit,
+        flip=flip,
+        dequantize=dequantize,
+        crop=crop,
+        jitter=jitter,
+    )
 
 
 def celeba(
@@ -137,6 +173,8 @@ def celeba(
     split: str = "train",
     flip: bool = False,
     dequantize: bool = False,
+    crop: int | None = None,
+    jitter: int = 0,
     root: str | None = None,
     download: bool = False,
     attribute: str | None = None,
@@ -159,7 +197,17 @@ def celeba(
     shape: Size = [3, size, size] if isinstance(size, int) and not isinstance(size, bool) else size
     shape = [3, 218, 178] if shape is None else shape
     return from_files(
-        "celeba", top, list(data.filename), labels, classes, size=shape, limit=limit, flip=flip, dequantize=dequantize
+        "celeba",
+        top,
+        list(data.filename),
+        labels,
+        classes,
+        size=shape,
+        limit=limit,
+        flip=flip,
+        dequantize=dequantize,
+        crop=crop,
+        jitter=jitter,
     )
 
 
@@ -171,6 +219,8 @@ def _grey28(
     split: str,
     flip: bool,
     dequantize: bool,
+    crop: int | None,
+    jitter: int,
     root: str | None,
     download: bool,
 ) -> Source:
@@ -178,7 +228,19 @@ def _grey28(
     data = _obtain(name, kind, root, download, train=split == "train")
     classes = [str(i) for i in range(10)] if kind == "MNIST" else list(data.classes)
     images, labels = data.data.numpy()[:, None], data.targets.numpy()
-    return finish(name, images, labels, classes, size=size, limit=limit, flip=flip, dequantize=dequantize, pad=True)
+    return finish(
+        name,
+        images,
+        labels,
+        classes,
+        size=size,
+        limit=limit,
+        flip=flip,
+        dequantize=dequantize,
+        crop=crop,
+        jitter=jitter,
+        pad=True,
+    )
 
 
 def _cifar(
@@ -189,6 +251,8 @@ def _cifar(
     split: str,
     flip: bool,
     dequantize: bool,
+    crop: int | None,
+    jitter: int,
     root: str | None,
     download: bool,
 ) -> Source:
@@ -196,7 +260,16 @@ def _cifar(
     data = _obtain(name, kind, root, download, train=split == "train")
     images: NDArray[np.uint8] = data.data.transpose(0, 3, 1, 2)
     return finish(
-        name, images, np.asarray(data.targets), data.classes, size=size, limit=limit, flip=flip, dequantize=dequantize
+        name,
+        images,
+        np.asarray(data.targets),
+        data.classes,
+        size=size,
+        limit=limit,
+        flip=flip,
+        dequantize=dequantize,
+        crop=crop,
+        jitter=jitter,
     )
 
 

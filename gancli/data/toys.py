@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from gancli.compute.rng import key
 from gancli.config.settings import Signed
-from gancli.data.source import Modes, Source, check_limit, check_split, limit_notes
+from gancli.data.source import Modes, Source, check_limit, check_split, limit_notes, table
 from gancli.errors import ConfigError
 
 POINTS = 100_000
@@ -143,4 +143,4 @@ def _generator(
 def _source(name: str, points: NDArray[np.float64], limit: int | None, modes: Modes | None = None) -> Source:
     check_limit(limit)
     notes = limit_notes(len(points), limit, None, ())
-    return Source(name, points[:limit].astype(np.float32), modes=modes, notes=notes)
+    return table(name, points[:limit].astype(np.float32), modes=modes, notes=notes)

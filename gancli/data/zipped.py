@@ -43,6 +43,8 @@ def archive(
     split: str = "train",
     flip: bool = False,
     dequantize: bool = False,
+    crop: int | None = None,
+    jitter: int = 0,
     store: Literal["raw", "encoded"] = "raw",
     check: Literal["auto", "quick", "full"] = "auto",
 ) -> Source:
@@ -56,7 +58,17 @@ def archive(
     check_split("zip", split, ["train"])
     path = given_file("zip", root, "FILE.zip")
     try:
-        return gather(Zip(path), size=size, limit=limit, flip=flip, dequantize=dequantize, store=store, check=check)
+        return gather(
+            Zip(path),
+            size=size,
+            limit=limit,
+            flip=flip,
+            dequantize=dequantize,
+            crop=crop,
+            jitter=jitter,
+            store=store,
+            check=check,
+        )
     except OSError as error:
         raise DataError(f"dataset.root={root} cannot be read ({error.strerror}): make it readable") from error
 

@@ -10,13 +10,13 @@ from torch import Tensor, nn
 
 from gancli.compute.device import Compute
 from gancli.compute.dist import World
+from gancli.data.facts import DataFacts
 from gancli.draw.sampling import Sampler
 from gancli.draw.standing import with_standing_statistics
 from gancli.errors import ConfigError, RunError, WeightsError
 from gancli.games.game import Game, draws_freely
 from gancli.store import checkpoint, export, rundir
 from gancli.train import assemble
-from gancli.train.assemble import DataFacts
 
 PASSES = 16  # that settle standing statistics where no number is given
 

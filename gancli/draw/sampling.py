@@ -15,13 +15,13 @@ from gancli.compute.device import Compute
 from gancli.compute.dist import World
 from gancli.compute.memory import refuse_many
 from gancli.compute.rng import Rng, RowRng, key
+from gancli.data.facts import DataFacts
 from gancli.data.fields import Field, Label
 from gancli.data.layout import printable
 from gancli.draw.given import Rows
 from gancli.errors import ConfigError, suggestion
 from gancli.games.game import Batch, Game, draws_freely, label_of
 from gancli.nets.layers import noise
-from gancli.train.assemble import DataFacts
 
 CHUNK = 32  # samples are always drawn in chunks of this many, the last one filled up: the same seed gives the same bits
 FILES = (".pt", ".safetensors")  # of checkpoints and exports

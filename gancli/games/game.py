@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from gancli.compute.rng import Rng
 from gancli.data.fields import Field, Label
-from gancli.data.source import Source
+from gancli.data.source import DataSet, Source, class_names, first_shape
 from gancli.games.critic import Critic
 from gancli.games.drawing import Diagnostics, Opinion, Option, Path
 from gancli.games.remedies import remedies
@@ -85,6 +85,7 @@ class Game(nn.Module):
     fields: Mapping[str, Field] = {}
     couples: Couples = 1
     pretrained: Pretrained | None = None  # the frozen network that was given to networks or to the game
+    TOLD: ClassVar[tuple[str, ...]] = ("shape", "latent_dim", "classes")
 
     @classmethod
     def players(cls, networks: Sequence[str]) -> dict[str, tuple[str, ...]]:
@@ -92,9 +93,19 @@ class Game(nn.Module):
         return {name: (name,) for name in networks}
 
     @classmethod
-    def shape_for(cls, network: str, shape: tuple[int, ...], options: Mapping[str, Any]) -> tuple[int, ...]:
-        """The shape of what a network is shown, where a sample's is `shape`. options: the game's, as configured."""
-        return shape
+    def told(
+        cls, network: str, fields: Mapping[str, Field], latent_dim: int, options: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """All that a network of this name may be told; it gets what its constructor asks for, by the names in `TOLD`.
+
+        fields: of the data's columns, as batches name them. options: the game's, as configured.
+        """
+        return {"shape": first_shape(fields), "latent_dim": latent_dim, "classes": len(class_names(fields))}
+
+    @classmethod
+    def columns(cls, options: Mapping[str, Any]) -> dict[str, str]:
+        """What `dataset=random` makes for this game: the kind of field of each column, FEED.COLUMN of several feeds."""
+        return {"x": "image", "y": "label"}
 
     def nets_of(self, player: str) -> list[nn.Module]:
         """A player's networks."""
@@ -114,9 +125,13 @@ class Game(nn.Module):
         """The networks that get an exponential moving average: by default those that samples are drawn with."""
         return self.generators()
 
-    def feeds(self, source: Source) -> dict[str, Source]:
-        """The streams that moves are dealt from, each with its data."""
-        return {"real": source}
+    def feeds(self, data: DataSet) -> dict[str, Source]:
+        """The streams that moves are dealt from, each with its table."""
+        return {"real": data} if isinstance(data, Source) else dict(data.feeds)
+
+    def reads(self) -> tuple[str, ...] | None:
+        """The columns that moves are dealt, of every feed, or of one as FEED.COLUMN; None: all that there are."""
+        return None
 
     def setup(self, real: Mapping[str, Tensor], rng: Rng) -> None:
         """Called once, before a new run's first step, with a batch of data of `rng.total` rows."""
@@ -220,6 +235,11 @@ class Game(nn.Module):
         with torch.no_grad():
             scores = critic.said(x, None).float()
         return Opinion(scores.sigmoid() if critic.loss.logistic else scores, critic.loss.logistic)
+
+
+def sample_of(game: Game, direction: str | None = None) -> tuple[str, Field]:
+    """A sample's name and what it is, of a direction (None: the first)."""
+    return next(iter(game.output_fields(game.directions()[0] if direction is None else direction).items()))
 
 
 def label_of(game: Game, direction: str = "") -> tuple[str, Label] | None:

@@ -13,6 +13,7 @@ from gancli.compute.rng import Rng
 from gancli.config.build import convert
 from gancli.config.settings import at_least, at_most
 from gancli.data.fields import Field
+from gancli.data.source import DataSet, Source, lone
 from gancli.games.critic import Columns, Critic, Verdicts
 from gancli.games.drawing import Option, Path
 from gancli.games.game import Batch, Game, Move, Outcome
@@ -76,10 +77,24 @@ class NoiseGame(Game):
         )
 
     @classmethod
-    def shape_for(cls, network: str, shape: tuple[int, ...], options: Mapping[str, Any]) -> tuple[int, ...]:
-        """D judges `pack` samples at once, joined in their channels."""
+    def told(
+        cls, network: str, fields: Mapping[str, Field], latent_dim: int, options: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """As of every game; D judges `pack` samples at once, joined in their channels."""
+        found = super().told(network, fields, latent_dim, options)
         pack: int = convert(options.get("pack", 1), int, "game.pack")
-        return (shape[0] * max(1, pack), *shape[1:]) if network == "D" else shape  # below 1: refused when it is built
+        if network == "D":
+            channels, *sides = found["shape"]
+            found["shape"] = (channels * max(1, pack), *sides)  # below 1: refused when it is built
+        return found
+
+    def feeds(self, data: DataSet) -> dict[str, Source]:
+        """One table. Raises CombinationError for several."""
+        return {"real": lone(data)}
+
+    def reads(self) -> tuple[str, ...]:
+        """Samples, and their classes where a network is told of them."""
+        return ("x", "y") if self.labelled else ("x",)
 
     def setup_rows(self, images: int) -> int:
         """As many as networks that fit themselves to the data ask for; a reference batch for each pack."""

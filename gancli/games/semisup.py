@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy
 from gancli.augment.augment import Augment
 from gancli.compute.rng import Rng
 from gancli.config.settings import at_least
-from gancli.data.source import Source, order
+from gancli.data.source import DataSet, Source, lone, order
 from gancli.errors import CombinationError, ConfigError
 from gancli.games.game import Batch, Outcome
 from gancli.games.latent import Latent
@@ -60,9 +60,14 @@ class SemiSupervisedGame(NoiseGame):
         """G, and D, whose average is what classifies."""
         return ("G", "D")
 
-    def feeds(self, source: Source) -> dict[str, Source]:
-        """All images, and those with labels."""
+    def feeds(self, data: DataSet) -> dict[str, Source]:
+        """All images, and those with labels. Raises CombinationError for several tables."""
+        source = lone(data)
         return {"real": source, "labelled": source.only(self.labelled_rows(source))}
+
+    def reads(self) -> tuple[str, ...]:
+        """Images, and the classes of those that D is told of."""
+        return ("x", "labelled.y")
 
     def labelled_rows(self, source: Source) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
         """Numbers of the images whose labels D is told: the first of each class in a shuffle. Raises ConfigError."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from gancli.config.settings import at_least
-from gancli.data.source import Source, order
+from gancli.data.source import Source, order, table
 from gancli.errors import DataError, MetricError
 from gancli.metrics.classifier import VERSION, obtain, split, taught
 from gancli.metrics.extractor import Extractor
@@ -138,7 +138,7 @@ class Cas(RunMetric):
         images, labels, notes = self._test(found, source)
         drawn = list(found.labelled_samples(self.samples, seed))
         content, asked = (torch.cat(part).numpy() for part in zip(*drawn, strict=True))
-        made = Source("samples", content, asked, source.classes, flip=source.flip)
+        made = table("samples", content, asked, source.classes, flip=source.flip)
         fake = taught(made, self.images, progress)
         real = obtain(source, self.images, progress)
         right = (fake.predict(images) == labels).double()
@@ -153,7 +153,8 @@ class Cas(RunMetric):
         except (MetricError, DataError):  # the data set has no such split, or it is not on this machine
             kept = source.rows(split(source)[1].numpy())
             note = (
-                f"cas: there are no test images of {source.name}: asked about {len(kept[1]):,} of its training images"
+                f"cas: there are no test images of {source.name}: asked about {len(kept['y']):,} of its training images"
             )
-            return *kept, [f"{note} that neither classifier was shown"]
-        return *test.rows(order(len(test), "cas")), []
+            return kept["x"], kept["y"], [f"{note} that neither classifier was shown"]
+        rows = test.rows(order(len(test), "cas"))
+        return rows["x"], rows["y"], []

@@ -73,8 +73,8 @@ def obtain(source: Source, seen: int, progress: Report | None = None) -> Classif
     net = _fresh(source)
     _train(net, source, trained, seen, progress)
     made = Classifier(net, 0.0, len(trained), len(held_out))
-    images, labels = source.rows(held_out.numpy())
-    made.accuracy = float((made.predict(images) == labels).double().mean())
+    held = source.rows(held_out.numpy())
+    made.accuracy = float((made.predict(held["x"]) == held["y"]).double().mean())
     # A cache that cannot be written is only slower.
     with contextlib.suppress(RunError), whole_file(place) as file:
         torch.save({**net.state_dict(), "accuracy": torch.tensor(made.accuracy, dtype=torch.float64)}, file)
@@ -104,8 +104,8 @@ def split(source: Source) -> tuple[Tensor, Tensor]:
 
 def _train(net: nn.Module, source: Source, rows: Tensor, seen: int, progress: Report | None) -> None:
     """Adam with a rate that rises and falls once, on images shifted by up to a pixel."""
-    images, labels = source.rows(rows.numpy())
-    x = prepared(images)
+    found = source.rows(rows.numpy())
+    x, labels = prepared(found["x"]), found["y"]
     steps = -(-seen // BATCH)
     optimizer = torch.optim.Adam(net.parameters(), lr=RATE)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=steps + 1)

@@ -6,16 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from gancli.config.build import make
 from gancli.data.fields import Points
 from gancli.data.source import order
 from gancli.errors import ConfigError, MetricError
 from gancli.metrics.metric import Better, Report
-from gancli.metrics.run_metric import Findings, RunMetric, drawn
+from gancli.metrics.run_metric import Findings, RunMetric, drawn, own_data
 
 if TYPE_CHECKING:
     from gancli.draw.sampling import Sampler
@@ -116,10 +114,10 @@ class Divergences(RunMetric):
 
     def measure(self, found: Sampler, n: int, seed: int, progress: Report) -> Findings:
         """Of the first samples."""
-        source = make(found.config["dataset"], "dataset")
+        source = own_data(found)
         asked, n = n, min(n, LARGEST, len(source))
         notes = [f"divergences: of {n:,} points, n={asked:,} asked for"] if n < asked else []
-        real, _ = source.rows(order(len(source), "divergences", seed)[:n].astype(np.int64))
+        real = source.rows(order(len(source), "divergences", seed)[:n])["x"]
         fake = drawn(found, n, seed)
         return Findings(
             {"jsd": jsd(fake, real, self.bins), "w1": wasserstein(fake, real), "mmd": mmd(fake, real)}, notes=notes

@@ -40,8 +40,8 @@ class Errors(RunMetric):
         test = data(found, "test", self.name)
         wrong = 0
         for start in range(0, len(test), CHUNK):
-            images, labels = test.rows(np.arange(start, min(start + CHUNK, len(test))))
-            x = images.to(found.compute.device).float() / 127.5 - 1
-            wrong += int((D(x).classes.argmax(1).cpu() != labels).sum())
-            progress("test images", start + len(images), len(test))
+            rows = test.rows(np.arange(start, min(start + CHUNK, len(test))))
+            x = rows["x"].to(found.compute.device).float() / 127.5 - 1
+            wrong += int((D(x).classes.argmax(1).cpu() != rows["y"]).sum())
+            progress("test images", start + len(x), len(test))
         return Findings({"errors": float(wrong), "error_rate": wrong / len(test)}, {"test_images": len(test)})

@@ -88,7 +88,7 @@ def embed(found: Sampler, source: Source, rows: np.ndarray[Any, np.dtype[np.int6
     try:
         for start in range(0, len(rows), CHUNK):
             caught.clear()
-            images, _ = source.rows(rows[start : start + CHUNK])
+            images = source.rows(rows[start : start + CHUNK])["x"]
             D(images.to(found.compute.device).float() / 127.5 - 1)
             parts.append(torch.cat(caught, 1).cpu())
             progress("features", start + len(images), len(rows))

@@ -184,7 +184,7 @@ def _chosen(ratio: Tensor, rows: int) -> Tensor:
 def _images(source: Source, n: int, numbers: Tensor) -> Tensor:
     """Training images [R, k, C, H, W] by their numbers among the n that `from_source` takes."""
     taken = np.sort(order(len(source), 0, "evaluation")[:n])
-    images, _ = source.rows(taken[numbers.flatten().numpy()])
+    images = source.rows(taken[numbers.flatten().numpy()])["x"]
     return images.reshape(*numbers.shape, *images.shape[1:])
 
 

@@ -11,11 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gancli.config.build import make
 from gancli.data.source import Modes as Mixture
 from gancli.errors import ConfigError, MetricError
 from gancli.metrics.metric import Better, Report
-from gancli.metrics.run_metric import Findings, RunMetric, drawn
+from gancli.metrics.run_metric import Findings, RunMetric, drawn, own_data
 
 if TYPE_CHECKING:
     from gancli.draw.sampling import Sampler
@@ -72,7 +71,7 @@ class Modes(RunMetric):
         return Findings(values, {"modes_of": len(np.asarray(mixture.means))})
 
     def _mixture(self, found: Sampler) -> Mixture:
-        mixture: Mixture | None = make(found.config["dataset"], "dataset").modes
+        mixture: Mixture | None = own_data(found).modes
         if mixture is None:
             raise MetricError(
                 f"metrics=modes counts the modes of a known mixture and {found.facts.name} is none:"

@@ -123,4 +123,4 @@ class Parzen(RunMetric):
 
 def _flat(source: Source, index: Any) -> Tensor:
     """Images as rows of numbers in [0, 1]."""
-    return source.rows(index)[0].flatten(1).float() / 255
+    return source.rows(index)["x"].flatten(1).float() / 255

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -11,12 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gancli.config.build import make
-from gancli.data.source import Index, Source, order
+from gancli.data.columns import Index
+from gancli.data.source import Source, lone, order
 from gancli.draw.pictures import Pixels
 from gancli.errors import ConfigError, MetricError, SplitError
 from gancli.metrics.extractor import Extractor
 from gancli.metrics.metric import Metric, Report
+from gancli.train.assemble import data_set
 
 if TYPE_CHECKING:
     from gancli.draw.sampling import Sampler
@@ -48,11 +49,15 @@ class RunMetric(Metric):
         return {}
 
 
+def own_data(found: Sampler, **changes: Any) -> Source:
+    """The run's data set, other values of its keys apart. Raises ConfigError or DataError."""
+    return lone(data_set({**found.config["dataset"], **changes}, found.config.get("game") or {}), "an evaluation")
+
+
 def data(found: Sampler, split: str, metric: str) -> Source:
     """Another split of the run's data set. Raises MetricError where there is none."""
-    node: Mapping[str, Any] = found.config["dataset"]
     try:
-        source: Source = make({**node, "split": split, "limit": None}, "dataset")
+        source = own_data(found, split=split, limit=None)
     except SplitError:
         raise MetricError(
             f"metrics={metric} needs {split} data, which {found.facts.name} does not have:"
@@ -110,7 +115,7 @@ class FeatureRunMetric(Metric):
 
 def training_data(found: Sampler, metric: str) -> Source:
     """What the run was trained on. Raises MetricError where that has changed since."""
-    source: Source = make(found.config["dataset"], "dataset")
+    source = own_data(found)
     if source.fingerprint != found.facts.fingerprint:
         raise MetricError(
             f"metrics={metric} looks at what the run was trained on, and {source.name} has changed since: bring the "
@@ -124,18 +129,17 @@ def left_out(found: Sampler, source: Source) -> tuple[Source, Index]:
 
     source: what the run was trained on. No rows where there was no limit, or where it cannot be known which they are.
     """
-    node = found.config["dataset"]
-    limit = node.get("limit")
+    limit = found.config["dataset"].get("limit")
     nothing: Index = np.empty(0, np.int64)
     if limit is None:
         return source, nothing
-    whole: Source = make({**node, "limit": None}, "dataset")
+    whole = own_data(found, limit=None)
     if whole.shape != source.shape or len(whole) <= len(source):
         return whole, nothing
     # Files are limited by a shuffle, data drawn by seed by their count: look which of the two this is.
     some = np.array([0, len(source) // 2, len(source) - 1])
     for shuffled in (order(len(whole), "limit"), np.arange(len(whole))):
-        if torch.equal(source.rows(some)[0], whole.rows(shuffled[some])[0]):
+        if torch.equal(source.rows(some)["x"], whole.rows(shuffled[some])["x"]):
             return whole, shuffled[len(source) :]
     return whole, nothing
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from gancli.draw.standing import with_standing_statistics
 from gancli.errors import ConfigError
+from gancli.games.game import sample_of
 from gancli.observers.drawn import data_of, shown
 from gancli.observers.observer import Alarm, Event, Observer, Row, RunView, Stop
 from gancli.observers.remedies import MEANINGS, remedy
@@ -44,8 +45,7 @@ class Alarms(Observer):
 
     def open(self, view: RunView) -> None:
         """Measure the data's own diversity, and G's at the start."""
-        game = view.engine.game
-        name, field = next(iter(game.output_fields(game.directions()[0]).items()))
+        name, field = sample_of(view.engine.game)
         rows = data_of(view, name, self.n)
         self._data = (0.0 if rows is None else field.variety(rows)) or 1.0
         self._best["born"] = self.diversity(view)
@@ -119,7 +119,7 @@ class Alarms(Observer):
         rows = min(self.n, engine.micro_batch or engine.batch_size)  # what the device is known to bear
         raw = dict(game.nets.items())
         nets = with_standing_statistics(game, raw, engine.compute, passes=2, batch=max(2, rows))
-        name, field = next(iter(game.output_fields(game.directions()[0]).items()))
+        name, field = sample_of(game)
         return field.variety(shown(view, "alarms", self.n, nets)[name]) / self._data
 
 

@@ -6,11 +6,10 @@ from collections.abc import Iterator
 
 import torch
 
-from gancli.data.fields import Field
 from gancli.draw import pictures, sheets
 from gancli.draw.standing import with_standing_statistics
 from gancli.errors import ConfigError
-from gancli.games.game import label_of
+from gancli.games.game import label_of, sample_of
 from gancli.observers.drawn import shown
 from gancli.observers.observer import Event, Lines, Observer, Picture, RunView
 from gancli.observers.plane import in_a_plane
@@ -29,13 +28,13 @@ class Grid(Observer):
 
     def refuse(self, view: RunView) -> None:
         """Refuse a sheet that no memory holds. Raises ConfigError."""
-        if not in_a_plane(_field(view)):
+        if not in_a_plane(sample_of(view.engine.game)[1]):
             view.refuse_many("grid.n", self.n)
 
     def on_step(self, view: RunView) -> Iterator[Event]:
         """A picture or lines, when they are due."""
         # Of a run without steps only the networks are wanted, which may be too large for a sheet on this machine.
-        if not in_a_plane(_field(view)) and view.due(self.every) and view.steps > 0:
+        if not in_a_plane(sample_of(view.engine.game)[1]) and view.due(self.every) and view.steps > 0:
             yield self.draw(view)
 
     def draw(self, view: RunView) -> Picture | Lines:
@@ -51,9 +50,3 @@ class Grid(Observer):
         fields, name = game.output_fields(direction), f"{view.step:08d}"
         page = sheets.page(fields, made)
         return Lines(name, sheets.lines(fields, made)) if page is None else Picture(name, page)
-
-
-def _field(view: RunView) -> Field:
-    """What a sample is."""
-    game = view.engine.game
-    return next(iter(game.output_fields(game.directions()[0]).values()))

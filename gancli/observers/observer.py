@@ -13,6 +13,7 @@ import numpy as np
 from torch import Tensor
 
 from gancli.compute.memory import refuse_many
+from gancli.games.game import sample_of
 from gancli.train.engine import Engine
 
 
@@ -141,9 +142,8 @@ class RunView:
 
     def refuse_many(self, key: str, n: int) -> None:
         """Raise ConfigError where `n` samples, as observers.`key` asks for, do not fit into memory."""
-        game = self.engine.game
-        fields = game.output_fields(game.directions()[0]).values()
-        refuse_many(f"observers.{key}={n}", n, sum(12 * math.prod(f.shape) + 1000 for f in fields), f"observers.{key}")
+        _, field = sample_of(self.engine.game)
+        refuse_many(f"observers.{key}={n}", n, 12 * math.prod(field.shape) + 1000, f"observers.{key}")
 
     def due(self, every: int) -> bool:
         """Whether an observer of this cadence looks now: at its multiples, before the first and after the last step."""

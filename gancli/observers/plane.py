@@ -12,6 +12,7 @@ from gancli.data.fields import Field, Points
 from gancli.draw.pictures import INK, PAPER, Pixels
 from gancli.draw.standing import with_standing_statistics
 from gancli.errors import ConfigError
+from gancli.games.game import sample_of
 from gancli.observers.drawn import data_of, shown
 from gancli.observers.observer import Event, Film, Observer, Picture, RunView
 
@@ -36,14 +37,14 @@ class Plane(Observer):
 
     def refuse(self, view: RunView) -> None:
         """Refuse more points than memory holds. Raises ConfigError."""
-        if in_a_plane(_field(view)):
+        if in_a_plane(sample_of(view.engine.game)[1]):
             view.refuse_many("plane.n", self.n)
 
     def open(self, view: RunView) -> None:
         """Take data for the density, once."""
-        if in_a_plane(_field(view)):
-            game = view.engine.game
-            rows = data_of(view, next(iter(game.output_fields(game.directions()[0]))), 20 * self.n)
+        name, field = sample_of(view.engine.game)
+        if in_a_plane(field):
+            rows = data_of(view, name, 20 * self.n)
             self._data = None if rows is None else rows.cpu().float()
 
     def on_step(self, view: RunView) -> Iterator[Event]:
@@ -78,12 +79,6 @@ class Plane(Observer):
 def in_a_plane(field: Field) -> bool:
     """Whether samples are points that this observer draws."""
     return isinstance(field, Points) and field.size <= 2
-
-
-def _field(view: RunView) -> Field:
-    """What a sample is."""
-    game = view.engine.game
-    return next(iter(game.output_fields(game.directions()[0]).values()))
 
 
 def frame(data: Tensor) -> tuple[Tensor, Tensor]:

@@ -13,10 +13,12 @@ from gancli.compute import ranks
 from gancli.config.build import make
 from gancli.config.compose import compose
 from gancli.config.grammar import in_quotes
+from gancli.data.facts import DataFacts
 from gancli.draw.reading import passes_of
 from gancli.draw.sampling import Sampler
 from gancli.draw.standing import with_standing_statistics
 from gancli.errors import CombinationError, ConfigError
+from gancli.games.game import sample_of
 from gancli.metrics.evaluation import Evaluator
 from gancli.metrics.extractor import Extractor
 from gancli.metrics.images import enough, from_sampler, from_source
@@ -25,7 +27,6 @@ from gancli.metrics.results import finished
 from gancli.metrics.run_metric import FeatureRunMetric, RunMetric
 from gancli.observers.drawn import stream_of
 from gancli.observers.observer import Event, Keep, Observer, Row, RunView, Scored
-from gancli.train.assemble import DataFacts
 
 OWN = frozenset({"metrics", "n", "extractor", "standing_stats"})  # keys of gan eval that are the observer's, too
 
@@ -99,8 +100,7 @@ class Scores(Observer):
         """Take the data that samples are compared with."""
         if self.every is None or not view.steps:
             return
-        game = view.engine.game
-        found = stream_of(view, next(iter(game.output_fields(game.directions()[0]))))
+        found = stream_of(view, sample_of(view.engine.game)[0])
         if found is None:
             raise CombinationError(
                 "observers.scores compares samples with data of the same kind, and this run has none"

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from gancli.data.facts import DataFacts
 from gancli.errors import ConfigError, GanError, RunError
 from gancli.pretrained.pretrained import Pretrained
 from gancli.store.networks import read_network, refuse_shapes
 from gancli.train import assemble
-from gancli.train.assemble import DataFacts
 
 
 def stored(source: str | None = None, ema: bool = False, where: str = "pretrained") -> Pretrained:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from gancli.errors import DamagedError, GanError, RunError
+from gancli.store.earlier import refuse_earlier
 from gancli.store.files import open_regular, read_json, remove, whole_file, write_json
 from gancli.store.rundir import RunDir
 from gancli.store.safe import BrokenError, UnsafeError, examine, intact
@@ -130,6 +131,7 @@ def of_a_run(state: dict[str, Any], path: Path) -> dict[str, Any]:
         good = good and (kind is not float or 0 <= state[name] < math.inf) and _plain(part)
         if not good or any(isinstance(n, bool) or not 0 <= n < 1 << 60 for n in counts):
             raise RunError(f"{path} is not a checkpoint of a run: its {name} is missing or of another kind")
+    refuse_earlier(state["data"], path)
     return state
 
 

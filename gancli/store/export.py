@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from gancli.errors import RunError
+from gancli.store.earlier import refuse_earlier
 from gancli.store.files import whole_file
 
 if TYPE_CHECKING:
@@ -92,6 +93,7 @@ def read(path: Path) -> dict[str, Any]:
         if any(type(n) is not int or n < 0 for n in numbers.values()) or type(told["ema"]) is not bool:
             raise ValueError("no step")
         data = dict(told["data"])
+        refuse_earlier(data, path)
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, RecursionError, MemoryError) as error:
         words = " ".join(str(error).split())[:100]
         raise RunError(f"{path} is no generator that gan sample format=safetensors wrote ({words})") from None

@@ -116,9 +116,9 @@ def rank(sweep: Sweep, wanted: str | None, better: Better) -> Ranking:
 def _judge(sweep: Sweep, found: Mapping[int, Findings]) -> str:
     """The metric to advise: for images FID, for points the modes that they reach."""
     for number in found:
-        with contextlib.suppress(RunError, KeyError, TypeError):
-            shape = sweep.run_of(sweep.jobs[number - 1]).about()["data"]["shape"]
-            return "modes" if len(shape) == 1 else "fid"
+        with contextlib.suppress(RunError, KeyError, TypeError, AttributeError):
+            told = sweep.run_of(sweep.jobs[number - 1]).about()["data"]["fields"]
+            return "modes" if [field["kind"] for field in told.values()][:1] == ["points"] else "fid"
     return "fid"
 
 

@@ -21,11 +21,12 @@ from gancli.compute.rng import Rng, key
 from gancli.config.build import check, find, make, make_as
 from gancli.config.files import groups
 from gancli.config.settings import Node, TrainSettings
-from gancli.data.fields import Field, Image, Label, Points
+from gancli.data.facts import DataFacts
+from gancli.data.fields import Image
 from gancli.data.loader import Stream
-from gancli.data.source import Source
+from gancli.data.source import DataSet, Source, feeds_of
 from gancli.errors import CombinationError, ConfigError, RunError
-from gancli.games.game import Game
+from gancli.games.game import Batch, Game
 from gancli.games.latent import Latent
 from gancli.losses.penalties import Penalty
 from gancli.losses.terms import Term
@@ -35,65 +36,8 @@ from gancli.train.engine import Engine
 from gancli.train.ramp import Ramp
 from gancli.train.schedule import Schedule
 
-FROM_THE_DATA = ("shape", "latent_dim", "classes", "pretrained")
-FROM_THE_PARTS = ("nets", "loss", "penalties", "latent", "classes", "augment", "ramp", "terms", "pretrained")
-
-
-@dataclass(frozen=True)
-class DataFacts:
-    """What a network must know of a data set, kept in every checkpoint so that sampling needs no data."""
-
-    name: str
-    shape: tuple[int, ...]
-    classes: tuple[str, ...]
-    fingerprint: str
-    images: int = 0  # how many; 0: a checkpoint from before they were counted
-
-    @property
-    def fields(self) -> dict[str, Field]:
-        """What each column holds, as batches name them."""
-        x: Field = Image(*self.shape) if len(self.shape) == 3 else Points(*self.shape)
-        return {"x": x} | ({"y": Label(self.classes)} if self.classes else {})
-
-    @staticmethod
-    def of(source: Source) -> DataFacts:
-        """The facts of a data set at hand."""
-        return DataFacts(source.name, tuple(source.shape), tuple(source.classes), source.fingerprint, len(source))
-
-    @staticmethod
-    def read(plain: Mapping[str, Any]) -> DataFacts:
-        """The facts that a checkpoint carries."""
-        shape, classes = tuple(map(int, plain["shape"])), tuple(map(str, plain["classes"]))
-        images = int(plain.get("images", 0))
-        return DataFacts(str(plain["name"]), shape, classes, str(plain["fingerprint"]), images)
-
-    def plain(self) -> dict[str, Any]:
-        """As plain values for a file."""
-        return {
-            "name": self.name,
-            "shape": list(self.shape),
-            "classes": list(self.classes),
-            "fingerprint": self.fingerprint,
-            "images": self.images,
-        }
-
-    def differences(self, now: DataFacts) -> str:
-        """In words, what another data set has otherwise.
-
-        >>> DataFacts("a", (1, 8, 8), (), "x", 24).differences(DataFacts("a", (3, 8, 8), ("cat",), "y", 48))
-        'images 24 -> 48; shape 1×8×8 -> 3×8×8; classes 0 -> 1'
-        """
-
-        def shown(facts: DataFacts) -> dict[str, str]:
-            shape = "×".join(map(str, facts.shape))
-            counts = {"images": f"{facts.images:,}", "shape": shape, "classes": str(len(facts.classes))}
-            return {"name": facts.name, **counts}
-
-        pairs = [(name, old, shown(now)[name]) for name, old in shown(self).items()]
-        changed = [f"{name} {old} -> {new}" for name, old, new in pairs if old != new]
-        if self.classes != now.classes and len(self.classes) == len(now.classes):
-            changed.append("other names of classes")
-        return "; ".join(changed) or f"as many as before ({self.images:,}), with other contents"
+FROM_THE_GAME = ("columns",)
+FROM_THE_PARTS = ("nets", "loss", "penalties", "latent", "classes", "augment", "ramp", "terms", "pretrained", "fields")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,8 +54,9 @@ class SharedOptimizer:
 
 def check_sections(settings: TrainSettings) -> None:
     """Check every key and type before anything is built or written. Raises ConfigError."""
-    check(settings.dataset, "dataset")
-    check(settings.loss, "loss")
+    check(settings.dataset, "dataset", FROM_THE_GAME)
+    if settings.loss:
+        check(settings.loss, "loss")
     check(settings.game, "game", FROM_THE_PARTS)
     for name, node in (settings.penalty or {}).items():
         check(node, f"penalty.{name}")
@@ -129,13 +74,13 @@ def check_sections(settings: TrainSettings) -> None:
     called = settings.model.get("name")
     if not isinstance(called, str) or not re.fullmatch(r"[\w.-]+", called) or called.startswith("."):
         raise ConfigError(f"model.name={called}: letters, digits, - and _, since run directories are named after it")
+    kind: type[Game] = find(settings.game.get("_target_"), "game")  # type: ignore[assignment]
     networks = network_nodes(settings.model, {})
     for name, node in networks.items():
-        check(node, f"model.{name}", FROM_THE_DATA)
+        check(node, f"model.{name}", (*kind.TOLD, "pretrained"))
     make_as(Latent, _chosen(settings.model.get("latent")), "model.latent")
     make_as(Average, settings.model.get("ema"), "model.ema")
     refuse_unused(settings)
-    kind: type[Game] = find(settings.game.get("_target_"), "game")  # type: ignore[assignment]
     for name in kind.players(list(networks)):
         if name not in settings.optimizer:
             raise ConfigError(f"missing key optimizer.{name}: the player {name} needs an optimizer")
@@ -147,11 +92,14 @@ def refuse_unused(settings: TrainSettings) -> None:
     """Raise CombinationError for a part that this game's constructor does not take: nothing typed does nothing."""
     wanted = inspect.signature(find(settings.game.get("_target_"), "game")).parameters
     given = {"penalties": settings.penalty, "augment": settings.augment, "ramp": settings.ramp}
-    given["terms"] = settings.terms
+    given |= {"terms": settings.terms, "loss": settings.loss, "latent": settings.model.get("latent")}
     for name, node in given.items():
         group = "penalty" if name == "penalties" else name
         if node and name not in wanted:
-            raise CombinationError(f"this game has no use for {group}=: set {group}=none")
+            way = "leave model.latent out" if name == "latent" else f"set {group}=none"
+            raise CombinationError(f"this game has no use for {group}=: {way}")
+    if not settings.loss and "loss" in wanted and wanted["loss"].default is inspect.Parameter.empty:
+        raise ConfigError("this game needs an objective: type loss=NAME, such as loss=ns")
     nodes = {"game": settings.game}
     nodes |= {f"model.{name}": node for name, node in network_nodes(settings.model, {}).items()}
     asking = {path: param for path, node in nodes.items() if (param := _takes_pretrained(node, path)) is not None}
@@ -170,10 +118,22 @@ def _takes_pretrained(node: Node, path: str) -> inspect.Parameter | None:
     return inspect.signature(find(node.get("_target_"), path)).parameters.get("pretrained")
 
 
-def data(settings: TrainSettings) -> Source:
+def data(settings: TrainSettings) -> DataSet:
     """The data set. Raises DataError or ConfigError."""
-    source: Source = make(settings.dataset, "dataset")
-    return source
+    return data_set(settings.dataset, settings.game)
+
+
+def data_set(node: Node, game: Node) -> DataSet:
+    """The data set of a section, for the game of another: `dataset=random` is told what that takes.
+
+    Raises DataError or ConfigError.
+    """
+    supplied = {}
+    if "columns" in inspect.signature(find(node.get("_target_"), "dataset")).parameters:
+        kind: type[Game] = find(game.get("_target_"), "game")  # type: ignore[assignment]
+        supplied["columns"] = kind.columns(game)
+    found: DataSet = make(node, "dataset", **supplied)
+    return found
 
 
 def frozen(config: Mapping[str, Any]) -> Pretrained | None:
@@ -240,7 +200,6 @@ def game(
     }
     model, seed = config["model"], config["seed"]
     latent = _latent(model, facts)
-    supplied: dict[str, Any] = {"shape": facts.shape, "latent_dim": latent.dim, "classes": len(facts.classes)}
     shared: dict[str, Any] = {} if pretrained is None else {"pretrained": pretrained}
     kind: type[Game] = find(config["game"].get("_target_"), "game")  # type: ignore[assignment]
     nets: dict[str, nn.Module] = {}
@@ -249,14 +208,14 @@ def game(
         place = nullcontext() if real is None or name in real else shapes_only()
         with torch.random.fork_rng(devices=[]), place:
             torch.default_generator.manual_seed(key(seed, "init", name))
-            facing = supplied | shared | {"shape": kind.shape_for(name, facts.shape, config["game"])}
+            told = shared | kind.told(name, facts.fields, latent.dim, config["game"])
             with weights_that_fit(f"model.{name}"):
-                nets[name] = make(node, f"model.{name}", **{k: v for k, v in facing.items() if k in wanted})
-    if len(facts.shape) == 1:
-        _refuse_points(config, penalties)
-    loss = make(config["loss"], "loss")
-    parts = {"nets": nets, "loss": loss, "penalties": penalties, "latent": latent, "classes": len(facts.classes)}
-    parts |= shared
+                nets[name] = make(node, f"model.{name}", **{k: v for k, v in told.items() if k in wanted})
+    _refuse_flat(config, facts, penalties)
+    parts = {"nets": nets, "penalties": penalties, "latent": latent, "classes": len(facts.classes)}
+    parts |= shared | {"fields": facts.fields}
+    if config.get("loss"):
+        parts["loss"] = make(config["loss"], "loss")
     if config.get("augment"):
         parts["augment"] = make(config["augment"], "augment")
     if config.get("ramp"):
@@ -292,12 +251,15 @@ def shapes_only() -> Iterator[None]:
         yield
 
 
-def _refuse_points(config: Mapping[str, Any], penalties: Mapping[str, Penalty]) -> None:
-    """Raise CombinationError for parts that only images can be given to."""
+def _refuse_flat(config: Mapping[str, Any], facts: DataFacts, penalties: Mapping[str, Penalty]) -> None:
+    """Raise CombinationError for parts that only images can be given to, where the data have none."""
+    if any(isinstance(field, Image) for field in facts.fields.values()):
+        return
+    what = next(iter(facts.fields.values())).words
     for name in (name for name, penalty in penalties.items() if penalty.needs_images):
-        raise CombinationError(f"penalty={name} moves and mirrors images and this data set has points: leave it out")
+        raise CombinationError(f"penalty={name} moves and mirrors images and this data set has {what}: leave it out")
     if config.get("augment"):
-        raise CombinationError("augment changes images and this data set has points: set augment=none")
+        raise CombinationError(f"augment changes images and this data set has {what}: set augment=none")
 
 
 def _latent(model: Node, facts: DataFacts) -> Latent:
@@ -321,15 +283,20 @@ def _chosen(node: Node | None) -> Node:
     return {k: v for k, v in (node or {}).items() if (k, v) != ("dim", None)}
 
 
-def engine(settings: TrainSettings, source: Source, built: Game, compute: Compute) -> Engine:
+def engine(settings: TrainSettings, source: DataSet, built: Game, compute: Compute) -> Engine:
     """The engine that plays this game on this device, at step 0."""
     compute.place(built)
     if built.pretrained is not None:
         built.pretrained.to(compute.device)
     streams = _streams(settings, source, built, compute)
-    if rows := built.setup_rows(len(source)):
+    tables = feeds_of(source)
+    if rows := built.setup_rows(len(next(iter(tables.values())))):
         rng = Rng(settings.seed, "setup", total=rows, device=compute.device)
-        built.setup(Stream(source, settings.seed, "setup", compute.device).batch(0, rows, 0, rows), rng)
+        first: Batch = {}
+        for feed, each in tables.items():
+            stream = Stream(each, settings.seed, ".".join(filter(None, ("setup", feed))), compute.device)
+            first |= {".".join(filter(None, (feed, name))): x for name, x in stream.batch(0, rows).items()}
+        built.setup(first, rng)
     optimizers = {
         name: optimizer(settings.optimizer[name], f"optimizer.{name}", params)
         for name, params in built.parameters_by_player().items()
@@ -353,15 +320,48 @@ def engine(settings: TrainSettings, source: Source, built: Game, compute: Comput
     )
 
 
-def _streams(settings: TrainSettings, source: Source, built: Game, compute: Compute) -> dict[str, Stream]:
-    """What the game's moves are dealt from."""
-    return {name: Stream(each, settings.seed, name, compute.device) for name, each in built.feeds(source).items()}
+def _streams(settings: TrainSettings, source: DataSet, built: Game, compute: Compute) -> dict[str, Stream]:
+    """What the game's moves are dealt from: of each feed the columns that it reads."""
+    feeds = built.feeds(source)
+    read = _read(built, feeds)
+    return {name: Stream(each, settings.seed, name, compute.device, read[name]) for name, each in feeds.items()}
+
+
+def _read(built: Game, feeds: Mapping[str, Source]) -> dict[str, tuple[str, ...]]:
+    """The columns of each feed that the game reads. Raises CombinationError for one that is not there."""
+    asked = built.reads()
+    if asked is None:
+        return {feed: tuple(source.columns) for feed, source in feeds.items()}
+    found = {
+        feed: tuple(name for name in source.columns if name in asked or f"{feed}.{name}" in asked)
+        for feed, source in feeds.items()
+    }
+    there = {name for feed, names in found.items() for name in (*names, *(f"{feed}.{name}" for name in names))}
+    if missing := [name for name in asked if name not in there]:
+        has = ", ".join(dict.fromkeys(name for source in feeds.values() for name in source.columns))
+        named = next(iter(feeds.values())).name
+        raise CombinationError(
+            f"this game reads the column {missing[0]}, and dataset={named} has {has}: choose another"
+        )
+    return found
+
+
+def unread(built: Game, source: DataSet) -> list[str]:
+    """What of the data the game is not dealt, a line or none."""
+    feeds = built.feeds(source)
+    read = _read(built, feeds)
+    known = {name for names in read.values() for name in names}
+    left = list(dict.fromkeys(n for each in feeds.values() for n in each.columns if n not in known))
+    if not left:
+        return []
+    columns = f"column{'s' if len(left) > 1 else ''} {' and '.join(left)}"
+    return [f"{columns} of {source.name} {'are' if len(left) > 1 else 'is'} not read by this game"]
 
 
 def twin(
     settings: TrainSettings,
     config: Mapping[str, Any],
-    source: Source,
+    source: DataSet,
     facts: DataFacts,
     pretrained: Pretrained | None = None,
 ) -> Engine:

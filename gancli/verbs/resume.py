@@ -14,10 +14,11 @@ from gancli.config.commands import word
 from gancli.config.settings import TrainSettings
 from gancli.errors import RunError, WeightsError
 from gancli.store import rundir
+from gancli.store.earlier import refuse_earlier
 from gancli.store.rundir import RunDir
 
 if TYPE_CHECKING:
-    from gancli.train.assemble import DataFacts
+    from gancli.data.facts import DataFacts
     from gancli.train.engine import Engine
 
 # What a resumed run may be told anew; everything else must be as it was.
@@ -38,6 +39,7 @@ def recorded_overrides(which: str) -> list[str]:
     run, file = rundir.find(which, key="resume")
     if file is not None and file == run.path:
         raise RunError(f"resume={which} is no run: give a run directory, or a file of its checkpoints/")
+    refuse_earlier(run.about().get("data"), run.path)
     kept, config = [], run.config()
     for override in run.about().get("overrides") or []:
         key = override.lstrip("+~").partition("=")[0]
@@ -109,9 +111,9 @@ def _read(
 
 
 def _take(state: dict[str, Any], which: str, steps: int, facts: DataFacts, engine: Engine) -> dict[str, Any]:
+    from gancli.data.facts import DataFacts as Facts
     from gancli.pretrained.pretrained import PretrainedFacts, refuse_other
     from gancli.store import fits
-    from gancli.train.assemble import DataFacts as Facts
 
     try:
         before = Facts.read(state["data"])

@@ -15,6 +15,7 @@ from gancli.compute.dist import World
 from gancli.config import paths
 from gancli.config.commands import command, word
 from gancli.config.settings import TrainSettings
+from gancli.data.facts import DataFacts
 from gancli.draw.pictures import save_film, save_png
 from gancli.errors import GanError, RankError, RunError
 from gancli.metrics import results
@@ -37,7 +38,6 @@ from gancli.store import checkpoint
 from gancli.store.environment import environment
 from gancli.store.files import whole_file
 from gancli.store.rundir import RunDir
-from gancli.train.assemble import DataFacts
 from gancli.train.engine import Engine
 from gancli.waiting import aloud, told
 
@@ -88,7 +88,7 @@ def begin(session: Session, overrides: Sequence[str], notes: list[str]) -> None:
         "seed": settings.seed,
         "note": settings.note,
     }
-    data = session.facts.plain()
+    facts = session.facts
     place = {"device": str(engine.compute.device), "world": session.world.size, "backend": ranks.backend()}
     place |= {"job": ranks.job(), "notes": notes}
     run.write_config(session.stored)
@@ -96,11 +96,11 @@ def begin(session: Session, overrides: Sequence[str], notes: list[str]) -> None:
         place |= {"init": settings.init}  # which a resumed run's command line no longer has
         _write(session)  # before run.json: what makes a directory a run comes after what it can go on from
     words = paths.typed(overrides, session.config)
-    run.update(**state, **session.about, **place, data=data, overrides=words, **environment())
+    run.update(**state, **session.about, **place, data=facts.plain(), overrides=words, **environment())
     counts = " · ".join(f"{name} {count:,} parameters" for name, count in session.about["parameters"].items())
     lines = [
         f"run {run.path}",
-        f"data {data['name']}: {data['images']:,} items of {'×'.join(map(str, data['shape']))}",
+        f"data {facts.name}: {facts.images:,} items of {'×'.join(map(str, facts.shape))}",
         f"{counts} · batches of {engine.batch_size}",
         *(note for net in engine.game.nets.values() for note in getattr(net, "notes", ())),
         *notes,

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gancli.config.build import make
 from gancli.config.commands import word
 from gancli.config.settings import EvalSettings
+from gancli.data.facts import DataFacts
 from gancli.data.source import Source
 from gancli.draw.sampling import Sampler
 from gancli.errors import ConfigError, MetricError
@@ -16,8 +16,8 @@ from gancli.metrics.given import Given, find, holds_images
 from gancli.metrics.images import ImageSet, enough, from_sampler, from_source, shape_of
 from gancli.metrics.reference import SUFFIXES, Reference
 from gancli.metrics.reference import read as read_reference
+from gancli.metrics.run_metric import own_data
 from gancli.store.rundir import RunDir
-from gancli.train.assemble import DataFacts
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def _of_run(
         return Sides(judged, real, other.source, notes + _unlike((other, real)))
     if statistics is not None and not labelled:
         return Sides(judged, statistics)
-    source: Source = make(found.config["dataset"], "dataset")
+    source = own_data(found)
     if source.fingerprint != found.facts.fingerprint:
         raise MetricError(
             f"the data set {source.name} has changed since the run was trained on it"

@@ -20,15 +20,17 @@ from gancli.config import idle, paths
 from gancli.config.build import make, make_as
 from gancli.config.compose import left_out
 from gancli.config.settings import TrainSettings
+from gancli.data.facts import DataFacts
 from gancli.errors import ConfigError, Interrupted, RankError
+from gancli.games.game import sample_of
 from gancli.nets.layers.norms import AcrossRanks
 from gancli.observers.checkpoints import with_best
 from gancli.observers.observer import Observer, RunView
+from gancli.observers.plane import in_a_plane
 from gancli.pretrained.pretrained import Pretrained
 from gancli.store import rundir
 from gancli.store.rundir import RunDir
 from gancli.train import assemble
-from gancli.train.assemble import DataFacts
 from gancli.train.engine import Engine
 from gancli.train.rehearsal import Rehearsal, single_rows_explained
 from gancli.verbs.forecast import forecast
@@ -71,13 +73,16 @@ def _run(config: Mapping[str, Any], overrides: Sequence[str], signals: _Signals)
         with ranks.one_first():
             frozen = assemble.frozen(config)
         engine = assemble.engine(settings, source, assemble.game(config, facts, pretrained=frozen), compute)
+    unread = assemble.unread(engine.game, source)
     observers = {n: make(node, f"observers.{n}") for n, node in settings.observers.items() if node is not None}
     for key, observer in observers.items():
         observer.name = key
         observer.refuse(RunView(engine, settings.steps))
     config = with_best(config, observers)
-    notes = [*source.notes, *pretrained_notes(frozen), *compute.notes, *rank_notes(engine), *split_notes(engine)]
-    notes += [*left_out(overrides), *idle.notes(settings, idle.typed_keys(overrides), points=len(facts.shape) == 1)]
+    notes = [*source.notes, *unread, *pretrained_notes(frozen), *compute.notes]
+    notes += [*rank_notes(engine), *split_notes(engine), *left_out(overrides)]
+    points = in_a_plane(sample_of(engine.game)[1])
+    notes += idle.notes(settings, idle.typed_keys(overrides), points=points)
     rehearsal = Rehearsal(engine, lambda: assemble.twin(settings, config, source, facts, frozen))
     need, seconds = forecast(rehearsal, settings, notes, overrides)
     counts = {name: sum(p.numel() for p in player.params) for name, player in engine.players.items()}

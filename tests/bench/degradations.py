@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gancli.data import source as data
 from gancli.data.embedded import fashion
 from gancli.data.source import Source, order
 from gancli.metrics.evaluation import Evaluator
@@ -45,7 +46,7 @@ def degraded(source: Source, n: int) -> Iterator[tuple[str, Source, Source]]:
     """(what was done, the images, the reference), n each; both are cut from the same shuffle and share no image."""
     index = order(len(source), "degradations")
     reference, clean = source.only(np.sort(index[:n])), source.only(np.sort(index[n : 2 * n]))
-    images = clean.rows(np.arange(n))[0]
+    images = clean.rows(np.arange(n))["x"]
     yield "nothing", clean, reference
     for kind, strengths in KINDS.items():
         for strength in strengths:
@@ -54,7 +55,7 @@ def degraded(source: Source, n: int) -> Iterator[tuple[str, Source, Source]]:
                 yield f"{kind}: {strength}", source.only(np.sort(keep[:n])), reference
             else:
                 worse = noisy(images, strength) if kind == "noise" else blurred(images, strength)
-                yield f"{kind} {strength}", Source("fashion", worse.numpy()), reference
+                yield f"{kind} {strength}", data.table("fashion", worse.numpy()), reference
 
 
 def table(extractor: Extractor, n: int, **options: object) -> dict[str, dict[str, float]]:

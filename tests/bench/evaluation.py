@@ -23,6 +23,7 @@ from torch import Tensor
 
 from gancli.compute.device import Compute
 from gancli.data.embedded import fashion
+from gancli.data.facts import DataFacts
 from gancli.data.folder import folder
 from gancli.draw.sampling import Sampler
 from gancli.games.latent import Latent
@@ -34,7 +35,6 @@ from gancli.metrics.fid import Fid, Kid, Prc
 from gancli.metrics.images import ImageSet, batches, extract, from_sampler, from_source, three_channels
 from gancli.metrics.kept import KeptFeatures
 from gancli.nets.dcgan import Discriminator, Generator
-from gancli.train.assemble import DataFacts
 
 Timed = Callable[[], object]
 
@@ -60,7 +60,7 @@ def random_weights(path: Path) -> Path:
 def pictures(top: Path, first: int, n: int) -> Path:
     """n images of Fashion as PNG files."""
     top.mkdir()
-    for k, image in enumerate(fashion().rows(np.arange(first, first + n))[0]):
+    for k, image in enumerate(fashion().rows(np.arange(first, first + n))["x"]):
         Image.fromarray(image[0].numpy()).convert("RGB").save(top / f"{k:05}.png")
     return top
 

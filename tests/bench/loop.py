@@ -50,7 +50,7 @@ class ByHand:
         self.G, self.D = nets["G"], nets["D"]
         self.average = copy.deepcopy(self.G).requires_grad_(False)
         self.adam = {"G": adam(self.G), "D": adam(self.D)}
-        self.images = fashion().rows(torch.arange(10_000).numpy())[0]
+        self.images = fashion().rows(torch.arange(10_000).numpy())["x"]
         self.order, self.at = torch.randperm(10_000), 0
 
     def step(self) -> None:

@@ -12,9 +12,9 @@ from gancli.config.build import make_as
 from gancli.config.compose import compose
 from gancli.config.files import groups
 from gancli.config.settings import TrainSettings
+from gancli.data.facts import DataFacts
 from gancli.errors import GanError
 from gancli.train import assemble
-from gancli.train.assemble import DataFacts
 from gancli.train.engine import Engine
 
 # A model's tiny widths and a data set that fits it. A model without an entry fails.

@@ -55,7 +55,7 @@ def answer(reader: str, top: Path, name: str) -> str:
     signal.setitimer(signal.ITIMER_REAL, PATIENCE)
     try:
         source = READERS[reader](top)
-        x, y = source.rows(np.arange(len(source)))
+        x, y = source.rows(np.arange(len(source)))["x"], source.labels
         source.fingerprint  # noqa: B018 - asking for it reads everything
         lines = [*source.notes, *source.classes]
         if len(x) != len(y) or not all(line.encode() and line == printable(line) for line in lines):

@@ -70,8 +70,8 @@ def sharded(path: Path, files: dict[str, bytes], shards: int = 3) -> str:
     return str(path / f"s-{{0..{shards - 1}}}.tar")
 
 
-def everything(source: Source) -> tuple[torch.Tensor, torch.Tensor]:
-    return source.rows(np.arange(len(source)))
+def everything(source: Source) -> tuple[torch.Tensor, ...]:
+    return tuple(source.rows(np.arange(len(source))).values())
 
 
 def same(first: Source, second: Source) -> None:

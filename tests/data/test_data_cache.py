@@ -32,7 +32,7 @@ def cached(home: Path) -> list[Path]:
 
 
 def rows(source: Source) -> torch.Tensor:
-    return source.rows(np.arange(len(source)))[0]
+    return source.rows(np.arange(len(source)))["x"]
 
 
 def forbid_decoding(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,7 +26,7 @@ EMOJI_CLASSES = {
 
 def test_fashion() -> None:
     source = fashion()
-    x, y = source.rows(np.arange(len(source)))
+    x, y = source.rows(np.arange(len(source))).values()
     assert x.shape == (10_000, 1, 28, 28)
     assert x.dtype == torch.uint8
     assert len(source.classes) == 10
@@ -35,7 +35,7 @@ def test_fashion() -> None:
 
 
 def test_fashion_of_32_is_padded() -> None:
-    native, padded = (fashion(size=size).rows(np.arange(9))[0] for size in (None, 32))
+    native, padded = (fashion(size=size).rows(np.arange(9))["x"] for size in (None, 32))
     assert padded.shape == (9, 1, 32, 32)
     assert torch.equal(padded[..., 2:30, 2:30], native)
     assert padded.sum() == native.sum()
@@ -43,13 +43,13 @@ def test_fashion_of_32_is_padded() -> None:
 
 def test_emoji() -> None:
     source = emoji()
-    labels = source.rows(np.arange(len(source)))[1]
+    labels = source.rows(np.arange(len(source)))["y"]
     assert (len(source), source.shape) == (1906, (3, 32, 32))
     assert dict(zip(source.classes, torch.bincount(labels).tolist(), strict=True)) == EMOJI_CLASSES
 
 
 def test_emoji_of_32_are_box_filtered_from_64() -> None:
-    native, small = (emoji(size=size).rows(np.arange(1906))[0] for size in (64, 32))
+    native, small = (emoji(size=size).rows(np.arange(1906))["x"] for size in (64, 32))
     means = native.reshape(1906, 3, 32, 2, 32, 2).double().mean(dim=(3, 5))
     assert torch.equal(small.double(), (means + 0.5).floor())
     assert native.shape == (1906, 3, 64, 64)
@@ -59,16 +59,16 @@ def test_emoji_makers() -> None:
     google, twitter, both = (emoji(maker=maker) for maker in ("google", "twitter", "both"))
     index = np.arange(1906)
     assert len(both) == 2 * 1906
-    assert torch.equal(both.rows(index)[0], google.rows(index)[0])
-    assert torch.equal(both.rows(index + 1906)[0], twitter.rows(index)[0])
-    assert torch.equal(both.rows(index)[1], both.rows(index + 1906)[1])
+    assert torch.equal(both.rows(index)["x"], google.rows(index)["x"])
+    assert torch.equal(both.rows(index + 1906)["x"], twitter.rows(index)["x"])
+    assert torch.equal(both.rows(index)["y"], both.rows(index + 1906)["y"])
     assert len({google.fingerprint, twitter.fingerprint, both.fingerprint}) == 3
     with pytest.raises(ConfigError, match=r"dataset\.maker=apple"):
         emoji(maker="apple")  # type: ignore[arg-type]
 
 
 def test_tiles_are_whole_pictures() -> None:
-    x = emoji(size=64).rows(np.arange(1906))[0]
+    x = emoji(size=64).rows(np.arange(1906))["x"]
     border = torch.cat([x[:, :, 0], x[:, :, -1], x[:, :, :, 0], x[:, :, :, -1]], dim=-1)
     # Drawings stand on white: a sheet cut one pixel off would bring neighbours into the frame.
     assert (border.float().mean(dim=(1, 2)) > 250).float().mean() > 0.7
@@ -79,7 +79,7 @@ def test_tiles_are_whole_pictures() -> None:
 @pytest.mark.parametrize("size", [[1, 28, 28], [3, 32, 32], [3, 8, 24], [1, 40, 64]])
 def test_any_size(make: object, size: list[int]) -> None:
     source = make(size=size, limit=12)  # type: ignore[operator]
-    assert source.rows(np.arange(12))[0].shape == (12, *size)
+    assert source.rows(np.arange(12))["x"].shape == (12, *size)
 
 
 @pytest.mark.parametrize("make", [fashion, emoji])

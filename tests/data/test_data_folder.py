@@ -34,7 +34,7 @@ def only(root: Path, **keys: object) -> np.ndarray:
     """The one image of a folder, uint8 [C, H, W]."""
     source = folder(str(root), **keys)  # type: ignore[arg-type]
     assert len(source) == 1
-    return source.rows(np.array([0]))[0][0].numpy()
+    return source.rows(np.array([0]))["x"][0].numpy()
 
 
 def test_colour(tmp_path: Path) -> None:
@@ -135,7 +135,7 @@ def test_any_aspect_is_cropped_and_resized(tmp_path: Path) -> None:
     Image.fromarray(stripes).save(tmp_path / "wide.png")
     Image.fromarray(stripes.transpose(1, 0, 2).copy()).save(tmp_path / "tall.png")
     source = folder(str(tmp_path), size=[3, 16, 16])
-    x = source.rows(np.arange(2))[0]
+    x = source.rows(np.arange(2))["x"]
     assert x.shape == (2, 3, 16, 16)
     assert (x == 255).all()  # the central third, and nothing of what lies beside it
 
@@ -170,12 +170,12 @@ def test_sub_folders_are_classes(tmp_path: Path) -> None:
         for i in range(count):
             Image.new("L", (8, 8), 10 * count + i).save(tmp_path / name / f"{i}.png")
     source = folder(str(tmp_path))
-    x, y = source.rows(np.arange(5))
+    x, y = source.rows(np.arange(5)).values()
     assert source.classes == ("Food & Drink", "[a]")
     assert y.tolist() == [0, 0, 1, 1, 1]
     assert x[:, 0, 0, 0].tolist() == [20, 21, 30, 31, 32]
     few = folder(str(tmp_path), limit=3)
-    x, y = few.rows(np.arange(3))
+    x, y = few.rows(np.arange(3)).values()
     assert all((pixel < 30) == (label == 0) for pixel, label in zip(x[:, 0, 0, 0].tolist(), y.tolist(), strict=True))
 
 
@@ -284,7 +284,7 @@ def test_tiny_images_need_a_size(tmp_path: Path) -> None:
 def test_order_of_files_is_by_name(tmp_path: Path) -> None:
     for i in (7, 3, 5, 1):
         Image.new("L", (8, 8), i).save(tmp_path / f"{i}.png")
-    assert folder(str(tmp_path)).rows(np.arange(4))[0][:, 0, 0, 0].tolist() == [1, 3, 5, 7]
+    assert folder(str(tmp_path)).rows(np.arange(4))["x"][:, 0, 0, 0].tolist() == [1, 3, 5, 7]
     assert torch.equal(
-        folder(str(tmp_path), limit=2).rows(np.arange(2))[0], folder(str(tmp_path), limit=3).rows(np.arange(2))[0]
+        folder(str(tmp_path), limit=2).rows(np.arange(2))["x"], folder(str(tmp_path), limit=3).rows(np.arange(2))["x"]
     )

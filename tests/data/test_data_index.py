@@ -38,7 +38,7 @@ def settle(top: Path, seconds: int = 100) -> None:
 
 def values(top: Path, check: Any = "quick") -> list[int]:
     source = folder(str(top), check=check)
-    return source.rows(np.arange(len(source)))[0][:, 0, 0, 0].tolist()
+    return source.rows(np.arange(len(source)))["x"][:, 0, 0, 0].tolist()
 
 
 def is_kept(top: Path, check: Any) -> bool:
@@ -55,7 +55,7 @@ def test_a_kept_index_lists_nothing(pictures: Path, monkeypatch: pytest.MonkeyPa
     assert is_kept(pictures, "auto")
     monkeypatch.setattr(Folder, "listing", None)
     second = folder(str(pictures), check="auto", limit=4)
-    for ours, theirs in zip(first.rows(np.arange(4)), second.rows(np.arange(4)), strict=True):
+    for ours, theirs in zip(first.rows(np.arange(4)).values(), second.rows(np.arange(4)).values(), strict=True):
         assert torch.equal(ours, theirs)
     assert (first.classes, first.fingerprint) == (second.classes, second.fingerprint)
 
@@ -129,7 +129,7 @@ def test_a_file_that_breaks_while_it_trains_is_named(pictures: Path) -> None:
 @pytest.mark.parametrize("store", ["raw", "encoded"])
 def test_reading_ahead_changes_nothing(pictures: Path, store: Any) -> None:
     source, plain = folder(str(pictures), store=store, flip=True), folder(str(pictures), flip=True)
-    kept = plain.rows(np.arange(6))[0].numpy()
+    kept = plain.rows(np.arange(6))["x"].numpy()
     plain._content = kept  # as an array: nothing is read ahead
     requests = [(p, t, a, b) for p in range(0, 60, 8) for t, a, b in ((4, 0, 2), (4, 2, 4), (8, 0, 8))]
     requests += [(0, 4, 0, 4), (0, 4, 0, 4), (50, 3, 1, 2), (6, 13, 0, 13)]

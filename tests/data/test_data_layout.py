@@ -24,7 +24,7 @@ from gancli.data.layout import LeftOut, by_description, by_folders, present, pri
 from gancli.data.noise import noise
 from gancli.data.npz import npz
 from gancli.data.shards import webdataset
-from gancli.data.source import Source
+from gancli.data.source import Source, table
 from gancli.data.toys import ring
 from gancli.data.zipped import archive
 from gancli.errors import ConfigError, DataError
@@ -65,7 +65,7 @@ def as_shard(top: Path, **keys: Any) -> Source:
 
 def shades(source: Source) -> list[tuple[int, str]]:
     """Each row's shade, and its class."""
-    x, y = source.rows(np.arange(len(source)))
+    x, y = source.rows(np.arange(len(source)))["x"], source.labels
     classes = source.classes or ("",)
     return [(int(pixel), classes[label]) for pixel, label in zip(x[:, 0, 0, 0], y, strict=True)]
 
@@ -288,7 +288,7 @@ def test_folders_that_cannot_be_told_apart(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"two folders that are both shown as a\\xe9"):
         by_folders("x", ["a\udce9/1.png", "a\\xe9/2.png"])
     with pytest.raises(DataError, match="two classes of the name owl"):
-        Source("x", np.zeros((2, 1, 8, 8), np.uint8), np.array([0, 1]), ["owl", "owl"])
+        table("x", np.zeros((2, 1, 8, 8), np.uint8), np.array([0, 1]), ["owl", "owl"])
     assert by_description("j", b'{"labels": [["p/a", 3]]}', ["t/p/a"], "t/").classes == ["3"]
 
 

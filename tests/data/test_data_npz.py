@@ -24,7 +24,7 @@ def saved(path: Path, **arrays: object) -> str:
 
 def all_rows(root: str, **keys: object) -> np.ndarray:
     source = npz(root, **keys)  # type: ignore[arg-type]
-    return source.rows(np.arange(len(source)))[0].numpy()
+    return source.rows(np.arange(len(source)))["x"].numpy()
 
 
 def test_layouts(tmp_path: Path) -> None:
@@ -45,7 +45,7 @@ def test_labels_and_classes(tmp_path: Path) -> None:
     named = npz(saved(tmp_path, images=COLOUR, labels=labels, classes=np.array(["a", "b", "c", "d"])))
     assert named.classes == ("a", "b", "c")
     assert named.notes == (f"{tmp_path / 'x.npz'}: no image has the classes d; the 3 classes are a, b, c",)
-    assert named.rows(np.arange(6))[1].tolist() == labels.tolist()
+    assert named.rows(np.arange(6))["y"].tolist() == labels.tolist()
     assert npz(saved(tmp_path, images=COLOUR, labels=labels)).classes == ("0", "1", "2")
     assert npz(saved(tmp_path, images=COLOUR)).classes == ()
 

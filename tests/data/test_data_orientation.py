@@ -115,7 +115,7 @@ def test_shape_and_picture_agree(tmp_path: Path, way: str, lies: int) -> None:
     source = folder(str(tmp_path))
     assert source.shape == (3, *expected.shape[:2])
     assert headers(tmp_path) == [(3, *expected.shape[:2])]
-    image = source.rows(np.array([0]))[0][0].numpy().transpose(1, 2, 0)
+    image = source.rows(np.array([0]))["x"][0].numpy().transpose(1, 2, 0)
     if way.endswith("jpg"):  # quantised; blocks of 8x8 are flat, so that only their mean is
         assert np.abs(image.astype(int) - expected).max() <= 2
     else:
@@ -126,7 +126,7 @@ def test_shape_and_picture_agree(tmp_path: Path, way: str, lies: int) -> None:
 def test_other_numbers_mean_as_it_is(tmp_path: Path, lies: int) -> None:
     (tmp_path / "a.png").write_bytes(saved("png", exif=by_exif(lies)))
     (tmp_path / "b.tif").write_bytes(tiff(lies))
-    x = folder(str(tmp_path)).rows(np.arange(2))[0].numpy()
+    x = folder(str(tmp_path)).rows(np.arange(2))["x"].numpy()
     assert np.array_equal(x, np.stack([stored().transpose(2, 0, 1)] * 2))
 
 

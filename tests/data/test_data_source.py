@@ -8,7 +8,7 @@ import torch
 
 from gancli.data.loader import Stream
 from gancli.data.noise import noise
-from gancli.data.source import Source, check_split, finish
+from gancli.data.source import DataSet, Source, check_split, finish, lone, table
 from gancli.data.toys import grid, grid_modes, ring, ring_modes, swissroll
 from gancli.errors import ConfigError, DataError
 
@@ -20,8 +20,8 @@ def made(limit: int | None = None, flip: bool = False, change: int = 0) -> Sourc
     return finish("made", images, labels, ["low", "high"], size=None, limit=limit, flip=flip)
 
 
-def everything(source: Source) -> tuple[torch.Tensor, torch.Tensor]:
-    return source.rows(np.arange(len(source)))
+def everything(source: DataSet) -> tuple[torch.Tensor, ...]:
+    return tuple(lone(source).rows(np.arange(len(lone(source)))).values())
 
 
 def test_limits_mix_classes_and_nest() -> None:
@@ -58,17 +58,18 @@ def test_fingerprints_tell_contents_and_choices_apart() -> None:
 def test_labels_must_fit() -> None:
     images = np.zeros((3, 1, 8, 8), np.uint8)
     with pytest.raises(DataError, match="3 images and 2 labels"):
-        Source("x", images, np.array([0, 1]), ["a", "b"])
+        table("x", images, np.array([0, 1]), ["a", "b"])
     with pytest.raises(DataError, match="labels from 0 to 2 and 2 classes"):
-        Source("x", images, np.array([0, 1, 2]), ["a", "b"])
+        table("x", images, np.array([0, 1, 2]), ["a", "b"])
     with pytest.raises(DataError, match="is empty"):
-        Source("x", images[:0])
+        table("x", images[:0])
 
 
-def test_unlabelled_sets_have_zeros_and_no_classes() -> None:
-    source = Source("x", np.zeros((3, 1, 8, 8), np.uint8))
+def test_unlabelled_sets_have_no_column_of_labels_and_no_classes() -> None:
+    source = table("x", np.zeros((3, 1, 8, 8), np.uint8))
     assert source.classes == ()
-    assert source.rows(np.array([2, 0]))[1].tolist() == [0, 0]
+    assert list(source.rows(np.array([2, 0]))) == ["x"]
+    assert source.labels.tolist() == [0, 0, 0]
 
 
 @pytest.mark.parametrize("size", [[1, 8, 8], [3, 9, 17], [5, 8, 8], 16])
@@ -111,10 +112,9 @@ def test_noise_defaults_and_choices() -> None:
 @pytest.mark.parametrize(("make", "modes"), [(ring, ring_modes()), (grid, grid_modes())])
 def test_points_lie_on_their_modes(make: object, modes: object) -> None:
     source = make()  # type: ignore[operator]
-    x, y = everything(source)
+    (x,) = everything(source)
     assert x.shape == (100_000, 2)
     assert x.dtype == torch.float32
-    assert y.sum() == 0
     assert source.classes == ()
     assert source.modes.sigma == modes.sigma  # type: ignore[attr-defined]
     means = torch.from_numpy(source.modes.means).float()

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from gancli.data.loader import Stream
-from gancli.data.source import Source, order
+from gancli.data.source import Source, order, table
 
 N = 10
 
@@ -18,7 +18,7 @@ def numbered(n: int = N, flip: bool = False) -> Source:
     """Image i has i in its left half and 200 in its right half; its label is i % 3."""
     images = np.full((n, 1, 8, 8), 200, np.uint8)
     images[..., :4] = np.arange(n, dtype=np.uint8)[:, None, None, None]
-    return Source("numbered", images, np.arange(n) % 3, ["a", "b", "c"], flip=flip)
+    return table("numbered", images, np.arange(n) % 3, ["a", "b", "c"], flip=flip)
 
 
 def names(batch: dict[str, torch.Tensor]) -> list[int]:
@@ -76,7 +76,7 @@ def test_labels_follow_their_images() -> None:
 def test_images_are_normalised_exactly() -> None:
     images = np.zeros((1, 1, 8, 8), np.uint8)
     images.reshape(-1)[:3] = 255, 51, 102
-    x = Stream(Source("one", images), 0, "real").batch(0, 1)["x"]
+    x = Stream(table("one", images), 0, "real").batch(0, 1)["x"]
     assert x.dtype == torch.float32
     assert x.shape == (1, 1, 8, 8)
     assert x.flatten()[:4].tolist() == [1.0, pytest.approx(-0.6), pytest.approx(-0.2), -1.0]
@@ -85,7 +85,7 @@ def test_images_are_normalised_exactly() -> None:
 
 def test_points_are_dealt_out_as_they_are() -> None:
     points = np.array([[2.5, -4.0]], np.float32)
-    assert Stream(Source("points", points), 0, "real").batch(0, 2)["x"].tolist() == [[2.5, -4.0], [2.5, -4.0]]
+    assert Stream(table("points", points), 0, "real").batch(0, 2)["x"].tolist() == [[2.5, -4.0], [2.5, -4.0]]
 
 
 def mirrored(stream: Stream, position: int, total: int) -> list[bool]:

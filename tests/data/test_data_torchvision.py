@@ -28,11 +28,11 @@ NAMES = ["mnist", "fashion_mnist", "cifar10", "cifar100", "svhn", "stl10", "cele
 
 
 def rows(source: Source) -> np.ndarray:
-    return source.rows(np.arange(len(source)))[0].numpy()
+    return source.rows(np.arange(len(source)))["x"].numpy()
 
 
 def labels(source: Source) -> list[int]:
-    found: list[int] = source.rows(np.arange(len(source)))[1].tolist()
+    found: list[int] = source.rows(np.arange(len(source)))["y"].tolist()
     return found
 
 
@@ -226,7 +226,7 @@ def test_a_failed_download_is_one_line(tmp_path: Path, monkeypatch: pytest.Monke
 def test_root_defaults_to_the_cache(cache_home: Path) -> None:
     write_idx(cache_home / "gan" / "torchvision", "MNIST", {"train": 2, "t10k": 2})
     source = sets.mnist()
-    assert isinstance(source.rows(np.array([0]))[0], torch.Tensor)
+    assert isinstance(source.rows(np.array([0]))["x"], torch.Tensor)
     assert len(source) == 2
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from gancli.data.source import Source
+from gancli.data.source import Source, table
 from gancli.errors import ConfigError, MetricError
 from gancli.metrics.accuracy import ClassAccuracy
 from gancli.metrics.classifier import obtain, prepared, split
@@ -27,7 +27,7 @@ def shades(n: int = 60, side: int = 8) -> Source:
     """Dark, grey and bright images with a little noise: three classes that are easy to tell."""
     labels = np.arange(n) % 3
     noise = np.random.default_rng(0).integers(0, 30, (n, 1, side, side))
-    return Source("shades", (labels[:, None, None, None] * 100 + noise).astype(np.uint8), labels, ("a", "b", "c"))
+    return table("shades", (labels[:, None, None, None] * 100 + noise).astype(np.uint8), labels, ("a", "b", "c"))
 
 
 def images(labels: list[int]) -> torch.Tensor:
@@ -91,7 +91,7 @@ def test_accuracy_counts_agreement_by_class() -> None:
 
 
 def test_what_cannot_be_judged_is_refused() -> None:
-    plain = Source("plain", np.zeros((20, 1, 8, 8), np.uint8))
+    plain = table("plain", np.zeros((20, 1, 8, 8), np.uint8))
     with pytest.raises(MetricError, match="plain has 0"):
         ClassAccuracy().begin(plain)
     with pytest.raises(ConfigError, match=r"metrics\.class_accuracy\.images"):

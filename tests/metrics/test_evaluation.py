@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from gancli.data.fields import Image
-from gancli.data.source import Source
+from gancli.data.source import Source, table
 from gancli.errors import MetricError
 from gancli.metrics.evaluation import check, evaluate, score
 from gancli.metrics.extractor import Extractor
@@ -27,7 +27,7 @@ from gancli.metrics.pixels import MsSsim, Swd
 def numbered(n: int, channels: int = 1) -> Source:
     """A data set whose image i is filled with i."""
     content = np.broadcast_to(np.arange(n, dtype=np.uint8)[:, None, None, None], (n, channels, 2, 3)).copy()
-    return Source("numbered", content)
+    return table("numbered", content)
 
 
 def rows(images: ImageSet) -> list[int]:
@@ -123,7 +123,7 @@ def test_features_must_be_finite(tiny: Extractor, monkeypatch: pytest.MonkeyPatc
 
 def test_only_images_of_one_or_three_channels() -> None:
     with pytest.raises(MetricError, match="these are points of 2 numbers"):
-        from_source(Source("ring", np.zeros((5, 2), np.float32)), None, 0)
+        from_source(table("ring", np.zeros((5, 2), np.float32)), None, 0)
     with pytest.raises(MetricError, match=r"were given 4: set dataset\.size=\[3,H,W\]"):
         from_source(numbered(5, channels=4), None, 0)
 

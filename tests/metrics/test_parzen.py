@@ -48,7 +48,7 @@ def run_of(gan: Gan, *keys: str) -> Any:
 
 
 def greys(source: Source, rows: Any) -> set[int]:
-    return {int(image.flatten()[0]) for image in source.rows(rows)[0]}
+    return {int(image.flatten()[0]) for image in source.rows(rows)["x"]}
 
 
 def test_what_a_limit_keeps_from_a_run_is_none_of_what_it_is_trained_on(gan: Gan, tmp_path: Path) -> None:
@@ -67,7 +67,7 @@ def test_data_drawn_by_seed_are_limited_by_their_count(gan: Gan) -> None:
     trained = make(found.config["dataset"], "dataset")
     whole, rest = left_out(found, trained)
     assert rest.tolist() == list(range(11, 30))
-    assert whole.rows(np.arange(11))[0].equal(trained.rows(np.arange(11))[0])
+    assert whole.rows(np.arange(11))["x"].equal(trained.rows(np.arange(11))["x"])
 
 
 def by_hand(points: Any, samples: Any, sigma: float) -> Any:

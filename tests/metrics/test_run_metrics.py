@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from gancli.config.build import make
-from gancli.data.source import Source, order
+from gancli.data.source import Source, order, table
 from gancli.errors import ConfigError, MetricError, WeightsError
 from gancli.metrics import by_class
 from gancli.metrics.by_class import Cas, FidPerClass
@@ -115,7 +115,7 @@ def shades(n: int = 90, side: int = 8) -> Source:
     """Dark, grey and bright images with a little noise: three classes that are easy to tell."""
     labels = np.arange(n) % 3
     pixels = np.random.default_rng(0).integers(0, 30, (n, 1, side, side))
-    return Source("shades", (labels[:, None, None, None] * 100 + pixels).astype(np.uint8), labels, ("a", "b", "c"))
+    return table("shades", (labels[:, None, None, None] * 100 + pixels).astype(np.uint8), labels, ("a", "b", "c"))
 
 
 @pytest.fixture
@@ -134,7 +134,7 @@ def own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Source:
 
 
 def test_a_classifier_of_samples_knows_real_images_where_samples_are_right(own: Source) -> None:
-    images, labels = own.rows(np.arange(60))
+    images, labels = own.rows(np.arange(60)).values()
     cas = Cas(samples=60, images=3200)
     found = cas.measure(Plain(own, images, labels), 60, 0, quiet)  # type: ignore[arg-type]
     scores, details = found.values, found.details
@@ -147,7 +147,7 @@ def test_a_classifier_of_samples_knows_real_images_where_samples_are_right(own: 
 
 
 def test_classes_without_enough_real_images_are_said(own: Source, tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    images, labels = own.rows(np.arange(90))
+    images, labels = own.rows(np.arange(90)).values()
     some = own.only(np.flatnonzero((own.labels != 2) & ((own.labels != 1) | (np.arange(90) < 40))))
     monkeypatch.setattr(by_class, "training_data", lambda found, name: some)
     tiny.dim = 2048
@@ -162,7 +162,7 @@ def test_classes_without_enough_real_images_are_said(own: Source, tiny: Any, mon
 
 
 def test_fid_within_classes_sees_what_the_whole_hides(own: Source, tiny: Any) -> None:
-    images, labels = own.rows(np.arange(90))
+    images, labels = own.rows(np.arange(90)).values()
     metric = FidPerClass(per_class=30)
     right = metric.measure(tiny, Plain(own, images, labels), 90, 0, quiet)  # type: ignore[arg-type]
     assert right.values["fid_per_class"] == pytest.approx(0, abs=1e-2)
@@ -180,10 +180,10 @@ def test_fid_within_classes_sees_what_the_whole_hides(own: Source, tiny: Any) ->
 
 @pytest.mark.parametrize("copied", [True, False])
 def test_memorisation_is_flagged_for_copies_alone(own: Source, copied: bool, tiny: Any) -> None:
-    fresh = Source("fresh", np.random.default_rng(7).integers(0, 256, (90, 3, 4, 4), dtype=np.uint8))
-    own._content = np.random.default_rng(8).integers(0, 256, (90, 3, 4, 4), dtype=np.uint8)
-    own.shape, tiny.dim = (3, 4, 4), 48
-    shown = torch.from_numpy((own if copied else fresh)._content)
+    fresh = table("fresh", np.random.default_rng(7).integers(0, 256, (90, 3, 4, 4), dtype=np.uint8))
+    again = table("again", np.random.default_rng(8).integers(0, 256, (90, 3, 4, 4), dtype=np.uint8))
+    own.columns, own.fields, tiny.dim = again.columns, again.fields, 48
+    shown = (own if copied else fresh).rows(np.arange(90))["x"]
     found = Plain(own, shown, torch.zeros(90, dtype=torch.int64))
     result = Memorisation(rows=4, neighbours=3).measure(tiny, found, 60, 0, quiet)  # type: ignore[arg-type]
     assert result.details["memorised"] is copied
@@ -200,7 +200,7 @@ def test_noisy_copies_are_flagged_where_images_were_kept_from_the_run(copied: bo
     trained_on, whole = make(keys, "dataset"), make({**keys, "limit": None}, "dataset")
     tiny.dim = 784
     fresh = whole.only(order(len(whole), "limit")[500:590])
-    shown = (trained_on if copied else fresh).rows(np.arange(90))[0].float()
+    shown = (trained_on if copied else fresh).rows(np.arange(90))["x"].float()
     noise = torch.randn(shown.shape, generator=torch.Generator().manual_seed(0))
     noisy = (shown + 60 * noise).clamp(0, 255).to(torch.uint8)
     found = Plain(trained_on, noisy, torch.zeros(90, dtype=torch.int64))

@@ -1,0 +1,158 @@
+"""Columns of a table: fields with their rows, checked; and the window that spatial ones are cut by."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from gancli.data.fields import Field, Geometry, Label
+from gancli.data.rows import Picked, Rows, pieces
+from gancli.errors import ConfigError, DataError
+
+Index = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Column:
+    """A field and its stored rows.
+
+    content: an array, or `Rows` that lie outside of memory, with the SHA-256 of their bytes as content_hash if known.
+    """
+
+    field: Field
+    content: NDArray[Any] | Rows
+    content_hash: str | None = None
+
+    @property
+    def at_hand(self) -> bool:
+        """Whether rows are in memory; else they are read, or decoded, when they are asked for."""
+        return isinstance(self.content, np.ndarray) or self.content.at_hand
+
+    def only(self, index: Index) -> Column:
+        """These rows alone."""
+        kept = self.content
+        return Column(self.field, kept[index] if isinstance(kept, np.ndarray) else Picked(kept, index))
+
+    def hash(self) -> str:
+        """SHA-256 of all rows' bytes."""
+        if self.content_hash is not None:
+            return self.content_hash
+        if isinstance(self.content, np.ndarray):
+            little = self.content.astype(self.content.dtype.newbyteorder("<"), copy=False)
+            return hashlib.sha256(np.ascontiguousarray(little).data).hexdigest()
+        digest = hashlib.sha256()
+        for index in pieces(len(self.content), 256):
+            digest.update(self.content[index].tobytes())
+        return digest.hexdigest()
+
+
+def checked(where: str, columns: Mapping[str, Column]) -> dict[str, Column]:
+    """The same columns, arrays as plain ones. where: `dataset=NAME`.
+
+    Raises DataError where there are none, where rows are not of their field, or as many as in another column.
+    """
+    refuse_names(where, "columns", columns)
+    found = {name: _checked(where, name, column) for name, column in columns.items()}
+    lengths = {name: len(column.content) for name, column in found.items()}
+    if len(set(lengths.values())) > 1:
+        said = ", ".join(f"{name} {n:,}" for name, n in lengths.items())
+        raise DataError(f"{where} has columns of different lengths ({said}): each row has one of each")
+    return found
+
+
+def refuse_names(where: str, what: str, names: Collection[str]) -> None:
+    """Raise DataError for no names, and for names that a batch cannot tell apart: they become FEED.COLUMN there."""
+    if not names:
+        raise DataError(f"{where} has no {what}: at least one is needed")
+    for name in names:
+        if not isinstance(name, str) or not name.isidentifier():
+            raise DataError(f"{where} has {what} of the name {name!r}: letters, digits and _, such as x")
+
+
+def _checked(where: str, name: str, column: Column) -> Column:
+    """A column whose rows are what its field says. Raises DataError."""
+    field, content = column.field, column.content
+    found, wanted = (np.dtype(content.dtype), tuple(content.shape[1:])), (np.dtype(field.dtype), field.shape)
+    if found != wanted:
+        said, needed = (f"{kind} {['N', *shape]}".replace("'", "") for kind, shape in (found, wanted))
+        raise DataError(f"{where}: column {name} is {said}, and {field.told} are {needed}")
+    if len(content) == 0:
+        raise DataError(f"{where} is empty: at least one {'image' if field.spatial else 'row'} is needed")
+    if 0 in field.shape:
+        raise DataError(f"{where}: column {name} has {field.told}, which hold nothing")
+    if isinstance(field, Label):
+        twin = next((title for title, many in Counter(field.names).items() if many > 1), None)
+        if twin is not None:
+            raise DataError(f"{where} has two classes of the name {twin}: give each a name of its own")
+    if not isinstance(content, np.ndarray):
+        return column
+    if field.largest is not None:
+        lowest, highest = int(content.min()), int(content.max())
+        if lowest < 0 or highest > field.largest:
+            if isinstance(field, Label):
+                rule = f"{len(field.names)} classes: labels run from 0 to classes - 1"
+                raise DataError(f"{where} has labels from {lowest} to {highest} and {rule}")
+            raise DataError(f"{where}: column {name} has {lowest} to {highest}, and {field.told} 0 to {field.largest}")
+    # A plain view: indexing a np.memmap runs Python code of its own each time.
+    return Column(field, content.view(np.ndarray), column.content_hash)
+
+
+@dataclass(frozen=True)
+class Window:
+    """The part of each row of the spatial columns that is dealt: `side` pixels, once `stored` ones are enlarged.
+
+    side, stored: height and width. enlarged: by how many pixels.
+    """
+
+    side: tuple[int, int]
+    stored: tuple[int, int]
+    enlarged: int
+
+    def middle(self, n: int) -> Geometry:
+        """The central window of n rows, which are not enlarged."""
+        corner = [(own - side) // 2 for own, side in zip(self.stored, self.side, strict=True)]
+        return Geometry(None, torch.tensor([corner]).expand(n, 2), self.side)
+
+    def corners(self, bits: NDArray[np.uint64]) -> Index:
+        """Where each row's window begins, int64 [n, 2], as 64 random bits a row say: any place is as likely."""
+        places = [own + self.enlarged - side + 1 for own, side in zip(self.stored, self.side, strict=True)]
+        halves = (bits >> np.uint64(32), bits & np.uint64(0xFFFFFFFF))
+        drawn = [(half * np.uint64(many)) >> np.uint64(32) for half, many in zip(halves, places, strict=True)]
+        return np.stack(drawn, 1).astype(np.int64)
+
+
+def refuse_idle(name: str, columns: Mapping[str, Column], flip: bool, dequantize: bool) -> None:
+    """Raise ConfigError for `dataset.flip` or `dataset.dequantize` where there is nothing that they change."""
+    kinds = [column.field for column in columns.values()]
+    for key, asked, some in (
+        ("flip", flip, any(field.spatial for field in kinds)),
+        ("dequantize", dequantize, any(field.kind == "image" for field in kinds)),
+    ):
+        if asked and not some:
+            raise ConfigError(f"dataset.{key}=true: dataset={name} has no images; type dataset.{key}=false")
+
+
+def window(name: str, columns: Mapping[str, Column], crop: int | None, jitter: int) -> Window | None:
+    """What `dataset.crop` and `dataset.jitter` ask for, None for neither. Raises ConfigError where it cannot be had."""
+    if crop is None and not jitter:
+        return None
+    asked = f"dataset.jitter={jitter}" if crop is None else f"dataset.crop={crop}"
+    sizes = {(shape[-2], shape[-1]) for shape in (c.field.shape for c in columns.values() if c.field.spatial)}
+    if len(sizes) != 1:
+        said = "images of several sizes" if sizes else "no images"
+        none = "dataset.jitter=0" if crop is None else "dataset.crop=null"
+        raise ConfigError(f"{asked}: dataset={name} has {said}, and one place is cut out of all: type {none}")
+    stored = sizes.pop()
+    shown = f"the images of dataset={name} are {stored[0]}×{stored[1]} pixels"
+    if crop is not None and not 1 <= crop <= min(stored):
+        raise ConfigError(f"dataset.crop={crop}: {shown}: type a side of 1 to {min(stored)}, or null for all of them")
+    if not 0 <= jitter <= min(stored):
+        raise ConfigError(f"dataset.jitter={jitter}: {shown}: type 0 to {min(stored)}")
+    return Window(stored if crop is None else (crop, crop), stored, jitter)

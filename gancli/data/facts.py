@@ -1,0 +1,104 @@
+"""What is known of a data set without the data: kept in every checkpoint, so that sampling needs none."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from gancli.data import fields
+from gancli.data.fields import Field
+from gancli.data.source import DataSet, class_names, feeds_of, first_shape
+
+MOST_FIELDS, MOST_NAMES, LONGEST = 1000, 1 << 20, 1000  # of columns; of classes or words; of a name
+LARGEST_ROW = 1 << 32  # numbers of a row
+
+
+@dataclass(frozen=True)
+class DataFacts:
+    """fields: of all columns, as batches name them: bare of a lone feed, FEED.COLUMN of several.
+
+    rows: how many by feed, a lone one without a name. fingerprint: of the data set.
+    """
+
+    name: str
+    fields: dict[str, Field]
+    rows: dict[str, int]
+    fingerprint: str
+
+    @staticmethod
+    def of(data: DataSet) -> DataFacts:
+        """The facts of a data set at hand."""
+        feeds = feeds_of(data)
+        named = {_joined(feed, c): field for feed, source in feeds.items() for c, field in source.fields.items()}
+        rows = {feed: len(source) for feed, source in feeds.items()}
+        return DataFacts(data.name, named, rows, data.fingerprint)
+
+    @staticmethod
+    def read(plain: Mapping[str, Any]) -> DataFacts:
+        """The facts that `plain` wrote. Raises ValueError for anything else: a file may be a stranger's."""
+        try:
+            name, found, rows, fingerprint = (plain[key] for key in ("name", "fields", "rows", "fingerprint"))
+            told = {str(column): fields.read(each) for column, each in found.items()}
+            counts = {str(feed): n for feed, n in rows.items()}
+        except (KeyError, TypeError, AttributeError):
+            raise ValueError("it says nothing of its data set") from None
+        texts = (name, fingerprint, *told, *counts)
+        if not all(isinstance(text, str) and len(text) <= LONGEST for text in texts):
+            raise ValueError("its data set has no name")
+        if not told or not counts or max(len(told), len(counts)) > MOST_FIELDS:
+            raise ValueError(f"its data set has {len(told)} columns in {len(counts)} feeds")
+        for column, field in told.items():
+            if 0 in field.shape or math.prod(field.shape) > LARGEST_ROW or (field.largest or 0) >= MOST_NAMES:
+                raise ValueError(f"column {column} of its data set has {field.told}")
+            if (column.rpartition(".")[0] if column.count(".") <= 1 else None) not in counts:
+                raise ValueError(f"column {column} of its data set belongs to no feed")
+        if any(type(n) is not int or not 0 < n < 1 << 60 for n in counts.values()):
+            raise ValueError("its data set has no rows")
+        return DataFacts(name, told, counts, fingerprint)
+
+    def plain(self) -> dict[str, Any]:
+        """As plain values for a file."""
+        told = {column: field.plain() for column, field in self.fields.items()}
+        return {"name": self.name, "fields": told, "rows": dict(self.rows), "fingerprint": self.fingerprint}
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of a row of the first column."""
+        return first_shape(self.fields)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the first column of labels; none without one."""
+        return class_names(self.fields)
+
+    @property
+    def images(self) -> int:
+        """Rows of the first feed."""
+        return next(iter(self.rows.values()))
+
+    def differences(self, now: DataFacts) -> str:
+        """In words, what another data set has otherwise.
+
+        >>> from gancli.data.fields import Image, Label
+        >>> old = DataFacts("a", {"x": Image(1, 8, 8)}, {"": 24}, "x")
+        >>> old.differences(DataFacts("a", {"x": Image(3, 8, 8), "y": Label(("cat",))}, {"": 48}, "y"))
+        'rows 24 -> 48; x images of 1×8×8 -> images of 3×8×8; y none -> labels of 1 classes'
+        """
+        pairs = {"name": (self.name, now.name)}
+        for feed in {**self.rows, **now.rows}:
+            counts = (f"{facts.rows[feed]:,}" if feed in facts.rows else "none" for facts in (self, now))
+            pairs[_joined(feed, "rows")] = (next(counts), next(counts))
+        for column in {**self.fields, **now.fields}:
+            told = (facts.fields[column].told if column in facts.fields else "none" for facts in (self, now))
+            pairs[column] = (next(told), next(told))
+        changed = [f"{what} {old} -> {new}" for what, (old, new) in pairs.items() if old != new]
+        for column, field in self.fields.items():
+            if pairs[column][0] == pairs[column][1] and field != now.fields[column]:
+                changed.append(f"{column} with other names")
+        return "; ".join(changed) or f"as many as before ({self.images:,}), with other contents"
+
+
+def _joined(feed: str, name: str) -> str:
+    return f"{feed}.{name}" if feed else name
