@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from gancli.compute.rng import Rng
 from gancli.data.source import Source
+from gancli.games.stages import Moment, Stage
 from gancli.nets.verdict import Verdict
 
 Batch = dict[str, Tensor]
@@ -116,18 +117,25 @@ class Game(nn.Module):
         """How many real images of a data set of `images` `setup` wants; 0: it does nothing."""
         return 0
 
-    def enter(self, seen: int) -> None:
+    def stages(self) -> Sequence[Stage]:
+        """The stages of a run, in order; known before it begins."""
+        return (Stage(),)
+
+    def enter(self, at: Moment) -> None:
         """Take up what the moment of the run decides. The engine alone calls it, once a step, before the moves."""
 
-    def moves(self, seen: int) -> Sequence[Move]:
-        """The step's moves, in order, after `seen` real images; whoever asks changes nothing."""
+    def moves(self, at: Moment) -> Sequence[Move]:
+        """The step's moves, in order; whoever asks changes nothing.
+
+        The first one consumes as many rows of the first feed at each step of a stage.
+        """
         raise NotImplementedError
 
     def judge(self, rng: Rng, **sources: tuple[Tensor, Tensor | None]) -> dict[str, Verdict]:
         """What D says of each source of (images, labels)."""
         raise NotImplementedError
 
-    def after(self, move: Move, result: Result, rng: Rng, seen: int) -> Mapping[str, Tensor] | None:
+    def after(self, move: Move, result: Result, rng: Rng, at: Moment) -> Mapping[str, Tensor] | None:
         """Called when a move's optimizer step is done.
 
         rng: the move's, of the whole batch. What it returns replaces columns that the move remembers, of all ranks.

@@ -21,6 +21,7 @@ from gancli.config.settings import at_least, at_most
 from gancli.errors import CombinationError, ConfigError
 from gancli.games.game import Batch, Couples, Game, Move, Outcome, Result
 from gancli.games.latent import Latent
+from gancli.games.stages import Moment
 from gancli.losses.adversarial import AdversarialLoss, Energy
 from gancli.losses.penalties import Context, Penalty
 from gancli.nets.layers.spectral import full_precision, is_spectral
@@ -117,14 +118,14 @@ class NoiseGame(Game):
                     rows = rows if name == "G" else self.shown(rows, rng, "reference").flatten(1)
                     module.refer(rows[:REFERENCE].reshape(module.reference.shape))
 
-    def enter(self, seen: int) -> None:
+    def enter(self, at: Moment) -> None:
         """Remember how far the run is, and lead the augmentation's p along its ramp."""
-        self._seen = seen
+        self._seen = at.seen
         if self.ramp is not None and self.ramp.augment is not None:
             assert isinstance(self.augment, Ada)
-            self.augment.p.fill_(self.ramp.between(self.augment.first, self.ramp.augment, seen))
+            self.augment.p.fill_(self.ramp.between(self.augment.first, self.ramp.augment, at.seen))
 
-    def moves(self, seen: int) -> Sequence[Move]:
+    def moves(self, at: Moment) -> Sequence[Move]:
         """D, the lazy penalties that are due, G: the same at every step."""
         return self._moves
 
@@ -190,7 +191,7 @@ class NoiseGame(Game):
         losses |= self._class_loss("class_G", [(verdicts["fake"], y_fake)])
         return Outcome(losses | self._penalties("G", self._context(None, fake, None, y_fake, rng, verdicts, z)))
 
-    def after(self, move: Move, result: Result, rng: Rng, seen: int) -> None:
+    def after(self, move: Move, result: Result, rng: Rng, at: Moment) -> None:
         """Let the player's penalties move its weights back and remember; tell the augmentation how D fares."""
         stats = result.stats
         net = self.nets[move.player]

@@ -27,6 +27,7 @@ from gancli.games.game import Game
 from gancli.games.latent import Latent
 from gancli.losses.penalties import Penalty
 from gancli.train.averages import Average
+from gancli.train.course import Course
 from gancli.train.engine import Engine
 from gancli.train.ramp import Ramp
 from gancli.train.schedule import Schedule
@@ -261,7 +262,7 @@ def engine(settings: TrainSettings, source: Source, built: Game, compute: Comput
         batch_size=settings.batch_size,
         micro_batch=settings.micro_batch,
         seed=settings.seed,
-        steps=settings.steps,
+        steps=Course(built, settings.batch_size).steps(settings.steps, settings.images),
         average=make_as(Average, settings.model.get("ema"), "model.ema"),
         schedule=shared.schedule,
         schedules=own,

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 # and what batch norm takes its statistics over, and nothing else. Data may have been moved: it is their fingerprint
 # that must be as it was.
 FREE = frozenset(
-    "steps max_time device precision compile observers note resume run_dir init micro_batch dataset.root".split()  # noqa: SIM905
+    "steps images max_time device precision compile observers note resume run_dir init micro_batch dataset.root".split()  # noqa: SIM905
 )
 
 
@@ -69,7 +69,7 @@ def reopen(
     which, held = f"resume={settings.resume}", list[RunDir]()
     try:
         path, state = engine.world.from_first(lambda: _read(settings, config, engine, held))
-        return (held or [RunDir(path)])[0], _take(state, which, settings.steps, facts, engine)
+        return (held or [RunDir(path)])[0], _take(state, which, facts, engine, settings.images is not None)
     except BaseException:
         for run in held:
             run.unlock()
@@ -107,7 +107,7 @@ def _read(
     return run.path, checkpoint.of_a_run(state, file or run.checkpoint(state["step"]))
 
 
-def _take(state: dict[str, Any], which: str, steps: int, facts: DataFacts, engine: Engine) -> dict[str, Any]:
+def _take(state: dict[str, Any], which: str, facts: DataFacts, engine: Engine, images: bool) -> dict[str, Any]:
     from gancli.store import fits
     from gancli.train.assemble import DataFacts as Facts
 
@@ -119,8 +119,9 @@ def _take(state: dict[str, Any], which: str, steps: int, facts: DataFacts, engin
         raise RunError(
             f"{which}: the data set has changed since the run was trained on it: {before.differences(facts)}"
         )
-    if state["step"] >= steps:
-        raise RunError(f"{which}: the run is at step {state['step']} of {steps}; give it more with steps=N")
+    if state["step"] >= engine.steps:
+        more = "images=N" if images else "steps=N"
+        raise RunError(f"{which}: the run is at step {state['step']} of {engine.steps}; give it more with {more}")
     try:
         fits.refuse_other(state, engine)
         engine.load(state)

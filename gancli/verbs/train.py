@@ -43,7 +43,7 @@ def run(config: Mapping[str, Any], overrides: Sequence[str]) -> Path:
     Raises GanError; Interrupted where a signal ended the run, which is then saved; KeyboardInterrupt where it came
     before the first step.
     """
-    config, wanted = paths.settled(config), list[str]()
+    config, wanted = idle.one_length(paths.settled(config), idle.typed_keys(overrides)), list[str]()
     with _Signals(wanted, World.of_group().first) as signals:
         path = _run(config, overrides, signals)
     if wanted:
@@ -70,14 +70,15 @@ def _run(config: Mapping[str, Any], overrides: Sequence[str], signals: _Signals)
         engine = assemble.engine(settings, source, assemble.game(config, facts), compute)
     observers = {n: make(node, f"observers.{n}") for n, node in settings.observers.items() if node is not None}
     for observer in observers.values():
-        observer.refuse(RunView(engine, settings.steps))
+        observer.refuse(RunView(engine, engine.steps))
     config = with_best(config, observers)
     notes = [*source.notes, *compute.notes, *rank_notes(engine), *split_notes(engine)]
-    notes += [*left_out(overrides), *idle.notes(settings, idle.typed_keys(overrides), points=len(facts.shape) == 1)]
+    length, points = (engine.steps, engine.course.seen(engine.steps)), len(facts.shape) == 1
+    notes += [*left_out(overrides), *idle.notes(settings, idle.typed_keys(overrides), *length, points)]
     rehearsal = Rehearsal(engine, lambda: assemble.twin(settings, config, source, facts))
     need, seconds = forecast(rehearsal, settings, notes, overrides)
     counts = {name: sum(p.numel() for p in player.params) for name, player in engine.players.items()}
-    about: dict[str, Any] = {"parameters": counts}
+    about: dict[str, Any] = {"parameters": counts, "steps": engine.steps, "stages": stages(engine)}
     about["memory"] = need.plain() if need else None
 
     session = _session(settings, config, engine, facts, list(observers.values()), signals.wanted, about, seconds)
@@ -114,7 +115,7 @@ def _session(
     observers: list[Observer],
     wanted: list[str],
     about: dict[str, Any],
-    estimate: float,
+    estimates: Mapping[str, float],
 ) -> Session:
     """Reopen a run, or make a new one."""
     parts = (settings, config, engine, facts, observers)
@@ -122,7 +123,7 @@ def _session(
         reopened, state = reopen(settings, config, facts, engine)
         spent, remembered = float(state.get("seconds", 0.0)), state.get("observers") or {}
         at = engine.step_number
-        return Session(*parts, reopened, about, spent, estimate, True, remembered, at, wanted=wanted)
+        return Session(*parts, reopened, about, spent, estimates, True, remembered, at, wanted=wanted)
     if settings.init:
         start_from(settings.init, engine)
     called = f"{settings.model['name']}-{facts.name}"
@@ -140,7 +141,7 @@ def _session(
         except BaseException:
             new.unlock()
             raise
-    return Session(*parts, new, about, 0.0, estimate, wanted=wanted, above=above)
+    return Session(*parts, new, about, 0.0, estimates, wanted=wanted, above=above)
 
 
 def discard(session: Session, error: BaseException) -> None:
@@ -164,6 +165,15 @@ def _again(settings: TrainSettings, own: Path) -> TrainSettings:
     return replace(settings, run_dir=str(own))
 
 
+def stages(engine: Engine) -> list[dict[str, Any]] | None:
+    """A run's stages as plain values: their names, first steps and batches; None where there is but one."""
+    course = engine.course
+    if len(course.stages) == 1:
+        return None
+    found = [span.at for span in course.spans(until=engine.steps or None)]
+    return [{"name": at.stage.name, "step": at.step, "batch_size": course.batch_size(at.stage)} for at in found]
+
+
 def rank_notes(engine: Engine) -> list[str]:
     """How many ranks share a batch, over what, and what batch norm makes of it."""
     world, norms = engine.world, [m for m in engine.game.modules() if isinstance(m, _BatchNorm)]
@@ -179,11 +189,13 @@ def rank_notes(engine: Engine) -> list[str]:
 
 def split_notes(engine: Engine) -> list[str]:
     """What splitting a batch changes: batch norm sees the micro-batch only; everything else stays the same."""
-    world = engine.world
-    split = engine.micro_batch is not None and engine.micro_batch * world.size < engine.batch_size
+    world, course = engine.world, engine.course
+    sizes = {(course.micro_batch(stage), course.batch_size(stage)): None for stage in course.stages}
+    split = {micro: None for micro, batch in sizes if micro is not None and micro * world.size < batch}
     if split and any(isinstance(m, _BatchNorm) for m in engine.game.modules()):
         each = " of every rank" if world.size > 1 else ""
-        return [f"micro_batch={engine.micro_batch}: batch norm takes its statistics over so many images{each}"]
+        many = ", ".join(map(str, split))
+        return [f"micro_batch={many}: batch norm takes its statistics over so many images{each}"]
     return []
 
 
