@@ -14,6 +14,7 @@ from gancli.compute.dist import World
 from gancli.compute.rng import Rng
 from gancli.data.loader import Stream
 from gancli.games.game import Batch, Game, Move, Outcome, Result
+from gancli.games.stages import Moment, Stage
 from gancli.train.averages import Average
 from gancli.train.engine import Engine
 
@@ -23,11 +24,15 @@ POOL = 6
 class Rows:
     """An endless stream of rows of a table, in order."""
 
-    def __init__(self, name: str, width: int):
+    def __init__(self, name: str, width: int, device: torch.device):
         numbers = torch.Generator().manual_seed(len(name) + width)
-        self.rows = {name: torch.randn(17, width, generator=numbers)}
+        self.rows = {name: torch.randn(17, width, generator=numbers).to(device)}
+        self.levels: set[int] = set()  # that were asked for
 
-    def batch(self, position: int, total: int, start: int = 0, stop: int | None = None) -> dict[str, Tensor]:
+    def batch(
+        self, position: int, total: int, start: int = 0, stop: int | None = None, level: int = 0
+    ) -> dict[str, Tensor]:
+        self.levels.add(level)
         places = torch.arange(position + start, position + (total if stop is None else stop)) % 17
         return {name: rows[places] for name, rows in self.rows.items()}
 
@@ -67,14 +72,17 @@ class OddGame(Game):
     def averaged(self) -> tuple[str, ...]:
         return ("P_one", "P_two")
 
-    def moves(self, seen: int) -> Sequence[Move]:
+    def stages(self) -> Sequence[Stage]:
+        return (Stage(name="map"), Stage(name="adversarial", start=8))
+
+    def moves(self, at: Moment) -> Sequence[Move]:
         adversarial = (
             Move("P", self.map_loss, ("u",), remembers=("made",)),
             Move("Q", self.judge_loss, ("v",), carried=("made",), gate="open" if self.gate else None),
             Move("R", self.guess_loss, ("u", "v"), size=0.5, every=2, corrects=self.corrects),
             Move("R", self.again_loss, ("u",), shared=True, name="again"),
         )
-        return adversarial[:1] if seen < 8 else adversarial
+        return adversarial[:1] if at.stage.name == "map" else adversarial
 
     def map_loss(self, batch: Batch, rng: Rng) -> Outcome:
         made = self.nets["P_one"](batch["u"]) + self.nets["P_two"](batch["u"])
@@ -95,7 +103,7 @@ class OddGame(Game):
         return Outcome({"again_R": R(torch.tanh(R[1](batch["u"]))).square().mean()})
 
     @torch.no_grad()
-    def after(self, move: Move, result: Result, rng: Rng, seen: int) -> Mapping[str, Tensor] | None:
+    def after(self, move: Move, result: Result, rng: Rng, at: Moment) -> Mapping[str, Tensor] | None:
         if move.player == "Q":
             self.open.fill_(float(result.stats["edge"] > -0.3))
         if move.player != "P":
@@ -120,25 +128,26 @@ class OddGame(Game):
 
 
 def engine(
-    game: OddGame | None = None,
+    game: Game | None = None,
     *,
     dtype: torch.dtype = torch.float64,
-    batch_size: int = 8,
+    batch_size: int | None = 8,
     micro_batch: int | None = None,
     world: World | None = None,
+    compute: Compute | None = None,
     **options: Any,
 ) -> Engine:
     """An engine that plays it."""
-    game = (game or OddGame()).to(dtype)
+    game, compute = (game or OddGame()).to(dtype), compute or Compute()
     optimizers = {
         name: torch.optim.Adam(params, lr=0.01, betas=(0.5, 0.9))
         for name, params in game.parameters_by_player().items()
     }
     return Engine(
         game,
-        cast("dict[str, Stream]", {"u": Rows("u", 3), "v": Rows("v", 2)}),
+        cast("dict[str, Stream]", {"u": Rows("u", 3, compute.device), "v": Rows("v", 2, compute.device)}),
         optimizers,
-        compute=Compute(),
+        compute=compute,
         batch_size=batch_size,
         micro_batch=micro_batch,
         average=Average(decay=0.5, warmup=False),

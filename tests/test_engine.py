@@ -94,7 +94,7 @@ def test_rehearsal_leaves_no_trace() -> None:
     before = copy.deepcopy(engine.state())
     rehearsal = Rehearsal(engine)
     assert rehearsal.footprint() is not None
-    assert rehearsal.pace() > 0
+    assert rehearsal.pace()[""] > 0
     same(before, engine.state())
     assert all(p.grad is None for p in engine.game.parameters())
 
@@ -132,7 +132,7 @@ def test_no_average_when_decay_is_zero() -> None:
 
 def test_each_move_moves_its_own_player_only() -> None:
     engine = tiny.engine()
-    d_move, g_move = engine.game.moves(0)
+    d_move, g_move = engine.moves()
     for move, player, other in ((d_move, "D", "G"), (g_move, "G", "D")):
         before = {name: tiny.weights(net) for name, net in engine.game.nets.items()}
         engine.play(move, 0, {})
@@ -151,7 +151,7 @@ def test_lazy_terms_are_paid_rarely_and_in_full() -> None:
     moved = {}
     for every in (1, 4):
         engine = tiny.engine(tiny.game(penalties={"r1": R1(every=4)}), dtype=torch.float64, sgd=True)
-        (lazy,) = [m for m in engine.game.moves(0) if m.name == "r1"]
+        (lazy,) = [m for m in engine.moves() if m.name == "r1"]
         assert lazy.every == 4
         before = tiny.weights(engine.game.nets["D"])
         engine.play(Move("D", lazy.loss, every=every, name="r1"), 0, {})
@@ -166,7 +166,7 @@ def test_clip_bounds_the_gradient_and_the_weights() -> None:
     moved = []
     for engine in (free, bound):
         before = tiny.weights(engine.game.nets["D"])
-        engine.play(engine.game.moves(0)[0], 0, {})
+        engine.play(engine.moves()[0], 0, {})
         moved.append((tiny.weights(engine.game.nets["D"]) - before).norm() / 0.01)
     assert moved[0] > 1e-2
     torch.testing.assert_close(moved[1], torch.tensor(1e-3), rtol=1e-3, atol=0)

@@ -87,15 +87,15 @@ def test_what_takes_too_long_is_counted(monkeypatch: Patch) -> None:
     need = trial.footprint()
     assert need is not None
     assert not trial.real
-    moves, speed = engine.game.moves(0), Speed(1000.0, 1e30)
+    moves, speed = engine.moves(), Speed(1000.0, 1e30)
     monkeypatch.setattr(Speed, "measured", staticmethod(lambda engine: speed))
     done = [growth.operations for growth in trial.growths]
-    assert trial.pace() == pytest.approx(sum((d.fixed + d.per_row * 64) / 1000 for d in done), rel=1e-6)
+    assert trial.pace() == pytest.approx({"": sum((d.fixed + d.per_row * 64) / 1000 for d in done)}, rel=1e-6)
     assert len(done) == len(moves)
     monkeypatch.setattr(rehearsal, "COUNTED", -1.0)
     nothing = Rehearsal(engine, twin)
     assert nothing.footprint() is None
-    assert nothing.pace() == 0
+    assert nothing.pace() == {}
 
 
 def test_a_rehearsal_ends_between_two_operations(monkeypatch: Patch) -> None:
@@ -131,7 +131,7 @@ def test_few_rows_stand_for_many(monkeypatch: Patch) -> None:
 
     monkeypatch.setattr(trial, "_run", linear)
     monkeypatch.setattr(rehearsal.time, "monotonic", lambda: 0.0)
-    (d, _), growth = engine.game.moves(0), trial.growths[0]
+    (d, _), growth = engine.moves(), trial.growths[0]
     assert trial._timed(d, growth, 1.2) == pytest.approx(2 * (0.5 + 5.12))
     assert asked == [2, 4, 16, 64]  # four times more would take 3 s
     asked.clear()
@@ -181,7 +181,7 @@ def test_batch_norm_of_one_image_has_its_pixels(gan: Gan) -> None:
 def test_the_smallest_share_of_a_rank_counts() -> None:
     engine = tiny.engine(tiny.game(g_norm=True), batch_size=3)
     engine.world = World(0, 2)
-    move = engine.game.moves(0)[0]
+    move = engine.moves()[0]
     with pytest.raises(CombinationError, match="2 for each rank"):
         rehearsal.refuse_single(engine, move, 1.0)
     rehearsal.refuse_single(engine, move, 2.0)
@@ -329,7 +329,7 @@ def test_a_run_says_what_it_measures(gan: Gan, monkeypatch: Patch) -> None:
 
 
 def test_no_steps_forecast_the_steps_there_would_be(gan: Gan, monkeypatch: Patch) -> None:
-    monkeypatch.setattr(Rehearsal, "pace", lambda self: 60.0)
+    monkeypatch.setattr(Rehearsal, "pace", lambda self: {"": 60.0})
     answer = gan("train", *TINY, "steps=0", "run_dir=r")
     assert answer.code == 0
     assert "a step takes about 60 s, 10,000 steps about 6 days 22:40:00" in answer.err
@@ -340,7 +340,10 @@ def test_no_steps_forecast_the_steps_there_would_be(gan: Gan, monkeypatch: Patch
     assert not Path("r/samples").exists()
     assert gan("sample", "run=r", "n=1").code == 0  # what was said can be typed
     assert gan("train", "resume=r", "steps=1").code == 0
-    assert default_steps([*TINY, "steps=0", "experiment=demo"]) == compose("train", ["experiment=demo"])["steps"]
+    course = tiny.engine().course
+    assert (
+        default_steps([*TINY, "steps=0", "experiment=demo"], course) == compose("train", ["experiment=demo"])["steps"]
+    )
 
 
 def test_no_steps_are_not_refused_for_what_a_step_would_need(gan: Gan, monkeypatch: Patch) -> None:
@@ -348,7 +351,7 @@ def test_no_steps_are_not_refused_for_what_a_step_would_need(gan: Gan, monkeypat
         return Footprint(100, 20, ((4, (Line(0.0, 1e12),)),), 400, 1, 4, None)
 
     monkeypatch.setattr(Rehearsal, "footprint", too_large)
-    monkeypatch.setattr(Rehearsal, "pace", lambda self: 0.0)
+    monkeypatch.setattr(Rehearsal, "pace", lambda self: {})
     answer = gan("train", *TINY, "steps=0", "run_dir=r")
     assert answer.code == 0
     assert "not even the smallest micro-batch would fit" in answer.err

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from gancli.errors import CombinationError, ConfigError
 from gancli.games.game import Batch, Move, Outcome, Result
+from gancli.games.stages import Moment
 from gancli.train.engine import Engine
 from gancli.train.rehearsal import Rehearsal
 from gancli.train.schedule import Schedule
@@ -55,7 +56,7 @@ def test_a_rehearsal_hands_carried_rows_on_and_leaves_no_trace() -> None:
     rehearsal = Rehearsal(engine)
     assert rehearsal.footprint() is not None
     assert len(rehearsal.growths) == 4
-    assert rehearsal.pace() > 0
+    assert rehearsal.pace()["adversarial"] > 0
     same(before, engine.state())
 
 
@@ -123,17 +124,17 @@ def test_a_player_may_have_a_schedule_of_its_own_in_images() -> None:
 
 
 class Twice(OddGame):
-    def moves(self, seen: int) -> list[Move]:
+    def moves(self, at: Moment) -> list[Move]:
         return [Move("P", self.map_loss, ("u",)), Move("P", self.map_loss, ("u",))]
 
 
 class Half(OddGame):
-    def moves(self, seen: int) -> list[Move]:
+    def moves(self, at: Moment) -> list[Move]:
         return [Move("P", self.map_loss, ("u",), size=0.5)]
 
 
 class Torn(OddGame):
-    def moves(self, seen: int) -> list[Move]:
+    def moves(self, at: Moment) -> list[Move]:
         return [
             Move("P", self.map_loss, ("u",), remembers=("made",)),
             Move("Q", self.judge_loss, ("v",), size=2, carried=("made",)),
@@ -166,8 +167,8 @@ def test_the_same_engine_type_plays_both() -> None:
 class Passing(OddGame):
     """Its lazy move is there for a while."""
 
-    def moves(self, seen: int) -> list[Move]:
-        lazy = Move("R", self.again_loss, ("u",), every=2, corrects=8 <= seen < 16, name="again")
+    def moves(self, at: Moment) -> list[Move]:
+        lazy = Move("R", self.again_loss, ("u",), every=2, corrects=8 <= at.seen < 16, name="again")
         return [Move("P", self.map_loss, ("u",), remembers=("made",)), lazy]
 
 
@@ -182,14 +183,19 @@ def test_a_rate_is_what_it_was_when_its_correction_ends() -> None:
 
 
 class Later(OddGame):
-    """Its second phase has two moves of one name."""
+    """From some step on, and in its last stage, it has two moves of one name."""
 
-    def moves(self, seen: int) -> list[Move]:
-        return [Move("P", self.map_loss, ("u",), remembers=("made",))] * (1 if seen < 8 else 2)
+    def __init__(self, start: int, **options: bool):
+        super().__init__(**options)
+        self.start = start
+
+    def moves(self, at: Moment) -> list[Move]:
+        return [Move("P", self.map_loss, ("u",), remembers=("made",))] * (1 if at.seen < self.start else 2)
 
 
 def test_moves_of_a_later_phase_are_looked_at_too() -> None:
-    engine = odd.engine(Later())
-    engine.step()
+    with pytest.raises(CombinationError, match="stage adversarial: two moves are called P"):
+        odd.engine(Later(8))
+    engine = run(odd.engine(Later(16)), 2)
     with pytest.raises(CombinationError, match="two moves are called P"):
         engine.step()

@@ -11,6 +11,7 @@ import torch
 from gancli.augment.ada import Ada
 from gancli.config.compose import compose
 from gancli.games.noise import NoiseGame
+from gancli.games.stages import Moment
 from gancli.losses.penalties import R1
 from gancli.train import assemble
 from gancli.train.ramp import Ramp
@@ -57,7 +58,7 @@ def test_penalties_fade() -> None:
     game.critic.ramp = RAMP
     weights = []
     for seen in (0, 4, 8, 12, 16, 20):
-        game.enter(seen)
+        game.enter(Moment(seen=seen))
         weights.append(game.critic.weight(game.critic.penalties["r1"]))
     assert weights == pytest.approx([3.0, 3 * 0.8535534, 1.5, 3 * 0.1464466, 0.0, 0.0])
 
@@ -68,7 +69,7 @@ def test_augmentation_is_led_where_it_should_be() -> None:
     assert isinstance(game.critic.augment, Ada)
     found = []
     for seen in (0, 10**7, 2 * 10**7, 10**8):
-        game.enter(seen)
+        game.enter(Moment(seen=seen))
         found.append(game.critic.augment.p.item())
     assert found == pytest.approx([0, 0.275, 0.55, 0.55])
 
@@ -118,5 +119,5 @@ def test_asking_for_the_moves_changes_nothing() -> None:
     )
     before = {name: value.clone() for name, value in game.state_dict().items()}
     for seen in (0, 10**7, 10**8):
-        game.moves(seen)
+        game.moves(Moment(seen=seen))
     assert all(torch.equal(value, before[name]) for name, value in game.state_dict().items())

@@ -15,6 +15,7 @@ from gancli.compute.rng import Rng
 from gancli.data.source import Modes as Mixture
 from gancli.errors import CombinationError, ConfigError
 from gancli.games.noise import NoiseGame
+from gancli.games.stages import Moment
 from gancli.losses.adversarial import (
     AdversarialLoss,
     Energy,
@@ -123,9 +124,9 @@ def test_instance_noise_has_its_size_and_falls_to_nothing() -> None:
     game = tiny.game(Hinge(noise=0.5, noise_until=1000))
     rng, x = Rng(0, total=512), torch.zeros(512, 1, 8, 8)
     assert game.critic.shown((x, None), rng, "real")[0].std().item() == pytest.approx(0.5, rel=0.02)
-    game.enter(500)
+    game.enter(Moment(seen=500))
     assert game.critic.shown((x, None), rng, "real")[0].std().item() == pytest.approx(0.25, rel=0.02)
-    game.enter(1000)
+    game.enter(Moment(seen=1000))
     assert torch.equal(game.critic.shown((x, None), rng, "real")[0], x)
 
 

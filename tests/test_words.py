@@ -284,7 +284,10 @@ def test_a_resumed_run_with_other_data_is_told_of_the_data(gan: Gan, tmp_path: P
 def told(*typed: str) -> list[str]:
     keys = ["model=mlp", "dataset=ring", *typed]
     settings = make_as(TrainSettings, compose("train", keys), "")
-    return idle.notes(settings, idle.typed_keys(keys), points=True)
+    assert settings.steps is not None
+    assert settings.batch_size is not None
+    images = settings.steps * settings.game["d_steps"] * settings.batch_size
+    return idle.notes(settings, idle.typed_keys(keys), settings.steps, images, points=True)
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,8 @@ class Footprint:
     the first step makes. moves: (rows of a whole move on this rank, how its bytes grow with the rows).
     free: what the device had left, or None where it does not say. multiple: micro-batches come in multiples of it.
     draws: of each move, (rows over all ranks, bytes of random numbers a row): they are drawn for all rows, however
-    these are split.
+    these are split. stages, micros: of each move, its stage and how many rows of it go through at once, where the run's
+    micro_batch leaves that open. batch_size: the largest of all stages.
     """
 
     held: int
@@ -50,15 +51,37 @@ class Footprint:
     batch_size: int
     micro_batch: int | None
     draws: tuple[tuple[int, float], ...] = ()
+    stages: tuple[str, ...] = ()
+    micros: tuple[int | None, ...] = ()
 
-    def new(self, micro_batch: int | None) -> int:
-        """Bytes beside those that are held, at the fullest moment of a step."""
-        peaks = []
-        for (rows, lines), (total, drawn) in zip(self.moves, self.draws or [(0, 0.0)] * len(self.moves), strict=True):
-            part = min(micro_batch or rows, rows)
+    def _peaks(self, micro_batch: int | None) -> list[float]:
+        """Bytes that each move takes at its fullest moment."""
+        peaks, many = [], len(self.moves)
+        parts = zip(self.moves, self.draws or [(0, 0.0)] * many, self.micros or [None] * many, strict=True)
+        for (rows, lines), (total, drawn), own in parts:
+            part = min(micro_batch or own or rows, rows)
             whole = drawn * max(0, total - part)
             peaks.append(whole + max(line.fixed + line.per_row * part for line in lines))
-        return self.optimizers + int(max(peaks, default=0))
+        return peaks
+
+    def new(self, micro_batch: int | None) -> int:
+        """Bytes beside those that are held, at the fullest moment of the run."""
+        return self.optimizers + int(max(self._peaks(micro_batch), default=0))
+
+    @property
+    def fullest(self) -> str:
+        """In words, the stage whose step takes most; empty where there is but one."""
+        return f" in stage {self.stages[self._fullest()]}" if len(set(self.stages)) > 1 else ""
+
+    @property
+    def at_once(self) -> int:
+        """Rows that go through the networks at once at the fullest moment."""
+        return self.micro_batch or (self.micros and self.micros[self._fullest()]) or self.batch_size
+
+    def _fullest(self) -> int:
+        """The number of the move that takes most."""
+        peaks = self._peaks(self.micro_batch)
+        return peaks.index(max(peaks))
 
     @property
     def total(self) -> int:
@@ -105,7 +128,7 @@ class Footprint:
     def line(self) -> str:
         """For the start of a run."""
         room = "" if self.free is None else f" of {_gib(self.held + self.free)}"
-        return f"memory about {_gib(self.total)}{room} (micro_batch={self.micro_batch or self.batch_size})"
+        return f"memory about {_gib(self.total)}{room} (micro_batch={self.at_once}{self.fullest})"
 
     def plain(self) -> dict[str, Any]:
         """As plain values for run.json, in bytes."""
@@ -116,7 +139,7 @@ class Footprint:
             "optimizers": self.optimizers,
             "step": rest,
             "free": self.free,
-            "micro_batch": self.micro_batch or self.batch_size,
+            "micro_batch": self.at_once,
         }
 
 
@@ -124,10 +147,8 @@ def refuse(need: Footprint) -> None:
     """Raise DeviceError where a step will not fit."""
     if not need.fits:
         assert need.free is not None
-        raise DeviceError(
-            f"a step needs about {_gib(need.total)} of memory and the device has {_gib(need.held + need.free)}:"
-            f" {need.remedy()}"
-        )
+        needs = f"a step{need.fullest} needs about {_gib(need.total)} of memory"
+        raise DeviceError(f"{needs} and the device has {_gib(need.held + need.free)}: {need.remedy()}")
 
 
 def advice(need: Footprint | None, engine: Engine) -> str:

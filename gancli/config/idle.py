@@ -61,28 +61,42 @@ def _eval(settings: EvalSettings) -> Iterator[tuple[str, str]]:
             yield key, f"metrics=[{names}], of which none asks for an extractor"
 
 
-def notes(settings: TrainSettings, typed: set[str], points: bool = False) -> list[str]:
+def one_length(config: Mapping[str, Any], typed: set[str]) -> dict[str, Any]:
+    """A configuration of a training that says how long it is once, by steps or by images: as was typed, where both are.
+
+    Raises ConfigError where both were typed.
+    """
+    if config.get("images") is None or config.get("steps") is None:
+        return dict(config)
+    if {"images", "steps"} <= typed and config["steps"] != 0:  # without steps, the length is only forecast
+        both = f"images={config['images']} and steps={config['steps']} both say how long the run is"
+        raise ConfigError(f"{both}: leave one out, or type images=null")
+    return {**config, "images" if "steps" in typed else "steps": None}
+
+
+def notes(settings: TrainSettings, typed: set[str], steps: int, images: int, points: bool = False) -> list[str]:
     """What of a training's settings has no effect in this run, a line each. points: whether the data are points.
 
-    Of keys that have defaults, those that were typed are spoken of; schedules that never begin, in any case.
+    steps, images: of the whole run. Of keys that have defaults, those that were typed are spoken of; schedules that
+    never begin, in any case.
     """
-    found = [*_schedules(settings), *_averages(settings, typed), *_switched_off(settings, typed)]
-    return [*found, *_observers(settings, typed, points)]
+    found = [*_schedules(settings, steps, images), *_averages(settings, typed, steps)]
+    return [*found, *_switched_off(settings, typed), *_observers(settings, typed, steps, points)]
 
 
-def _schedules(settings: TrainSettings) -> Iterator[str]:
-    steps, moves = settings.steps, settings.steps * int(settings.game.get("d_steps") or 1)
+def _schedules(settings: TrainSettings, steps: int, seen: int) -> Iterator[str]:
+    moves = steps * int(settings.game.get("d_steps") or 1)
     for key, schedule in _rates(settings):
         start, images = schedule.get("start") or 0, schedule.get("unit") == "images"
         if schedule.get("kind", "constant") == "constant":
             idle = [name for name in ("start", "end") if schedule.get(name)]
             yield from (f"{key}.{name}={schedule[name]} says nothing with {key}.kind=constant" for name in idle)
-        elif steps and start >= (moves * settings.batch_size if images else steps):
-            ends = f"after {moves * settings.batch_size:,} images" if images else f"at step {steps}"
+        elif steps and start >= (seen if images else steps):
+            ends = f"after {seen:,} images" if images else f"at step {steps}"
             yield f"{key}.start={start}: the run ends {ends}, before the rates begin to fall"
     if not steps:
         return
-    ramp, seen = settings.ramp or {}, moves * settings.batch_size
+    ramp = settings.ramp or {}
     if (ramp.get("images") or 0) > seen:
         share = 100 * seen / ramp["images"]
         yield f"ramp.images={ramp['images']}: the run sees {seen:,}, so that the ramp ends at {share:.3g} % of its way"
@@ -108,13 +122,13 @@ def _rates(settings: TrainSettings) -> Iterator[tuple[str, Mapping[str, Any]]]:
             yield f"{key}.schedule", node["schedule"]
 
 
-def _averages(settings: TrainSettings, typed: set[str]) -> Iterator[str]:
+def _averages(settings: TrainSettings, typed: set[str], steps: int) -> Iterator[str]:
     ema = settings.model.get("ema") or {}
     start = ema.get("start") or 0
     if not ema.get("decay"):
         yield from _said(typed, ("model.ema.start", "model.ema.warmup"), "model.ema.decay=0, which keeps no average")
-    elif settings.steps and start >= settings.steps:
-        yield f"model.ema.start={start}: the run ends at step {settings.steps}, with a plain copy as average"
+    elif steps and start >= steps:
+        yield f"model.ema.start={start}: the run ends at step {steps}, with a plain copy as average"
 
 
 def _switched_off(settings: TrainSettings, typed: set[str]) -> Iterator[str]:
@@ -143,15 +157,15 @@ def _said(typed: set[str], keys: Sequence[str], why: str) -> Iterator[str]:
     yield from (f"{key} says nothing with {why}" for key in keys if key in typed)
 
 
-def _observers(settings: TrainSettings, typed: set[str], points: bool) -> Iterator[str]:
+def _observers(settings: TrainSettings, typed: set[str], steps: int, points: bool) -> Iterator[str]:
     """Observers that never look, or only before and after the run."""
     for name, node in settings.observers.items():
         every: Any = (node or {}).get("every")
         if name in ("progress", "report") or not every:  # their `every` is seconds
             continue
-        if settings.steps and every > settings.steps and f"observers.{name}.every" in typed:
+        if steps and every > steps and f"observers.{name}.every" in typed:
             when = "never looks" if name == "alarms" else "looks before the first step and after the last"
-            yield f"observers.{name}.every={every}: the run has {settings.steps} steps, so that it {when}"
+            yield f"observers.{name}.every={every}: the run has {steps} steps, so that it {when}"
     idle, what = ("grid", "points") if points else ("plane", "images")
     keys = tuple(f"observers.{idle}.{name}" for name in settings.observers.get(idle) or {})
     yield from _said(typed, keys, f"data that are {what}")

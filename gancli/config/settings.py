@@ -37,8 +37,9 @@ def at_most(most: int, **values: float | None) -> None:
 class TrainSettings:
     """`gan train`."""
 
-    steps: int
-    batch_size: int
+    steps: int | None
+    images: int | None = None
+    batch_size: int | None
     micro_batch: int | None
     seed: int
     resume: str | None
@@ -63,8 +64,8 @@ class TrainSettings:
 
     def __post_init__(self) -> None:
         at_least(0, steps=self.steps, seed=self.seed, max_time=self.max_time)
-        at_least(1, batch_size=self.batch_size, micro_batch=self.micro_batch)
-        at_most(MOST, steps=self.steps, batch_size=self.batch_size, micro_batch=self.micro_batch)
+        at_least(1, images=self.images, batch_size=self.batch_size, micro_batch=self.micro_batch)
+        at_most(MOST, steps=self.steps, images=self.images, batch_size=self.batch_size, micro_batch=self.micro_batch)
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from gancli.data.source import DataSet, Source, class_names, first_shape
 from gancli.games.critic import Critic
 from gancli.games.drawing import Diagnostics, Opinion, Option, Path
 from gancli.games.remedies import remedies
+from gancli.games.stages import Moment, Stage
 from gancli.losses.adversarial import Couples
 
 if TYPE_CHECKING:
@@ -149,16 +150,23 @@ class Game(nn.Module):
         """What to type against an alarm ("saturated", "collapse", "vanishing"), as far as its parts would take it."""
         return remedies(alarm, self)
 
-    def enter(self, seen: int) -> None:
+    def stages(self) -> Sequence[Stage]:
+        """The stages of a run, in order; known before it begins."""
+        return (Stage(),)
+
+    def enter(self, at: Moment) -> None:
         """Take up what the moment of the run decides. The engine alone calls it, once a step, before the moves."""
         for critic in self.judging():
-            critic.enter(seen)
+            critic.enter(at.seen)
 
-    def moves(self, seen: int) -> Sequence[Move]:
-        """The step's moves, in order, after `seen` real images; whoever asks changes nothing."""
+    def moves(self, at: Moment) -> Sequence[Move]:
+        """The step's moves, in order; whoever asks changes nothing.
+
+        The first one consumes as many rows of the first feed at each step of a stage.
+        """
         raise NotImplementedError
 
-    def after(self, move: Move, result: Result, rng: Rng, seen: int) -> Mapping[str, Tensor] | None:
+    def after(self, move: Move, result: Result, rng: Rng, at: Moment) -> Mapping[str, Tensor] | None:
         """Called when a move's optimizer step is done.
 
         rng: the move's, of the whole batch. What it returns replaces columns that the move remembers, of all ranks.

@@ -18,6 +18,7 @@ from gancli.games.critic import Columns, Critic, Verdicts
 from gancli.games.drawing import Option, Path
 from gancli.games.game import Batch, Game, Move, Outcome
 from gancli.games.latent import Latent
+from gancli.games.stages import Moment
 from gancli.losses.adversarial import AdversarialLoss
 from gancli.losses.penalties import Context, Penalty
 from gancli.nets.layers.noise import keyed
@@ -119,7 +120,7 @@ class NoiseGame(Game):
                     rows = self.latent.draw(rng) if shown is None else shown.flatten(1)
                     module.refer(rows[:REFERENCE].reshape(module.reference.shape))
 
-    def moves(self, seen: int) -> Sequence[Move]:
+    def moves(self, at: Moment) -> Sequence[Move]:
         """D, the lazy penalties that are due, G: the same at every step."""
         return self._moves
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from gancli.compute.memory import refuse_many
 from gancli.games.game import sample_of
+from gancli.games.stages import Stage
 from gancli.train.engine import Engine
 
 
@@ -105,7 +106,7 @@ Event = Row | Picture | Lines | Film | Keep | Alarm | Say | Scored | Stop
 class RunView:
     """A run as an observer sees it after a step (and once before the first, with no logs).
 
-    seconds: of training so far, over all resumes. estimate: seconds a step, from a rehearsal until steps are measured.
+    seconds: of training so far, over all resumes. estimates: seconds of a step of each stage, from a rehearsal.
     final: no step follows. folder: the run directory. events: what observers asked for at this step so far, so that
     whoever passes things on (a page, a logger) stands after those who find them. config: the run's, whole.
     say: what an observer's `open` says lines with, before something that takes long; elsewhere it yields Say.
@@ -115,7 +116,7 @@ class RunView:
     steps: int
     logs: dict[str, Tensor] = field(default_factory=dict)
     seconds: float = 0.0
-    estimate: float = 0.0
+    estimates: Mapping[str, float] = field(default_factory=dict)
     final: bool = False
     began_at: int = 0
     folder: Path = field(default_factory=Path)
@@ -125,10 +126,18 @@ class RunView:
     _opened: float = field(default_factory=time.perf_counter)
     _began: float = field(default_factory=time.perf_counter)
     _values: tuple[int, dict[str, float]] = (-1, {})
+    _guess: float | None = None  # seconds of a step of this stage, by the stages before it
 
     def begin(self) -> None:
         """The first step begins: what was looked at before it does not count as a step's time."""
         self._began = time.perf_counter()
+
+    def next_stage(self, before: Stage) -> None:
+        """Another stage begins than `before`: its steps are measured by themselves."""
+        ratio = self._weight(self.engine.at.stage) / self._weight(before)
+        self._guess = self._pace(before) * ratio
+        self.began_at = self.step
+        self.begin()
 
     @property
     def step(self) -> int:
@@ -163,9 +172,25 @@ class RunView:
         return max(0.0, most * 60 - (time.perf_counter() - self._opened))
 
     def seconds_a_step(self) -> float:
-        """Measured over this process's steps, or the rehearsal's estimate before there are any."""
+        """Measured over this process's steps of this stage; before there are any, as others and a rehearsal say."""
+        return self._pace(self.engine.at.stage)
+
+    def left(self) -> float:
+        """Seconds that the rest of the run will take, each stage as long as its steps do beside this one's."""
+        now, course = self.engine.at.stage, self.engine.course
+        spans = course.spans(self.step, self.seen, self.steps)
+        many = sum((span.steps or 0) * (self._weight(span.at.stage) / self._weight(now)) for span in spans)
+        return many * self.seconds_a_step()
+
+    def _pace(self, stage: Stage) -> float:
         done = self.step - self.began_at
-        return (time.perf_counter() - self._began) / done if done > 2 else self.estimate
+        if done > 2:
+            return (time.perf_counter() - self._began) / done
+        return self.estimates.get(stage.name, 0.0) if self._guess is None else self._guess
+
+    def _weight(self, stage: Stage) -> float:
+        """How long a step of a stage takes, in any unit: as estimated, or by its images."""
+        return self.estimates[stage.name] if self.estimates else self.engine.rows[stage.name]
 
 
 class Observer:

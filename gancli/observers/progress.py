@@ -77,10 +77,9 @@ class Progress(Observer):
         parts = [f"{name.removeprefix('loss_')} {values[name]:.3f}" for name in named if name in values]
         pace = view.seconds_a_step()
         if pace > 0:
-            moves = view.engine.game.moves(view.seen)
-            images = view.engine.images(moves)
+            images = view.engine.rows[view.engine.at.stage.name]
             parts.append(f"{images / pace:.0f} images/s")
-            left, most = (view.steps - view.step) * pace, view.most_left()
+            left, most = view.left(), view.most_left()
             parts.append(f"{'about ' if not view.logs else ''}{clock(min(left, most))} left")
             parts += ["then max_time ends it"] if most < left else []
         return " · ".join(parts)

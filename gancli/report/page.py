@@ -85,11 +85,11 @@ def _facts(record: Record) -> list[tuple[str, str]]:
     last = max([finite(about.get("step")) or 0, *(r["step"] for r in record.rows[-1:])])
     return [
         ("status", f"{about.get('status', 'unknown')}{reason}"),
-        ("steps", f"{_count(last)} of {_count(record.config.get('steps', 0))}"),
+        ("steps", f"{_count(last)} of {_count(about.get('steps', record.config.get('steps', 0)))}"),
         ("training", f"{(seconds or 0.0) / 60:.1f} minutes on {about.get('device', 'an unknown device')}"),
         ("data", f"{data.get('name', 'unknown')}: {_count(data.get('images', 0))} of {sides}"),
         ("parameters", " · ".join(f"{name} {_count(count)}" for name, count in parameters.items())),
-        ("batch", f"{record.config.get('batch_size')}"),
+        ("batch", f"{record.config.get('batch_size') or 'of each stage its own'}"),
         ("seed", f"{about.get('seed')}"),
         *([("note", str(about["note"]))] if about.get("note") else []),
     ]

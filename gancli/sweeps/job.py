@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import signal
 import sys
 import threading
@@ -19,6 +20,7 @@ from typing import Any
 
 from gancli.config.compose import compose
 from gancli.config.grammar import in_quotes
+from gancli.config.idle import one_length, typed_keys
 from gancli.errors import GanError, Interrupted, RunError
 from gancli.store import rundir
 from gancli.store.rundir import RunDir
@@ -74,7 +76,7 @@ def _train(sweep: Sweep, job: Job) -> None:
 
     folders = [Path(p) for p in sweep.places]
     config = compose("train", job.overrides, folders)
-    key, place = _place(sweep.run_of(job), config["steps"])
+    key, place = _place(sweep.run_of(job), one_length(config, typed_keys(job.overrides))["steps"])
     recorded = [*(f"--config-dir={p}" for p in folders), *job.overrides, f"{key}={in_quotes(place)}"]
     threads = torch.get_num_threads()
     try:
@@ -86,8 +88,10 @@ def _train(sweep: Sweep, job: Job) -> None:
             torch.cuda.empty_cache()  # the next job has all of the memory
 
 
-def _place(run: RunDir, steps: int) -> tuple[str, str]:
+def _place(run: RunDir, steps: int | None) -> tuple[str, str]:
     """The key and value that say where: a new run, or one to take up at its newest checkpoint.
+
+    steps: of the whole run; None: as many as it said itself.
 
     A run that was stopped between its last checkpoint and its end has its last stretch trained again, so that all
     rows and results of it are there. Raises Busy; RunError where the directory is a link.
@@ -105,10 +109,12 @@ def _place(run: RunDir, steps: int) -> tuple[str, str]:
         run.withdraw()  # what a job leaves that was killed before its first checkpoint
     run.unlock()
     found = run.listing()
-    before_the_end = [step for step in found if step < steps]
+    known = run.about().get("steps") if steps is None and found else steps
+    end = math.inf if known is None else known
+    before_the_end = [step for step in found if step < end]
     if not before_the_end:
         return "run_dir", str(run.path)
-    return "resume", str(found[max(before_the_end)] if max(found) >= steps else run.path)
+    return "resume", str(found[max(before_the_end)] if max(found) >= end else run.path)
 
 
 def stopping_signals() -> list[signal.Signals]:

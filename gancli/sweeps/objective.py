@@ -67,7 +67,7 @@ def refuse_rank(
 
 def _rows(job: Mapping[str, Any]) -> bool:
     """Whether a job comes as far as a row of its metrics."""
-    steps, every = job.get("steps"), job["observers"]["metrics"].get("every", 1)
+    steps, every = None if job.get("images") else job.get("steps"), job["observers"]["metrics"].get("every", 1)
     return not isinstance(steps, int) or not isinstance(every, (int, float)) or steps >= every
 
 

@@ -32,6 +32,7 @@ from gancli.losses.penalties import Penalty
 from gancli.losses.terms import Term
 from gancli.pretrained.pretrained import Pretrained, PretrainedFacts, Promised
 from gancli.train.averages import Average
+from gancli.train.course import Course
 from gancli.train.engine import Engine
 from gancli.train.ramp import Ramp
 from gancli.train.schedule import Schedule
@@ -310,7 +311,7 @@ def engine(settings: TrainSettings, source: DataSet, built: Game, compute: Compu
         batch_size=settings.batch_size,
         micro_batch=settings.micro_batch,
         seed=settings.seed,
-        steps=settings.steps,
+        steps=Course(built, settings.batch_size).steps(settings.steps, settings.images),
         average=make_as(Average, settings.model.get("ema"), "model.ema"),
         schedule=shared.schedule,
         schedules=own,

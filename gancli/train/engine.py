@@ -21,11 +21,13 @@ from gancli.compute.rng import Rng
 from gancli.data.loader import Stream
 from gancli.errors import CombinationError
 from gancli.games.game import Batch, Game, Move, Outcome, Result
+from gancli.games.stages import Moment, Stage
 from gancli.losses.adversarial import Couples
 from gancli.nets.layers import noise
 from gancli.nets.layers.norms import share_statistics
 from gancli.nets.layers.spectral import is_spectral
 from gancli.train.averages import Average, frozen_copy
+from gancli.train.course import Course, Span
 from gancli.train.ramp import Ramp
 from gancli.train.schedule import Schedule
 from gancli.train.shares import couplings, refuse_moves, refuse_uneven, unit
@@ -51,9 +53,10 @@ class Player:
 class Engine:
     """One run's training state and how it moves on.
 
-    batch_size: rows of each feed in a move of size 1, over all ranks. micro_batch: rows that go through at once (None:
-    all). schedules: by player, where one has its own. clip: largest gradient norm of a move, or None. ramp: what
-    changes with the images seen. Raises CombinationError where a batch cannot be split as asked.
+    batch_size: rows of each feed in a move of size 1, over all ranks; None: what each stage says. micro_batch: rows
+    that go through at once; None: what the stage says, or all. steps: of the whole run. schedules: by player, where one
+    has its own. clip: largest gradient norm of a move, or None. ramp: what changes with the images seen. Raises
+    CombinationError where the batch of any stage cannot be split as asked, ConfigError for stages that make no course.
     """
 
     def __init__(
@@ -63,7 +66,7 @@ class Engine:
         optimizers: Mapping[str, Optimizer],
         *,
         compute: Compute,
-        batch_size: int,
+        batch_size: int | None,
         micro_batch: int | None = None,
         seed: int = 0,
         steps: int = 0,
@@ -75,15 +78,18 @@ class Engine:
         world: World | None = None,
     ):
         self.game, self.streams, self.compute, self.world = game, dict(streams), compute, world or World()
-        self.batch_size, self.micro_batch, self.seed, self.steps = batch_size, micro_batch, seed, steps
+        self.seed, self.steps = seed, steps
         self.average_rule, self.clip, self.ramp = average or Average(), clip, ramp
         self.step_number, self.seen = 0, 0
         self.positions = dict.fromkeys(self.streams, 0)
         self.dtype = next(game.parameters()).dtype
         self.unit = unit(game)
-        refuse_uneven(batch_size, micro_batch, game, self.world)
+        self.course = Course(game, batch_size, micro_batch)
         self._moves: Sequence[Move] = ()  # that were looked at last
-        self._look_at(game.moves(0))
+        self._moved_in = self.course.stages[0]  # their stage
+        self.rows: dict[str, int] = {}  # of the first feed that a step of each stage consumes, by its name
+        self._refuse_stages()
+        self._whole = self.course.seen(steps)  # images of the whole run
         if self.world.size > 1:
             share_statistics(game)
         self.world.copy_from_first([*game.parameters(), *game.buffers()])
@@ -104,11 +110,12 @@ class Engine:
         logs: dict[str, Tensor] = {}
         carry: Batch = {}
         self._dealt = {}
-        self.game.enter(self.seen)
-        moves = self.game.moves(self.seen)
-        self._look_at(moves)
-        images = self.images(moves)
-        self._set_rates(moves, self.steps * images)
+        at = self.at
+        self.game.enter(at)
+        moves = self.game.moves(at)
+        self._look_at(moves, at)
+        images = self.course.images(moves, at.stage)
+        self._set_rates(moves, at)
         for move in moves:
             if self.step_number % move.every == 0 and (move.gate is None or bool(self.game.get_buffer(move.gate))):
                 for repeat in range(move.repeat):
@@ -116,6 +123,7 @@ class Engine:
         self._average(images)
         self.seen += images
         self.step_number += 1
+        self._begin_anew(at.stage)
         return logs
 
     def play(self, move: Move, repeat: int, carry: Batch) -> dict[str, Tensor]:
@@ -137,7 +145,7 @@ class Engine:
         result.stats[f"grad_norm_{move.name or move.player}"] = norm
         carry.update(result.carry)
         whole = {name: self.world.joined(result.carry[name], rng.total, self.unit) for name in move.remembers}
-        replaced = self.game.after(move, Result(result.stats, result.means, whole), rng, self.seen)
+        replaced = self.game.after(move, Result(result.stats, result.means, whole), rng, self.at)
         carry.update({name: rows[first:last] for name, rows in (replaced or {}).items()})
         return result.stats
 
@@ -195,11 +203,11 @@ class Engine:
         for name, average in self.averages.items():
             torch._foreach_lerp_(list(average.parameters()), list(self.game.nets[name].parameters()), 1 - decay)
 
-    def _set_rates(self, moves: Sequence[Move], images: int) -> None:
-        """Each optimizer's rate and betas of this step, from those that were configured. images: of the whole run."""
+    def _set_rates(self, moves: Sequence[Move], at: Moment) -> None:
+        """Each optimizer's rate and betas of this step, from those that were configured."""
         for name, player in self.players.items():
             lazy = math.prod(m.every / (m.every + 1) for m in moves if m.corrects and m.player == name)
-            factor = player.schedule.factor(self.step_number, self.steps, self.seen, images) * lazy
+            factor = player.schedule.factor(at.step, self.steps, at.seen, self._whole) * lazy * at.stage.rate(name)
             if self.ramp is not None:
                 factor *= self.ramp.rate(self.seen)
             for group, first in zip(player.optimizer.param_groups, player.groups, strict=True):
@@ -208,10 +216,69 @@ class Engine:
                     beta1, beta2 = (beta**lazy for beta in first["betas"])
                     group["betas"] = (beta1, beta2 if self.ramp is None else self.ramp.second_beta(beta2, self.seen))
 
-    def _look_at(self, moves: Sequence[Move]) -> None:
-        if moves is not self._moves:  # of most games they are the same at every step
-            refuse_moves(moves, self.batch_size, self.unit, self.world.size)
-            self._moves = moves
+    def _look_at(self, moves: Sequence[Move], at: Moment) -> None:
+        if moves is not self._moves or at.stage is not self._moved_in:  # of most games they are always the same
+            refuse_moves(moves, self.course.batch_size(at.stage), self.unit, self.world.size)
+            rows = self.course.images(moves, at.stage)
+            if rows != self.rows.setdefault(at.stage.name, rows):
+                first = f"the first move takes {rows} rows a step after {self.rows[at.stage.name]}"
+                raise CombinationError(f"{first}: a game that changes it says so by a stage of its own")
+            self._moves, self._moved_in = moves, at.stage
+
+    def _refuse_stages(self) -> None:
+        """Raise CombinationError where the batches of any stage, or its first moves, cannot be played."""
+        for span in self.course.spans():
+            stage, moves = span.at.stage, self.game.moves(span.at)
+            try:
+                refuse_uneven(self.course.batch_size(stage), self.course.micro_batch(stage), self.game, self.world)
+                self._look_at(moves, span.at)
+            except CombinationError as error:
+                raise (CombinationError(f"stage {stage.name}: {error}") if stage.name else error) from None
+
+    def _begin_anew(self, before: Stage) -> None:
+        """Forget what optimizers remember that the stage which now begins wants to start anew."""
+        stage = self.at.stage
+        for name in stage.reset if stage is not before else ():
+            self.players[name].optimizer.state.clear()
+
+    # -- where the run is ----------------------------------------------------------------------------------------------
+
+    @property
+    def at(self) -> Moment:
+        """The moment that the next step begins at."""
+        return self.course.at(self.step_number, self.seen)
+
+    @property
+    def batch_size(self) -> int:
+        """Rows of each feed in a move of size 1 of this stage, over all ranks."""
+        return self.course.batch_size(self.at.stage)
+
+    @property
+    def micro_batch(self) -> int | None:
+        """Rows of this stage that go through the networks at once; None: all of a move."""
+        return self.course.micro_batch(self.at.stage)
+
+    def moves(self) -> Sequence[Move]:
+        """The moves of the next step."""
+        return self.game.moves(self.at)
+
+    def ahead(self) -> list[Span]:
+        """What is left of the run, stage by stage; where it has no steps, all that its game would have."""
+        return self.course.spans(self.step_number, self.seen, self.steps or None)
+
+    @contextmanager
+    def elsewhere(self, at: Moment) -> Iterator[None]:
+        """Inside, the run stands at another moment, to try moves of its stage; afterwards all is as before."""
+        here, buffers = self.at, [buffer.clone() for buffer in self.game.buffers()]
+        try:
+            self.step_number, self.seen = at.step, at.seen
+            self.game.enter(at)
+            yield
+        finally:
+            self.step_number, self.seen = here.step, here.seen
+            self.game.enter(here)
+            for buffer, value in zip(self.game.buffers(), buffers, strict=True):
+                buffer.copy_(value)
 
     # -- batches -------------------------------------------------------------------------------------------------------
 
@@ -227,11 +294,7 @@ class Engine:
 
     def total(self, move: Move) -> int:
         """Rows of a move, over all ranks."""
-        return round(self.batch_size * move.size)
-
-    def images(self, moves: Sequence[Move]) -> int:
-        """Rows of the first feed that a step consumes."""
-        return self.total(moves[0]) * moves[0].repeat
+        return self.course.total(move, self.at.stage)
 
     def _rng(self, move: Move, repeat: int, rows: int | None = None) -> Rng:
         total = rows or self.total(move)
@@ -249,8 +312,9 @@ class Engine:
         """Rows of the move's feeds: by their columns' names where there is one feed, else as FEED.COLUMN."""
         batch: Batch = {}
         places = self.positions | (self._dealt if move.shared else {})
+        level = {"level": self.at.stage.level} if self.at.stage.level else {}
         for feed in move.feeds:
-            rows = self.streams[feed].batch(places[feed], total, start, stop)
+            rows = self.streams[feed].batch(places[feed], total, start, stop, **level)
             rows = {name: t.to(self.dtype) if t.is_floating_point() else t for name, t in rows.items()}
             batch |= rows if len(move.feeds) == 1 else {f"{feed}.{name}": t for name, t in rows.items()}
         return batch
@@ -330,7 +394,7 @@ class Engine:
 
         carry: rows of moves that were tried before; as many as are needed are made of them.
         """
-        self.game.enter(self.seen)
+        self.game.enter(self.at)
         player, rng = self.players[move.player], self._rng(move, 0, rows)
         start, stop = (0, rows) if rows else next(self._parts(rng.total))
         count = stop - start

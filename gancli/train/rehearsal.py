@@ -26,6 +26,7 @@ from gancli.train.living import Living, OverTime
 
 if TYPE_CHECKING:
     from gancli.games.game import Batch, Move
+    from gancli.games.stages import Moment
     from gancli.losses.adversarial import Couples
     from gancli.train.engine import Engine
 
@@ -52,8 +53,13 @@ class Tried:
 
 @dataclass(frozen=True)
 class Growth:
-    """How a move grows with its rows. rows: of the whole move on this rank; few: what was tried."""
+    """How a move grows with its rows. at: where its stage begins. rows: of the whole move on this rank.
 
+    few: what was tried.
+    """
+
+    at: Moment
+    move: Move
     rows: int
     few: Tried
     lines: tuple[Line, ...]
@@ -104,7 +110,7 @@ class Speed:
 
 
 class Rehearsal:
-    """Tries one micro-batch of each move of an engine's step; leaves no trace.
+    """Tries one micro-batch of each move of every stage that is left of an engine's run; leaves no trace.
 
     twin: makes an engine of the same step on the meta device, for when few rows take too long. Of several ranks all
     have to rehearse, since they meet in the moves.
@@ -112,7 +118,7 @@ class Rehearsal:
 
     def __init__(self, engine: Engine, twin: Callable[[], Engine] | None = None):
         self.engine, self._twin = engine, twin if engine.world.size == 1 else None
-        self.growths: list[Growth] = []
+        self.growths: list[Growth] = []  # of the moves of each stage, one after another
         self._carry: Batch = {}  # what the moves that were tried so far carried
         self.real = True  # whether the growths were measured, not counted
 
@@ -135,44 +141,58 @@ class Rehearsal:
             ) from None
         if not self.growths:
             return None
-        moves = engine.game.moves(engine.seen)
-        for move, growth in zip(moves, self.growths, strict=True):
-            refuse_single(engine, move, growth.few.values / growth.few.rows)
+        for growth in self.growths:
+            with engine.elsewhere(growth.at):
+                refuse_single(engine, growth.move, growth.few.values / growth.few.rows)
         held = sum(t.untyped_storage().nbytes() for t in _distinct(_tensors(engine)))
         state = sum(_optimizer_bytes(player.optimizer) for player in engine.players.values())
-        lines = tuple((growth.rows, growth.lines) for growth in self.growths)
-        draws = tuple(
-            (engine.total(move), growth.few.drawn / growth.few.rows)
-            for move, growth in zip(moves, self.growths, strict=True)
+        course, stages = engine.course, [growth.at.stage for growth in self.growths]
+        return Footprint(
+            held,
+            state,
+            tuple((growth.rows, growth.lines) for growth in self.growths),
+            free,
+            couples,
+            max(course.batch_size(stage) for stage in stages),
+            course.whole_micro_batch,
+            tuple((course.total(g.move, g.at.stage), g.few.drawn / g.few.rows) for g in self.growths),
+            tuple(stage.name for stage in stages),
+            tuple(course.micro_batch(stage) for stage in stages),
         )
-        return Footprint(held, state, lines, free, couples, engine.batch_size, engine.micro_batch, draws)
 
-    def pace(self) -> float:
-        """Seconds a step will take, to be asked for after `footprint`; 0 where that could not be found out in time."""
-        if not self.growths:
-            return 0.0
-        moves = self.engine.game.moves(self.engine.seen)
-        if not self.real:
-            speed = Speed.measured(self.engine)
-            pairs = zip(moves, self.growths, strict=True)
-            return sum(speed.seconds(g) * m.repeat / m.every for m, g in pairs)
-        total, until = 0.0, time.monotonic() + TIMED
-        for number, (move, growth) in enumerate(zip(moves, self.growths, strict=True)):
+    def pace(self) -> dict[str, float]:
+        """Seconds that a step of each stage will take, to be asked for after `footprint`.
+
+        Empty where that could not be found out in time.
+        """
+        found: dict[str, float] = {}
+        speed = Speed.measured(self.engine) if self.growths and not self.real else None
+        until = time.monotonic() + TIMED * self._patience()
+        for number, growth in enumerate(self.growths):
             now = time.monotonic()
-            share = now + max(0.0, until - now) / (len(moves) - number)
-            total += self._timed(move, growth, share) * move.repeat / move.every
-        return total
+            share = now + max(0.0, until - now) / (len(self.growths) - number)
+            with self.engine.elsewhere(growth.at):
+                each = speed.seconds(growth) if speed else self._timed(growth.move, growth, share)
+            name = growth.at.stage.name
+            found[name] = found.get(name, 0.0) + each * growth.move.repeat / growth.move.every
+        return found
+
+    def _patience(self) -> int:
+        """How many times as long it may take to try several stages."""
+        return min(2, len(self.engine.ahead()))
 
     def _tried(self, couples: Couples) -> list[Growth]:
         """Each move by real rows. Raises OverTime."""
-        engine, until = self.engine, time.monotonic() + TRIED
+        engine, until = self.engine, time.monotonic() + TRIED * self._patience()
         found = []
         alone = engine.world.size == 1
-        for move in engine.game.moves(engine.seen):
-            # Ranks meet inside a move, and so must end it together.
-            if not alone and any(engine.world.highest(time.monotonic() > until)):
-                raise OverTime
-            found.append(self._growth(engine, move, couples, until if alone else None))
+        for span in engine.ahead():
+            with engine.elsewhere(span.at):
+                for move in engine.moves():
+                    # Ranks meet inside a move, and so must end it together.
+                    if not alone and any(engine.world.highest(time.monotonic() > until)):
+                        raise OverTime
+                    found.append(self._growth(engine, move, couples, until if alone else None))
         return found
 
     def _counted(self, couples: Couples) -> list[Growth]:
@@ -181,8 +201,11 @@ class Rehearsal:
             return []
         until, self._carry = time.monotonic() + COUNTED, {}
         try:
-            twin = self._twin()
-            return [self._growth(twin, move, couples, until) for move in twin.game.moves(twin.seen)]
+            twin, found = self._twin(), list[Growth]()
+            for span in self.engine.ahead():
+                with self.engine.elsewhere(span.at), twin.elsewhere(span.at):
+                    found += [self._growth(twin, move, couples, until) for move in twin.moves()]
+            return found
         except GanError:
             raise
         except Exception:  # something that asks for a number where there are only shapes
@@ -194,14 +217,16 @@ class Rehearsal:
         first = self._try(engine, move, few, until)
         if more == few:
             each = Line(0.0, first.operations / few), Line(0.0, first.traffic / few)
-            return Growth(rows, first, (Line(max(first.history), 0.0),), *each)
+            return Growth(engine.at, move, rows, first, (Line(max(first.history), 0.0),), *each)
         second = self._try(engine, move, more, until)
         pair = first.history, second.history
         if len(pair[0]) != len(pair[1]):  # the code took another way for more rows: only the heights can be compared
             pair = [max(pair[0])], [max(pair[1])]
         lines = [_line(a, b, few, more) for a, b in zip(*pair, strict=True)]
         operations = _line(first.operations, second.operations, few, more)
-        return Growth(rows, first, _upper(lines), operations, _line(first.traffic, second.traffic, few, more))
+        return Growth(
+            engine.at, move, rows, first, _upper(lines), operations, _line(first.traffic, second.traffic, few, more)
+        )
 
     def _try(self, engine: Engine, move: Move, rows: int, until: float | None) -> Tried:
         living, values, began = Living(until), [math.inf], time.monotonic()
@@ -327,7 +352,7 @@ def single_rows_explained(engine: Engine) -> Iterator[None]:
     except ValueError as error:
         if "more than 1 value per channel" not in str(error):
             raise
-        refuse_single(engine, engine.game.moves(engine.seen)[0], 1.0, least=1)
+        refuse_single(engine, engine.moves()[0], 1.0, least=1)
 
 
 # -- counting ----------------------------------------------------------------------------------------------------------

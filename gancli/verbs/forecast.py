@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from gancli.compute import device, memory
+from gancli.config.idle import one_length, typed_keys
 from gancli.config.settings import TrainSettings
 from gancli.errors import ConfigError, DeviceError, GanError
 from gancli.observers.progress import clock
+from gancli.train.course import Course
+from gancli.train.engine import Engine
 from gancli.train.rehearsal import Rehearsal
 from gancli.waiting import told
 
 
 def forecast(
     rehearsal: Rehearsal, settings: TrainSettings, notes: list[str], overrides: Sequence[str]
-) -> tuple[memory.Footprint | None, float]:
-    """What a step takes in memory, None where that is not known, and in seconds, 0 likewise; the notes gain both.
+) -> tuple[memory.Footprint | None, dict[str, float]]:
+    """What the run takes in memory, None where that is not known, and a step of each stage in seconds; both as notes.
 
     Compiles the networks where that is asked for. A run of 0 steps is not refused for what a step would need. Raises
     DeviceError for a step that will not fit, CombinationError where batch norm would see a single row.
@@ -23,24 +26,24 @@ def forecast(
     try:
         return _forecast(rehearsal, settings, notes, overrides)
     except GanError as error:
-        if settings.steps:
+        if rehearsal.engine.steps:
             raise
         notes.append(f"no forecast: {error}")
-        return None, 0.0
+        return None, {}
 
 
 def _forecast(
     rehearsal: Rehearsal, settings: TrainSettings, notes: list[str], overrides: Sequence[str]
-) -> tuple[memory.Footprint | None, float]:
+) -> tuple[memory.Footprint | None, dict[str, float]]:
+    engine = rehearsal.engine
     with told("measuring memory and time of a step"):
         need = rehearsal.footprint()
     if need is not None:
         notes.append(need.line() + ("" if need.fits else f": {need.remedy()}"))
-        if settings.steps:
+        if engine.steps:
             memory.refuse(need)
-    compiled = settings.compile and settings.steps > 0
+    compiled = settings.compile and engine.steps > 0
     if compiled:
-        engine = rehearsal.engine
         nets = dict(engine.game.nets.items())
         notes += device.compile_networks(
             nets, twice={c.name for c in engine.game.judging() if c.twice}, device=engine.compute.device
@@ -51,12 +54,12 @@ def _forecast(
         unknown = "the time" if need is not None else "memory and time"
         notes.append(f"{unknown} of a step: not measured, since even a few images take too long here")
     else:
-        notes.append(pace(seconds, settings, overrides, "about" if rehearsal.real else "at least"))
+        notes.append(pace(seconds, settings, engine, overrides, "about" if rehearsal.real else "at least"))
     return need, seconds
 
 
-def timed(rehearsal: Rehearsal, need: memory.Footprint | None, notes: list[str]) -> float:
-    """Seconds a step will take; uncompiled where the compiler fails, which joins the notes. Raises DeviceError."""
+def timed(rehearsal: Rehearsal, need: memory.Footprint | None, notes: list[str]) -> dict[str, float]:
+    """Seconds of a step by stages; uncompiled where the compiler fails, which joins the notes. Raises DeviceError."""
     try:
         return rehearsal.pace()
     except Exception as error:
@@ -70,17 +73,30 @@ def timed(rehearsal: Rehearsal, need: memory.Footprint | None, notes: list[str])
     return rehearsal.pace()
 
 
-def pace(seconds: float, settings: TrainSettings, overrides: Sequence[str], how: str = "about") -> str:
+def pace(
+    seconds: Mapping[str, float], settings: TrainSettings, engine: Engine, overrides: Sequence[str], how: str = "about"
+) -> str:
     """The line about time; a run of 0 steps is told of the steps that it would have by default.
 
-    how: "at least" where the time is counted, as if every operation were as fast as the fastest.
+    seconds: of a step of each stage. how: "at least" where the time is counted, as if every operation were as fast as
+    the fastest.
     """
-    each = f"a step takes {how} {seconds:.2g} s" if seconds < 10 else f"a step takes {how} {seconds:.0f} s"
-    steps = settings.steps or default_steps(overrides)
-    return each if settings.resume or not steps else f"{each}, {steps:,} steps {how} {clock(steps * seconds)}"
+    short, long = (choose(seconds, key=lambda name: seconds[name]) for choose in (min, max))
+    each = f"a step takes {how} {_shown(seconds[short])}"
+    if len(seconds) > 1:
+        each += f" in stage {short}, {_shown(seconds[long])} in stage {long}"
+    steps = engine.steps or default_steps(overrides, engine.course)
+    if settings.resume or not steps:
+        return each
+    whole = sum(seconds[span.at.stage.name] * (span.steps or 0) for span in engine.course.spans(until=steps))
+    return f"{each}, {steps:,} steps {how} {clock(whole)}"
 
 
-def default_steps(overrides: Sequence[str]) -> int:
+def _shown(seconds: float) -> str:
+    return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
+
+
+def default_steps(overrides: Sequence[str], course: Course) -> int:
     """The steps of the same command without `steps=`; 0 where that is no command."""
     from gancli.config.compose import compose
     from gancli.config.flags import split
@@ -88,7 +104,7 @@ def default_steps(overrides: Sequence[str]) -> int:
     try:
         _, words, folders = split(overrides)
         kept = [word for word in words if word.lstrip("+").partition("=")[0] not in ("steps", "run_dir")]
-        steps = compose("train", kept, folders)["steps"]
+        config = one_length(compose("train", kept, folders), typed_keys(kept))
+        return course.steps(config["steps"], config["images"])
     except ConfigError:
         return 0
-    return steps if isinstance(steps, int) else 0

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 # and what batch norm takes its statistics over, and nothing else. Data may have been moved, and so may the file of a
 # pretrained network: it is their fingerprint, or hash, that must be as it was.
 FREE = frozenset(
-    "steps max_time device precision compile observers note resume run_dir init micro_batch dataset.root"  # noqa: SIM905
+    "steps images max_time device precision compile observers note resume run_dir init micro_batch dataset.root"  # noqa: SIM905
     " pretrained.weights pretrained.source".split()
 )
 
@@ -72,7 +72,7 @@ def reopen(
     which, held = f"resume={settings.resume}", list[RunDir]()
     try:
         path, state = engine.world.from_first(lambda: _read(settings, config, engine, held))
-        return (held or [RunDir(path)])[0], _take(state, which, settings.steps, facts, engine)
+        return (held or [RunDir(path)])[0], _take(state, which, facts, engine, settings.images is not None)
     except BaseException:
         for run in held:
             run.unlock()
@@ -110,7 +110,7 @@ def _read(
     return run.path, checkpoint.of_a_run(state, file or run.checkpoint(state["step"]))
 
 
-def _take(state: dict[str, Any], which: str, steps: int, facts: DataFacts, engine: Engine) -> dict[str, Any]:
+def _take(state: dict[str, Any], which: str, facts: DataFacts, engine: Engine, images: bool) -> dict[str, Any]:
     from gancli.data.facts import DataFacts as Facts
     from gancli.pretrained.pretrained import PretrainedFacts, refuse_other
     from gancli.store import fits
@@ -132,8 +132,9 @@ def _take(state: dict[str, Any], which: str, steps: int, facts: DataFacts, engin
             raise RunError(f"{which}: the checkpoint says nothing of its pretrained network") from None
         except WeightsError as error:
             raise RunError(f"{which}: {error}") from None
-    if state["step"] >= steps:
-        raise RunError(f"{which}: the run is at step {state['step']} of {steps}; give it more with steps=N")
+    if state["step"] >= engine.steps:
+        more = "images=N" if images else "steps=N"
+        raise RunError(f"{which}: the run is at step {state['step']} of {engine.steps}; give it more with {more}")
     try:
         fits.refuse_other(state, engine)
         engine.load(state)

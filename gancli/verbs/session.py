@@ -56,7 +56,7 @@ class Session:
     run: RunDir
     about: dict[str, Any]
     spent: float = 0.0  # seconds of training, over all resumes
-    estimate: float = 0.0  # seconds a step
+    estimates: Mapping[str, float] = field(default_factory=dict)  # seconds of a step of each stage
     resumed: bool = False
     remembered: Mapping[str, Any] = field(default_factory=dict)  # by observers, in the checkpoint it goes on from
     saved: int | None = None  # the step of the newest checkpoint
@@ -98,10 +98,12 @@ def begin(session: Session, overrides: Sequence[str], notes: list[str]) -> None:
     words = paths.typed(overrides, session.config)
     run.update(**state, **session.about, **place, data=facts.plain(), overrides=words, **environment())
     counts = " · ".join(f"{name} {count:,} parameters" for name, count in session.about["parameters"].items())
+    course = engine.course
+    batches = dict.fromkeys(str(course.batch_size(stage)) for stage in course.stages)
     lines = [
         f"run {run.path}",
         f"data {facts.name}: {facts.images:,} items of {'×'.join(map(str, facts.shape))}",
-        f"{counts} · batches of {engine.batch_size}",
+        f"{counts} · batches of {', then '.join(batches)}",
         *(note for net in engine.game.nets.values() for note in getattr(net, "notes", ())),
         *notes,
     ]
@@ -118,12 +120,12 @@ def play(session: Session, step_begins: Callable[[], None] = lambda: None) -> No
     before the first step. Without steps, nobody looks: a network that is only counted may be too large to draw with.
     """
     engine, settings = session.engine, session.settings
-    if not settings.steps:
+    if not engine.steps:
         _close(session)
         return
     start = engine.step_number
-    view = RunView(engine, settings.steps, estimate=session.estimate, began_at=start, folder=session.run.path)
-    view.config, view.final = session.config, engine.step_number >= settings.steps
+    view = RunView(engine, engine.steps, estimates=session.estimates, began_at=start, folder=session.run.path)
+    view.config, view.final = session.config, engine.step_number >= engine.steps
     view.say = lambda text: _answer(session, view, Say(text))
     began, spent = time.perf_counter(), session.spent
     # Those that all ranks call come first: what rank 0 does alone must not come between them.
@@ -142,6 +144,7 @@ def play(session: Session, step_begins: Callable[[], None] = lambda: None) -> No
         step_begins()
         view.begin()
         while not over and session.stop is None:
+            stage = engine.at.stage
             view.logs = engine.step()
             now = time.perf_counter()
             view.seconds = session.spent = spent + now - began
@@ -149,10 +152,13 @@ def play(session: Session, step_begins: Callable[[], None] = lambda: None) -> No
             called, late, slow = map(bool, session.world.highest(bool(session.wanted), late, slow))
             if called and not session.wanted:
                 session.wanted.append("a signal to another rank")
-            view.final = engine.step_number >= settings.steps or late or (called and not slow)
+            view.final = engine.step_number >= engine.steps or late or (called and not slow)
             over = view.final or called
+            if engine.at.stage is not stage and not view.final:
+                view.next_stage(stage)
+                _answer(session, view, Say(_entered(engine)))
             _look(session, view)
-            if late and engine.step_number < settings.steps:
+            if late and engine.step_number < engine.steps:
                 session.stop = session.stop or Stop(f"max_time={settings.max_time:g} minutes are over")
             slow = slow or time.perf_counter() - now > LONG
             _agree(session)
@@ -162,6 +168,13 @@ def play(session: Session, step_begins: Callable[[], None] = lambda: None) -> No
         for observer in session.observers:
             observer.close()
     _close(session)
+
+
+def _entered(engine: Engine) -> str:
+    """The line about a stage that begins."""
+    stage = engine.at.stage
+    anew = f", the optimizer of {' and '.join(stage.reset)} starts anew" if stage.reset else ""
+    return f"stage {stage.name} begins after step {engine.step_number}: batches of {engine.batch_size}{anew}"
 
 
 def _agree(session: Session) -> None:
@@ -315,7 +328,7 @@ def fail(session: Session, error: BaseException) -> None:
 
 def _close(session: Session) -> None:
     """Say how the run ended, in run.json, in the log and to the person."""
-    run, step, steps, stop = session.run, session.engine.step_number, session.settings.steps, session.stop
+    run, step, steps, stop = session.run, session.engine.step_number, session.engine.steps, session.stop
     if not session.world.first:
         if stop is not None and stop.failed:
             raise RunError(stop.reason)  # which rank 0 says

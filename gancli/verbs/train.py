@@ -46,7 +46,7 @@ def run(config: Mapping[str, Any], overrides: Sequence[str]) -> Path:
     Raises GanError; Interrupted where a signal ended the run, which is then saved; KeyboardInterrupt where it came
     before the first step.
     """
-    config, wanted = paths.settled(config), list[str]()
+    config, wanted = idle.one_length(paths.settled(config), idle.typed_keys(overrides)), list[str]()
     with _Signals(wanted, World.of_group().first) as signals:
         path = _run(config, overrides, signals)
     if wanted:
@@ -77,16 +77,16 @@ def _run(config: Mapping[str, Any], overrides: Sequence[str], signals: _Signals)
     observers = {n: make(node, f"observers.{n}") for n, node in settings.observers.items() if node is not None}
     for key, observer in observers.items():
         observer.name = key
-        observer.refuse(RunView(engine, settings.steps))
+        observer.refuse(RunView(engine, engine.steps))
     config = with_best(config, observers)
     notes = [*source.notes, *unread, *pretrained_notes(frozen), *compute.notes]
     notes += [*rank_notes(engine), *split_notes(engine), *left_out(overrides)]
-    points = in_a_plane(sample_of(engine.game)[1])
-    notes += idle.notes(settings, idle.typed_keys(overrides), points=points)
+    length, points = (engine.steps, engine.course.seen(engine.steps)), in_a_plane(sample_of(engine.game)[1])
+    notes += idle.notes(settings, idle.typed_keys(overrides), *length, points)
     rehearsal = Rehearsal(engine, lambda: assemble.twin(settings, config, source, facts, frozen))
     need, seconds = forecast(rehearsal, settings, notes, overrides)
     counts = {name: sum(p.numel() for p in player.params) for name, player in engine.players.items()}
-    about: dict[str, Any] = {"parameters": counts}
+    about: dict[str, Any] = {"parameters": counts, "steps": engine.steps, "stages": stages(engine)}
     about["memory"] = need.plain() if need else None
     about |= {} if frozen is None else {"pretrained": frozen.facts.plain()}
 
@@ -124,7 +124,7 @@ def _session(
     observers: list[Observer],
     wanted: list[str],
     about: dict[str, Any],
-    estimate: float,
+    estimates: Mapping[str, float],
 ) -> Session:
     """Reopen a run, or make a new one."""
     parts = (settings, config, engine, facts, observers)
@@ -132,7 +132,7 @@ def _session(
         reopened, state = reopen(settings, config, facts, engine)
         spent, remembered = float(state.get("seconds", 0.0)), state.get("observers") or {}
         at = engine.step_number
-        return Session(*parts, reopened, about, spent, estimate, True, remembered, at, wanted=wanted)
+        return Session(*parts, reopened, about, spent, estimates, True, remembered, at, wanted=wanted)
     if settings.init:
         start_from(settings.init, engine)
     called = f"{settings.model['name']}-{facts.name}"
@@ -150,7 +150,7 @@ def _session(
         except BaseException:
             new.unlock()
             raise
-    return Session(*parts, new, about, 0.0, estimate, wanted=wanted, above=above)
+    return Session(*parts, new, about, 0.0, estimates, wanted=wanted, above=above)
 
 
 def discard(session: Session, error: BaseException) -> None:
@@ -184,6 +184,15 @@ def pretrained_notes(frozen: Pretrained | None) -> list[str]:
     return [line + (f"; layers {layers}" if layers else ""), *frozen.notes]
 
 
+def stages(engine: Engine) -> list[dict[str, Any]] | None:
+    """A run's stages as plain values: their names, first steps and batches; None where there is but one."""
+    course = engine.course
+    if len(course.stages) == 1:
+        return None
+    found = [span.at for span in course.spans(until=engine.steps or None)]
+    return [{"name": at.stage.name, "step": at.step, "batch_size": course.batch_size(at.stage)} for at in found]
+
+
 def rank_notes(engine: Engine) -> list[str]:
     """How many ranks share a batch, over what, and what batch norm makes of it."""
     world, norms = engine.world, [m for m in engine.game.modules() if isinstance(m, _BatchNorm)]
@@ -199,11 +208,13 @@ def rank_notes(engine: Engine) -> list[str]:
 
 def split_notes(engine: Engine) -> list[str]:
     """What splitting a batch changes: batch norm sees the micro-batch only; everything else stays the same."""
-    world = engine.world
-    split = engine.micro_batch is not None and engine.micro_batch * world.size < engine.batch_size
+    world, course = engine.world, engine.course
+    sizes = {(course.micro_batch(stage), course.batch_size(stage)): None for stage in course.stages}
+    split = {micro: None for micro, batch in sizes if micro is not None and micro * world.size < batch}
     if split and any(isinstance(m, _BatchNorm) for m in engine.game.modules()):
         each = " of every rank" if world.size > 1 else ""
-        return [f"micro_batch={engine.micro_batch}: batch norm takes its statistics over so many images{each}"]
+        many = ", ".join(map(str, split))
+        return [f"micro_batch={many}: batch norm takes its statistics over so many images{each}"]
     return []
 
 
