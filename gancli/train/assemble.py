@@ -271,8 +271,9 @@ def unread(built: Game, source: DataSet) -> list[str]:
     left = list(dict.fromkeys(n for each in feeds.values() for n in each.columns if n not in known))
     if not left:
         return []
-    columns = f"column{'s' if len(left) > 1 else ''} {' and '.join(left)}"
-    return [f"{columns} of {source.name} {'are' if len(left) > 1 else 'is'} not read by this game"]
+    if len(left) == 1:
+        return [f"column {left[0]} of {source.name} is not read by this game"]
+    return [f"columns {', '.join(left[:-1])} and {left[-1]} of {source.name} are not read by this game"]
 
 
 def twin(settings: TrainSettings, config: Mapping[str, Any], source: DataSet, facts: DataFacts) -> Engine:
