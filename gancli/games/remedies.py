@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from gancli.data.fields import Image
 from gancli.losses.adversarial import Minimax
 from gancli.nets.layers.together import MinibatchDiscrimination
 
@@ -25,7 +26,7 @@ def _saturated(game: Game, critic: Critic) -> Iterator[str]:
     yield from _slope(critic)
     if not critic.loss.noise:
         yield "set loss.noise=0.1"
-    if critic.augment is None and len(getattr(critic.nets["generator"], "shape", (1, 1, 1))) == 3:
+    if critic.augment is None and any(isinstance(field, Image) for field in game.fields.values()):
         yield "take augment=diffaugment where images are few"
 
 

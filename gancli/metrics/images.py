@@ -91,7 +91,7 @@ def from_source(source: Source, n: int | None, seed: int, *, exact: bool = False
     def part(first: int, last: int) -> ImageSet:
         def chunks() -> Iterator[Tensor]:
             for start in range(first, last, _CHUNK):
-                yield source.rows(index[start : min(start + _CHUNK, last)])["x"]
+                yield source.rows(index[start : min(start + _CHUNK, last)], columns=("x",))["x"]
 
         return ImageSet(last - first, shape, chunks, told, part=part)
 

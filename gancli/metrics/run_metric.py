@@ -55,7 +55,13 @@ def own_data(found: Sampler, **changes: Any) -> Source:
 
 
 def data(found: Sampler, split: str, metric: str) -> Source:
-    """Another split of the run's data set. Raises MetricError where there is none."""
+    """Another split of the run's data set. Raises MetricError where there is none, or the run was trained on it."""
+    own = found.config["dataset"].get("split")
+    if split == "test" and own in ("test", "all"):
+        raise MetricError(
+            f"metrics={metric} needs test data, which the run was trained on (dataset.split={own}): train with"
+            " dataset.split=train"
+        )
     try:
         source = own_data(found, split=split, limit=None)
     except SplitError:

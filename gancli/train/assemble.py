@@ -290,14 +290,9 @@ def engine(settings: TrainSettings, source: DataSet, built: Game, compute: Compu
     if built.pretrained is not None:
         built.pretrained.to(compute.device)
     streams = _streams(settings, source, built, compute)
-    tables = feeds_of(source)
-    if rows := built.setup_rows(len(next(iter(tables.values())))):
+    if rows := built.setup_rows(len(next(iter(feeds_of(source).values())))):
         rng = Rng(settings.seed, "setup", total=rows, device=compute.device)
-        first: Batch = {}
-        for feed, each in tables.items():
-            stream = Stream(each, settings.seed, ".".join(filter(None, ("setup", feed))), compute.device)
-            first |= {".".join(filter(None, (feed, name))): x for name, x in stream.batch(0, rows).items()}
-        built.setup(first, rng)
+        built.setup(_first_rows(settings, source, built, compute, rows), rng)
     optimizers = {
         name: optimizer(settings.optimizer[name], f"optimizer.{name}", params)
         for name, params in built.parameters_by_player().items()
@@ -328,6 +323,18 @@ def _streams(settings: TrainSettings, source: DataSet, built: Game, compute: Com
     return {name: Stream(each, settings.seed, name, compute.device, read[name]) for name, each in feeds.items()}
 
 
+def _first_rows(settings: TrainSettings, source: DataSet, built: Game, compute: Compute, rows: int) -> Batch:
+    """What a game is set up with: bare columns of a lone table, FEED.COLUMN of several."""
+    asked, found = built.reads(), Batch()
+    for feed, each in feeds_of(source).items():
+        wanted = [c for c in each.columns if asked is None or c in asked or f"{feed}.{c}" in asked]
+        if not feed and asked is not None:  # the game's feeds are parts of the one table
+            wanted = [c for c in each.columns if c in {name.rpartition(".")[2] for name in asked}]
+        stream = Stream(each, settings.seed, f"setup.{feed}" if feed else "setup", compute.device, wanted)
+        found |= {f"{feed}.{name}" if feed else name: x for name, x in stream.batch(0, rows).items()}
+    return found
+
+
 def _read(built: Game, feeds: Mapping[str, Source]) -> dict[str, tuple[str, ...]]:
     """The columns of each feed that the game reads. Raises CombinationError for one that is not there."""
     asked = built.reads()
@@ -341,9 +348,7 @@ def _read(built: Game, feeds: Mapping[str, Source]) -> dict[str, tuple[str, ...]
     if missing := [name for name in asked if name not in there]:
         has = ", ".join(dict.fromkeys(name for source in feeds.values() for name in source.columns))
         named = next(iter(feeds.values())).name
-        raise CombinationError(
-            f"this game reads the column {missing[0]}, and dataset={named} has {has}: choose another"
-        )
+        raise CombinationError(f"this game reads the column {missing[0]}, and dataset={named} has {has}: take another")
     return found
 
 
@@ -355,8 +360,9 @@ def unread(built: Game, source: DataSet) -> list[str]:
     left = list(dict.fromkeys(n for each in feeds.values() for n in each.columns if n not in known))
     if not left:
         return []
-    columns = f"column{'s' if len(left) > 1 else ''} {' and '.join(left)}"
-    return [f"{columns} of {source.name} {'are' if len(left) > 1 else 'is'} not read by this game"]
+    if len(left) == 1:
+        return [f"column {left[0]} of {source.name} is not read by this game"]
+    return [f"columns {', '.join(left[:-1])} and {left[-1]} of {source.name} are not read by this game"]
 
 
 def twin(

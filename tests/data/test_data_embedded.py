@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 
 import numpy as np
@@ -9,6 +10,8 @@ import pytest
 import torch
 
 from gancli.data.embedded import FOLDER, emoji, fashion
+from gancli.data.fields import Tokens
+from gancli.data.source import Source
 from gancli.errors import ConfigError
 
 EMOJI_CLASSES = {
@@ -82,10 +85,40 @@ def test_any_size(make: object, size: list[int]) -> None:
     assert source.rows(np.arange(12))["x"].shape == (12, *size)
 
 
-@pytest.mark.parametrize("make", [fashion, emoji])
-def test_there_is_one_split(make: object) -> None:
+def test_splits() -> None:
     with pytest.raises(ConfigError, match=r"no split 'test': type dataset\.split=train"):
-        make(split="test")  # type: ignore[operator]
+        fashion(split="test")
+    with pytest.raises(ConfigError, match=r"no split 'val': type dataset\.split=all or .*train or .*test"):
+        emoji(split="val")
+
+
+def names(source: Source) -> list[str]:
+    return source.fields["text"].text(source.rows(np.arange(len(source)))["text"])
+
+
+def test_names_are_a_column_of_words() -> None:
+    known = json.loads((FOLDER / "emoji64.json").read_text(encoding="utf-8"))["names"]
+    field = emoji().fields["text"]
+    assert isinstance(field, Tokens)
+    assert names(emoji()) == known
+    assert names(emoji(maker="both")) == known * 2
+    assert field.vocabulary == ("", *sorted({word for name in known for word in name.split(" ")}))
+    assert (field.length, len(field.vocabulary)) == (11, 1819)
+
+
+def test_emoji_are_split_by_name() -> None:
+    whole, train, test = (emoji(split=split) for split in ("all", "train", "test"))
+    assert [len(each) for each in (whole, train, test)] == [1906, 1706, 200]
+    hashes = [[hashlib.sha256(name.encode()).hexdigest() for name in names(each)] for each in (train, test)]
+    assert max(hashes[1]) < min(hashes[0])
+    assert len(set(names(whole))) == 1905
+    assert train.classes == test.classes == whole.classes
+    assert train.fields == test.fields == whole.fields
+    rows = whole.rows(np.array([k for k, name in enumerate(names(whole)) if name in set(names(test))]))
+    assert all(torch.equal(rows[title], x) for title, x in test.rows(np.arange(200)).items())
+    both = emoji(maker="both", split="test", limit=50)
+    assert (len(both), len(emoji(maker="both", split="test")), both.fields) == (50, 400, whole.fields)
+    assert set(names(both)) <= set(names(test))
 
 
 def test_licences_lie_beside_the_data() -> None:

@@ -21,6 +21,7 @@ from gancli.metrics import by_class
 from gancli.metrics.by_class import Cas, FidPerClass
 from gancli.metrics.memorisation import Memorisation
 from gancli.metrics.ppl import Ppl, of_features, path_lengths
+from gancli.metrics.run_metric import data
 from tests.conftest import Gan
 from tests.metrics.fakes import Drawn
 
@@ -235,3 +236,19 @@ def test_from_the_shell(gan: Gan, labelled: Path, tmp_path: Path, weights_file: 
     with Image.open("r/memorisation.png") as picture:
         assert picture.size[1] == 4 * 66 + 2 + 280
     assert "memorisation.png" in answer.out
+
+
+def test_test_data_are_found_where_the_run_was_not_trained_on_them() -> None:
+    """Of emoji the 200 held out, for a run of the rest; nothing is held out from a run of all."""
+    found: Any = SimpleNamespace(
+        config={"dataset": {"_target_": "gancli.data.embedded.emoji", "size": 8, "split": "train"}},
+        facts=SimpleNamespace(name="emoji"),
+        shape=(3, 8, 8),
+        game=SimpleNamespace(labelled=False),
+    )
+    assert len(data(found, "test", "parzen")) == 200
+    assert len(data(found, "train", "parzen")) == 1706
+    for split in ("all", "test"):
+        found.config["dataset"]["split"] = split
+        with pytest.raises(MetricError, match=rf"trained on \(dataset\.split={split}\): train with"):
+            data(found, "test", "parzen")
