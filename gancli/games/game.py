@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from gancli.compute.rng import Rng
 from gancli.data.source import Source
-from gancli.games.stages import Moment, Stage
+from gancli.games.stages import Copy, Moment, Stage
 from gancli.nets.verdict import Verdict
 
 Batch = dict[str, Tensor]
@@ -76,6 +76,7 @@ class Game(nn.Module):
     couples: Couples = 1
     labelled: bool = False  # whether latents come with labels
     classes: int = 0
+    copied: Mapping[str, nn.Module] = {}  # the delayed copies by name, which the engine keeps
     twice: set[str] = set()  # noqa: RUF012  # networks that are differentiated twice: not to be compiled
 
     @classmethod
@@ -105,6 +106,10 @@ class Game(nn.Module):
     def averaged(self) -> tuple[str, ...]:
         """The networks that get an exponential moving average."""
         return ("G",)
+
+    def copies(self) -> Mapping[str, Copy]:
+        """Frozen networks that follow others, by name: the engine keeps them, and `copied` has them."""
+        return {}
 
     def feeds(self, source: Source) -> dict[str, Source]:
         """The streams that moves are dealt from, each with its data."""

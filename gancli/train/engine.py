@@ -24,7 +24,7 @@ from gancli.games.game import Batch, Couples, Game, Move, Outcome, Result
 from gancli.games.stages import Moment, Stage
 from gancli.nets.layers.norms import share_statistics
 from gancli.nets.layers.spectral import is_spectral
-from gancli.train.averages import Average, frozen_copy
+from gancli.train.averages import Average, copies_of, follow, frozen_copy
 from gancli.train.course import Course, Span
 from gancli.train.ramp import Ramp
 from gancli.train.schedule import Schedule
@@ -97,6 +97,8 @@ class Engine:
             for name, params in game.parameters_by_player().items()
         }
         self.averages = {name: frozen_copy(game.nets[name]) for name in game.averaged() if self.average_rule.decay}
+        self.copies, self._copied = copies_of(game), dict(game.copies())
+        game.copied = self.copies
         self._focused: Player | None = None
         self._dealt: dict[str, int] = {}  # where the step's last rows of each feed began
 
@@ -118,6 +120,7 @@ class Engine:
                 for repeat in range(move.repeat):
                     logs.update(self.play(move, repeat, carry))
         self._average(images)
+        follow(self.copies, self._copied, self.game.nets, self.step_number + 1)
         self.seen += images
         self.step_number += 1
         self._begin_anew(at.stage)
@@ -368,6 +371,7 @@ class Engine:
             "positions": dict(self.positions),
             "game": self.game.state_dict(),
             "ema": {name: net.state_dict() for name, net in self.averages.items()},
+            "copies": {name: net.state_dict() for name, net in self.copies.items()},
             "optimizers": {name: p.optimizer.state_dict() for name, p in self.players.items()},
             "scalers": {name: p.scaler.state_dict() for name, p in self.players.items() if p.scaler},
         }
@@ -377,6 +381,8 @@ class Engine:
         self.game.load_state_dict(state["game"])
         for name, net in self.averages.items():
             net.load_state_dict(state["ema"][name])
+        for name, net in self.copies.items():
+            net.load_state_dict(state["copies"][name])
         for name, player in self.players.items():
             player.optimizer.load_state_dict(state["optimizers"][name])
             if player.scaler and name in state["scalers"]:
