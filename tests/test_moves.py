@@ -33,6 +33,23 @@ def test_each_parameter_is_in_one_optimizer_and_frozen_ones_in_none() -> None:
     assert engine.game.nets["P_one"][0] is engine.game.nets["P_two"][0]
 
 
+def test_frozen_parts_are_counted_apart_and_nobody_trains_them() -> None:
+    class Watched(OddGame):
+        """A network that is no player's."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.nets["eye"] = nn.Linear(2, 5)
+
+    engine = odd.engine(Watched())
+    trained, frozen = engine.counts()
+    assert trained == {"P": 16 + 10 + 10, "Q": 3, "R": 15}
+    assert frozen == {"R_eye": 12, "eye": 15}  # `first`, which R shares, is trained by P
+    assert not any(p.requires_grad for p in engine.game.nets["eye"].parameters())
+    run(engine, 3)
+    assert all(p.grad is None for p in engine.game.parameters())
+
+
 @pytest.mark.parametrize("micro_batch", [1, 3])
 def test_a_step_does_not_depend_on_how_it_is_split(micro_batch: int) -> None:
     whole, split = (run(odd.engine(OddGame(gate=True, corrects=True), micro_batch=m), 6) for m in (None, micro_batch))

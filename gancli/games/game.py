@@ -77,7 +77,7 @@ class Game(nn.Module):
     labelled: bool = False  # whether latents come with labels
     classes: int = 0
     copied: Mapping[str, nn.Module] = {}  # the delayed copies by name, which the engine keeps
-    twice: set[str] = set()  # noqa: RUF012  # networks that are differentiated twice: not to be compiled
+    eager: Mapping[str, str] = {}  # the networks that are not to be compiled, each with the reason
 
     @classmethod
     def players(cls, networks: Sequence[str]) -> dict[str, tuple[str, ...]]:

@@ -77,7 +77,8 @@ class NoiseGame(Game):
         self._memories()
         self._seen = 0
         self._refuse_nonsense()
-        self.twice = {"D"} if any(p.per_sample for p in self.penalties.values()) else set()
+        if any(p.per_sample for p in self.penalties.values()):
+            self.eager = {"D": "its gradient penalty needs a second derivative"}
 
         lazy = {name: p for name, p in self.penalties.items() if p.every > 1}
         self._moves = (

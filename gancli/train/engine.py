@@ -96,6 +96,9 @@ class Engine:
             name: self._player(name, params, optimizers[name], own.get(name, schedule or Schedule()))
             for name, params in game.parameters_by_player().items()
         }
+        moved = {id(p) for player in self.players.values() for p in player.params}
+        for p in game.parameters():  # of networks that nobody plays with, too
+            p.requires_grad_(id(p) in moved)
         self.averages = {name: frozen_copy(game.nets[name]) for name in game.averaged() if self.average_rule.decay}
         self.copies, self._copied = copies_of(game), dict(game.copies())
         game.copied = self.copies
@@ -348,6 +351,13 @@ class Engine:
         return torch.autocast(self.compute.device.type, dtype=self.compute.autocast)
 
     # -- state ---------------------------------------------------------------------------------------------------------
+
+    def counts(self) -> tuple[dict[str, int], dict[str, int]]:
+        """How many numbers each player's optimizer moves, and how many of each network are frozen."""
+        moved = {id(p) for player in self.players.values() for p in player.params}
+        still = {name: [p for p in net.parameters() if id(p) not in moved] for name, net in self.game.nets.items()}
+        trained = {name: sum(p.numel() for p in player.params) for name, player in self.players.items()}
+        return trained, {name: sum(p.numel() for p in frozen) for name, frozen in still.items() if frozen}
 
     def networks(self, averaged: bool = True) -> dict[str, nn.Module]:
         """The networks to draw samples with: averaged where there is an average, raw otherwise.

@@ -77,8 +77,8 @@ def _run(config: Mapping[str, Any], overrides: Sequence[str], signals: _Signals)
     notes += [*left_out(overrides), *idle.notes(settings, idle.typed_keys(overrides), *length, points)]
     rehearsal = Rehearsal(engine, lambda: assemble.twin(settings, config, source, facts))
     need, seconds = forecast(rehearsal, settings, notes, overrides)
-    counts = {name: sum(p.numel() for p in player.params) for name, player in engine.players.items()}
-    about: dict[str, Any] = {"parameters": counts, "steps": engine.steps, "stages": stages(engine)}
+    trained, frozen = engine.counts()
+    about: dict[str, Any] = {"parameters": trained, "frozen": frozen, "steps": engine.steps, "stages": stages(engine)}
     about["memory"] = need.plain() if need else None
 
     session = _session(settings, config, engine, facts, list(observers.values()), signals.wanted, about, seconds)
