@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
@@ -14,7 +13,7 @@ from gancli.compute.dist import World
 from gancli.compute.rng import Rng
 from gancli.data.loader import Stream
 from gancli.games.game import Batch, Game, Move, Outcome, Result
-from gancli.games.stages import Moment, Stage
+from gancli.games.stages import Copy, Moment, Stage
 from gancli.train.averages import Average
 from gancli.train.engine import Engine
 
@@ -58,7 +57,6 @@ class OddGame(Game):
                     "R": nn.Sequential(nn.Linear(4, 3), first),
                 }
             )
-        self.delayed = copy.deepcopy(self.nets["P_one"]).requires_grad_(False)
         self.gate, self.corrects = gate, corrects
         self.register_buffer("pool", torch.zeros(POOL, 2))
         self.register_buffer("filled", torch.zeros((), dtype=torch.int64))
@@ -75,6 +73,9 @@ class OddGame(Game):
     def stages(self) -> Sequence[Stage]:
         return (Stage(name="map"), Stage(name="adversarial", start=8))
 
+    def copies(self) -> Mapping[str, Copy]:
+        return {"slow": Copy(of="P_one", decay=0.8)}
+
     def moves(self, at: Moment) -> Sequence[Move]:
         adversarial = (
             Move("P", self.map_loss, ("u",), remembers=("made",)),
@@ -86,7 +87,7 @@ class OddGame(Game):
 
     def map_loss(self, batch: Batch, rng: Rng) -> Outcome:
         made = self.nets["P_one"](batch["u"]) + self.nets["P_two"](batch["u"])
-        wanted = self.delayed(batch["u"]) + rng.normal("wanted", 2).to(made.dtype)
+        wanted = self.copied["slow"](batch["u"]) + rng.normal("wanted", 2).to(made.dtype)
         loss = (made - wanted).square().mean() - 0.1 * self.nets["Q"](made).mean()
         return Outcome({"map_P": loss}, carry={"made": made.detach()}, means={"made": made.detach().mean(0)})
 
@@ -109,8 +110,6 @@ class OddGame(Game):
         if move.player != "P":
             return None
         self.mean.lerp_(result.means["made"], 0.5)
-        for kept, now in zip(self.delayed.parameters(), self.nets["P_one"].parameters(), strict=True):
-            kept.lerp_(now, 0.2)
         made = result.carry["made"]
         out, chosen = [], rng.uniform("pool")
         for row, draw in zip(made, chosen.tolist(), strict=True):

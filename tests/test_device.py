@@ -86,23 +86,23 @@ def test_compile_leaves_penalised_networks_and_machines_without_a_compiler(monke
     game = tiny.game()
     nets = dict(game.nets.items())
     monkeypatch.setattr(device.shutil, "which", lambda name: name)
-    notes = compile_networks(nets, twice={"D"}, device=torch.device("cpu"))
-    assert "D stays uncompiled" in " ".join(notes)
+    notes = compile_networks(nets, eager={"D": "it grows"}, device=torch.device("cpu"))
+    assert "D stays uncompiled, it grows" in " ".join(notes)
     assert nets["G"]._compiled_call_impl is not None
     assert nets["D"]._compiled_call_impl is None
     monkeypatch.setattr(device.shutil, "which", lambda name: None)
     monkeypatch.delenv("CXX", raising=False)
-    assert "no C++ compiler" in compile_networks(nets, twice=set(), device=torch.device("cpu"))[0]
+    assert "no C++ compiler" in compile_networks(nets, eager={}, device=torch.device("cpu"))[0]
 
 
 def test_compile_says_what_a_device_lacks(monkeypatch: Patch) -> None:
     nets = dict(tiny.game().nets.items())
-    assert "does not support mps" in compile_networks(nets, twice=set(), device=torch.device("mps"))[0]
+    assert "does not support mps" in compile_networks(nets, eager={}, device=torch.device("mps"))[0]
     monkeypatch.setattr(device.importlib.util, "find_spec", lambda name: None)
-    assert "pip install triton" in compile_networks(nets, twice=set(), device=torch.device("cuda"))[0]
+    assert "pip install triton" in compile_networks(nets, eager={}, device=torch.device("cuda"))[0]
     monkeypatch.setattr(device.importlib.util, "find_spec", lambda name: name)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda d: (6, 1))
-    assert "this one has 6.1" in compile_networks(nets, twice=set(), device=torch.device("cuda"))[0]
+    assert "this one has 6.1" in compile_networks(nets, eager={}, device=torch.device("cuda"))[0]
     assert all(net._compiled_call_impl is None for net in nets.values())
 
 
@@ -117,7 +117,7 @@ def test_a_compiler_that_fails_is_done_without(monkeypatch: Patch) -> None:
     rehearsal, notes = Rehearsal(engine), list[str]()
     assert rehearsal.footprint() is not None
     engine.game.nets["G"]._compiled_call_impl = broken
-    assert timed(rehearsal, None, notes) > 0
+    assert timed(rehearsal, None, notes)[""] > 0
     assert notes == ["compile: the compiler failed (RuntimeError: inductor: no such instruction); going on uncompiled"]
     assert engine.step()["loss_G"].isfinite()
     monkeypatch.setattr(engine, "try_part", broken)
@@ -166,3 +166,17 @@ def test_several_processes_are_refused_in_words(monkeypatch: Patch) -> None:
 
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert main(["train", "dataset=random", "steps=1"]) == 2
+
+
+def test_networks_over_time_and_over_lines_are_placed() -> None:
+    net = torch.nn.ModuleList([torch.nn.Conv3d(2, 3, 3), torch.nn.Conv2d(2, 3, 3), torch.nn.Conv1d(2, 3, 3)])
+    weights = [conv.weight for conv in net]
+    before = [weight.detach().clone() for weight in weights]
+    device.Compute().place(net)
+    assert all(
+        conv.weight is weight for conv, weight in zip(net, weights, strict=True)
+    )  # the same tensors, which optimizers may hold
+    assert all(torch.equal(a, b) for a, b in zip(before, weights, strict=True))
+    assert weights[1].is_contiguous(memory_format=torch.channels_last)
+    assert all(weight.is_contiguous() for weight in (weights[0], weights[2]))
+    assert net[0](torch.zeros(1, 2, 3, 3, 3)).shape == (1, 3, 1, 1, 1)

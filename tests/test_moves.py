@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gancli.errors import CombinationError, ConfigError
 from gancli.games.game import Batch, Move, Outcome, Result
-from gancli.games.stages import Moment
+from gancli.games.stages import Copy, Moment
 from gancli.train.engine import Engine
 from gancli.train.rehearsal import Rehearsal
 from gancli.train.schedule import Schedule
@@ -30,6 +31,23 @@ def test_each_parameter_is_in_one_optimizer_and_frozen_ones_in_none() -> None:
     assert not any(p.requires_grad for p in engine.game.nets["R_eye"].parameters())
     assert not torch.equal(tiny.weights(first), tiny.weights(engine.game.nets["R"][1]))
     assert engine.game.nets["P_one"][0] is engine.game.nets["P_two"][0]
+
+
+def test_frozen_parts_are_counted_apart_and_nobody_trains_them() -> None:
+    class Watched(OddGame):
+        """A network that is no player's."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.nets["eye"] = nn.Linear(2, 5)
+
+    engine = odd.engine(Watched())
+    trained, frozen = engine.counts()
+    assert trained == {"P": 16 + 10 + 10, "Q": 3, "R": 15}
+    assert frozen == {"R_eye": 12, "eye": 15}  # `first`, which R shares, is trained by P
+    assert not any(p.requires_grad for p in engine.game.nets["eye"].parameters())
+    run(engine, 3)
+    assert all(p.grad is None for p in engine.game.parameters())
 
 
 @pytest.mark.parametrize("micro_batch", [1, 3])
@@ -199,3 +217,74 @@ def test_moves_of_a_later_phase_are_looked_at_too() -> None:
     engine = run(odd.engine(Later(16)), 2)
     with pytest.raises(CombinationError, match="two moves are called P"):
         engine.step()
+
+
+# -- delayed copies ----------------------------------------------------------------------------------------------------
+
+
+class Followed(OddGame):
+    """Copies of each kind."""
+
+    def copies(self) -> Mapping[str, Copy]:
+        plain = {"late": Copy(of="Q", every=3), "waiting": Copy(of="Q", decay=0.5, every=2, start=2)}
+        return {**super().copies(), **plain}
+
+
+def test_copies_follow_by_their_rules_and_are_frozen() -> None:
+    engine = odd.engine(Followed())
+    first = tiny.weights(engine.game.nets["Q"])
+    slow, late, waiting = (tiny.weights(engine.copies[name]) for name in ("slow", "late", "waiting"))
+    for step in range(1, 8):
+        engine.step()
+        P, Q = (tiny.weights(engine.game.nets[name]) for name in ("P_one", "Q"))
+        slow, late = torch.lerp(slow, P, 1 - 0.8), Q if step % 3 == 0 else late
+        waiting = Q if step <= 2 else torch.lerp(waiting, Q, 0.5) if step % 2 == 0 else waiting
+        assert torch.equal(tiny.weights(engine.copies["slow"]), slow)
+        assert torch.equal(tiny.weights(engine.copies["late"]), late)
+        assert torch.equal(tiny.weights(engine.copies["waiting"]), waiting)
+    assert not torch.equal(late, first)
+    assert not any(p.requires_grad for net in engine.copies.values() for p in net.parameters())
+    assert engine.game.copied is engine.copies
+    held = {id(p) for player in engine.players.values() for p in player.params}
+    assert not held & {id(p) for net in engine.copies.values() for p in net.parameters()}
+    assert not any(name.startswith("copied") for name in engine.state()["game"])
+
+
+def test_copies_take_buffers_along_and_are_counted_as_memory() -> None:
+    class Normed(Followed):
+        def __init__(self) -> None:
+            super().__init__()
+            self.nets["Q"] = nn.Sequential(nn.BatchNorm1d(2), nn.Linear(2, 1))
+
+    engine = run(odd.engine(Normed()), 6)
+    norm, kept = engine.game.nets["Q"][0], engine.copies["late"][0]
+    assert (
+        int(norm.num_batches_tracked) == int(kept.num_batches_tracked) == 6 + 2 * 5
+    )  # P's moves, and Q's, of real and made
+    assert torch.equal(norm.running_mean, kept.running_mean)
+    need = Rehearsal(engine).footprint()
+    modules = [engine.game, *engine.averages.values(), *engine.copies.values()]
+    held = {t.data_ptr(): t.nbytes for m in modules for t in [*m.parameters(), *m.buffers()]}
+    assert need is not None
+    assert need.held == sum(held.values())
+
+
+@pytest.mark.parametrize("stop", [2, 3, 4])
+def test_copies_go_on_to_the_same_bits(stop: int) -> None:
+    straight, first, second = (odd.engine(Followed()) for _ in range(3))
+    second.load(copy.deepcopy(run(first, stop).state()))
+    same(run(straight, 7).state(), run(second, 7 - stop).state())
+
+
+def test_copies_that_cannot_be_kept_are_refused() -> None:
+    class Nobody(OddGame):
+        def copies(self) -> Mapping[str, Copy]:
+            return {"slow": Copy(of="Z")}
+
+    with pytest.raises(
+        ConfigError, match="the copy slow is of Z, and this game has the networks P_one, P_two, Q, R_eye"
+    ):
+        odd.engine(Nobody())
+    for wrong in ({"decay": 1.0}, {"every": 0}, {"start": -1}):
+        with pytest.raises(ConfigError, match="a copy of G has decay in"):
+            Copy(of="G", **wrong)

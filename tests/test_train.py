@@ -49,6 +49,7 @@ def test_a_run_directory_holds_what_it_says(trained: Path) -> None:
     assert about["status"] == "finished"
     assert about["step"] == 6
     assert about["parameters"] == {"G": 100 * 4 * 16 + 8 + 4 * 16, "D": 4 * 16 + 4 * 16}
+    assert about["frozen"] == {}
     assert about["seed"] == 0
     assert about["device"] == "cpu"
     assert set(about["versions"]) >= {"python", "torch", "gancli"}

@@ -6,7 +6,7 @@ import importlib.util
 import os
 import shutil
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
@@ -71,8 +71,15 @@ class Compute:
             torch.mps.synchronize()
 
     def place(self, net: nn.Module) -> nn.Module:
-        """Move a network here, with image weights in the memory order that convolutions are fastest in."""
-        return net.to(self.device).to(memory_format=torch.channels_last)
+        """Move a network here, with image weights in the memory order that convolutions are fastest in.
+
+        Those are the weights of four dimensions; the others, as of convolutions over time or over lines, keep theirs.
+        """
+        net.to(self.device)
+        for tensor in (*net.parameters(), *net.buffers()):
+            if tensor.dim() == 4:
+                tensor.data = tensor.data.to(memory_format=torch.channels_last)
+        return net
 
 
 def resolve(device: DeviceChoice, precision: PrecisionChoice) -> Compute:
@@ -157,18 +164,19 @@ def _native_bf16() -> bool:
     return bool(torch.cuda.is_bf16_supported(including_emulation=False))
 
 
-def compile_networks(nets: dict[str, nn.Module], *, twice: set[str], device: torch.device) -> list[str]:
-    """Compile networks in place, but for those that are differentiated twice, and say what was done.
+def compile_networks(nets: dict[str, nn.Module], *, eager: Mapping[str, str], device: torch.device) -> list[str]:
+    """Compile networks in place, but for the `eager` ones, each with its reason, and say what was done.
 
-    The ahead-of-time backward of torch.compile rejects double backward, so a D with a gradient penalty stays eager.
+    Such a reason is the second derivative that a gradient penalty needs: the ahead-of-time backward of torch.compile
+    rejects it. Another is a network that grows, and would be compiled anew at each of its sizes.
     """
     lacking = _lacking(device)
     if lacking:
         return [f"compile: {lacking}; going on uncompiled"]
     notes = []
     for name, net in nets.items():
-        if name in twice:
-            notes.append(f"compile: {name} stays uncompiled, its gradient penalty needs a second derivative")
+        if name in eager:
+            notes.append(f"compile: {name} stays uncompiled, {eager[name]}")
             continue
         for layer in noise.layers({name: net}).values():
             layer.hide()

@@ -15,7 +15,7 @@ from gancli.data.source import DataSet, Source, class_names, first_shape
 from gancli.games.critic import Critic
 from gancli.games.drawing import Diagnostics, Opinion, Option, Path
 from gancli.games.remedies import remedies
-from gancli.games.stages import Moment, Stage
+from gancli.games.stages import Copy, Moment, Stage
 from gancli.losses.adversarial import Couples
 
 if TYPE_CHECKING:
@@ -87,6 +87,7 @@ class Game(nn.Module):
     couples: Couples = 1
     pretrained: Pretrained | None = None  # the frozen network that was given to networks or to the game
     TOLD: ClassVar[tuple[str, ...]] = ("shape", "latent_dim", "classes")
+    copied: Mapping[str, nn.Module] = {}  # the delayed copies by name, which the engine keeps
 
     @classmethod
     def players(cls, networks: Sequence[str]) -> dict[str, tuple[str, ...]]:
@@ -126,6 +127,10 @@ class Game(nn.Module):
         """The networks that get an exponential moving average: by default those that samples are drawn with."""
         return self.generators()
 
+    def copies(self) -> Mapping[str, Copy]:
+        """Frozen networks that follow others, by name: the engine keeps them, and `copied` has them."""
+        return {}
+
     def feeds(self, data: DataSet) -> dict[str, Source]:
         """The streams that moves are dealt from, each with its table."""
         return {"real": data} if isinstance(data, Source) else dict(data.feeds)
@@ -140,6 +145,11 @@ class Game(nn.Module):
     def setup_rows(self, images: int) -> int:
         """How many real images of a data set of `images` `setup` wants; 0: it does nothing."""
         return 0
+
+    @property
+    def eager(self) -> Mapping[str, str]:
+        """The networks that are not to be compiled, each with the reason."""
+        return {c.name: "its gradient penalty needs a second derivative" for c in self.judging() if c.twice}
 
     def judging(self) -> list[Critic]:
         """The critics among its parts."""

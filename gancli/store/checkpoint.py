@@ -106,8 +106,8 @@ def _unsafe(path: Path, detail: str) -> RunError:
 # What a training run's checkpoint holds: the name and kind of each part, and of what that holds.
 PARTS: dict[str, tuple[type, type | None]] = {
     "step": (int, None), "seen": (int, None), "positions": (dict, int), "game": (dict, Tensor), "ema": (dict, dict),
-    "optimizers": (dict, dict), "scalers": (dict, dict), "config": (dict, None), "data": (dict, None),
-    "seconds": (float, None), "observers": (dict, dict), "pretrained": (dict, None),
+    "copies": (dict, dict), "optimizers": (dict, dict), "scalers": (dict, dict), "config": (dict, None),
+    "data": (dict, None), "seconds": (float, None), "observers": (dict, dict), "pretrained": (dict, None),
 }  # fmt: skip
 LATER = ("seconds", "observers", "pretrained")  # what older checkpoints lack, and those of runs that have none
 
@@ -130,7 +130,8 @@ def of_a_run(state: dict[str, Any], path: Path) -> dict[str, Any]:
         counts: list[Any] = [part] if kind is int else list(part.values()) if good and inner is int and part else []
         good = good and (kind is not float or 0 <= state[name] < math.inf) and _plain(part)
         if not good or any(isinstance(n, bool) or not 0 <= n < 1 << 60 for n in counts):
-            raise RunError(f"{path} is not a checkpoint of a run: its {name} is missing or of another kind")
+            older = "" if name in state else " (a run of an earlier form of gan lacks it: train again)"
+            raise RunError(f"{path} is not a checkpoint of a run: its {name} is missing or of another kind{older}")
     refuse_earlier(state["data"], path)
     return state
 

@@ -20,7 +20,7 @@ def refuse_other(state: Mapping[str, Any], engine: Engine) -> None:
     What an optimizer remembers is compared with what one of its kind has after a step.
     """
     own = engine.state()
-    for part in ("game", "ema", "positions"):
+    for part in ("game", "ema", "copies", "positions"):
         _compare(state[part], own[part], part)
     for name in own["scalers"].keys() & state["scalers"].keys():  # a run may go on in another precision
         _compare(state["scalers"][name], own["scalers"][name], f"scalers.{name}")

@@ -73,9 +73,9 @@ def _node(value: object) -> bool:
 # The kinds of run.json's values, wherever they are there and not null; what is not named here nobody relies on.
 ABOUT: dict[str, Callable[[object], bool]] = {
     "status": _text, "reason": _text, "step": _count, "seed": _number, "note": _text, "parameters": _counts,
-    "steps": _count, "memory": _node, "device": _text, "world": _count, "backend": _text, "job": _text, "notes": _texts,
-    "init": _text, "data": _node, "overrides": _texts, "versions": _node, "git": _text, "host": _text,
-    "platform": _text, "processor": _text, "time": _text,
+    "frozen": _counts, "steps": _count, "memory": _node, "device": _text, "world": _count, "backend": _text,
+    "job": _text, "notes": _texts, "init": _text, "data": _node, "overrides": _texts, "versions": _node, "git": _text,
+    "host": _text, "platform": _text, "processor": _text, "time": _text,
 }  # fmt: skip
 
 

@@ -1,13 +1,17 @@
-"""The exponential moving average of weights that samples are drawn with."""
+"""Frozen networks that follow others: the moving average that samples are drawn with, and a game's delayed copies."""
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+import torch
 from torch import nn
 
 from gancli.errors import ConfigError
+from gancli.games.game import Game
+from gancli.games.stages import Copy
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,3 +47,24 @@ class Average:
 def frozen_copy(net: nn.Module) -> nn.Module:
     """A copy in evaluation mode that collects no gradients."""
     return copy.deepcopy(net).requires_grad_(False).eval()
+
+
+def copies_of(game: Game) -> dict[str, nn.Module]:
+    """The delayed copies that a game asks for, as they are at its beginning. Raises ConfigError."""
+    rules, nets = game.copies(), dict(game.nets.items())
+    for name, rule in rules.items():
+        if rule.of not in nets:
+            raise ConfigError(f"the copy {name} is of {rule.of}, and this game has the networks {', '.join(nets)}")
+    return {name: frozen_copy(nets[rule.of]) for name, rule in rules.items()}
+
+
+@torch.no_grad()
+def follow(copies: Mapping[str, nn.Module], rules: Mapping[str, Copy], nets: nn.ModuleDict, step: int) -> None:
+    """Let each copy follow its network when `step` steps are done."""
+    for name, rule in rules.items():
+        kept = rule.kept(step)
+        if kept is not None:
+            net = nets[rule.of]
+            torch._foreach_lerp_(list(copies[name].parameters()), list(net.parameters()), 1 - kept)
+            for old, now in zip(copies[name].buffers(), net.buffers(), strict=True):
+                old.copy_(now)

@@ -26,7 +26,7 @@ from gancli.losses.adversarial import Couples
 from gancli.nets.layers import noise
 from gancli.nets.layers.norms import share_statistics
 from gancli.nets.layers.spectral import is_spectral
-from gancli.train.averages import Average, frozen_copy
+from gancli.train.averages import Average, copies_of, follow, frozen_copy
 from gancli.train.course import Course, Span
 from gancli.train.ramp import Ramp
 from gancli.train.schedule import Schedule
@@ -98,7 +98,12 @@ class Engine:
             name: self._player(name, params, optimizers[name], own.get(name, schedule or Schedule()))
             for name, params in game.parameters_by_player().items()
         }
+        moved = {id(p) for player in self.players.values() for p in player.params}
+        for p in game.parameters():  # of networks that nobody plays with, too
+            p.requires_grad_(id(p) in moved)
         self.averages = {name: frozen_copy(game.nets[name]) for name in game.averaged() if self.average_rule.decay}
+        self.copies, self._copied = copies_of(game), dict(game.copies())
+        game.copied = self.copies
         self._focused: Player | None = None
         self._noisy = noise.layers({name: game.nets[name] for name in game.nets})
         self._dealt: dict[str, int] = {}  # where the step's last rows of each feed began
@@ -121,6 +126,7 @@ class Engine:
                 for repeat in range(move.repeat):
                     logs.update(self.play(move, repeat, carry))
         self._average(images)
+        follow(self.copies, self._copied, self.game.nets, self.step_number + 1)
         self.seen += images
         self.step_number += 1
         self._begin_anew(at.stage)
@@ -351,6 +357,13 @@ class Engine:
 
     # -- state ---------------------------------------------------------------------------------------------------------
 
+    def counts(self) -> tuple[dict[str, int], dict[str, int]]:
+        """How many numbers each player's optimizer moves, and how many of each network are frozen."""
+        moved = {id(p) for player in self.players.values() for p in player.params}
+        still = {name: [p for p in net.parameters() if id(p) not in moved] for name, net in self.game.nets.items()}
+        trained = {name: sum(p.numel() for p in player.params) for name, player in self.players.items()}
+        return trained, {name: sum(p.numel() for p in frozen) for name, frozen in still.items() if frozen}
+
     def networks(self, averaged: bool = True) -> dict[str, nn.Module]:
         """The networks to draw samples with: averaged where there is an average, raw otherwise.
 
@@ -373,6 +386,7 @@ class Engine:
             "positions": dict(self.positions),
             "game": self.game.state_dict(),
             "ema": {name: net.state_dict() for name, net in self.averages.items()},
+            "copies": {name: net.state_dict() for name, net in self.copies.items()},
             "optimizers": {name: p.optimizer.state_dict() for name, p in self.players.items()},
             "scalers": {name: p.scaler.state_dict() for name, p in self.players.items() if p.scaler},
         }
@@ -382,6 +396,8 @@ class Engine:
         self.game.load_state_dict(state["game"])
         for name, net in self.averages.items():
             net.load_state_dict(state["ema"][name])
+        for name, net in self.copies.items():
+            net.load_state_dict(state["copies"][name])
         for name, player in self.players.items():
             player.optimizer.load_state_dict(state["optimizers"][name])
             if player.scaler and name in state["scalers"]:

@@ -376,7 +376,7 @@ def _upper(lines: Iterable[Line]) -> tuple[Line, ...]:
 
 
 def _tensors(engine: Engine) -> Iterator[Tensor]:
-    for module in (engine.game, *engine.averages.values()):
+    for module in (engine.game, *engine.averages.values(), *engine.copies.values()):
         yield from module.parameters()
         yield from module.buffers()
     if engine.game.pretrained is not None:

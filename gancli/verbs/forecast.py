@@ -45,9 +45,7 @@ def _forecast(
     compiled = settings.compile and engine.steps > 0
     if compiled:
         nets = dict(engine.game.nets.items())
-        notes += device.compile_networks(
-            nets, twice={c.name for c in engine.game.judging() if c.twice}, device=engine.compute.device
-        )
+        notes += device.compile_networks(nets, eager=engine.game.eager, device=engine.compute.device)
     with told("compiling the networks" if compiled else "measuring the time of a step"):
         seconds = timed(rehearsal, need, notes)
     if not seconds:

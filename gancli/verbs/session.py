@@ -97,13 +97,14 @@ def begin(session: Session, overrides: Sequence[str], notes: list[str]) -> None:
         _write(session)  # before run.json: what makes a directory a run comes after what it can go on from
     words = paths.typed(overrides, session.config)
     run.update(**state, **session.about, **place, data=facts.plain(), overrides=words, **environment())
-    counts = " · ".join(f"{name} {count:,} parameters" for name, count in session.about["parameters"].items())
+    counted = [f"{name} {count:,} parameters" for name, count in session.about["parameters"].items()]
+    counted += [f"{name} {count:,} frozen" for name, count in session.about["frozen"].items()]
     course = engine.course
     batches = dict.fromkeys(str(course.batch_size(stage)) for stage in course.stages)
     lines = [
         f"run {run.path}",
         f"data {facts.name}: {facts.images:,} items of {'×'.join(map(str, facts.shape))}",
-        f"{counts} · batches of {', then '.join(batches)}",
+        f"{' · '.join(counted)} · batches of {', then '.join(batches)}",
         *(note for net in engine.game.nets.values() for note in getattr(net, "notes", ())),
         *notes,
     ]

@@ -73,23 +73,16 @@ def _run(config: Mapping[str, Any], overrides: Sequence[str], signals: _Signals)
         with ranks.one_first():
             frozen = assemble.frozen(config)
         engine = assemble.engine(settings, source, assemble.game(config, facts, pretrained=frozen), compute)
-    unread = assemble.unread(engine.game, source)
     observers = {n: make(node, f"observers.{n}") for n, node in settings.observers.items() if node is not None}
     for key, observer in observers.items():
         observer.name = key
         observer.refuse(RunView(engine, engine.steps))
     config = with_best(config, observers)
-    notes = [*source.notes, *unread, *pretrained_notes(frozen), *compute.notes]
-    notes += [*rank_notes(engine), *split_notes(engine), *left_out(overrides)]
-    length, points = (engine.steps, engine.course.seen(engine.steps)), in_a_plane(sample_of(engine.game)[1])
-    notes += idle.notes(settings, idle.typed_keys(overrides), *length, points)
+    notes = [*source.notes, *assemble.unread(engine.game, source), *pretrained_notes(frozen), *compute.notes]
+    notes += [*rank_notes(engine), *split_notes(engine), *left_out(overrides), *_idle(settings, engine, overrides)]
     rehearsal = Rehearsal(engine, lambda: assemble.twin(settings, config, source, facts, frozen))
     need, seconds = forecast(rehearsal, settings, notes, overrides)
-    counts = {name: sum(p.numel() for p in player.params) for name, player in engine.players.items()}
-    about: dict[str, Any] = {"parameters": counts, "steps": engine.steps, "stages": stages(engine)}
-    about["memory"] = need.plain() if need else None
-    about |= {} if frozen is None else {"pretrained": frozen.facts.plain()}
-
+    about = _about(engine, need, frozen)
     session = _session(settings, config, engine, facts, list(observers.values()), signals.wanted, about, seconds)
     try:
         with memory.explained(need, session.run, engine), single_rows_explained(engine):
@@ -104,6 +97,20 @@ def _run(config: Mapping[str, Any], overrides: Sequence[str], signals: _Signals)
         part(session)
         session.run.unlock()
     return session.run.path
+
+
+def _idle(settings: TrainSettings, engine: Engine, overrides: Sequence[str]) -> list[str]:
+    """What of the settings has no effect in this run."""
+    length, points = (engine.steps, engine.course.seen(engine.steps)), in_a_plane(sample_of(engine.game)[1])
+    return idle.notes(settings, idle.typed_keys(overrides), *length, points)
+
+
+def _about(engine: Engine, need: memory.Footprint | None, frozen: Pretrained | None) -> dict[str, Any]:
+    """What run.json says of the parts: parameters by player, frozen ones apart, stages, memory."""
+    trained, held = engine.counts()
+    about: dict[str, Any] = {"parameters": trained, "frozen": held, "steps": engine.steps, "stages": stages(engine)}
+    about["memory"] = need.plain() if need else None
+    return about | ({} if frozen is None else {"pretrained": frozen.facts.plain()})
 
 
 def _refuse(settings: TrainSettings) -> None:
