@@ -52,8 +52,10 @@ def test_images_and_bytes_give_the_same_features(small: Pretrained) -> None:
     # In float64 both ways differ by the cut behind the bicubic filter alone.
     eaten = Preparation(32)(levels.double(), cut=False)
     assert (features - small.net(eaten)).abs().max() <= 1e-10 * features.abs().max()
-    bytes_ = small.of_levels(levels.double())
-    assert (features - bytes_).abs().max() < bytes_.abs().max()
+    of_bytes = small.of_levels(levels)
+    assert of_bytes.dtype == torch.float32
+    assert (features - of_bytes).abs().max() < of_bytes.abs().max()
+    assert torch.equal(small.of_levels(levels), of_bytes)  # after float64 and back
     assert small(x.float()).dtype == torch.float32
     assert small(x.to(torch.bfloat16)).dtype == torch.float32
 
@@ -175,6 +177,7 @@ def test_a_promise_reads_when_it_is_asked_and_verifies(small: Pretrained) -> Non
     promise = Promised(facts, build, "type pretrained.weights=PATH")
     promise.to("cpu")
     assert (promise.dim, promise.channels, list(promise.tensors())) == (1024, small.channels, [])
+    assert promise.channels_of(["stage2"]) == {"stage2": 48}
     assert not asked
     x = noise().float() / 127.5 - 1
     assert torch.equal(promise(x), small(x))

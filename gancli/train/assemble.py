@@ -196,7 +196,7 @@ def promised(
         f"type pretrained.weights={form} with the one it had",
     )
     if weights is not None:
-        found.held.to("cpu")
+        found.read()
     return found
 
 
@@ -221,7 +221,7 @@ def game(
 
     real: the networks that get memory for their weights (None: all); the others have shapes only. pretrained: the
     frozen network that is given to those networks, and to the game, whose constructors ask for it; None: the one that
-    the configuration names, if it does.
+    the configuration names, if it does. A promised one is read here where networks that draw ask for it.
     """
     pretrained = frozen(config) if pretrained is None else pretrained
     penalties: dict[str, Penalty] = {
@@ -233,8 +233,10 @@ def game(
     shared: dict[str, Any] = {} if pretrained is None else {"pretrained": pretrained}
     kind: type[Game] = find(config["game"].get("_target_"), "game")  # type: ignore[assignment]
     nets: dict[str, nn.Module] = {}
+    asking = set()
     for name, node in network_nodes(model, penalties).items():
         wanted = inspect.signature(find(node["_target_"], f"model.{name}")).parameters
+        asking |= {name} if "pretrained" in wanted else set()
         place = nullcontext() if real is None or name in real else shapes_only()
         with torch.random.fork_rng(devices=[]), place:
             torch.default_generator.manual_seed(key(seed, "init", name))
@@ -253,6 +255,8 @@ def game(
     wanted = inspect.signature(find(config["game"]["_target_"], "game")).parameters
     built: Game = make(config["game"], "game", **{k: v for k, v in parts.items() if k in wanted})
     built.pretrained = pretrained
+    if isinstance(pretrained, Promised) and asking & set(built.averaged()) & set(nets if real is None else real):
+        pretrained.read()
     return built
 
 
