@@ -189,11 +189,11 @@ def promised(
     if weights is not None and key not in node:
         raise RunError(f"pretrained.weights={weights}: the run's pretrained network is read from no file: leave it out")
     moved = config if weights is None else {**config, "pretrained": {**node, key: weights}}
-    form = "run:PATH#NAME" if key == "source" else "PATH"
+    form = "run:FILE#NAME, FILE being the checkpoint it had" if key == "source" else "PATH with the file it had"
     found = Promised(
         PretrainedFacts.read(plain or {}),
         lambda: make(moved["pretrained"], "pretrained", where="pretrained"),
-        f"type pretrained.weights={form} with the one it had",
+        f"type pretrained.weights={form}",
     )
     if weights is not None:
         found.read()
