@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from gancli.errors import ConfigError, WeightsError
 from gancli.pretrained.classifiers import torchvision
+from gancli.pretrained.perceptual import features_distance
 from gancli.pretrained.prepare import AsTensorFlow, Preparation
 from gancli.pretrained.pretrained import Pretrained, PretrainedFacts, Promised
 
@@ -50,8 +52,10 @@ def test_images_and_bytes_give_the_same_features(small: Pretrained) -> None:
     # In float64 both ways differ by the cut behind the bicubic filter alone.
     eaten = Preparation(32)(levels.double(), cut=False)
     assert (features - small.net(eaten)).abs().max() <= 1e-10 * features.abs().max()
-    bytes_ = small.of_levels(levels.double())
-    assert (features - bytes_).abs().max() < bytes_.abs().max()
+    of_bytes = small.of_levels(levels)
+    assert of_bytes.dtype == torch.float32
+    assert (features - of_bytes).abs().max() < of_bytes.abs().max()
+    assert torch.equal(small.of_levels(levels), of_bytes)  # after float64 and back
     assert small(x.float()).dtype == torch.float32
     assert small(x.to(torch.bfloat16)).dtype == torch.float32
 
@@ -173,6 +177,7 @@ def test_a_promise_reads_when_it_is_asked_and_verifies(small: Pretrained) -> Non
     promise = Promised(facts, build, "type pretrained.weights=PATH")
     promise.to("cpu")
     assert (promise.dim, promise.channels, list(promise.tensors())) == (1024, small.channels, [])
+    assert promise.channels_of(["stage2"]) == {"stage2": 48}
     assert not asked
     x = noise().float() / 127.5 - 1
     assert torch.equal(promise(x), small(x))
@@ -184,3 +189,35 @@ def test_a_promise_reads_when_it_is_asked_and_verifies(small: Pretrained) -> Non
     )
     with pytest.raises(WeightsError, match=words):
         other(x)
+
+
+@pytest.mark.parametrize("distance", ["l1", "l2"])
+@pytest.mark.parametrize("layers", [None, ["stage2"], STAGES])
+def test_a_distance_of_features_is_the_mean_over_a_layer(
+    small: Pretrained, distance: Literal["l1", "l2"], layers: list[str] | None
+) -> None:
+    a, b = ((noise(side=side).double() / 127.5 - 1) for side in (20, 21))
+    a.requires_grad_()
+    found = features_distance(small, a, b.requires_grad_(), layers, distance)
+    one, two = small.maps(a, layers=layers), small.maps(b, layers=layers)
+    power = 1 if distance == "l1" else 2
+    expected = sum((one[n] - two[n]).abs().pow(power).mean().item() for n in layers or STAGES)
+    assert found.item() == pytest.approx(expected, rel=1e-12)
+    found.backward()  # type: ignore[no-untyped-call]
+    assert a.grad is not None
+    assert bool(a.grad.abs().sum() > 0)
+    assert b.grad is None
+
+
+def test_without_layers_the_distance_is_of_the_features(weights: Path) -> None:
+    bare = torchvision("shufflenet_v2_x0_5", str(weights), size=32)
+    a, b = ((noise(side=side).double() / 127.5 - 1) for side in (20, 21))
+    assert torch.equal(features_distance(bare, a, b), (bare(a) - bare(b)).square().mean())
+
+
+def test_a_step_of_the_distance_leads_nearer(small: Pretrained) -> None:
+    b = noise().float() / 127.5 - 1
+    a = torch.zeros_like(b).requires_grad_()
+    far = features_distance(small, a, b)
+    (gradient,) = torch.autograd.grad(far, a)
+    assert features_distance(small, a - 0.1 * gradient / gradient.norm(), b) < far

@@ -237,10 +237,12 @@ def test_a_generator_of_another_run_is_a_first_stage(gan: Gan, trained: Path, tm
     lost = gan("sample", "run=second", "n=4", "run_dir=t")
     assert lost.code == 2
     assert "no such run" in lost.err
-    assert "type pretrained.weights=run:PATH#NAME with the one it had" in lost.err
+    assert "type pretrained.weights=run:FILE#NAME, FILE being the checkpoint it had" in lost.err
     assert gan("sample", "run=second", "n=4", "run_dir=t", "pretrained.weights=run:moved#G").code == 0
     assert Path("s/grid.png").read_bytes() == Path("t/grid.png").read_bytes()
     assert gan("train", "resume=second", "steps=3", "pretrained.source=run:moved#G").code == 0
+    newer = gan("train", "resume=second", "steps=4", "pretrained.source=run:moved/checkpoints/00000004.pt#G")
+    assert "type pretrained.source=run:FILE#NAME, FILE being the checkpoint it had" in newer.err
     other = gan("sample", "run=second", "n=4", "run_dir=u", "pretrained.weights=run:moved/checkpoints/00000004.pt#G")
     assert "another one than the run was trained with: SHA-256" in other.err
 

@@ -145,16 +145,22 @@ class Pretrained:
 
     def _eaten(self, levels: Tensor) -> Tensor:
         assert self.prepare is not None
+        self._compute_in([levels])
         with full_precision(levels):
             return self.prepare(levels)
 
-    def _prepared(self, inputs: Sequence[Any]) -> Sequence[Any]:
-        """Inputs as the network eats them, in float64 where they are, else in float32, whatever is casted later."""
-        floats = [x for x in inputs if isinstance(x, Tensor) and x.is_floating_point()]
-        dtype = torch.float64 if any(x.dtype == torch.float64 for x in floats) else torch.float32
+    def _compute_in(self, inputs: Sequence[Any]) -> torch.dtype:
+        """Let the network compute in float64 where something of it goes in, else in float32."""
+        double = any(isinstance(x, Tensor) and x.dtype == torch.float64 for x in inputs)
+        dtype = torch.float64 if double else torch.float32
         if dtype != self._dtype:  # float64 holds every float32: nothing is lost on the way and back
             self.net.to(dtype)
             self._dtype = dtype
+        return dtype
+
+    def _prepared(self, inputs: Sequence[Any]) -> Sequence[Any]:
+        """Inputs as the network eats them, in float64 where they are, else in float32, whatever is cast later."""
+        dtype = self._compute_in(inputs)
         if self.prepare is None:
             return [x.to(dtype) if isinstance(x, Tensor) and x.is_floating_point() else x for x in inputs]
         (x,) = inputs
@@ -229,8 +235,9 @@ class _Reached(Exception):  # noqa: N818
 class Promised(Pretrained):
     """A checkpoint's word for a pretrained network, which is read when something is first put through it.
 
-    So a sample of a generator that stands on no features needs no weights file. build: reads it. Raises WeightsError
-    where what is read is another one. way: what to type instead.
+    So a sample of a generator that stands on no features needs no weights file. A constructor that is given one finds
+    in it what the checkpoint says: name, dim and channels. build: reads it. Raises WeightsError where what is read is
+    another one. way: what to type instead.
     """
 
     def __init__(self, facts: PretrainedFacts, build: Callable[[], Pretrained], way: str):
@@ -239,6 +246,10 @@ class Promised(Pretrained):
         self.device = torch.device("cpu")
         self._build, self._way = build, way
         self._held: Pretrained | None = None
+
+    def read(self) -> None:
+        """Read it now, and verify it."""
+        assert self.held
 
     @property
     def held(self) -> Pretrained:
@@ -279,6 +290,15 @@ class Promised(Pretrained):
     def of_levels(self, levels: Tensor) -> Tensor:
         """As the network itself."""
         return self.held.of_levels(levels)
+
+    def channels_of(self, layers: Sequence[str]) -> dict[str, int]:
+        """As the network itself, which is not read for layers that the checkpoint tells of."""
+        known = self.channels
+        return {n: known[n] for n in layers} if set(layers) <= known.keys() else self.held.channels_of(layers)
+
+    def check_layer(self, layer: str, key: str | None = None) -> None:
+        """As the network itself."""
+        self.held.check_layer(layer, key)
 
     def maps_of_levels(self, levels: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
         """As the network itself."""

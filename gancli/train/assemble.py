@@ -161,14 +161,14 @@ def promised(
     if weights is not None and key not in node:
         raise RunError(f"pretrained.weights={weights}: the run's pretrained network is read from no file: leave it out")
     moved = config if weights is None else {**config, "pretrained": {**node, key: weights}}
-    form = "run:PATH#NAME" if key == "source" else "PATH"
+    form = "run:FILE#NAME, FILE being the checkpoint it had" if key == "source" else "PATH with the file it had"
     found = Promised(
         PretrainedFacts.read(plain or {}),
         lambda: make(moved["pretrained"], "pretrained", where="pretrained"),
-        f"type pretrained.weights={form} with the one it had",
+        f"type pretrained.weights={form}",
     )
     if weights is not None:
-        found.held.to("cpu")
+        found.read()
     return found
 
 
@@ -193,7 +193,7 @@ def game(
 
     real: the networks that get memory for their weights (None: all); the others have shapes only. pretrained: the
     frozen network that is given to those networks, and to the game, whose constructors ask for it; None: the one that
-    the configuration names, if it does.
+    the configuration names, if it does. A promised one is read here where networks that draw ask for it.
     """
     pretrained = frozen(config) if pretrained is None else pretrained
     penalties: dict[str, Penalty] = {
@@ -204,8 +204,10 @@ def game(
     shared: dict[str, Any] = {} if pretrained is None else {"pretrained": pretrained}
     kind: type[Game] = find(config["game"].get("_target_"), "game")  # type: ignore[assignment]
     nets: dict[str, nn.Module] = {}
+    asking = set()
     for name, node in network_nodes(model, penalties).items():
         wanted = inspect.signature(find(node["_target_"], f"model.{name}")).parameters
+        asking |= {name} if "pretrained" in wanted else set()
         place = nullcontext() if real is None or name in real else shapes_only()
         with torch.random.fork_rng(devices=[]), place:
             torch.default_generator.manual_seed(key(seed, "init", name))
@@ -227,6 +229,8 @@ def game(
     built: Game = make(config["game"], "game", **{k: v for k, v in parts.items() if k in wanted})
     built.fields = facts.fields
     built.pretrained = pretrained
+    if isinstance(pretrained, Promised) and asking & set(built.averaged()) & set(nets if real is None else real):
+        pretrained.read()
     return built
 
 

@@ -125,7 +125,9 @@ def _take(state: dict[str, Any], which: str, facts: DataFacts, engine: Engine, i
         )
     frozen = engine.game.pretrained
     if frozen is not None:
-        way = "type pretrained.weights=PATH, or of pretrained=run pretrained.source=run:PATH#NAME, with the one it had"
+        way = "type pretrained.weights=PATH with the file it had"
+        if "source" in (state["config"].get("pretrained") or {}):  # a run that was trained on has newer checkpoints
+            way = "type pretrained.source=run:FILE#NAME, FILE being the checkpoint it had"
         try:
             refuse_other(PretrainedFacts.read(state["pretrained"]), frozen.facts, way)
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError):

@@ -1,0 +1,48 @@
+"""How far images are apart in what inner layers of a frozen network say of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from gancli.pretrained.pretrained import Pretrained
+
+
+def features_distance(
+    net: Pretrained,
+    a: Tensor,
+    b: Tensor,
+    layers: Sequence[str] | None = None,
+    distance: Literal["l1", "l2"] = "l2",
+) -> Tensor:
+    """The mean of |φ(a) - φ(b)| (l1) or its square (l2) over all numbers of a layer φ, summed over layers, a scalar.
+
+    a, b: images [B, C, H, W] in [-1, 1]; the gradient goes to a alone. layers: None: those of the configuration; of
+    none at all, φ are the final features. Raises ConfigError for a layer that there is not. Sources: Johnson et al.
+    2016, eq. 2; Ledig et al. 2017, eq. 5 (both l2, one layer).
+
+    >>> from gancli.pretrained.tiny import random
+    >>> net, a = random(layers=["0", "2"]), torch.zeros(2, 3, 8, 8, requires_grad=True)
+    >>> features_distance(net, a, a).item()
+    0.0
+    >>> far = features_distance(net, a, torch.ones(2, 3, 8, 8), distance="l1")
+    >>> far.backward()
+    >>> bool(far > 0), bool(a.grad.abs().sum() > 0)
+    (True, True)
+    """
+    made = _seen(net, a, layers)
+    with torch.no_grad():
+        wanted = _seen(net, b, layers)
+    terms = []
+    for name, x in made.items():
+        difference = x - wanted[name]
+        terms.append(difference.abs().mean() if distance == "l1" else difference.square().mean())
+    return torch.stack(terms).sum()
+
+
+def _seen(net: Pretrained, x: Tensor, layers: Sequence[str] | None) -> dict[str, Tensor]:
+    """What layers give, or the final features where there is none to ask."""
+    return net.maps(x, layers=layers) if layers or net.layers else {"features": net(x)}
