@@ -21,6 +21,7 @@ from gancli.compute.dist import World
 from gancli.games.game import Game
 from gancli.games.latent import Latent
 from gancli.games.noise import NoiseGame
+from gancli.games.stages import Stage
 from gancli.losses.adversarial import Hinge, RelativisticAverage
 from gancli.losses.outputs import FeatureMatching, PullingAway
 from gancli.losses.penalties import R1, Dragan, WganGp
@@ -31,7 +32,7 @@ from gancli.train.engine import Engine
 from gancli.train.rehearsal import Rehearsal
 from tests import odd, tiny
 from tests.conftest import TINY, Gan
-from tests.odd import OddGame
+from tests.odd import OddGame, Recurrent
 from tests.test_train import rows, same_run
 
 PENALTIES = {"wgan_gp": WganGp(), "r1": R1(every=2)}
@@ -74,6 +75,16 @@ def crowded(pack: int = 1) -> NoiseGame:
     return NoiseGame(nets, loss, penalties, Latent(dim=4), pack=pack)
 
 
+class Staged(Recurrent):
+    """With another batch and rate, and an optimizer anew, in its last stage."""
+
+    batch = 12
+
+    def stages(self) -> list[Stage]:
+        last = Stage(name="adversarial", start=20, batch_size=self.batch - 2, reset=("P",), rates={"P": 0.5}, level=1)
+        return [Stage(name="map", batch_size=self.batch), last]
+
+
 GAMES: dict[str, Callable[[], Game]] = {
     "penalties": lambda: tiny.game(penalties=PENALTIES),
     "norms": normed,
@@ -82,19 +93,23 @@ GAMES: dict[str, Callable[[], Game]] = {
     "crowded": crowded,
     "packed": lambda: crowded(pack=2),
     "odd": lambda: OddGame(gate=True, corrects=True),
+    "recurrent": Recurrent,
+    "staged": Staged,
 }
 
 
 def sizes(name: str) -> tuple[int, int]:
     """An even deal, and an uneven one: rows of 3 and 4, packs of 2 and 3; the odd game plays halves."""
-    return {"packed": (12, 10), "odd": (12, 10)}.get(name, (12, 7))
+    return {"packed": (12, 10), "odd": (12, 10), "recurrent": (12, 10), "staged": (12, 10)}.get(name, (12, 7))
 
 
 def trained(name: str, world: World, batch_size: int) -> tuple[Engine, list[dict[str, Tensor]]]:
     """Four steps of a game, in float64."""
     game = GAMES[name]()
     if isinstance(game, OddGame):
-        engine = odd.engine(game, batch_size=batch_size, world=world)
+        if isinstance(game, Staged):
+            game.batch = batch_size
+        engine = odd.engine(game, batch_size=None if isinstance(game, Staged) else batch_size, world=world)
         engine.seen = 8  # where all moves are played: what is carried goes through a rehearsal, too
         assert Rehearsal(engine).footprint() is not None
         engine.seen = 0
@@ -113,7 +128,9 @@ def rank(number: int, folder: str) -> None:
     for name in GAMES:
         for batch_size in sizes(name):
             engine, logs = trained(name, World.of_group(), batch_size)
-            found[f"{name} {batch_size}"] = {"weights": tiny.weights(engine.game), "logs": logs}
+            copies = [tiny.weights(net) for net in engine.copies.values()]
+            moved = {"weights": tiny.weights(engine.game), "logs": logs, "copies": copies, "kept": engine.kept.rows}
+            found[f"{name} {batch_size}"] = moved
     torch.save(found, Path(folder) / f"{number}.pt")
     dist.destroy_process_group()
 
@@ -130,6 +147,10 @@ def test_two_ranks_are_one(tmp_path: Path) -> None:
             # Features are compared in float32.
             near = 1e-8 if name in ("crowded", "packed") else 1e-12
             torch.testing.assert_close(one["weights"], tiny.weights(engine.game), rtol=0, atol=near)
+            copies = [tiny.weights(net) for net in engine.copies.values()]
+            for each in (one, two):
+                torch.testing.assert_close(each["copies"], copies, rtol=0, atol=1e-12)
+                torch.testing.assert_close(each["kept"], engine.kept.rows, rtol=0, atol=1e-12)
             for ours, theirs in zip(logs, one["logs"], strict=True):
                 assert ours.keys() == theirs.keys()
                 for key in ours:
