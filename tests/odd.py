@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 import torch
@@ -124,6 +125,24 @@ class OddGame(Game):
             else:
                 out.append(row)
         return {"made": torch.stack(out)}
+
+
+class Recurrent(OddGame):
+    """P sees, besides u, what it made of the rows of the step before; Q is told how often that was."""
+
+    def keeps(self) -> Mapping[str, Tensor]:
+        return {"last": torch.full((2,), 0.25), "age": torch.zeros((), dtype=torch.int64)}
+
+    def moves(self, at: Moment) -> Sequence[Move]:
+        first, *others = super().moves(at)
+        return (replace(first, carried=("last", "age")), *others)
+
+    def map_loss(self, batch: Batch, rng: Rng) -> Outcome:
+        outcome = super().map_loss(batch, rng)
+        made = self.nets["P_one"](batch["u"]) + batch["last"]
+        loss = {"again_P": (made - self.nets["P_two"](batch["u"])).square().mean()}
+        kept = {"last": (0.5 * made).detach(), "age": batch["age"] + 1}
+        return replace(outcome, losses=outcome.losses | loss, carry=outcome.carry | kept)
 
 
 def engine(

@@ -21,6 +21,7 @@ from gancli.compute.dist import World
 from gancli.games.game import Game
 from gancli.games.latent import Latent
 from gancli.games.noise import NoiseGame
+from gancli.games.stages import Stage
 from gancli.losses.adversarial import Hinge, RelativisticAverage
 from gancli.losses.outputs import FeatureMatching, LeCam, PullingAway
 from gancli.losses.penalties import R1, Dragan, WganGp
@@ -33,7 +34,7 @@ from gancli.train.rehearsal import Rehearsal
 from tests import cycle, odd, tiny
 from tests.conftest import TINY, Gan
 from tests.cycle import CycleGame
-from tests.odd import OddGame
+from tests.odd import OddGame, Recurrent
 from tests.test_train import rows, same_run
 
 PENALTIES = {"wgan_gp": WganGp(), "r1": R1(every=2)}
@@ -85,6 +86,16 @@ def noisy() -> NoiseGame:
     return NoiseGame(nets, Hinge(), {"r1": R1()}, Latent(dim=4), pack=2)
 
 
+class Staged(Recurrent):
+    """With another batch and rate, and an optimizer anew, in its last stage."""
+
+    batch = 12
+
+    def stages(self) -> list[Stage]:
+        last = Stage(name="adversarial", start=20, batch_size=self.batch - 2, reset=("P",), rates={"P": 0.5}, level=1)
+        return [Stage(name="map", batch_size=self.batch), last]
+
+
 GAMES: dict[str, Callable[[], Game]] = {
     "penalties": lambda: tiny.game(penalties=PENALTIES),
     "norms": normed,
@@ -95,19 +106,25 @@ GAMES: dict[str, Callable[[], Game]] = {
     "noise": noisy,
     "cycle": lambda: CycleGame(Hinge(noise=0.2, flip=0.3), {"r1": R1(), "lecam": LeCam(after=0)}),
     "odd": lambda: OddGame(gate=True, corrects=True),
+    "recurrent": Recurrent,
+    "staged": Staged,
 }
 
 
 def sizes(name: str) -> tuple[int, int]:
     """An even deal, and an uneven one: rows of 3 and 4, packs of 2 and 3; the odd game plays halves."""
-    return {"packed": (12, 10), "noise": (12, 10), "odd": (12, 10)}.get(name, (12, 7))
+    return {"packed": (12, 10), "noise": (12, 10), "odd": (12, 10), "recurrent": (12, 10), "staged": (12, 10)}.get(
+        name, (12, 7)
+    )
 
 
 def trained(name: str, world: World, batch_size: int) -> tuple[Engine, list[dict[str, Tensor]]]:
     """Four steps of a game, in float64."""
     game = GAMES[name]()
     if isinstance(game, OddGame):
-        engine = odd.engine(game, batch_size=batch_size, world=world)
+        if isinstance(game, Staged):
+            game.batch = batch_size
+        engine = odd.engine(game, batch_size=None if isinstance(game, Staged) else batch_size, world=world)
         engine.seen = 8  # where all moves are played: what is carried goes through a rehearsal, too
         assert Rehearsal(engine).footprint() is not None
         engine.seen = 0
@@ -128,7 +145,9 @@ def rank(number: int, folder: str) -> None:
     for name in GAMES:
         for batch_size in sizes(name):
             engine, logs = trained(name, World.of_group(), batch_size)
-            found[f"{name} {batch_size}"] = {"weights": tiny.weights(engine.game), "logs": logs}
+            copies = [tiny.weights(net) for net in engine.copies.values()]
+            moved = {"weights": tiny.weights(engine.game), "logs": logs, "copies": copies, "kept": engine.kept.rows}
+            found[f"{name} {batch_size}"] = moved
     torch.save(found, Path(folder) / f"{number}.pt")
     dist.destroy_process_group()
 
@@ -147,6 +166,10 @@ def test_two_ranks_are_one(tmp_path: Path) -> None:
             if name == "cycle":  # Adam divides a gradient that is all but 0, and rounded otherwise, by its own size
                 near = 1e-9
             torch.testing.assert_close(one["weights"], tiny.weights(engine.game), rtol=0, atol=near)
+            copies = [tiny.weights(net) for net in engine.copies.values()]
+            for each in (one, two):
+                torch.testing.assert_close(each["copies"], copies, rtol=0, atol=1e-12)
+                torch.testing.assert_close(each["kept"], engine.kept.rows, rtol=0, atol=1e-12)
             for ours, theirs in zip(logs, one["logs"], strict=True):
                 assert ours.keys() == theirs.keys()
                 for key in ours:

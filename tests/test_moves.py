@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from gancli.compute.rng import Rng
 from gancli.errors import CombinationError, ConfigError
 from gancli.games.game import Batch, Move, Outcome, Result
-from gancli.games.stages import Copy, Moment
+from gancli.games.stages import Copy, Moment, Stage
+from gancli.store import fits
 from gancli.train.engine import Engine
 from gancli.train.rehearsal import Rehearsal
 from gancli.train.schedule import Schedule
 from tests import odd, tiny
-from tests.odd import OddGame
+from tests.odd import OddGame, Recurrent
 from tests.test_engine import run, same
 
 
@@ -288,3 +290,64 @@ def test_copies_that_cannot_be_kept_are_refused() -> None:
     for wrong in ({"decay": 1.0}, {"every": 0}, {"start": -1}):
         with pytest.raises(ConfigError, match="a copy of G has decay in"):
             Copy(of="G", **wrong)
+
+
+# -- columns that live on ----------------------------------------------------------------------------------------------
+
+
+class Shrinking(Recurrent):
+    """Its last stage has smaller batches."""
+
+    def stages(self) -> Sequence[Stage]:
+        return (Stage(name="map", batch_size=8), Stage(name="adversarial", start=24, batch_size=4))
+
+
+def test_rows_live_on_to_the_next_step() -> None:
+    engine, seen = odd.engine(Recurrent()), list[Tensor]()
+    mapped = engine.game.map_loss
+
+    def map_loss(batch: Batch, rng: Rng) -> Outcome:
+        seen.append(batch["last"].clone())
+        return mapped(batch, rng)
+
+    engine.game.map_loss = map_loss
+    assert engine.state()["kept"] == {}
+    before = torch.full((8, 2), 0.25, dtype=torch.float64)
+    for step in range(3):
+        engine.step()
+        assert engine.kept.rows["age"].tolist() == [step + 1] * 8
+        assert torch.equal(seen[-1], before)
+        before = engine.kept.rows["last"].clone()
+    assert engine.kept.rows["last"].dtype == torch.float64
+
+
+def test_kept_rows_begin_anew_with_another_batch_size() -> None:
+    engine, found = odd.engine(Shrinking(), batch_size=None), []
+    for _ in range(5):
+        engine.step()
+        found.append(engine.kept.rows.get("age", torch.zeros(0)).tolist())
+    assert found == [[1] * 8, [2] * 8, [], [1] * 4, [2] * 4]
+
+
+@pytest.mark.parametrize("micro_batch", [1, 3])
+def test_kept_rows_do_not_depend_on_the_split(micro_batch: int) -> None:
+    whole, split = (run(odd.engine(Recurrent(), micro_batch=m), 6) for m in (None, micro_batch))
+    torch.testing.assert_close(tiny.weights(whole.game), tiny.weights(split.game), rtol=0, atol=1e-12)
+    torch.testing.assert_close(whole.kept.rows, split.kept.rows, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("stop", [1, 2, 3, 4])
+def test_kept_rows_go_on_to_the_same_bits(stop: int) -> None:
+    straight, first, second = (odd.engine(Shrinking(), batch_size=None) for _ in range(3))
+    assert Rehearsal(second).footprint() is not None
+    second.load(copy.deepcopy(run(first, stop).state()))
+    same(run(straight, 7).state(), run(second, 7 - stop).state())
+
+
+def test_kept_rows_of_another_shape_are_refused() -> None:
+    engine = run(odd.engine(Recurrent()), 2)
+    state = copy.deepcopy(engine.state())
+    fits.refuse_other(state, engine)
+    for wrong in ({"last": torch.zeros(8, 3).double()}, {"last": torch.zeros(8, 2)}, {"other": torch.zeros(8, 2)}):
+        with pytest.raises(ValueError, match="is not what this game keeps"):
+            fits.refuse_other(state | {"kept": wrong}, engine)

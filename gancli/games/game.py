@@ -55,11 +55,11 @@ class Move:
 
     feeds: streams of data, fresh at each repeat. size: this move's batch as a multiple of batch_size. every: played
     each `every` steps only, its losses multiplied by as much. repeat: how often in a row (critic steps).
-    name: what the random numbers are keyed by; each move has its own. carried: columns of earlier moves of the step,
-    of as many rows, that this one gets, too. remembers: columns it carries that `after` is given, of all ranks.
-    shared: its feeds' rows are the step's last ones again, and counted once. corrects: the player's rate is multiplied
-    by c = every / (every + 1) and Adam's betas raised to it, as if the lazy move belonged to each step (Karras et al.
-    2020, appendix B). gate: a buffer of the game's; the move rests while it is 0.
+    name: what the random numbers are keyed by; each move has its own. carried: columns that this one gets, too, of as
+    many rows: of earlier moves of the step, or those that the game keeps. remembers: columns it carries that `after` is
+    given, of all ranks. shared: its feeds' rows are the step's last ones again, and counted once. corrects: the
+    player's rate is multiplied by c = every / (every + 1) and Adam's betas raised to it, as if the lazy move belonged
+    to each step (Karras et al. 2020, appendix B). gate: a buffer of the game's; the move rests while it is 0.
     """
 
     player: str
@@ -129,6 +129,13 @@ class Game(nn.Module):
 
     def copies(self) -> Mapping[str, Copy]:
         """Frozen networks that follow others, by name: the engine keeps them, and `copied` has them."""
+        return {}
+
+    def keeps(self) -> Mapping[str, Tensor]:
+        """Carried columns that live on to the next step, each with the row [...] that all rows begin with.
+
+        They begin anew where a stage has another batch size.
+        """
         return {}
 
     def feeds(self, data: DataSet) -> dict[str, Source]:

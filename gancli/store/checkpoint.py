@@ -106,8 +106,8 @@ def _unsafe(path: Path, detail: str) -> RunError:
 # What a training run's checkpoint holds: the name and kind of each part, and of what that holds.
 PARTS: dict[str, tuple[type, type | None]] = {
     "step": (int, None), "seen": (int, None), "positions": (dict, int), "game": (dict, Tensor), "ema": (dict, dict),
-    "copies": (dict, dict), "optimizers": (dict, dict), "scalers": (dict, dict), "config": (dict, None),
-    "data": (dict, None), "seconds": (float, None), "observers": (dict, dict), "pretrained": (dict, None),
+    "copies": (dict, dict), "kept": (dict, Tensor), "optimizers": (dict, dict), "scalers": (dict, dict),
+    "config": (dict, None), "data": (dict, None), "seconds": (float, None), "observers": (dict, dict), "pretrained": (dict, None),
 }  # fmt: skip
 LATER = ("seconds", "observers", "pretrained")  # what older checkpoints lack, and those of runs that have none
 

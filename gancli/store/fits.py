@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from gancli.train.engine import Engine, Player
+from gancli.train.engine import Engine
+from gancli.train.players import Player
 
 
 def refuse_other(state: Mapping[str, Any], engine: Engine) -> None:
@@ -22,6 +23,10 @@ def refuse_other(state: Mapping[str, Any], engine: Engine) -> None:
     own = engine.state()
     for part in ("game", "ema", "copies", "positions"):
         _compare(state[part], own[part], part)
+    for name, rows in state["kept"].items():
+        row = engine.kept.first.get(name)
+        if row is None or rows.shape[1:] != row.shape or rows.dtype != row.dtype or not len(rows):
+            raise ValueError(f"kept.{name} is not what this game keeps from step to step")
     for name in own["scalers"].keys() & state["scalers"].keys():  # a run may go on in another precision
         _compare(state["scalers"][name], own["scalers"][name], f"scalers.{name}")
     for name, player in engine.players.items():

@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -25,29 +24,15 @@ from gancli.games.stages import Moment, Stage
 from gancli.losses.adversarial import Couples
 from gancli.nets.layers import noise
 from gancli.nets.layers.norms import share_statistics
-from gancli.nets.layers.spectral import is_spectral
 from gancli.train.averages import Average, copies_of, follow, frozen_copy
 from gancli.train.course import Course, Span
+from gancli.train.kept import Kept
+from gancli.train.players import Player
 from gancli.train.ramp import Ramp
 from gancli.train.schedule import Schedule
 from gancli.train.shares import couplings, refuse_moves, refuse_uneven, unit
 
 Tried = tuple[Rng, Batch]  # the numbers that a move drew, and the rows that it carried
-
-
-@dataclass
-class Player:
-    """A player's share of the engine: its parameters, its optimizer, and the layers that advance with its moves.
-
-    groups: the optimizer's rate and betas as they were configured, which its schedule starts from.
-    """
-
-    params: list[nn.Parameter]
-    optimizer: Optimizer
-    groups: list[dict[str, Any]]
-    spectral: list[Any]
-    scaler: torch.amp.GradScaler | None
-    schedule: Schedule = field(default_factory=Schedule)
 
 
 class Engine:
@@ -95,7 +80,9 @@ class Engine:
         self.world.copy_from_first([*game.parameters(), *game.buffers()])
         own = schedules or {}
         self.players = {
-            name: self._player(name, params, optimizers[name], own.get(name, schedule or Schedule()))
+            name: Player.of(
+                game.nets_of(name), params, optimizers[name], own.get(name, schedule or Schedule()), compute
+            )
             for name, params in game.parameters_by_player().items()
         }
         moved = {id(p) for player in self.players.values() for p in player.params}
@@ -104,6 +91,7 @@ class Engine:
         self.averages = {name: frozen_copy(game.nets[name]) for name in game.averaged() if self.average_rule.decay}
         self.copies, self._copied = copies_of(game), dict(game.copies())
         game.copied = self.copies
+        self.kept = Kept(game.keeps(), self.world, self.unit, compute.device, self.dtype)
         self._focused: Player | None = None
         self._noisy = noise.layers({name: game.nets[name] for name in game.nets})
         self._dealt: dict[str, int] = {}  # where the step's last rows of each feed began
@@ -113,7 +101,7 @@ class Engine:
     def step(self) -> dict[str, Tensor]:
         """Play every move that is due once; return the losses and statistics, as scalars on the device."""
         logs: dict[str, Tensor] = {}
-        carry: Batch = {}
+        carry = self.kept.begin()
         self._dealt = {}
         at = self.at
         self.game.enter(at)
@@ -125,6 +113,7 @@ class Engine:
             if self.step_number % move.every == 0 and (move.gate is None or bool(self.game.get_buffer(move.gate))):
                 for repeat in range(move.repeat):
                     logs.update(self.play(move, repeat, carry))
+        self.kept.end(carry)
         self._average(images)
         follow(self.copies, self._copied, self.game.nets, self.step_number + 1)
         self.seen += images
@@ -150,6 +139,7 @@ class Engine:
         result = self._join(outcomes, rng.total)
         result.stats[f"grad_norm_{move.name or move.player}"] = norm
         carry.update(result.carry)
+        self.kept.totals.update(dict.fromkeys(result.carry, rng.total))
         whole = {name: self.world.joined(result.carry[name], rng.total, self.unit) for name in move.remembers}
         replaced = self.game.after(move, Result(result.stats, result.means, whole), rng, self.at)
         carry.update({name: rows[first:last] for name, rows in (replaced or {}).items()})
@@ -211,16 +201,13 @@ class Engine:
 
     def _set_rates(self, moves: Sequence[Move], at: Moment) -> None:
         """Each optimizer's rate and betas of this step, from those that were configured."""
+        ramp = self.ramp
         for name, player in self.players.items():
             lazy = math.prod(m.every / (m.every + 1) for m in moves if m.corrects and m.player == name)
             factor = player.schedule.factor(at.step, self.steps, at.seen, self._whole) * lazy * at.stage.rate(name)
-            if self.ramp is not None:
-                factor *= self.ramp.rate(self.seen)
-            for group, first in zip(player.optimizer.param_groups, player.groups, strict=True):
-                group["lr"] = first["lr"] * factor
-                if "betas" in first:
-                    beta1, beta2 = (beta**lazy for beta in first["betas"])
-                    group["betas"] = (beta1, beta2 if self.ramp is None else self.ramp.second_beta(beta2, self.seen))
+            if ramp is not None:
+                factor *= ramp.rate(at.seen)
+            player.set_rate(factor, lazy, lambda beta: beta if ramp is None else ramp.second_beta(beta, at.seen))
 
     def _look_at(self, moves: Sequence[Move], at: Moment) -> None:
         if moves is not self._moves or at.stage is not self._moved_in:  # of most games they are always the same
@@ -242,10 +229,12 @@ class Engine:
                 raise (CombinationError(f"stage {stage.name}: {error}") if stage.name else error) from None
 
     def _begin_anew(self, before: Stage) -> None:
-        """Forget what optimizers remember that the stage which now begins wants to start anew."""
+        """Let what the stage that now begins wants anew forget: optimizers, and kept rows of another batch."""
         stage = self.at.stage
         for name in stage.reset if stage is not before else ():
             self.players[name].optimizer.state.clear()
+        if self.course.batch_size(stage) != self.course.batch_size(before):
+            self.kept.rows.clear()
 
     # -- where the run is ----------------------------------------------------------------------------------------------
 
@@ -327,12 +316,14 @@ class Engine:
 
     def _carried(self, move: Move, carry: Mapping[str, Tensor], count: int) -> Batch:
         """Columns of earlier moves that this one asks for. Raises CombinationError unless they have `count` rows."""
+        rows = {name: self.kept.beginning(name, count) for name in move.carried if name in self.kept.first}
+        rows |= carry
         for name in move.carried:
-            there = len(carry[name]) if name in carry else 0
+            there = len(rows[name]) if name in rows else 0
             if there != count:
                 asks = f"the move {move.name or move.player} asks for {count} carried rows of {name}"
                 raise CombinationError(f"{asks}, and there are {there}")
-        return {name: carry[name] for name in move.carried}
+        return {name: rows[name] for name in move.carried}
 
     def _join(self, outcomes: list[tuple[int, Outcome]], total: int) -> Result:
         """Means over micro-batches and ranks; carried tensors one after another."""
@@ -387,6 +378,7 @@ class Engine:
             "game": self.game.state_dict(),
             "ema": {name: net.state_dict() for name, net in self.averages.items()},
             "copies": {name: net.state_dict() for name, net in self.copies.items()},
+            "kept": dict(self.kept.rows),
             "optimizers": {name: p.optimizer.state_dict() for name, p in self.players.items()},
             "scalers": {name: p.scaler.state_dict() for name, p in self.players.items() if p.scaler},
         }
@@ -398,6 +390,7 @@ class Engine:
             net.load_state_dict(state["ema"][name])
         for name, net in self.copies.items():
             net.load_state_dict(state["copies"][name])
+        self.kept.load(state["kept"])
         for name, player in self.players.items():
             player.optimizer.load_state_dict(state["optimizers"][name])
             if player.scaler and name in state["scalers"]:
@@ -430,13 +423,3 @@ class Engine:
                 player.optimizer.zero_grad(set_to_none=True)
             for buffer, value in zip(self.game.buffers(), before, strict=True):
                 buffer.copy_(value)
-
-    def _player(self, name: str, params: list[nn.Parameter], optimizer: Optimizer, schedule: Schedule) -> Player:
-        held = {id(p) for p in params}
-        mine = (layer for net in self.game.nets_of(name) for layer in net.modules() if is_spectral(layer))
-        spectral = list({id(x): x for x in mine if any(id(p) in held for p in x.parameters())}.values())
-        scaler = torch.amp.GradScaler(self.compute.device.type) if self.compute.autocast == torch.float16 else None
-        first: list[dict[str, Any]] = [
-            {key: group[key] for key in ("lr", "betas") if key in group} for group in optimizer.param_groups
-        ]
-        return Player(params, optimizer, first, spectral, scaler, schedule)

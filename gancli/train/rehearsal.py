@@ -147,13 +147,15 @@ class Rehearsal:
         held = sum(t.untyped_storage().nbytes() for t in _distinct(_tensors(engine)))
         state = sum(_optimizer_bytes(player.optimizer) for player in engine.players.values())
         course, stages = engine.course, [growth.at.stage for growth in self.growths]
+        largest = max(course.batch_size(stage) for stage in stages)
+        held += engine.kept.nbytes(largest)
         return Footprint(
             held,
             state,
             tuple((growth.rows, growth.lines) for growth in self.growths),
             free,
             couples,
-            max(course.batch_size(stage) for stage in stages),
+            largest,
             course.whole_micro_batch,
             tuple((course.total(g.move, g.at.stage), g.few.drawn / g.few.rows) for g in self.growths),
             tuple(stage.name for stage in stages),

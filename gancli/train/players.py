@@ -1,0 +1,56 @@
+"""What the engine holds for each player: its parameters, its optimizer, and how its rate moves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from gancli.compute.device import Compute
+from gancli.nets.layers.spectral import is_spectral
+from gancli.train.schedule import Schedule
+
+
+@dataclass
+class Player:
+    """A player's share of the engine: its parameters, its optimizer, and the layers that advance with its moves.
+
+    groups: the optimizer's rate and betas as they were configured, which its schedule starts from.
+    """
+
+    params: list[nn.Parameter]
+    optimizer: Optimizer
+    groups: list[dict[str, Any]]
+    spectral: list[Any]
+    scaler: torch.amp.GradScaler | None
+    schedule: Schedule = field(default_factory=Schedule)
+
+    @staticmethod
+    def of(
+        nets: Iterable[nn.Module],
+        params: list[nn.Parameter],
+        optimizer: Optimizer,
+        schedule: Schedule,
+        compute: Compute,
+    ) -> Player:
+        """The player that moves `params` of its networks."""
+        held = {id(p) for p in params}
+        mine = (layer for net in nets for layer in net.modules() if is_spectral(layer))
+        spectral = list({id(x): x for x in mine if any(id(p) in held for p in x.parameters())}.values())
+        scaler = torch.amp.GradScaler(compute.device.type) if compute.autocast == torch.float16 else None
+        first: list[dict[str, Any]] = [
+            {key: group[key] for key in ("lr", "betas") if key in group} for group in optimizer.param_groups
+        ]
+        return Player(params, optimizer, first, spectral, scaler, schedule)
+
+    def set_rate(self, factor: float, lazy: float, second: Callable[[float], float]) -> None:
+        """Multiply the configured rate by `factor` and raise betas to `lazy`; `second` is given the second of them."""
+        for group, first in zip(self.optimizer.param_groups, self.groups, strict=True):
+            group["lr"] = first["lr"] * factor
+            if "betas" in first:
+                beta1, beta2 = (beta**lazy for beta in first["betas"])
+                group["betas"] = (beta1, second(beta2))
