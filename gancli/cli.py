@@ -203,7 +203,7 @@ def check(verb: str, config: dict[str, Any], typed: Sequence[str] = ()) -> None:
     kinds = {"train": settings.TrainSettings, "sample": settings.SampleSettings, "eval": settings.EvalSettings}
     checked = build.make_as(kinds.get(verb, settings.InterpolateSettings), config, "")
     if isinstance(checked, settings.TrainSettings):
-        from gancli.train.assemble import check_sections
+        from gancli.train.checks import check_sections
 
         check_sections(checked)
     if isinstance(checked, settings.EvalSettings):

@@ -23,7 +23,7 @@ from gancli.data.fields import Field, Image, Label, Tokens
 from gancli.data.source import Source, Sources, lone, table
 from gancli.errors import CombinationError, ConfigError
 from gancli.games.game import Batch, Game, Move, Outcome
-from gancli.train import assemble
+from gancli.train import assemble, checks, dealing
 from tests.conftest import TINY, Gan
 
 
@@ -102,8 +102,8 @@ def config(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 def test_a_game_of_words_and_numbers_in_two_feeds(config: dict[str, Any]) -> None:
     settings = make_as(TrainSettings, config, "")
-    assemble.check_sections(settings)
-    data = assemble.data(settings)
+    checks.check_sections(settings)
+    data = dealing.data(settings)
     assert isinstance(data, Sources)
     facts = DataFacts.of(data)
     game = assemble.game(config, facts)
@@ -117,7 +117,7 @@ def test_a_game_of_words_and_numbers_in_two_feeds(config: dict[str, Any]) -> Non
         "v.row": ("torch.float32", (4, 3)),
     }
     assert {name: len(x) for name, x in WordGame.setups[0].items()} == {"u.words": 3, "v.row": 3}
-    assert assemble.unread(game, data) == ["column more of random is not read by this game"]
+    assert dealing.unread(game, data) == ["column more of random is not read by this game"]
     assert engine.seen == 4
 
 
@@ -125,31 +125,31 @@ def test_what_a_network_is_told_is_no_key(config: dict[str, Any]) -> None:
     """Nor is what a data set is told."""
     config["model"]["R"]["vocabulary"] = 3
     with pytest.raises(ConfigError, match=r"unknown key model\.R\.vocabulary"):
-        assemble.check_sections(make_as(TrainSettings, config, ""))
+        checks.check_sections(make_as(TrainSettings, config, ""))
     del config["model"]["R"]["vocabulary"]
     config["dataset"]["columns"] = {"x": "image"}
     with pytest.raises(ConfigError, match=r"unknown key dataset\.columns"):
-        assemble.check_sections(make_as(TrainSettings, config, ""))
+        checks.check_sections(make_as(TrainSettings, config, ""))
 
 
 def noise_game(*keys: str) -> tuple[TrainSettings, Game]:
     config = compose("train", [*TINY[:5], *keys])
     settings = make_as(TrainSettings, config, "")
-    return settings, assemble.game(config, DataFacts.of(assemble.data(settings)))
+    return settings, assemble.game(config, DataFacts.of(dealing.data(settings)))
 
 
 def test_the_noise_game_reads_samples_and_where_it_is_told_labels() -> None:
     settings, game = noise_game()
-    data = lone(assemble.data(settings))
+    data = lone(dealing.data(settings))
     assert assemble.engine(settings, data, game, Compute()).main.columns == ("x",)
-    assert assemble.unread(game, data) == ["column y of random is not read by this game"]
-    assert assemble.unread(game, table("plain", np.zeros((4, 1, 8, 8), np.uint8))) == []
+    assert dealing.unread(game, data) == ["column y of random is not read by this game"]
+    assert dealing.unread(game, table("plain", np.zeros((4, 1, 8, 8), np.uint8))) == []
     columns = {name: Column(Image(1, 8, 8), np.zeros((4, 1, 8, 8), np.uint8)) for name in ("x", "b", "c")}
-    assert assemble.unread(game, Source("d", columns)) == ["columns b and c of d are not read by this game"]
+    assert dealing.unread(game, Source("d", columns)) == ["columns b and c of d are not read by this game"]
     settings, told = noise_game("model=sngan", "model.conditioning=projection", "dataset.size=[1,16,16]")
-    data = lone(assemble.data(settings))
+    data = lone(dealing.data(settings))
     assert assemble.engine(settings, data, told, Compute()).main.columns == ("x", "y")
-    assert assemble.unread(told, data) == []
+    assert dealing.unread(told, data) == []
 
 
 def test_data_that_a_game_has_no_use_for_are_refused() -> None:
@@ -166,10 +166,10 @@ def test_semisup_reads_labels_of_some() -> None:
     keys = ["model=improved", "model.D.hidden=[8,8]", "dataset=random", "dataset.size=[1,8,8]", "dataset.classes=2"]
     config = compose("train", [*keys, "game.labels=4", "batch_size=4"])
     settings = make_as(TrainSettings, config, "")
-    data = assemble.data(settings)
+    data = dealing.data(settings)
     engine = assemble.engine(settings, data, assemble.game(config, DataFacts.of(data)), Compute())
     assert {feed: stream.columns for feed, stream in engine.streams.items()} == {"real": ("x",), "labelled": ("x", "y")}
-    assert assemble.unread(engine.game, data) == []
+    assert dealing.unread(engine.game, data) == []
     assert Label(("0", "1")) in lone(data).fields.values()
 
 

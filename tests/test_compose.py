@@ -22,8 +22,9 @@ from gancli.games.noise import NoiseGame
 from gancli.losses.adversarial import AdversarialLoss
 from gancli.losses.terms import Term, Terms
 from gancli.nets.layers.attention import Attention
-from gancli.train import assemble
-from gancli.train.assemble import check_sections, schedules
+from gancli.train import assemble, dealing
+from gancli.train.checks import check_sections
+from gancli.train.optimizers import schedules
 from gancli.train.schedule import Schedule
 from tests.conftest import Gan
 from tests.contract.cast import TINY
@@ -92,7 +93,7 @@ def test_every_combination_trains_or_says_why(model: str, loss: str, penalty: st
     keys = [*TINY[model], f"loss={loss}", f"penalty={penalty}", "dataset.n=8", "batch_size=4", "game.d_steps=1"]
     config = compose("train", keys)
     settings = make_as(TrainSettings, config, "")
-    source = assemble.data(settings)
+    source = dealing.data(settings)
     unbound = loss == "wasserstein" and penalty not in BOUNDING and model not in SPECTRAL
     no_energy = loss == "energy" and model != "ebgan"
     if unbound or no_energy or (penalty == "clip" and model in SPECTRAL):
@@ -117,7 +118,7 @@ def test_real_networks_do_not_depend_on_the_split(keys: list[str]) -> None:
             "train", [*TINY["sngan"], *keys, "optimizer=sgd", "dataset.n=8", "batch_size=4", f"micro_batch={micro}"]
         )
         settings = make_as(TrainSettings, config, "")
-        source = assemble.data(settings)
+        source = dealing.data(settings)
         game = assemble.game(config, DataFacts.of(source)).double()
         for norm in [m for m in game.nets["G"].modules() if isinstance(m, nn.BatchNorm2d)]:
             norm.eval()  # batch norm's statistics are those of the micro-batch, by its nature
@@ -138,7 +139,7 @@ def test_every_conditioning_trains_whatever_the_split(kind: str, penalty: str) -
         data = ["dataset=random", "dataset.size=[1,16,16]", "dataset.n=8", "dataset.classes=3", "batch_size=4"]
         config = compose("train", ["model=sngan", "model.ch=4", "game.d_steps=1", "optimizer=sgd", *data, *keys])
         settings = make_as(TrainSettings, config, "")
-        source = assemble.data(settings)
+        source = dealing.data(settings)
         game = assemble.game(config, DataFacts.of(source)).double()
         for module in game.modules():
             if isinstance(module, nn.BatchNorm2d):
@@ -158,7 +159,7 @@ def test_every_conditioning_trains_whatever_the_split(kind: str, penalty: str) -
 def test_points_train_too(data: str) -> None:
     config = compose("train", ["model=mlp", f"dataset={data}", "dataset.n=100", "batch_size=8"])
     settings = make_as(TrainSettings, config, "")
-    source = assemble.data(settings)
+    source = dealing.data(settings)
     engine = assemble.engine(settings, source, assemble.game(config, DataFacts.of(source)), Compute())
     assert engine.step()["loss_D"].isfinite()
 
@@ -187,7 +188,7 @@ def test_several_penalties_add_up() -> None:
         "train", [*TINY["dcgan"], "penalty=[r1,wgan_gp]", "penalty.r1.weight=2", "dataset.n=8", "batch_size=4"]
     )
     settings = make_as(TrainSettings, config, "")
-    source = assemble.data(settings)
+    source = dealing.data(settings)
     engine = assemble.engine(settings, source, assemble.game(config, DataFacts.of(source)), Compute())
     assert {"penalty_r1", "penalty_wgan_gp"} <= engine.step().keys()
     assert engine.game.critic.penalties["r1"].weight == 2

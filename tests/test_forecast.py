@@ -31,7 +31,7 @@ from gancli.observers.metrics import Metrics
 from gancli.observers.observer import RunView
 from gancli.observers.progress import Progress
 from gancli.store.rundir import RunDir
-from gancli.train import assemble, rehearsal
+from gancli.train import assemble, dealing, rehearsal
 from gancli.train.engine import Engine
 from gancli.train.living import Living, OverTime
 from gancli.train.rehearsal import Rehearsal, Speed
@@ -48,7 +48,7 @@ def built(*words: str) -> tuple[Engine, Callable[[], Engine]]:
     """An engine as configured, and what makes its twin of shapes alone."""
     config = compose("train", list(words))
     settings = make_as(TrainSettings, config, "")
-    source = assemble.data(settings)
+    source = dealing.data(settings)
     facts = DataFacts.of(source)
     engine = assemble.engine(settings, source, assemble.game(config, facts), assemble.Compute())
     return engine, lambda: assemble.twin(settings, config, source, facts)
@@ -233,7 +233,7 @@ def terminal(monkeypatch: Patch) -> Iterator[int]:
 @pytest.mark.parametrize(
     ("place", "number"),
     [
-        ("train.assemble.data", signal.SIGTERM),
+        ("train.dealing.data", signal.SIGTERM),
         ("train.rehearsal.Rehearsal.footprint", signal.SIGINT),
         ("train.rehearsal.Rehearsal.pace", signal.SIGTERM),
         ("verbs.train.begin", signal.SIGHUP),

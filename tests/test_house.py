@@ -121,6 +121,7 @@ def test_nobody_asks_a_game_for_latents_or_images() -> None:
 
 # Where the number of dimensions is asked: of a file's layout, or of a layer's weights and outputs, not of a column.
 ASKS_DIMENSIONS = {
+    "gancli.compute.device": "weights, of which those of two places have an order in memory",
     "gancli.data.npz": "arrays of a file, grey or in colour",
     "gancli.games.critic": "logits, one a sample or one a patch",
     "gancli.metrics.extractor": "a network's output, with or without places",

@@ -29,7 +29,7 @@ from gancli.observers.alarms import Alarms
 from gancli.observers.observer import Alarm, Row, RunView, Stop
 from gancli.observers.plane import Plane
 from gancli.observers.remedies import remedy
-from gancli.train import assemble
+from gancli.train import assemble, dealing
 from tests import tiny
 from tests.conftest import Gan
 from tests.tiny import facts_of
@@ -186,7 +186,7 @@ def test_networks_fit_themselves_to_the_data_before_the_first_step() -> None:
         words = [*keys, "dataset=random", "dataset.size=[1,8,8]", "dataset.n=64", "dataset.classes=2", "batch_size=4"]
         config = compose("train", words)
         settings = make_as(TrainSettings, config, "")
-        source = assemble.data(settings)
+        source = dealing.data(settings)
         bare = assemble.game(config, DataFacts.of(source)).nets.state_dict()[name]
         fitted = [
             assemble.engine(

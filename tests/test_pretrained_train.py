@@ -18,13 +18,13 @@ from gancli.compute.rng import Rng
 from gancli.config.build import make_as
 from gancli.config.compose import compose
 from gancli.config.settings import TrainSettings
+from gancli.data.facts import DataFacts
 from gancli.nets import dcgan
 from gancli.nets.verdict import Verdict
 from gancli.pretrained.pretrained import Pretrained
 from gancli.pretrained.tiny import random
 from gancli.store import checkpoint
-from gancli.train import assemble, rehearsal
-from gancli.train.assemble import DataFacts
+from gancli.train import assemble, checks, dealing, rehearsal
 from gancli.train.engine import Engine
 from gancli.train.rehearsal import Rehearsal
 from tests.conftest import TINY, Gan
@@ -78,8 +78,8 @@ def engine_of(keys: list[str], double: bool = False) -> Engine:
     """double: in float64, with the running statistics of batch norm."""
     config = compose("train", keys)
     settings = make_as(TrainSettings, config, "")
-    assemble.check_sections(settings)
-    source = assemble.data(settings)
+    checks.check_sections(settings)
+    source = dealing.data(settings)
     game = assemble.game(config, DataFacts.of(source))
     for module in game.double().modules() if double else ():
         if isinstance(module, _BatchNorm):
@@ -127,7 +127,7 @@ def test_a_step_is_counted_without_memory(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(rehearsal, "TRIED", -1.0)
     config = compose("train", RANDOM)
     settings = make_as(TrainSettings, config, "")
-    source = assemble.data(settings)
+    source = dealing.data(settings)
     engine = engine_of(RANDOM)
 
     def twin() -> Engine:

@@ -339,12 +339,12 @@ def test_reference_batches_are_real_data_for_d_and_survive_a_checkpoint() -> Non
     from gancli.config.compose import compose
     from gancli.config.settings import TrainSettings
     from gancli.data.facts import DataFacts
-    from gancli.train import assemble
+    from gancli.train import assemble, dealing
 
     keys = ["model=dcgan", "model.ch=2", "model.G.norm=virtual", "model.D.norm=virtual", "batch_size=4"]
     config = compose("train", [*keys, "dataset=random", "dataset.size=[1,8,8]", "dataset.n=80"])
     settings = make_as(TrainSettings, config, "")
-    source = assemble.data(settings)
+    source = dealing.data(settings)
     engine = assemble.engine(settings, source, assemble.game(config, DataFacts.of(source)), Compute())
     D = next(m for m in engine.game.nets["D"].modules() if isinstance(m, Referenced))
     pixels = source.rows(np.arange(len(source)))["x"].flatten(1).float() / 127.5 - 1

@@ -26,7 +26,7 @@ from gancli.config.settings import EvalSettings, InterpolateSettings, SampleSett
 from gancli.config.texts import _forms, forms, quote
 from gancli.errors import ConfigError, GanError, nearest
 from gancli.sweeps.sweep import SweepSettings
-from gancli.train.assemble import check_sections
+from gancli.train.checks import check_sections
 from tests.conftest import TINY, Gan
 
 VERBS: dict[str, Any] = {

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from gancli.config.build import make
+from gancli.config.settings import Node
+from gancli.data.fields import Field
 from gancli.data.source import DataSet, Source, feeds_of, order
 from gancli.errors import ConfigError, RunError, SplitError
+from gancli.train.dealing import data_set, split_of
 
 HELD_OUT = "test"  # the split that no run is trained on, unless it says so
 
@@ -26,18 +27,18 @@ class Rows:
         self.feeds, self.note = feeds_of(data), note
 
     @staticmethod
-    def of_run(node: Mapping[str, Any], fields: Mapping[str, Any]) -> Rows:
+    def of_run(node: Node, game: Node, fields: Mapping[str, Field]) -> Rows:
         """Held-out rows of the data that a run was trained on; its own where there are none.
 
-        node: the run's data set as configured. fields: the run's columns. Raises GanError for data that are not there,
-        or have other columns by now.
+        node, game: as the run has them configured. fields: columns that are asked for. Raises GanError for data that
+        are not there, or have other columns by now.
         """
         try:
-            if "split" not in node or node["split"] == HELD_OUT:
-                raise SplitError("")
-            rows = Rows(make({**node, "split": HELD_OUT, "limit": None}, "dataset"))
+            if node.get("split") in (HELD_OUT, "all"):  # which the run has seen
+                raise SplitError(f"{HELD_OUT} rows are among those of the training")
+            rows = Rows(split_of(node, game, HELD_OUT))
         except SplitError:
-            rows = Rows(make(node, "dataset"), "the data set has no held-out rows: these are made from training rows")
+            rows = Rows(data_set(node, game), "the data set has no held-out rows: these are made from training rows")
         for name, field in fields.items():
             source, column = rows.source(name)
             if source.fields.get(column) != field:

@@ -58,8 +58,16 @@ class Sampler:
         if self._rows is None:
             wanted = self.game.input_fields(self.direction)
             taken = {name: field for name, field in wanted.items() if not isinstance(field, Label)}
-            self._rows = Rows.of_run(self.config["dataset"], taken)
+            self._rows = Rows.of_run(self.config["dataset"], self.config["game"], taken)
         return self._rows
+
+    @property
+    def most(self) -> int | None:
+        """How many samples there can be of one seed; None: any number."""
+        if draws_freely(self.game, self.direction):
+            return None
+        wanted = self.game.input_fields(self.direction).items()
+        return min(len(self.rows.source(name)[0]) for name, field in wanted if not isinstance(field, Label))
 
     @property
     def notes(self) -> list[str]:

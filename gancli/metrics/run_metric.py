@@ -17,7 +17,7 @@ from gancli.draw.pictures import Pixels
 from gancli.errors import ConfigError, MetricError, SplitError
 from gancli.metrics.extractor import Extractor
 from gancli.metrics.metric import Metric, Report
-from gancli.train.assemble import data_set
+from gancli.train.dealing import data_set, split_of
 
 if TYPE_CHECKING:
     from gancli.draw.sampling import Sampler
@@ -63,7 +63,7 @@ def data(found: Sampler, split: str, metric: str) -> Source:
             " dataset.split=train"
         )
     try:
-        source = own_data(found, split=split, limit=None)
+        source = lone(split_of(found.config["dataset"], found.config.get("game") or {}, split), f"metrics={metric}")
     except SplitError:
         raise MetricError(
             f"metrics={metric} needs {split} data, which {found.facts.name} does not have:"

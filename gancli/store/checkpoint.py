@@ -107,7 +107,8 @@ def _unsafe(path: Path, detail: str) -> RunError:
 PARTS: dict[str, tuple[type, type | None]] = {
     "step": (int, None), "seen": (int, None), "positions": (dict, int), "game": (dict, Tensor), "ema": (dict, dict),
     "copies": (dict, dict), "kept": (dict, Tensor), "optimizers": (dict, dict), "scalers": (dict, dict),
-    "config": (dict, None), "data": (dict, None), "seconds": (float, None), "observers": (dict, dict), "pretrained": (dict, None),
+    "config": (dict, None), "data": (dict, None), "seconds": (float, None), "observers": (dict, dict),
+    "pretrained": (dict, None),
 }  # fmt: skip
 LATER = ("seconds", "observers", "pretrained")  # what older checkpoints lack, and those of runs that have none
 

@@ -113,6 +113,7 @@ def _plan(settings: SampleSettings, found: Sampler, seeds: Sequence[int]) -> tup
     """(seed, number) of every sample, and what it is made from: the same latents for every class that is asked for."""
     wanted = class_list(settings.classes, found)
     n = settings.n or (FEW if settings.attention else pictures.ROW if wanted else pictures.MANY)
+    n = n if settings.n or found.most is None else min(n, found.most)
     found.refuse_many(f"n={n}" if not seeds else "seeds", len(seeds) or n, times=max(1, len(wanted)))
     pairs = [(s, 0) for s in seeds] or [(settings.seed, k) for k in range(n)]
     if not wanted:

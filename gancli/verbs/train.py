@@ -30,7 +30,7 @@ from gancli.observers.plane import in_a_plane
 from gancli.pretrained.pretrained import Pretrained
 from gancli.store import rundir
 from gancli.store.rundir import RunDir
-from gancli.train import assemble
+from gancli.train import assemble, checks, dealing
 from gancli.train.engine import Engine
 from gancli.train.rehearsal import Rehearsal, single_rows_explained
 from gancli.verbs.forecast import forecast
@@ -67,7 +67,7 @@ def _run(config: Mapping[str, Any], overrides: Sequence[str], signals: _Signals)
         make_as(device.PrecisionChoice, settings.precision, "precision"),
     )
     with told("reading the data set"), ranks.one_first():
-        source = assemble.data(settings)
+        source = dealing.data(settings)
     facts = DataFacts.of(source)
     with told("building the networks", after=4.0):  # the first optimizer alone imports for a second
         with ranks.one_first():
@@ -78,7 +78,7 @@ def _run(config: Mapping[str, Any], overrides: Sequence[str], signals: _Signals)
         observer.name = key
         observer.refuse(RunView(engine, engine.steps))
     config = with_best(config, observers)
-    notes = [*source.notes, *assemble.unread(engine.game, source), *pretrained_notes(frozen), *compute.notes]
+    notes = [*source.notes, *dealing.unread(engine.game, source), *pretrained_notes(frozen), *compute.notes]
     notes += [*rank_notes(engine), *split_notes(engine), *left_out(overrides), *_idle(settings, engine, overrides)]
     rehearsal = Rehearsal(engine, lambda: assemble.twin(settings, config, source, facts, frozen))
     need, seconds = forecast(rehearsal, settings, notes, overrides)
@@ -115,7 +115,7 @@ def _about(engine: Engine, need: memory.Footprint | None, frozen: Pretrained | N
 
 def _refuse(settings: TrainSettings) -> None:
     """Raise for what can be told from the settings alone."""
-    assemble.check_sections(settings)
+    checks.check_sections(settings)
     if settings.resume and settings.init:
         raise ConfigError("resume= goes on with the run's own weights: leave init out")
     if settings.resume and settings.run_dir:

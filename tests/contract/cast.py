@@ -14,7 +14,7 @@ from gancli.config.files import groups
 from gancli.config.settings import TrainSettings
 from gancli.data.facts import DataFacts
 from gancli.errors import GanError
-from gancli.train import assemble
+from gancli.train import assemble, checks, dealing
 from gancli.train.engine import Engine
 
 # A model's tiny widths and a data set that fits it. A model without an entry fails.
@@ -46,8 +46,8 @@ def engine_of(keys: Sequence[str], double: bool = False, still_norms: bool = Fal
     """An engine as `gan train KEYS` would make it. still_norms: batch norms use their running statistics."""
     config = config_of(keys)
     settings = make_as(TrainSettings, config, "")
-    assemble.check_sections(settings)
-    source = assemble.data(settings)
+    checks.check_sections(settings)
+    source = dealing.data(settings)
     game = assemble.game(config, DataFacts.of(source))
     if double:
         game = game.double()

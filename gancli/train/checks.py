@@ -1,0 +1,87 @@
+"""Whether a training's parts go together, told from their sections alone, before anything is built or written."""
+
+from __future__ import annotations
+
+import inspect
+import re
+
+from gancli.config.build import check, find, make_as
+from gancli.config.files import groups
+from gancli.config.settings import Node, TrainSettings
+from gancli.errors import CombinationError, ConfigError
+from gancli.games.game import Game
+from gancli.games.latent import Latent
+from gancli.losses.terms import Term
+from gancli.train.assemble import chosen_latent, network_nodes
+from gancli.train.averages import Average
+from gancli.train.optimizers import schedules, without_schedule
+from gancli.train.ramp import Ramp
+
+FROM_THE_GAME = ("columns",)
+FROM_THE_PARTS = ("nets", "loss", "penalties", "latent", "classes", "augment", "ramp", "terms", "pretrained", "fields")
+
+
+def check_sections(settings: TrainSettings) -> None:
+    """Check every key and type before anything is built or written. Raises ConfigError."""
+    check(settings.dataset, "dataset", FROM_THE_GAME)
+    if settings.loss:
+        check(settings.loss, "loss")
+    check(settings.game, "game", FROM_THE_PARTS)
+    for name, node in (settings.penalty or {}).items():
+        check(node, f"penalty.{name}")
+    if settings.augment:
+        check(settings.augment, "augment")
+    if settings.ramp:
+        make_as(Ramp, settings.ramp, "ramp")
+    if settings.pretrained:
+        check(settings.pretrained, "pretrained", ("where",))
+    for name, node in (settings.terms or {}).items():
+        make_as(Term, node, f"terms.{name}")
+    for name, node in settings.observers.items():
+        if node is not None:
+            check(node, f"observers.{name}")
+    called = settings.model.get("name")
+    if not isinstance(called, str) or not re.fullmatch(r"[\w.-]+", called) or called.startswith("."):
+        raise ConfigError(f"model.name={called}: letters, digits, - and _, since run directories are named after it")
+    kind: type[Game] = find(settings.game.get("_target_"), "game")  # type: ignore[assignment]
+    networks = network_nodes(settings.model, {})
+    for name, node in networks.items():
+        check(node, f"model.{name}", (*kind.TOLD, "pretrained"))
+    make_as(Latent, chosen_latent(settings.model.get("latent")), "model.latent")
+    make_as(Average, settings.model.get("ema"), "model.ema")
+    refuse_unused(settings)
+    for name in kind.players(list(networks)):
+        if name not in settings.optimizer:
+            raise ConfigError(f"missing key optimizer.{name}: the player {name} needs an optimizer")
+        check(without_schedule(settings.optimizer[name]), f"optimizer.{name}", ("params",))
+    schedules(settings.optimizer)
+
+
+def refuse_unused(settings: TrainSettings) -> None:
+    """Raise CombinationError for a part that this game's constructor does not take: nothing typed does nothing."""
+    wanted = inspect.signature(find(settings.game.get("_target_"), "game")).parameters
+    given = {"penalties": settings.penalty, "augment": settings.augment, "ramp": settings.ramp}
+    given |= {"terms": settings.terms, "loss": settings.loss, "latent": settings.model.get("latent")}
+    for name, node in given.items():
+        group = "penalty" if name == "penalties" else name
+        if node and name not in wanted:
+            way = "leave model.latent out" if name == "latent" else f"set {group}=none"
+            raise CombinationError(f"this game has no use for {group}=: {way}")
+    if not settings.loss and "loss" in wanted and wanted["loss"].default is inspect.Parameter.empty:
+        raise ConfigError("this game needs an objective: type loss=NAME, such as loss=ns")
+    nodes = {"game": settings.game}
+    nodes |= {f"model.{name}": node for name, node in network_nodes(settings.model, {}).items()}
+    asking = {path: param for path, node in nodes.items() if (param := _takes_pretrained(node, path)) is not None}
+    if settings.pretrained and not asking:
+        raise CombinationError(
+            "neither this game nor a network of this model has a use for pretrained=: set pretrained=none"
+        )
+    for path, param in asking.items():
+        if not settings.pretrained and param.default is param.empty:
+            choices = ", ".join(name for name in groups("train")["pretrained"] if name != "none")
+            raise ConfigError(f"{path} stands on a frozen network: type pretrained=NAME (choices: {choices})")
+
+
+def _takes_pretrained(node: Node, path: str) -> inspect.Parameter | None:
+    """The parameter by which a game or a network is given the pretrained network; None where it has none."""
+    return inspect.signature(find(node.get("_target_"), path)).parameters.get("pretrained")
