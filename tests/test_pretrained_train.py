@@ -248,7 +248,7 @@ def test_a_generator_of_another_run_is_a_first_stage(gan: Gan, trained: Path, tm
 
 
 def test_the_frozen_network_of_a_run_is_that_of_the_run(trained: Path) -> None:
-    from gancli.draw.sampling import load
+    from gancli.draw.reading import load
     from gancli.pretrained.stored import stored
 
     for ema in (False, True):

@@ -301,7 +301,7 @@ def test_alarms_go_on_counting(gan: Gan) -> None:
     same_run(Path("r"), Path("s"), 8)
     remembered = [checkpoint.read(Path(f"{run}/checkpoints/00000008.pt"))["observers"] for run in "rs"]
     assert remembered[0] == remembered[1]
-    assert remembered[0]["Alarms"]["best"]["diversity"] > 0
+    assert remembered[0]["alarms"]["best"]["diversity"] > 0
 
 
 def test_the_best_by_a_metric_is_kept(gan: Gan) -> None:

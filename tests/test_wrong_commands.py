@@ -168,7 +168,7 @@ WRONG = [
     ("sample run=corrupt/bad.png", "bad.png"),
     ("interpolate run={run} mode=circle", "slerp, lerp"),
     ("interpolate run={run} axis=class", "model.conditioning=projection"),
-    ("interpolate run={run} axis=y", "z, class, both"),
+    ("interpolate run={run} axis=y", "axis=y: this game walks along z, both"),
     ("interpolate run={run} classes=1", "knows no classes"),
     ("sample run={run} classes=all", "knows no classes"),
     ("sample run={run} attention=true", "model.attention=[16]"),

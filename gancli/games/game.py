@@ -200,7 +200,7 @@ class Game(nn.Module):
         """The networks that samples are drawn with: by default the first player's."""
         return next(iter(self.players(list(self.nets)).values()))
 
-    def critics(self) -> tuple[str, ...]:
+    def discriminators(self) -> tuple[str, ...]:
         """The networks that tell samples from data, the first of them the one that others ask; () where none does."""
         return tuple(critic.name for critic in self.judging())
 

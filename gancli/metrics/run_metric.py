@@ -81,7 +81,7 @@ def data(found: Sampler, split: str, metric: str) -> Source:
 
 def critic_of(found: Sampler) -> nn.Module | None:
     """The network that tells samples from data; None where the game has none, or it is not there."""
-    return next((found.nets[name] for name in found.game.critics() if name in found.nets), None)
+    return next((found.nets[name] for name in found.game.discriminators() if name in found.nets), None)
 
 
 def drawn(found: Sampler, n: int, seed: int) -> Tensor:

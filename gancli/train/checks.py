@@ -68,7 +68,7 @@ def refuse_unused(settings: TrainSettings) -> None:
             way = "leave model.latent out" if name == "latent" else f"set {group}=none"
             raise CombinationError(f"this game has no use for {group}=: {way}")
     if not settings.loss and "loss" in wanted and wanted["loss"].default is inspect.Parameter.empty:
-        raise ConfigError("this game needs an objective: type loss=NAME, such as loss=ns")
+        raise CombinationError("this game needs an objective: type loss=NAME, such as loss=ns")
     nodes = {"game": settings.game}
     nodes |= {f"model.{name}": node for name, node in network_nodes(settings.model, {}).items()}
     asking = {path: param for path, node in nodes.items() if (param := _takes_pretrained(node, path)) is not None}

@@ -275,7 +275,7 @@ def test_sweeps_that_no_machine_holds_are_refused_at_once(gan: Gan, words: list[
 
 
 def test_a_glob_lists_the_choices_of_a_group(gan: Gan) -> None:
-    assert gan("train", "-m", *QUICK, "steps=0", "loss=glob([h*,n*])", "sweep_dir=s").code == 0
+    assert gan("train", "-m", *QUICK, "steps=0", "loss=glob([h*,ns*])", "sweep_dir=s").code == 0
     assert [job["choices"] for job in jobs(Path("s"))] == [{"loss": "hinge"}, {"loss": "ns"}]
 
 
