@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from gancli.compute.device import Compute
-from gancli.compute.rng import Rng
 from gancli.config.build import make_as
 from gancli.config.compose import compose
 from gancli.config.settings import TrainSettings
@@ -254,7 +253,7 @@ def test_the_frozen_network_of_a_run_is_that_of_the_run(trained: Path) -> None:
     for ema in (False, True):
         frozen = stored(f"run:{trained}#G", ema=ema)
         own = load(str(trained), ema=ema, standing_stats=0)
-        z = own.game.latents(Rng(0, "sample", total=3))
+        z = own.inputs([(0, k) for k in range(3)])["z"]
         assert torch.equal(frozen(z), own.nets["G"](z))
         assert frozen.notes == (
             ("pretrained.ema=true: averaged weights, with batch norm's running statistics of the raw ones",)
