@@ -89,9 +89,19 @@ def make(node: Mapping[str, Any], path: str, **supplied: Any) -> Any:
     """Build a `_target_` section; `supplied` are the arguments that do not come from the configuration."""
     target = find(_section(node, path).get("_target_"), path)
     values = _bind(target, node, path, tuple(supplied))
+    wrong = (
+        ArithmeticError,
+        AssertionError,
+        AttributeError,
+        LookupError,
+        MemoryError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+    )
     try:
         return target(**supplied, **values)
-    except (ArithmeticError, AssertionError, LookupError, MemoryError, RuntimeError, TypeError, ValueError) as error:
+    except wrong as error:
         # Each value is of its type, and no such part can be made of them: a width of -1, more weights than memory.
         words = " ".join(str(error).split())[:200]
         if isinstance(error, MemoryError) or "allocate" in words:
