@@ -87,6 +87,7 @@ class Field(ABC):
     def variety(self, ready: Tensor) -> float:
         """How far rows differ from each other: the mean standard deviation of their numbers.
 
+        >>> import torch
         >>> from gancli.data.fields import Points
         >>> Points(2).variety(torch.tensor([[0.0, 1.0], [2.0, 1.0]]))
         0.5
