@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from gancli.config.grammar import as_word, in_quotes, parses
+from gancli.errors import ConfigError
 
 # What a run reads beside its own directory. The names are whole keys; observers.scores.options lists further ones.
 KEYS = ("dataset.root", "observers.scores.weights", "init", "pretrained.weights", "pretrained.source")
@@ -39,6 +40,8 @@ def settled(config: Mapping[str, Any], folder: Path | None = None) -> dict[str, 
         value = value_of(found, key)
         if isinstance(value, str) and value:
             _set(found, key, _settled(found, key, value, folder))
+        elif isinstance(value, dict):
+            _set(found, key, {name: _settled_source(found, each, folder) for name, each in value.items()})
     options = value_of(found, OPTIONS)
     if isinstance(options, list):
         _set(found, OPTIONS, [_option(word, folder) if isinstance(word, str) else word for word in options])
@@ -63,6 +66,26 @@ def _of_run(value: str, key: str, folder: Path | None) -> str:
     from gancli.store import rundir
 
     return str(rundir.find("last", key=key)[0].path.absolute())
+
+
+def network_source(network: str, value: object) -> tuple[str, str | None]:
+    """The run that `init.NETWORK` names, and the network of it; None: the one of the same name. Raises ConfigError.
+
+    >>> network_source("G", "run:outputs/train/x#G_A2B"), network_source("G", "run:last")
+    (('outputs/train/x', 'G_A2B'), ('last', None))
+    """
+    path, _, name = str(value).removeprefix("run:").partition("#")
+    if not str(value).startswith("run:") or not path:
+        raise ConfigError(f"init.{network}={value}: expected run:PATH, or run:PATH#NETWORK")
+    return path, name or None
+
+
+def _settled_source(config: Mapping[str, Any], value: object, folder: Path | None) -> object:
+    try:
+        path, name = network_source("", value)
+    except ConfigError:
+        return value  # which is refused later, with its key
+    return f"run:{_settled(config, 'init', path, folder)}{'' if name is None else f'#{name}'}"
 
 
 def _option(word: str, folder: Path | None) -> str:
@@ -90,7 +113,8 @@ def typed(overrides: Sequence[str], config: Mapping[str, Any]) -> list[str]:
 def recorded(config: Mapping[str, Any]) -> dict[str, str]:
     """The overrides that say a configuration's paths, by key; none for those that it does not have."""
     found = {key: value_of(config, key) for key in (*KEYS, OPTIONS)}
-    return {key: f"{key}={as_word(value)}" for key, value in found.items() if value and isinstance(value, (str, list))}
+    said = {key: value for key, value in found.items() if value and isinstance(value, (str, list, dict))}
+    return {key: f"{key}={as_word(value)}" for key, value in said.items()}
 
 
 def whole(overrides: Sequence[str], config: Mapping[str, Any], folder: Path | None = None) -> list[str]:
