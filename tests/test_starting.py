@@ -11,6 +11,7 @@ import torch
 
 from gancli.config import paths
 from gancli.errors import ConfigError
+from gancli.store.networks import StoredNetwork
 from gancli.train import assemble
 from gancli.verbs import starting
 from tests import odd, tiny
@@ -35,8 +36,8 @@ def test_networks_start_from_runs_averaged_where_they_are(gan: Gan, trained: Pat
     words = [*TINY, "seed=5", "steps=1", "observers.checkpoints.every=1"]
     answer = gan("train", *words, f"init={{G: run:{trained}, D: 'run:{trained}#D'}}", "run_dir=new")
     assert answer.code == 0, answer
-    assert f"G starts from G of {trained} at step 6, averaged weights" in answer.err
-    assert f"D starts from D of {trained} at step 6, raw weights" in answer.err
+    assert f"G starts from G of {trained}/checkpoints/00000006.pt at step 6, averaged weights" in answer.err
+    assert f"D starts from D of {trained}/checkpoints/00000006.pt at step 6, raw weights" in answer.err
     there, here = state(trained, 6), state("new", 0)
     same(there["ema"]["G"], net(here, "G"))
     same(there["ema"]["G"], here["ema"]["G"])
@@ -61,15 +62,15 @@ def test_a_part_of_a_run_leaves_the_others_as_they_were(gan: Gan, trained: Path)
     ("word", "said"),
     [
         ("init={Q: run:RUN}", "init.Q: this model has no such network; it has G, D"),
-        ("init={G: RUN}", "init.G=RUN: expected run:PATH, or run:PATH#NETWORK"),
+        ("init={G: RUN}", "init.G=RUN: expected run:PATH, PATH being a run directory"),
         ("init={G: 3}", "init.G=3: expected run:PATH"),
         ("init={G: 'run:#G'}", "init.G=run:#G: expected run:PATH"),
         ("init={}", "init={} names no network: type init='{G: run:PATH}', or init=null"),
         ("init.G=run:RUN", "unknown key init.G: a network that starts from a run is typed as 'init={G: run:PATH}'"),
         ("init={G: run:nowhere}", "nowhere: no such run"),
-        ("init={G: 'run:RUN#Q'}", "init.G=run:RUN#Q: that run has no network Q; it has G, D"),
-        ("init={G: 'run:RUN#D'}", "init.G=run:RUN#D: it has other layers than this model's G: "),
-        ("init={G: run:RUN} model.ch=8", "is of shape [100, 4, 4, 4] there and [100, 8, 4, 4] in this model's G"),
+        ("init={G: 'run:RUN#Q'}", "init.G=run:RUN#Q: this run has no network Q; "),
+        ("init={G: 'run:RUN#D'}", "tensors of D do not fit: "),
+        ("init={G: run:RUN} model.ch=8", "tensors of G do not fit: "),
     ],
 )
 def test_what_cannot_start_a_network_is_refused_before_it_is_built(
@@ -102,13 +103,13 @@ def test_paths_are_recorded_whole(tmp_path: Path) -> None:
     (word,) = paths.typed(["init={G: run:a}"], {"init": {"G": "run:/x y"}})
     assert word == "init={G:'run:/x y'}"
     with pytest.raises(ConfigError, match="expected run:PATH"):
-        paths.network_source("G", "a")
+        paths.split_source("a", "init.G", "G")
 
 
 def test_averages_and_copies_begin_with_the_network() -> None:
     there, engine = run(odd.engine(Followed()), 4), odd.engine(Followed())
     raw = there.game.nets["P_one"].state_dict()
-    starting.take({"P_one": starting.Weights("", raw, "")}, engine)
+    starting.take({"P_one": StoredNetwork("P_one", Path(), 0, False, raw, {}, {}, None, "")}, engine)
     assert torch.equal(tiny.weights(engine.averages["P_one"]), tiny.weights(there.game.nets["P_one"]))
     assert torch.equal(tiny.weights(engine.copies["slow"]), tiny.weights(there.game.nets["P_one"]))
     # The first layer is P_two's, too.

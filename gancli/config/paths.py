@@ -41,7 +41,7 @@ def settled(config: Mapping[str, Any], folder: Path | None = None) -> dict[str, 
         if isinstance(value, str) and value:
             _set(found, key, _settled(found, key, value, folder))
         elif isinstance(value, dict):
-            _set(found, key, {name: _settled_source(found, each, folder) for name, each in value.items()})
+            _set(found, key, {name: _whole_source(each, f"{key}.{name}", folder) for name, each in value.items()})
     options = value_of(found, OPTIONS)
     if isinstance(options, list):
         _set(found, OPTIONS, [_option(word, folder) if isinstance(word, str) else word for word in options])
@@ -50,8 +50,7 @@ def settled(config: Mapping[str, Any], folder: Path | None = None) -> dict[str, 
 
 def _settled(config: Mapping[str, Any], key: str, value: str, folder: Path | None) -> str:
     if key == "pretrained.source":
-        path, _, name = value.removeprefix(SOURCE).rpartition("#")
-        return f"{SOURCE}{_of_run(path, key, folder)}#{name}" if value.startswith(SOURCE) and path else value
+        return str(_whole_source(value, key, folder))
     if key == "init":
         return _of_run(value, key, folder)
     target = str(value_of(config, "dataset._target_")) if key == "dataset.root" else ""
@@ -68,24 +67,36 @@ def _of_run(value: str, key: str, folder: Path | None) -> str:
     return str(rundir.find("last", key=key)[0].path.absolute())
 
 
-def network_source(network: str, value: object) -> tuple[str, str | None]:
-    """The run that `init.NETWORK` names, and the network of it; None: the one of the same name. Raises ConfigError.
+def split_source(source: str, key: str, name: str | None = None) -> tuple[str, str]:
+    """The path and the network of `run:PATH#NAME`. key: where it was typed. name: the network where none is named.
 
-    >>> network_source("G", "run:outputs/train/x#G_A2B"), network_source("G", "run:last")
-    (('outputs/train/x', 'G_A2B'), ('last', None))
+    Raises ConfigError for any other form.
+
+    >>> split_source("run:outputs/a#G", "init.G"), split_source("run:last", "init.G", "G")
+    (('outputs/a', 'G'), ('last', 'G'))
+    >>> split_source("run:a#b/c", "init.G", "G")
+    ('a#b/c', 'G')
     """
-    path, _, name = str(value).removeprefix("run:").partition("#")
-    if not str(value).startswith("run:") or not path:
-        raise ConfigError(f"init.{network}={value}: expected run:PATH, or run:PATH#NETWORK")
-    return path, name or None
+    path, _, last = source.removeprefix(SOURCE).rpartition("#")
+    if not path or not last.isidentifier():
+        path, last = source.removeprefix(SOURCE), name or ""
+    if not source.startswith(SOURCE) or not path.strip() or path.startswith("#") or not last:
+        form = "run:PATH" if name else "run:PATH#NAME"
+        raise ConfigError(
+            f"{key}={source}: expected {form}, PATH being a run directory, a checkpoint file or last"
+            + ("" if name else ", and NAME one of its networks, such as run:last#G")
+        )
+    return path, last
 
 
-def _settled_source(config: Mapping[str, Any], value: object, folder: Path | None) -> object:
+def _whole_source(value: object, key: str, folder: Path | None) -> object:
+    """`run:PATH#NAME`, or `run:PATH`, with the whole path; what has no such form is refused later, with its key."""
     try:
-        path, name = network_source("", value)
+        path, name = split_source(str(value), key, "same")
     except ConfigError:
-        return value  # which is refused later, with its key
-    return f"run:{_settled(config, 'init', path, folder)}{'' if name is None else f'#{name}'}"
+        return value
+    named = str(value).endswith(f"#{name}")
+    return f"{SOURCE}{_of_run(path, key, folder)}{f'#{name}' if named else ''}"
 
 
 def _option(word: str, folder: Path | None) -> str:

@@ -30,6 +30,7 @@ from gancli.observers.observer import Observer, RunView
 from gancli.observers.plane import in_a_plane
 from gancli.pretrained.pretrained import Pretrained
 from gancli.store import rundir
+from gancli.store.networks import StoredNetwork
 from gancli.store.rundir import RunDir
 from gancli.train import assemble, checks, dealing
 from gancli.train.engine import Engine
@@ -71,7 +72,7 @@ def _run(config: Mapping[str, Any], overrides: Sequence[str], signals: _Signals)
     with told("reading the data set"), ranks.one_first():
         source = dealing.data(settings)
     facts = DataFacts.of(source)
-    found: dict[str, starting.Weights] = {}
+    found: dict[str, StoredNetwork] = {}
     if isinstance(settings.init, dict):
         init: Mapping[str, Any] = settings.init
         shapes = partial(assemble.game, config, facts, real=())
@@ -88,7 +89,7 @@ def _run(config: Mapping[str, Any], overrides: Sequence[str], signals: _Signals)
     if found:
         starting.take(found, engine)
     notes = [*source.notes, *dealing.unread(engine.game, source), *pretrained_notes(frozen)]
-    notes += [*(each.told for each in found.values()), *compute.notes]
+    notes += [*starting.notes(found), *compute.notes]
     notes += [*rank_notes(engine), *split_notes(engine), *left_out(overrides), *_idle(settings, engine, overrides)]
     rehearsal = Rehearsal(engine, lambda: assemble.twin(settings, config, source, facts, frozen))
     need, seconds = forecast(rehearsal, settings, notes, overrides)
