@@ -19,7 +19,7 @@ from gancli.train.engine import Engine
 
 
 @dataclass(frozen=True)
-class Row:
+class Values:
     """A row for metrics.jsonl."""
 
     values: dict[str, Any]
@@ -99,7 +99,7 @@ def diverged(what: str, step: int) -> Stop:
     )
 
 
-Event = Row | Picture | Lines | Film | Keep | Alarm | Say | Scored | Stop
+Event = Values | Picture | Lines | Film | Keep | Alarm | Say | Scored | Stop
 
 
 @dataclass
