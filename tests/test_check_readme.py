@@ -9,11 +9,17 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from gancli.compute.device import Compute
+from gancli.draw.sampling import Sampler
+from gancli.games.latent import Latent
+from tests import tiny
 from tests.conftest import Gan
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -60,8 +66,25 @@ def test_make_targets_and_pictures_exist() -> None:
         if command.startswith("make "):
             done = subprocess.run(["make", "-n", *command.split()[1:]], cwd=ROOT, capture_output=True, text=True)
             assert done.returncode == 0, command
-    for picture in re.findall(r"\]\((?!http)([^)#]+)\)", README):
+    for picture in re.findall(r"\]\((?!http)([^)#]+)\)", re.sub(r"```.*?```", "", README, flags=re.DOTALL)):
         assert (ROOT / picture).exists(), picture
+
+
+def steps_of_a_duel(Duel: Any) -> None:
+    """The README's game plays and draws."""
+    engine = tiny.engine()
+    duel = Duel(dict(engine.game.nets.items()), Latent(dim=4), d_steps=2)
+    duel.fields = engine.game.fields
+    before = tiny.weights(duel)
+    played = tiny.engine(duel)
+    logs = played.step()
+    assert set(logs) == {"loss_D", "loss_G", "D_real", "grad_norm_D", "grad_norm_G"}
+    assert played.seen == 16
+    assert not torch.equal(before, tiny.weights(duel))
+    drawn = Sampler(duel, played.networks(), tiny.facts_of((1, 8, 8)), Compute(), truncation=0.5).sample(
+        [(0, 0), (0, 1)]
+    )
+    assert drawn.shape == (2, 1, 8, 8)
 
 
 @pytest.fixture
@@ -111,13 +134,17 @@ def test_python_of_the_readme(gan: Gan, trained: Path) -> None:
 
     blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     names = {"np": np, "Tensor": Tensor, "Source": Source, "finish": finish, "AdversarialLoss": AdversarialLoss}
-    names |= {"nn": torch.nn, "math": math}
+    names |= {"nn": torch.nn, "math": math, "torch": torch, "relu": torch.relu}
+    exec("from collections.abc import Mapping, Sequence\nfrom gancli.data.fields import Field", names)
+    exec("from gancli.games.drawing import Option, Path\nfrom gancli.games.game import *", names)
+    exec("from gancli.games.latent import Latent\nfrom gancli.games.stages import Moment", names)
     for block in blocks:
         exec("from __future__ import annotations\n" + block.replace('load("last")', f"load({str(trained)!r})"), names)
     assert names["images"].shape == (16, 1, 8, 8)  # type: ignore[attr-defined]
     assert names["Generator"]((1, 8, 8), 4)(torch.zeros(3, 4)).shape == (3, 1, 8, 8)  # type: ignore[operator]
     loss = names["Exponential"]()  # type: ignore[operator]
     assert loss.discriminator(torch.zeros(2), torch.zeros(2)) == 2
+    steps_of_a_duel(names["Duel"])
     source = names["stripes"](size=16, limit=5)  # type: ignore[operator]
     assert len(source) == 5
     assert source.shape == (1, 16, 16)

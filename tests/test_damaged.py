@@ -178,7 +178,7 @@ def test_a_checkpoint_that_the_run_could_not_have_written_is_refused(gan: Gan, r
 @pytest.mark.parametrize("name", ["Adam", "AdamW", "NAdam", "RAdam", "RMSprop", "SGD", "Adagrad", "Adamax"])
 def test_every_optimizer_goes_on_from_its_own_memory(name: str) -> None:
     from gancli.store import fits
-    from gancli.train.engine import Player
+    from gancli.train.players import Player
 
     def stepped() -> torch.optim.Optimizer:
         weights = torch.nn.Parameter(torch.ones(3))

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from gancli.config.paths import split_source
 from gancli.errors import ConfigError, RunError
 from gancli.store import checkpoint
-from gancli.store.networks import read_network, refuse_shapes, split
+from gancli.store.networks import read_network, refuse_shapes
 
 
 def test_a_network_is_read_with_its_configuration_and_hash(trained: Path) -> None:
@@ -37,7 +38,7 @@ def test_averaged_weights_are_those_of_the_average(trained: Path) -> None:
 @pytest.mark.parametrize("source", ["last", "run:", "run:#G", "run:x", ""])
 def test_another_form_is_refused(source: str) -> None:
     with pytest.raises(ConfigError, match=r"^pretrained\.source=.*: expected run:PATH#NAME"):
-        split(source, "pretrained.source")
+        split_source(source, "pretrained.source")
 
 
 def test_what_is_not_there_is_refused(trained: Path, tmp_path: Path) -> None:

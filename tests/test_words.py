@@ -99,7 +99,7 @@ def test_every_text_is_taken_as_it_is() -> None:
         for text in ("a, b [c]=d", "007x y", "it's", "50%(x)", "{a:b}"):
             quoted = quote([f"{key}={text}"])
             assert parses(quoted[0]), quoted
-            assert quoted != [f"{key}={text}"]
+            assert (quoted == [f"{key}={text}"]) is ((key, text) == ("init", "{a:b}"))  # which may be networks of runs
         assert quote([f"{key}=null", f"{key}=plain/path.npz"]) == [f"{key}=null", f"{key}=plain/path.npz"]
 
 

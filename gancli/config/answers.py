@@ -252,6 +252,8 @@ def _listed(node: Any) -> str:
 
 def missing_key(verb: str, config: Any, path: str, folders: Sequence[Path] = ()) -> str | None:
     """What is wrong with a dotted key, or None when the configuration has it."""
+    if path.startswith("init."):
+        return f"unknown key {path}: a network that starts from a run is typed as 'init={{{path[5:]}: run:PATH}}'"
     node, walked, known = config, "", groups(verb, folders)
     for part in path.split("."):
         names = {str(k) for k in node} if hasattr(node, "keys") else set()

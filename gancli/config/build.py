@@ -35,6 +35,17 @@ SECTIONS = {
     "search": ("gancli.sweeps.", "gancli.sweeps.search.Search"),
     "optimizer": ("torch.optim.", "torch.optim.Optimizer"),
 }
+# What a constructor raises of values that are each of their type.
+UNBUILDABLE = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 OPTIMIZERS = ("Adam", "AdamW", "NAdam", "RAdam", "RMSprop", "SGD", "Adagrad", "Adamax")
 
 
@@ -92,7 +103,7 @@ def make(node: Mapping[str, Any], path: str, **supplied: Any) -> Any:
     values = _bind(target, node, path, tuple(supplied))
     try:
         return target(**supplied, **values)
-    except (ArithmeticError, AssertionError, LookupError, MemoryError, RuntimeError, TypeError, ValueError) as error:
+    except UNBUILDABLE as error:
         # Each value is of its type, and no such part can be made of them: a width of -1, more weights than memory.
         words = " ".join(str(error).split())[:200]
         if isinstance(error, MemoryError) or "allocate" in words:

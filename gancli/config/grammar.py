@@ -28,12 +28,12 @@ def as_word(value: Any) -> str:
     """A plain value as Hydra's grammar reads it back.
 
     >>> as_word(["it's", 2, None, {"a": True}])
-    "['it\\\\'s',2,null,{'a':true}]"
+    "['it\\\\'s',2,null,{a:true}]"
     """
     if isinstance(value, str):
         return in_quotes(value)
     if isinstance(value, list):
         return f"[{','.join(map(as_word, value))}]"
     if isinstance(value, dict):
-        return "{" + ",".join(f"{as_word(str(k))}:{as_word(v)}" for k, v in value.items()) + "}"
+        return "{" + ",".join(f"{k}:{as_word(v)}" for k, v in value.items()) + "}"  # Hydra reads no quoted keys
     return json.dumps(value)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from gancli.config.grammar import as_word, in_quotes, parses
+from gancli.errors import ConfigError
 
 # What a run reads beside its own directory. The names are whole keys; observers.scores.options lists further ones.
 KEYS = ("dataset.root", "observers.scores.weights", "init", "pretrained.weights", "pretrained.source")
@@ -39,6 +40,8 @@ def settled(config: Mapping[str, Any], folder: Path | None = None) -> dict[str, 
         value = value_of(found, key)
         if isinstance(value, str) and value:
             _set(found, key, _settled(found, key, value, folder))
+        elif isinstance(value, dict):
+            _set(found, key, {name: _whole_source(each, f"{key}.{name}", folder) for name, each in value.items()})
     options = value_of(found, OPTIONS)
     if isinstance(options, list):
         _set(found, OPTIONS, [_option(word, folder) if isinstance(word, str) else word for word in options])
@@ -47,8 +50,7 @@ def settled(config: Mapping[str, Any], folder: Path | None = None) -> dict[str, 
 
 def _settled(config: Mapping[str, Any], key: str, value: str, folder: Path | None) -> str:
     if key == "pretrained.source":
-        path, _, name = value.removeprefix(SOURCE).rpartition("#")
-        return f"{SOURCE}{_of_run(path, key, folder)}#{name}" if value.startswith(SOURCE) and path else value
+        return str(_whole_source(value, key, folder))
     if key == "init":
         return _of_run(value, key, folder)
     target = str(value_of(config, "dataset._target_")) if key == "dataset.root" else ""
@@ -63,6 +65,38 @@ def _of_run(value: str, key: str, folder: Path | None) -> str:
     from gancli.store import rundir
 
     return str(rundir.find("last", key=key)[0].path.absolute())
+
+
+def split_source(source: str, key: str, name: str | None = None) -> tuple[str, str]:
+    """The path and the network of `run:PATH#NAME`. key: where it was typed. name: the network where none is named.
+
+    Raises ConfigError for any other form.
+
+    >>> split_source("run:outputs/a#G", "init.G"), split_source("run:last", "init.G", "G")
+    (('outputs/a', 'G'), ('last', 'G'))
+    >>> split_source("run:a#b/c", "init.G", "G")
+    ('a#b/c', 'G')
+    """
+    path, _, last = source.removeprefix(SOURCE).rpartition("#")
+    if not path or not last.isidentifier():
+        path, last = source.removeprefix(SOURCE), name or ""
+    if not source.startswith(SOURCE) or not path.strip() or path.startswith("#") or not last:
+        form = "run:PATH" if name else "run:PATH#NAME"
+        raise ConfigError(
+            f"{key}={source}: expected {form}, PATH being a run directory, a checkpoint file or last"
+            + ("" if name else ", and NAME one of its networks, such as run:last#G")
+        )
+    return path, last
+
+
+def _whole_source(value: object, key: str, folder: Path | None) -> object:
+    """`run:PATH#NAME`, or `run:PATH`, with the whole path; what has no such form is refused later, with its key."""
+    try:
+        path, name = split_source(str(value), key, "same")
+    except ConfigError:
+        return value
+    named = str(value).endswith(f"#{name}")
+    return f"{SOURCE}{_of_run(path, key, folder)}{f'#{name}' if named else ''}"
 
 
 def _option(word: str, folder: Path | None) -> str:
@@ -90,7 +124,8 @@ def typed(overrides: Sequence[str], config: Mapping[str, Any]) -> list[str]:
 def recorded(config: Mapping[str, Any]) -> dict[str, str]:
     """The overrides that say a configuration's paths, by key; none for those that it does not have."""
     found = {key: value_of(config, key) for key in (*KEYS, OPTIONS)}
-    return {key: f"{key}={as_word(value)}" for key, value in found.items() if value and isinstance(value, (str, list))}
+    said = {key: value for key, value in found.items() if value and isinstance(value, (str, list, dict))}
+    return {key: f"{key}={as_word(value)}" for key, value in said.items()}
 
 
 def whole(overrides: Sequence[str], config: Mapping[str, Any], folder: Path | None = None) -> list[str]:

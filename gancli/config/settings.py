@@ -43,7 +43,7 @@ class TrainSettings:
     micro_batch: int | None
     seed: int
     resume: str | None
-    init: str | None
+    init: str | Node | None
     max_time: float | None
     compile: bool
     run_dir: str | None

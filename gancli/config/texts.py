@@ -55,6 +55,8 @@ def _forms(hint: Any) -> Iterator[str]:
         yield "number"
     elif origin in (list, tuple) or (isinstance(origin, type) and issubclass(origin, Sequence)):
         yield "list"
+    elif hint is dict or origin is dict:
+        yield "section"
 
 
 def _top(key: str) -> Iterator[Any]:
@@ -126,4 +128,5 @@ def _quoted(override: str, sweep: bool, folders: Iterable[Path]) -> str:
         return override
     listed = "list" in taken and value.startswith("[")
     several = sweep and ("," in value or SWEEP.match(value))
+    listed = listed or ("section" in taken and value.startswith("{") and parses(override))
     return override if (listed or several) and parses(override) else f"{name}={in_quotes(value)}"

@@ -9,10 +9,9 @@ from typing import Any
 
 from torch import Tensor
 
-from gancli.errors import ConfigError, RunError, suggestion
+from gancli.config.paths import split_source
+from gancli.errors import RunError, suggestion
 from gancli.store import checkpoint, export, rundir
-
-PREFIX = "run:"
 
 
 @dataclass(frozen=True)
@@ -36,35 +35,16 @@ class StoredNetwork:
     sha256: str
 
 
-def split(source: str, key: str, name: str | None = None) -> tuple[str, str]:
-    """The path and the network of `run:PATH#NAME`. key: where it was typed. name: the network where none is named.
-
-    Raises ConfigError for any other form.
-
-    >>> split("run:outputs/a#G", "init.G"), split("run:last", "init.G", "G"), split("run:a#b/c", "init.G", "G")
-    (('outputs/a', 'G'), ('last', 'G'), ('a#b/c', 'G'))
-    """
-    path, _, last = source.removeprefix(PREFIX).rpartition("#")
-    if not path or not last.isidentifier():
-        path, last = source.removeprefix(PREFIX), name or ""
-    if not source.startswith(PREFIX) or not path.strip() or not last:
-        form = "run:PATH" if name else "run:PATH#NAME"
-        raise ConfigError(
-            f"{key}={source}: expected {form}, PATH being a run directory, a checkpoint file or last"
-            + ("" if name else ", and NAME one of its networks, such as run:last#G")
-        )
-    return path, last
-
-
-def read_network(source: str, key: str, name: str | None = None, averaged: bool = False) -> StoredNetwork:
+def read_network(source: str, key: str, name: str | None = None, averaged: bool | None = False) -> StoredNetwork:
     """The network that `run:PATH#NAME` names, of the newest checkpoint where PATH is a run directory.
 
     key: where the source was typed, for messages. name: the network where the source names none. averaged: take the
-    averaged weights where there are some. Nothing in the file is run, and no size that it states is believed. Whoever
-    builds the network compares shapes before memory is taken for it (`refuse_shapes`). Raises ConfigError for another
-    form, RunError for a file that is missing, damaged or no run's, or a run without such a network.
+    averaged weights where there are some; None: those, and of an export what it has. Nothing in the file is run, and no
+    size that it states is believed. Whoever builds the network compares shapes before memory is taken for it
+    (`refuse_shapes`). Raises ConfigError for another form, RunError for a file that is missing, damaged or no run's, or
+    a run without such a network.
     """
-    path, name = split(source, key, name)
+    path, name = split_source(source, key, name)
     run, file = rundir.find(path, key=key)
     file = file or run.checkpoint("last")
     exported = file.suffix == export.SUFFIX
@@ -73,9 +53,9 @@ def read_network(source: str, key: str, name: str | None = None, averaged: bool 
     names = sorted({parts[1] for parts in (full.split(".") for full in game) if parts[0] == "nets" and len(parts) > 2})
     if name not in names:
         raise RunError(f"{key}={source}: this run has no network {name}; {suggestion(name, names)}")
-    if exported:
+    if exported and averaged is not None:
         export.refuse_other(file, state, averaged)
-    mean = state["ema"].get(name) if averaged else None
+    mean = None if averaged is False else state["ema"].get(name)
     held = f"nets.{name}."
     weights = mean or {full.removeprefix(held): value for full, value in game.items() if full.startswith(held)}
     if not all(isinstance(value, Tensor) for value in weights.values()):
@@ -84,7 +64,7 @@ def read_network(source: str, key: str, name: str | None = None, averaged: bool 
         name=name,
         file=file,
         step=int(state["step"]),
-        averaged=averaged and (exported or mean is not None),
+        averaged=bool(state["about"]["ema"]) if exported else mean is not None,
         state=dict(weights),
         config=dict(state["config"]),
         data=dict(state["data"]),

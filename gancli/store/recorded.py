@@ -66,6 +66,11 @@ def _counts(value: object) -> bool:
     return isinstance(value, dict) and all(map(_count, value.values()))
 
 
+def _source(value: object) -> bool:
+    """Where a run's weights came from: another run, or some for each network."""
+    return _text(value) or (isinstance(value, dict) and all(map(_text, value.values())))
+
+
 def _node(value: object) -> bool:
     return isinstance(value, dict)
 
@@ -74,7 +79,7 @@ def _node(value: object) -> bool:
 ABOUT: dict[str, Callable[[object], bool]] = {
     "status": _text, "reason": _text, "step": _count, "seed": _number, "note": _text, "parameters": _counts,
     "frozen": _counts, "steps": _count, "memory": _node, "device": _text, "world": _count, "backend": _text,
-    "job": _text, "notes": _texts, "init": _text, "data": _node, "overrides": _texts, "versions": _node, "git": _text,
+    "job": _text, "notes": _texts, "init": _source, "data": _node, "overrides": _texts, "versions": _node, "git": _text,
     "host": _text, "platform": _text, "processor": _text, "time": _text,
 }  # fmt: skip
 

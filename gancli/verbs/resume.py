@@ -1,4 +1,4 @@
-"""Starting from something that is there: the same run again, or another run's weights."""
+"""Going on with a run that is there."""
 
 from __future__ import annotations
 
@@ -161,21 +161,3 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str =
         elif old != new:
             found.append(f"{prefix}{name}: {shown(old)} -> {shown(new)}")
     return found
-
-
-def start_from(which: str, engine: Engine) -> None:
-    """Take another run's weights, and nothing else of it. Raises RunError where they do not fit."""
-    from gancli.store import checkpoint
-
-    def found() -> dict[str, Any]:
-        run, file = rundir.find(which, key="init")
-        return checkpoint.read_run(file or run.checkpoint("last"))
-
-    state = engine.world.from_first(found)
-    try:
-        engine.game.load_state_dict(state["game"])
-        for name, net in engine.averages.items():
-            net.load_state_dict(state["ema"].get(name) or engine.game.nets[name].state_dict())
-    except Exception as error:  # as above
-        words = " ".join(str(error).split())[:200]
-        raise RunError(f"init={which}: its weights do not fit this model: {words}") from None

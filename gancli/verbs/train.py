@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any, ClassVar
@@ -29,13 +30,15 @@ from gancli.observers.observer import Observer, RunView
 from gancli.observers.plane import in_a_plane
 from gancli.pretrained.pretrained import Pretrained
 from gancli.store import rundir
+from gancli.store.networks import StoredNetwork
 from gancli.store.rundir import RunDir
 from gancli.train import assemble, checks, dealing
 from gancli.train.engine import Engine
 from gancli.train.rehearsal import Rehearsal, single_rows_explained
+from gancli.verbs import starting
 from gancli.verbs.forecast import forecast
 from gancli.verbs.leaving import BEGINNING, STEP, Messenger, missing
-from gancli.verbs.resume import refuse_held, reopen, start_from
+from gancli.verbs.resume import refuse_held, reopen
 from gancli.verbs.session import Session, begin, fail, part, play
 from gancli.waiting import told
 
@@ -69,6 +72,11 @@ def _run(config: Mapping[str, Any], overrides: Sequence[str], signals: _Signals)
     with told("reading the data set"), ranks.one_first():
         source = dealing.data(settings)
     facts = DataFacts.of(source)
+    found: dict[str, StoredNetwork] = {}
+    if isinstance(settings.init, dict):
+        init: Mapping[str, Any] = settings.init
+        shapes = partial(assemble.game, config, facts, real=())
+        found = World.of_group().from_first(lambda: starting.networks(init, shapes))
     with told("building the networks", after=4.0):  # the first optimizer alone imports for a second
         with ranks.one_first():
             frozen = assemble.frozen(config)
@@ -78,7 +86,10 @@ def _run(config: Mapping[str, Any], overrides: Sequence[str], signals: _Signals)
         observer.name = key
         observer.refuse(RunView(engine, engine.steps))
     config = with_best(config, observers)
-    notes = [*source.notes, *dealing.unread(engine.game, source), *pretrained_notes(frozen), *compute.notes]
+    if found:
+        starting.take(found, engine)
+    notes = [*source.notes, *dealing.unread(engine.game, source), *pretrained_notes(frozen)]
+    notes += [*starting.notes(found), *compute.notes]
     notes += [*rank_notes(engine), *split_notes(engine), *left_out(overrides), *_idle(settings, engine, overrides)]
     rehearsal = Rehearsal(engine, lambda: assemble.twin(settings, config, source, facts, frozen))
     need, seconds = forecast(rehearsal, settings, notes, overrides)
@@ -116,6 +127,8 @@ def _about(engine: Engine, need: memory.Footprint | None, frozen: Pretrained | N
 def _refuse(settings: TrainSettings) -> None:
     """Raise for what can be told from the settings alone."""
     checks.check_sections(settings)
+    if isinstance(settings.init, dict):
+        starting.check(settings.init, assemble.network_nodes(settings.model, {}))
     if settings.resume and settings.init:
         raise ConfigError("resume= goes on with the run's own weights: leave init out")
     if settings.resume and settings.run_dir:
@@ -140,8 +153,8 @@ def _session(
         spent, remembered = float(state.get("seconds", 0.0)), state.get("observers") or {}
         at = engine.step_number
         return Session(*parts, reopened, about, spent, estimates, True, remembered, at, wanted=wanted)
-    if settings.init:
-        start_from(settings.init, engine)
+    if isinstance(settings.init, str):
+        starting.start_from(settings.init, engine)
     called = f"{settings.model['name']}-{facts.name}"
     chosen = None if settings.run_dir is None else Path(settings.run_dir).expanduser()
     fresh, above = chosen is None or not chosen.exists(), missing(chosen or rundir.OUTPUTS / "train" / called)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from itertools import pairwise
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,7 @@ import pytest
 import torch
 from PIL import Image as Picture
 
+from gancli.config.build import find, make
 from gancli.data.columns import Column, Window
 from gancli.data.embedded import emoji, fashion
 from gancli.data.facts import DataFacts
@@ -258,6 +261,45 @@ def test_readers_pass_windows_on(tmp_path: Path, store: str, monkeypatch: pytest
         (2, 1, 20, 20),
         (2, 3, 8, 8),
     ]
+
+
+@pytest.mark.parametrize("store", ["raw", "encoded"])
+def test_files_may_stand_beside_arrays(tmp_path: Path, store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pair of which one image lies outside of memory is dealt as one that is wholly at hand."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "files").mkdir()
+    images = pixels(5, 3, 8, 8)
+    for k, image in enumerate(images):
+        Picture.fromarray(image.transpose(1, 2, 0)).save(tmp_path / "files" / f"{k}.png")
+    monkeypatch.setattr("gancli.data.gather.IN_MEMORY", 0)
+    outside = folder(str(tmp_path / "files"), store=store).columns["x"]  # type: ignore[arg-type]
+    beside = {"b": Column(Image(3, 8, 8), 255 - images), "text": Column(WORDS, np.ones((5, 3), np.int64))}
+    mixed, plain = (
+        Source("pair", {"a": first, **beside}, flip=True, crop=6) for first in (outside, Column(Image(3, 8, 8), images))
+    )
+    assert (mixed.in_memory, plain.in_memory) == (False, True)
+    assert mixed.fingerprint == plain.fingerprint
+    streams = [Stream(each, 2, "real") for each in (mixed, plain)]
+    for position in (0, 4, 8):
+        ours, theirs = (stream.batch(position, 4) for stream in streams)
+        assert all(torch.equal(ours[name], theirs[name]) for name in ("a", "b", "text"))
+        assert (ours["a"] + ours["b"]).abs().max() <= 1e-6
+
+
+def test_a_data_set_is_what_says_it_returns_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A table, tables, or either of them; nothing else, and no class."""
+    module = ModuleType("gancli.data.mine")
+    lines = "from gancli.data.source import DataSet, Source, Sources\n"
+    lines += "".join(f"def {kind.lower()}() -> {kind}: ...\n" for kind in ("Source", "Sources", "DataSet", "int"))
+    exec(lines, module.__dict__)
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    for name in ("source", "sources", "dataset"):
+        assert find(f"gancli.data.mine.{name}", "dataset") is getattr(module, name)
+    for target in ("mine.int", "source.Source", "source.Sources", "source.order"):
+        with pytest.raises(ConfigError, match="not a part that dataset can build"):
+            find(f"gancli.data.{target}", "dataset")
+    with pytest.raises(ConfigError, match="dataset: cannot be built with these values"):
+        make({"_target_": "gancli.data.source.table", "name": "d", "content": "rows"}, "dataset")
 
 
 def test_several_tables_are_several_feeds() -> None:
