@@ -237,7 +237,7 @@ def test_a_d_that_says_the_same_of_all_images_ends_the_run() -> None:
     observer.open(view)
     said = looks(observer, view, [{"D_real": 0.3, "D_fake": 0.3}] * 2)
     assert [type(s) for s in said if not isinstance(s, Values)] == [Stop]
-    assert "same of every image since step 1" in said[-1].reason  # type: ignore[attr-defined]
+    assert "same of every sample since step 1" in said[-1].reason  # type: ignore[attr-defined]
 
 
 def test_logits_beyond_all_bounds_end_the_run() -> None:

@@ -259,7 +259,7 @@ def test_only_stages_that_the_run_comes_to_are_tried() -> None:
     assert need.stages == ("1", "2")
 
 
-def test_time_left_and_images_a_second_follow_the_stages(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_time_left_and_rows_a_second_follow_the_stages(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
     monkeypatch.setattr("gancli.observers.observer.time.perf_counter", lambda: now[0])
     engine = odd.engine(Growing(), batch_size=None)
@@ -271,13 +271,13 @@ def test_time_left_and_images_a_second_follow_the_stages(monkeypatch: pytest.Mon
     view.begin()
     engine.step_number, engine.seen, now[0] = 6, 96, 12.0  # two seconds each
     assert view.left() == pytest.approx(2 * (1 + 22 + 2000))
-    assert "8 images/s" in Progress()._words(view)
+    assert "8 rows/s" in Progress()._words(view)
     before = engine.at.stage
     engine.step_number, engine.seen, now[0] = 7, 112, 14.0
     view.next_stage(before)
     assert view.seconds_a_step() == pytest.approx(4.0)  # twice as long as was estimated, as before
     assert view.left() == pytest.approx(2 * (22 + 2000))
-    assert "2 images/s" in Progress()._words(view)
+    assert "2 rows/s" in Progress()._words(view)
     engine.step_number, engine.seen, now[0] = 17, 192, 14.0 + 30
     assert view.seconds_a_step() == pytest.approx(3.0)  # measured in this stage alone
     assert view.left() == pytest.approx(1.5 * (2 + 2000))

@@ -74,14 +74,17 @@ def one_length(config: Mapping[str, Any], typed: set[str]) -> dict[str, Any]:
     return {**config, "images" if "steps" in typed else "steps": None}
 
 
-def notes(settings: TrainSettings, typed: set[str], steps: int, images: int, points: bool = False) -> list[str]:
-    """What of a training's settings has no effect in this run, a line each. points: whether the data are points.
+def notes(
+    settings: TrainSettings, typed: set[str], steps: int, images: int, points: bool = False, words: str = "images"
+) -> list[str]:
+    """What of a training's settings has no effect in this run, a line each.
 
-    steps, images: of the whole run. Of keys that have defaults, those that were typed are spoken of; schedules that
+    steps, images: of the whole run. points: whether samples are points that are drawn in a plane; else words: what they
+    are. Of keys that have defaults, those that were typed are spoken of; schedules that
     never begin, in any case.
     """
     found = [*_schedules(settings, steps, images), *_averages(settings, typed, steps)]
-    return [*found, *_switched_off(settings, typed), *_observers(settings, typed, steps, points)]
+    return [*found, *_switched_off(settings, typed), *_observers(settings, typed, steps, points, words)]
 
 
 def _schedules(settings: TrainSettings, steps: int, seen: int) -> Iterator[str]:
@@ -157,7 +160,7 @@ def _said(typed: set[str], keys: Sequence[str], why: str) -> Iterator[str]:
     yield from (f"{key} says nothing with {why}" for key in keys if key in typed)
 
 
-def _observers(settings: TrainSettings, typed: set[str], steps: int, points: bool) -> Iterator[str]:
+def _observers(settings: TrainSettings, typed: set[str], steps: int, points: bool, words: str) -> Iterator[str]:
     """Observers that never look, or only before and after the run."""
     for name, node in settings.observers.items():
         every: Any = (node or {}).get("every")
@@ -166,6 +169,6 @@ def _observers(settings: TrainSettings, typed: set[str], steps: int, points: boo
         if steps and every > steps and f"observers.{name}.every" in typed:
             when = "never looks" if name == "alarms" else "looks before the first step and after the last"
             yield f"observers.{name}.every={every}: the run has {steps} steps, so that it {when}"
-    idle, what = ("grid", "points") if points else ("plane", "images")
+    idle, what = ("grid", "points") if points else ("plane", words)
     keys = tuple(f"observers.{idle}.{name}" for name in settings.observers.get(idle) or {})
     yield from _said(typed, keys, f"data that are {what}")

@@ -78,6 +78,16 @@ class DataFacts:
         """Rows of the first feed."""
         return next(iter(self.rows.values()))
 
+    @property
+    def told(self) -> str:
+        """How many rows there are, and of what; of several feeds, of each."""
+        if len(self.rows) == 1:
+            return f"{self.images:,} items of {'×'.join(map(str, self.shape))}"
+        first: dict[str, Field] = {}
+        for column, field in self.fields.items():
+            first.setdefault(column.partition(".")[0], field)
+        return " · ".join(f"{feed} {count:,} {first[feed].told}" for feed, count in self.rows.items())
+
     def differences(self, now: DataFacts) -> str:
         """In words, what another data set has otherwise.
 

@@ -8,10 +8,10 @@ from typing import Any
 
 from gancli.draw.standing import with_standing_statistics
 from gancli.errors import ConfigError
-from gancli.games.game import sample_of
+from gancli.games.game import draws_freely, sample_of
 from gancli.observers.drawn import data_of, shown
-from gancli.observers.observer import Alarm, Event, Observer, RunView, Stop, Values
-from gancli.observers.remedies import MEANINGS, remedy
+from gancli.observers.observer import Alarm, Event, Observer, RunView, Values, ended
+from gancli.observers.remedies import MEANINGS, players, remedy
 
 LARGE = 1e6  # a loss or logit beyond which nothing is learned any more
 POOR, FALLEN = 0.25, 0.5  # diversity: less than this share of the data's, and of the run's own best so far
@@ -37,7 +37,7 @@ class Alarms(Observer):
         self.every, self.patience, self.n = every, patience, n
         self._strikes: dict[str, int] = {}
         self._best = {"born": 0.0, "diversity": 0.0, "gradient": 0.0}
-        self._data = 1.0
+        self._data, self._words = 1.0, ""
 
     def refuse(self, view: RunView) -> None:
         """Refuse more samples than memory holds. Raises ConfigError."""
@@ -46,7 +46,7 @@ class Alarms(Observer):
     def open(self, view: RunView) -> None:
         """Measure the data's own diversity, and G's at the start."""
         name, field = sample_of(view.engine.game)
-        rows = data_of(view, name, self.n)
+        rows, self._words = data_of(view, name, self.n), field.words
         self._data = (0.0 if rows is None else field.variety(rows)) or 1.0
         self._best["born"] = self.diversity(view)
 
@@ -66,11 +66,7 @@ class Alarms(Observer):
         values = view.values()
         wild = [name for name, value in values.items() if math.isfinite(value) and abs(value) > LARGE]
         if wild:
-            yield Stop(
-                f"{wild[0]} is {values[wild[0]]:.2g} at step {view.step}: the run diverged;"
-                " lower optimizer.G.lr and optimizer.D.lr, add a penalty, or set optimizer.clip",
-                failed=True,
-            )
+            yield ended(f"{wild[0]} is {values[wild[0]]:.2g} at step {view.step}", view.engine)
             return
         watched = view.engine.game.diagnostics()
         diversity, gradient = self.diversity(view), rms_gradient(view, watched.learner, values)
@@ -78,19 +74,18 @@ class Alarms(Observer):
         yield Values({"step": view.step, "diversity": round(diversity, 5), **told})
         self._best["diversity"] = max(self._best["diversity"], min(1.0, diversity))
         once = max(self._best["born"], self._best["diversity"])
+        who, critic = players(view.engine.game)
+        given = "latent" if draws_freely(view.engine.game, view.engine.game.directions()[0]) else "row"
         dead = {
             # A G that begins at the mean image draws the same until it has learnt anything: that is no death.
-            "G has drawn the same for every latent": diversity < ALIKE <= once,
-            "D has said the same of every image": _equal(values.get(watched.real), values.get(watched.fake)),
+            f"{who} has drawn the same for every {given}": diversity < ALIKE <= once,
+            f"{critic} has said the same of every sample": _equal(values.get(watched.real), values.get(watched.fake)),
         }
         for words, true in dead.items():
             looks = self._strikes[words] = self._strikes.get(words, 0) + 1 if true else 0
             if looks >= self.patience:
-                yield Stop(
-                    f"{words} since step {view.step - (self.patience - 1) * self.every}: the run diverged;"
-                    " lower optimizer.G.lr and optimizer.D.lr, add a penalty, or set optimizer.clip",
-                    failed=True,
-                )
+                since = view.step - (self.patience - 1) * self.every
+                yield ended(f"{words} since step {since}", view.engine)
                 return
         for name, figures in self.wrong(view, values, diversity, gradient).items():
             strikes = self._strikes[name] = self._strikes.get(name, 0) + 1 if figures else 0
@@ -105,7 +100,8 @@ class Alarms(Observer):
         watched = view.engine.game.diagnostics()
         real, fake = values.get(watched.real), values.get(watched.fake)
         if watched.sure is not None and real is not None and fake is not None and real - fake > watched.sure:
-            found["saturated"] = f"D says {real:.3g} of real images and {fake:.3g} of G's"
+            who, critic = players(view.engine.game)
+            found["saturated"] = f"{critic} says {real:.3g} of real {self._words} and {fake:.3g} of {who}'s"
         if diversity < POOR and diversity < FALLEN * self._best["diversity"]:
             found["collapse"] = f"the spread of samples is {diversity:.0%} of the data's"
         if gradient is not None and gradient < FAINT * self._best["gradient"]:

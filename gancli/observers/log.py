@@ -5,13 +5,13 @@ from __future__ import annotations
 import importlib
 import math
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from gancli.draw.pictures import Pixels
 from gancli.errors import ConfigError, RunError
-from gancli.observers.observer import Alarm, Event, Observer, Picture, RunView, Values
+from gancli.observers.observer import Alarm, Event, Lines, Observer, Picture, RunView, Values
 from gancli.report.record import flat
 from gancli.store.files import read_json, write_json
 from gancli.store.rundir import RunDir
@@ -20,9 +20,10 @@ TICKET = "logger.json"  # in the run directory: what a resumed run is known by e
 
 
 class Log(Observer):
-    """Passes on each row's numbers, each picture and each alarm of the observers before it.
+    """Passes on each row's numbers, each sheet of samples and each alarm of the observers before it.
 
-    pictures: whether sheets are sent, too. Raises ConfigError where the logger's package is missing.
+    pictures: whether sheets are sent, too, be they pictures or lines of text. Raises ConfigError where the logger's
+    package is missing.
     """
 
     package: str  # what is imported
@@ -47,7 +48,9 @@ class Log(Observer):
             if isinstance(event, Values):
                 self.numbers(view.step, numbers(event.values))
             elif isinstance(event, Picture) and self.pictures:
-                self.picture(view.step, "samples" if event.name.isdigit() else event.name, event.image)
+                self.picture(view.step, _named(event.name), event.image)
+            elif isinstance(event, Lines) and self.pictures:
+                self.lines(view.step, _named(event.name), event.lines)
             elif isinstance(event, Alarm):
                 self.words(view.step, event.name, event.text)
         return iter(())
@@ -67,6 +70,10 @@ class Log(Observer):
     @abstractmethod
     def picture(self, step: int, name: str, image: Pixels) -> None:
         """A picture [H, W, 3] of a step."""
+
+    @abstractmethod
+    def lines(self, step: int, name: str, lines: Sequence[str]) -> None:
+        """Samples of a step that are text, a line each."""
 
     @abstractmethod
     def words(self, step: int, name: str, text: str) -> None:
@@ -97,6 +104,10 @@ class TensorBoard(Log):
     def picture(self, step: int, name: str, image: Pixels) -> None:
         """An image."""
         self._writer.add_image(name, image, step, dataformats="HW" if image.ndim == 2 else "HWC")
+
+    def lines(self, step: int, name: str, lines: Sequence[str]) -> None:
+        """A text, in which Markdown means nothing."""
+        self._writer.add_text(name, "\n".join(f"    {line}" for line in lines), step)
 
     def words(self, step: int, name: str, text: str) -> None:
         """A text."""
@@ -134,6 +145,10 @@ class WandB(Log):
     def picture(self, step: int, name: str, image: Pixels) -> None:
         """An image."""
         self._run.log({name: self.module.Image(image)}, step=step)
+
+    def lines(self, step: int, name: str, lines: Sequence[str]) -> None:
+        """A table of one column."""
+        self._run.log({name: self.module.Table(columns=[name], data=[[line] for line in lines])}, step=step)
 
     def words(self, step: int, name: str, text: str) -> None:
         """An alert."""
@@ -176,6 +191,10 @@ class MLflow(Log):
         """An image file."""
         self._client.log_image(self._id, image, artifact_file=f"{name}-{step:08d}.png")
 
+    def lines(self, step: int, name: str, lines: Sequence[str]) -> None:
+        """A text file."""
+        self._client.log_text(self._id, "".join(f"{line}\n" for line in lines), f"{name}-{step:08d}.txt")
+
     def words(self, step: int, name: str, text: str) -> None:
         """A text file."""
         self._client.log_text(self._id, f"step {step}: {text}\n", f"alarm-{name}-{step:08d}.txt")
@@ -184,6 +203,11 @@ class MLflow(Log):
         """Mark the run as over."""
         if hasattr(self, "_id"):
             self._client.set_terminated(self._id)
+
+
+def _named(sheet: str) -> str:
+    """What a sheet is called elsewhere: of a step, samples."""
+    return "samples" if sheet.isdigit() else sheet
 
 
 def numbers(values: Mapping[str, Any]) -> dict[str, float]:

@@ -41,7 +41,7 @@ class Metrics(Observer):
         # A gradient beyond half precision is nothing wrong: its step is left out, and the scale comes down.
         broken = [name for name, value in finite.items() if value is None and not name.startswith("grad_norm_")]
         if broken:
-            yield diverged(broken[0], view.step)
+            yield diverged(broken[0], view.engine)
 
 
 @torch.no_grad()

@@ -90,13 +90,17 @@ class Say:
     text: str
 
 
-def diverged(what: str, step: int) -> Stop:
+def diverged(what: str, engine: Engine) -> Stop:
     """The end of a run whose numbers are numbers no more, with the remedies."""
-    return Stop(
-        f"{what} is no longer a finite number at step {step}: the run diverged;"
-        " lower optimizer.G.lr and optimizer.D.lr, add a penalty, or set optimizer.clip",
-        failed=True,
-    )
+    return ended(f"{what} is no longer a finite number at step {engine.step_number}", engine)
+
+
+def ended(words: str, engine: Engine) -> Stop:
+    """The end of a run that diverged, with what its game would take against it. words: how that is known."""
+    *others, last = [f"optimizer.{player}.lr" for player in engine.players]
+    rates = " and ".join(filter(None, (", ".join(others), last)))
+    penalty = ", add a penalty," if engine.game.judging() else ""
+    return Stop(f"{words}: the run diverged; lower {rates}{penalty} or set optimizer.clip", failed=True)
 
 
 Event = Values | Picture | Lines | Film | Keep | Alarm | Say | Scored | Stop

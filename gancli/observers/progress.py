@@ -78,11 +78,16 @@ class Progress(Observer):
         pace = view.seconds_a_step()
         if pace > 0:
             images = view.engine.rows[view.engine.at.stage.name]
-            parts.append(f"{images / pace:.0f} images/s")
+            parts.append(f"{images / pace:.0f} {_rows(view)}/s")
             left, most = view.left(), view.most_left()
             parts.append(f"{'about ' if not view.logs else ''}{clock(min(left, most))} left")
             parts += ["then max_time ends it"] if most < left else []
         return " · ".join(parts)
+
+
+def _rows(view: RunView) -> str:
+    """What the rows are called that a run is counted by: those of the first feed."""
+    return next((field.words for field in view.engine.game.fields.values()), "rows")
 
 
 def clock(seconds: float) -> str:

@@ -21,7 +21,7 @@ from gancli.errors import CombinationError, ConfigError
 from gancli.games.game import sample_of
 from gancli.metrics.evaluation import Evaluator
 from gancli.metrics.extractor import Extractor
-from gancli.metrics.images import enough, from_sampler, from_source
+from gancli.metrics.images import enough, from_sampler, from_source, shape_of
 from gancli.metrics.metric import Metric
 from gancli.metrics.results import finished
 from gancli.metrics.run_metric import FeatureRunMetric, RunMetric
@@ -92,8 +92,9 @@ class Scores(Observer):
         return any(metric.compares for metric in self._metrics)
 
     def refuse(self, view: RunView) -> None:
-        """Refuse more samples than memory holds. Raises ConfigError."""
+        """Refuse samples that are no images, and more of them than memory holds. Raises MetricError, ConfigError."""
         if self.every is not None and view.steps:
+            shape_of(sample_of(view.engine.game)[1])
             view.refuse_many("scores.n", self.n)
 
     def open(self, view: RunView) -> None:

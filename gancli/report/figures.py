@@ -12,6 +12,8 @@ from typing import Any
 from gancli.report.record import Point, Record
 
 MOST = 1000  # points of a curve on the page; of more, each stretch keeps its lowest and its highest
+TOLD = ("step", "seen", "seconds", "images_per_second")  # of a row, whatever the game
+RATES = ("lr_", "grad_norm_", "weight_norm_", "gradient_")  # of each player, whatever the game
 INKS = ("#1f5aa6", "#c81e3c", "#1e8c5a", "#be7814", "#7846a0", "#5a5a5a", "#0f8fb3", "#d0578b")
 
 
@@ -36,7 +38,7 @@ def of_run(record: Record) -> list[Figure]:
         ("diversity", "Variety of samples over the data's", lambda k: k == "diversity", False),
         ("speed", "Images a second", lambda k: k == "images_per_second", False),
     ]
-    told = {"step", "seen", "seconds", *record.scores()}
+    told = {*TOLD, *record.scores()}
     others = [k for k in keys if k not in told and not k.startswith("gradient_") and not any(g[2](k) for g in groups)]
     groups.insert(1, ("others", "Other losses and statistics", lambda k: k in others, False))
     figures = []
@@ -55,11 +57,17 @@ def of_runs(records: Sequence[Record]) -> list[Figure]:
     for name in dict.fromkeys(name for record in records for name in record.scores()):
         curves = {r.name: r.scores()[name] for r in records if name in r.scores()}
         figures.append(Figure(f"score-{name}", name, drawing(curves, markers=True)))
-    wanted = [k for r in records for k in r.names() if k.startswith("loss_") or k in ("diversity", "D_real", "D_fake")]
-    for key in dict.fromkeys(wanted):
+    for key in dict.fromkeys(key for record in records for key in _compared(record)):
         curves = {r.name: r.curve(key) for r in records}
         figures.append(Figure(key, key, drawing({n: c for n, c in curves.items() if c})))
     return figures
+
+
+def _compared(record: Record) -> list[str]:
+    """What of a run stands beside other runs: its losses, or all that its game says where it names none so."""
+    losses = [name for name in record.names() if name.startswith("loss_")]
+    own = losses or [name for name in record.names() if name not in TOLD and not name.startswith(RATES)]
+    return own + [name for name in ("diversity", "D_real", "D_fake") if name in record.names() and name not in own]
 
 
 def drawing(

@@ -6,6 +6,7 @@ import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ Point = tuple[float, float]
 STEP = re.compile(r"[0-9]{1,15}")  # the name of a sheet of samples
 LAST = 10**15  # a step that no run comes to
 LONGEST, MOST_ALARMS = 1000, 100  # letters of an alarm, and alarms on a page
+MOST_LINES = 100  # of samples that are text
 DEEPEST = 20  # values within values of run.json and of results
 
 
@@ -28,9 +30,9 @@ class Record:
     """A run as it stands on the disk.
 
     name: the directory's, or more of its path where several runs share that. rows: metrics.jsonl without alarms, which
-    stand in `alarms` as (step, name, text). pictures: the sheets in samples/ by step. results: what `gan eval` and the
-    scores observer found, by step. changed: key, default, value of all that differs from the same command line with
-    nothing but its choices of groups.
+    stand in `alarms` as (step, name, text). pictures, texts: the sheets in samples/ by step. results: what `gan eval`
+    and the scores observer found, by step. changed: key, default, value of all that differs from the same command line
+    with nothing but its choices of groups.
     """
 
     path: Path
@@ -40,6 +42,7 @@ class Record:
     rows: list[dict[str, Any]]
     alarms: list[tuple[int, str, str]] = field(default_factory=list)
     pictures: dict[int, Path] = field(default_factory=dict)
+    texts: dict[int, Path] = field(default_factory=dict)
     results: list[dict[str, Any]] = field(default_factory=list)
     changed: list[tuple[str, str, str]] = field(default_factory=list)
 
@@ -75,6 +78,16 @@ class Record:
                     curves.setdefault(key + mark, {})[float(result["step"])] = value
         return {name: sorted(points.items()) for name, points in curves.items()}
 
+    def lines(self) -> list[str]:
+        """The newest samples that are text, as far as a page shows them; none where they are pictures."""
+        if not self.texts:
+            return []
+        try:
+            with self.texts[max(self.texts)].open(encoding="utf-8", errors="replace") as file:
+                return [line.rstrip("\n") for line in islice(iter(lambda: file.readline(LONGEST), ""), MOST_LINES)]
+        except OSError:
+            return []
+
     def command(self) -> str:
         """What to type for the same training again, from its start, in a directory of its own."""
         words = _words(self.about)
@@ -92,9 +105,13 @@ def read(path: Path, name: str | None = None) -> Record:
     run = RunDir(path)
     about, config = shallow(run.about()), run.config()
     rows, alarms = _rows(run.metrics)
-    pictures = {int(p.stem): p for p in files(run.samples, "*.png") if STEP.fullmatch(p.stem)}
+    pictures, texts = (
+        {int(p.stem): p for p in files(run.samples, f"*.{kind}") if STEP.fullmatch(p.stem)} for kind in ("png", "txt")
+    )
     changed = _changed(config, _words(about))
-    return Record(path, name or path.resolve().name, about, config, rows, alarms, pictures, _results(run), changed)
+    return Record(
+        path, name or path.resolve().name, about, config, rows, alarms, pictures, texts, _results(run), changed
+    )
 
 
 def _rows(path: Path) -> tuple[list[dict[str, Any]], list[tuple[int, str, str]]]:

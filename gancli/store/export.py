@@ -186,7 +186,7 @@ def _onnx(found: Sampler) -> bytes:
 
 @torch.no_grad()
 def _check_onnx(found: Sampler, content: bytes) -> float:
-    """The largest difference between ONNX Runtime's images and PyTorch's. Raises RunError where it is too large."""
+    """The largest difference between ONNX Runtime's samples and PyTorch's. Raises RunError where it is too large."""
     import onnxruntime
 
     worst = 0.0
@@ -194,12 +194,13 @@ def _check_onnx(found: Sampler, content: bytes) -> float:
         inputs = _inputs(found, rows)
         try:
             session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
-            (images,) = session.run(None, {name: tensor.numpy() for name, tensor in inputs.items()})
+            (made,) = session.run(None, {name: tensor.numpy() for name, tensor in inputs.items()})
         except Exception as error:  # the runtime's own kinds
             words = " ".join(str(error).split())[:200]
             raise RunError(f"format=onnx: ONNX Runtime does not take what was exported ({words})") from None
         ours = found.generate_here(inputs)[found.column].numpy()
-        worst = max(worst, float(np.abs(images - ours).max())) if images.shape == ours.shape else float("inf")
+        worst = max(worst, float(np.abs(made - ours).max())) if made.shape == ours.shape else float("inf")
     if not worst <= CLOSE:
-        raise RunError(f"format=onnx: ONNX Runtime's images differ by {worst:.2g} from PyTorch's; nothing was kept")
+        said = f"ONNX Runtime's {found.field.words} differ by {worst:.2g} from PyTorch's"
+        raise RunError(f"format=onnx: {said}; nothing was kept")
     return worst

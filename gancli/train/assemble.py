@@ -19,7 +19,7 @@ from gancli.compute.rng import Rng, key
 from gancli.config.build import find, make, make_as
 from gancli.config.settings import Node, TrainSettings
 from gancli.data.facts import DataFacts
-from gancli.data.fields import Image
+from gancli.data.fields import Field, Image
 from gancli.data.source import DataSet, feeds_of
 from gancli.errors import CombinationError, ConfigError, RunError
 from gancli.games.game import Game
@@ -81,6 +81,19 @@ def network_nodes(model: Node, penalties: Mapping[str, Penalty]) -> dict[str, No
     return nodes
 
 
+class _Columns(dict[str, Field]):
+    """The fields of a data set's columns, for a game that asks for one by its name."""
+
+    def __init__(self, facts: DataFacts):
+        super().__init__(facts.fields)
+        self.name = facts.name
+
+    def __missing__(self, column: str) -> Field:
+        """Raise CombinationError: the data have no such column."""
+        has = ", ".join(self)
+        raise CombinationError(f"this game reads the column {column}, and dataset={self.name} has {has}: take another")
+
+
 def game(
     config: Mapping[str, Any],
     facts: DataFacts,
@@ -101,7 +114,7 @@ def game(
     latent = _latent(model, facts)
     shared: dict[str, Any] = {} if pretrained is None else {"pretrained": pretrained}
     kind: type[Game] = find(config["game"].get("_target_"), "game")  # type: ignore[assignment]
-    nets: dict[str, nn.Module] = {}
+    columns, nets = _Columns(facts), dict[str, nn.Module]()
     asking = set()
     for name, node in network_nodes(model, penalties).items():
         wanted = inspect.signature(find(node["_target_"], f"model.{name}")).parameters
@@ -109,12 +122,12 @@ def game(
         place = nullcontext() if real is None or name in real else shapes_only()
         with torch.random.fork_rng(devices=[]), place:
             torch.default_generator.manual_seed(key(seed, "init", name))
-            told = shared | kind.told(name, facts.fields, latent.dim, config["game"])
+            told = shared | kind.told(name, columns, latent.dim, config["game"])
             with weights_that_fit(f"model.{name}"):
                 nets[name] = make(node, f"model.{name}", **{k: v for k, v in told.items() if k in wanted})
     _refuse_flat(config, facts, penalties)
     parts = {"nets": nets, "penalties": penalties, "latent": latent, "classes": len(facts.classes)}
-    parts |= shared | {"fields": facts.fields}
+    parts |= shared | {"fields": columns}
     if config.get("loss"):
         parts["loss"] = make(config["loss"], "loss")
     if config.get("augment"):
@@ -125,7 +138,7 @@ def game(
         parts["terms"] = {name: make_as(Term, node, f"terms.{name}") for name, node in config["terms"].items()}
     wanted = inspect.signature(find(config["game"]["_target_"], "game")).parameters
     built: Game = make(config["game"], "game", **{k: v for k, v in parts.items() if k in wanted})
-    built.fields = facts.fields
+    built.fields = columns
     built.pretrained = pretrained
     if isinstance(pretrained, Promised) and asking & set(built.averaged()) & set(nets if real is None else real):
         pretrained.read()

@@ -335,7 +335,7 @@ class Engine:
         for rows, outcome in outcomes:
             for found, values in ((logs, outcome.losses | outcome.stats), (means, outcome.means)):
                 for name, value in values.items():
-                    share = value.detach() * (rows / total)
+                    share = _summable(value.detach()) * (rows / total)
                     found[name] = found[name] + share if name in found else share
             for name, value in outcome.carry.items():
                 kept.setdefault(name, []).append(value.detach())
@@ -425,3 +425,8 @@ class Engine:
                 player.optimizer.zero_grad(set_to_none=True)
             for buffer, value in zip(self.game.buffers(), before, strict=True):
                 buffer.copy_(value)
+
+
+def _summable(value: Tensor) -> Tensor:
+    """Half precisions as float32: a sum of many of them would forget the small ones."""
+    return value.float() if value.dtype in (torch.float16, torch.bfloat16) else value

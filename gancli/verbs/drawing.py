@@ -39,7 +39,8 @@ def sampler(settings: DrawSettings, truncation: float | None = None) -> Sampler:
         words = f"truncation={truncation:g} cuts nothing off: this generator's latents are uniform on [-1, 1]"
         print(f"note: {words}", file=sys.stderr, flush=True)
     if World.of_group().first:
-        for note in found.notes:
+        plain = ["this run keeps no average of its networks: the raw ones draw"]
+        for note in [*found.notes, *(plain if settings.ema and not found.about["ema"] else [])]:
             print(f"note: {note}", file=sys.stderr, flush=True)
     return found
 

@@ -33,6 +33,7 @@ def run(settings: SampleSettings) -> Path:
             target = folder / made.name
             with whole_file(target) as file, made.open("rb") as content:
                 shutil.copyfileobj(content, file)
-    same = "read back bit by bit" if settings.format == "safetensors" else f"at most {worst:.1e} from PyTorch's images"
+    near = f"at most {worst:.1e} from PyTorch's {found.field.words}"
+    same = "read back bit by bit" if settings.format == "safetensors" else near
     print(f"generator of {found.run.name} at step {found.step:,}: {target} ({same})")
     return folder

@@ -103,7 +103,7 @@ def begin(session: Session, overrides: Sequence[str], notes: list[str]) -> None:
     batches = dict.fromkeys(str(course.batch_size(stage)) for stage in course.stages)
     lines = [
         f"run {run.path}",
-        f"data {facts.name}: {facts.images:,} items of {'×'.join(map(str, facts.shape))}",
+        f"data {facts.name}: {facts.told}",
         f"{' · '.join(counted)} · batches of {', then '.join(batches)}",
         *(note for net in engine.game.nets.values() for note in getattr(net, "notes", ())),
         *notes,
@@ -253,7 +253,7 @@ def _save_if_finite(session: Session) -> bool:
     """Write a checkpoint; where a weight is no longer a number, end the run instead: the last good one stays."""
     engine = session.engine
     if not all(bool(p.isfinite().all()) for p in engine.game.parameters()):
-        session.stop = diverged("a weight", engine.step_number)
+        session.stop = diverged("a weight", engine)
         return False
     save(session)
     return True

@@ -112,8 +112,8 @@ def _run(config: Mapping[str, Any], overrides: Sequence[str], signals: _Signals)
 
 def _idle(settings: TrainSettings, engine: Engine, overrides: Sequence[str]) -> list[str]:
     """What of the settings has no effect in this run."""
-    length, points = (engine.steps, engine.course.seen(engine.steps)), in_a_plane(sample_of(engine.game)[1])
-    return idle.notes(settings, idle.typed_keys(overrides), *length, points)
+    length, (_, field) = (engine.steps, engine.course.seen(engine.steps)), sample_of(engine.game)
+    return idle.notes(settings, idle.typed_keys(overrides), *length, in_a_plane(field), field.words)
 
 
 def _about(engine: Engine, need: memory.Footprint | None, frozen: Pretrained | None) -> dict[str, Any]:

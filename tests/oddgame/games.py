@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
-from gancli.games.stages import Copy, Moment, Stage
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from gancli.compute.rng import Rng
 from gancli.data.fields import Field
 from gancli.games.game import Batch, Game, Move, Outcome, Result
+from gancli.games.stages import Copy, Moment, Stage
 
 
 class OddGame(Game):
