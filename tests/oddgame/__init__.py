@@ -11,6 +11,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 CONF = HERE / "conf"
+TRAIN = ["train", "--config-dir", str(CONF), "model=odd", "device=cpu"]
 
 
 def move_in() -> None:
