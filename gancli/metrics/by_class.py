@@ -49,32 +49,32 @@ class FidPerClass(FeatureRunMetric):
         """Samples of each class, where they are not n's share."""
         return {"per_class": self.per_class}
 
-    def refuse(self, found: Sampler) -> None:
+    def refuse(self, sampler: Sampler) -> None:
         """Raises MetricError for a run without classes."""
-        refuse_unlabelled(found, self.name)
+        refuse_unlabelled(sampler, self.name)
 
-    def measure(self, extractor: Extractor | None, found: Sampler, n: int, seed: int, progress: Progress) -> Findings:
+    def measure(self, extractor: Extractor | None, sampler: Sampler, n: int, seed: int, progress: Progress) -> Findings:
         """The mean under the metric's name; each class's, and how many images it is of, in the details."""
         assert extractor is not None
-        each = self.per_class or n // len(found.classes)
+        each = self.per_class or n // len(sampler.classes)
         if each < 2:
             raise MetricError(
-                f"metrics=fid_per_class shares n={n} among {len(found.classes)} classes: type n of at least "
-                f"{2 * len(found.classes)}"
+                f"metrics=fid_per_class shares n={n} among {len(sampler.classes)} classes: type n of at least "
+                f"{2 * len(sampler.classes)}"
             )
-        source = training_data(found, self.name)
+        source = training_data(sampler, self.name)
         name = named(self.name, extractor)
         values: dict[str, float] = {}
         counts: dict[str, list[int]] = {}
         left_out: list[str] = []
         fewest = each
-        for number, title in enumerate(found.classes):
+        for number, title in enumerate(sampler.classes):
             rows = np.flatnonzero(source.labels == number)
             if len(rows) < 2:
                 left_out.append(title)
                 continue
             real = from_source(source.only(rows), each, seed)
-            fake = _of_class(found, each, seed, number)
+            fake = _of_class(sampler, each, seed, number)
             a, b = (extract(s, extractor, progress, f"class {title}") for s in (fake, real))
             values[title] = next(iter(Fid().score(a, b, extractor).values()))
             counts[title] = [fake.n, real.n]
@@ -86,8 +86,8 @@ class FidPerClass(FeatureRunMetric):
         if left_out:
             shown = ", ".join(left_out[:5]) + (f" and {len(left_out) - 5} more" if len(left_out) > 5 else "")
             notes.append(
-                f"{name}: the mean is of {len(values)} of {len(found.classes)} classes; of {shown} there are fewer than"
-                " two real images"
+                f"{name}: the mean is of {len(values)} of {len(sampler.classes)} classes; of {shown} there are fewer"
+                " than two real images"
             )
         short = [title for title, (_, real) in counts.items() if real < each]
         if short:
@@ -99,9 +99,9 @@ class FidPerClass(FeatureRunMetric):
         return Findings({name: mean}, details, notes=[*notes, *extractor.notes()])
 
 
-def _of_class(found: Sampler, n: int, seed: int, number: int) -> ImageSet:
+def _of_class(sampler: Sampler, n: int, seed: int, number: int) -> ImageSet:
     """n samples of one class."""
-    return ImageSet(n, shape_of(found.field), lambda: found.samples(n, seed, number))
+    return ImageSet(n, shape_of(sampler.field), lambda: sampler.samples(n, seed, number))
 
 
 @dataclass(frozen=True)
@@ -128,15 +128,15 @@ class Cas(RunMetric):
         kind = f"five convolutions, version {VERSION}"
         return {"classifier": kind, "samples": self.samples, "images": self.images}
 
-    def refuse(self, found: Sampler) -> None:
+    def refuse(self, sampler: Sampler) -> None:
         """Raises MetricError for a run without classes."""
-        refuse_unlabelled(found, self.name)
+        refuse_unlabelled(sampler, self.name)
 
-    def measure(self, found: Sampler, n: int, seed: int, progress: Progress) -> Findings:
+    def measure(self, sampler: Sampler, n: int, seed: int, progress: Progress) -> Findings:
         """cas, and cas_real of the classifier of real images, on the same real images; cas_by_class in the details."""
-        source = training_data(found, self.name)
-        images, labels, notes = self._test(found, source)
-        drawn = list(found.labelled_samples(self.samples, seed))
+        source = training_data(sampler, self.name)
+        images, labels, notes = self._test(sampler, source)
+        drawn = list(sampler.labelled_samples(self.samples, seed))
         content, asked = (torch.cat(part).numpy() for part in zip(*drawn, strict=True))
         made = table("samples", content, asked, source.classes, flip=source.flip)
         fake = taught(made, self.images, progress)
@@ -146,10 +146,10 @@ class Cas(RunMetric):
         scores = {"cas": float(right.mean()), "cas_real": float((real.predict(images) == labels).double().mean())}
         return Findings(scores, {"cas_by_class": by_class, "cas_images": len(labels)}, notes=notes)
 
-    def _test(self, found: Sampler, source: Source) -> tuple[Tensor, Tensor, list[str]]:
+    def _test(self, sampler: Sampler, source: Source) -> tuple[Tensor, Tensor, list[str]]:
         """Real images, and labels, that neither classifier is trained on; a note where they are no test split's."""
         try:
-            test = data(found, "test", self.name)
+            test = data(sampler, "test", self.name)
         except (MetricError, DataError):  # the data set has no such split, or it is not on this machine
             kept = source.rows(split(source)[1].numpy())
             note = (

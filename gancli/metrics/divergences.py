@@ -108,18 +108,18 @@ class Divergences(RunMetric):
         """Cells and points."""
         return {"bins": self.bins, "points": min(n_fake, LARGEST)}
 
-    def refuse(self, found: Sampler) -> None:
+    def refuse(self, sampler: Sampler) -> None:
         """Raises MetricError for a run of images."""
-        if not isinstance(found.field, Points) or found.field.size > 2:
+        if not isinstance(sampler.field, Points) or sampler.field.size > 2:
             raise MetricError("metrics=divergences compares points of one or two numbers: use fid and kid for images")
 
-    def measure(self, found: Sampler, n: int, seed: int, progress: Progress) -> Findings:
+    def measure(self, sampler: Sampler, n: int, seed: int, progress: Progress) -> Findings:
         """Of the first samples."""
-        source = own_data(found)
+        source = own_data(sampler)
         asked, n = n, min(n, LARGEST, len(source))
         notes = [f"divergences: of {n:,} points, n={asked:,} asked for"] if n < asked else []
         real = source.rows(order(len(source), "divergences", seed)[:n])["x"]
-        fake = drawn(found, n, seed)
+        fake = drawn(sampler, n, seed)
         return Findings(
             {"jsd": jsd(fake, real, self.bins), "w1": wasserstein(fake, real), "mmd": mmd(fake, real)}, notes=notes
         )

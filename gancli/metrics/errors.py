@@ -28,21 +28,21 @@ class Errors(RunMetric):
     better: ClassVar[Mapping[str, Better]] = {"errors": "low", "error_rate": "low"}
     asks_critic: ClassVar[bool] = True
 
-    def refuse(self, found: Sampler) -> None:
+    def refuse(self, sampler: Sampler) -> None:
         """Raises MetricError for a D that names no classes."""
-        if not getattr(critic_of(found), "names_classes", False):
+        if not getattr(critic_of(sampler), "names_classes", False):
             raise MetricError("metrics=errors counts what a classifying D names wrongly: train with game=semisup")
 
     @torch.no_grad()
-    def measure(self, found: Sampler, n: int, seed: int, progress: Progress) -> Findings:
+    def measure(self, sampler: Sampler, n: int, seed: int, progress: Progress) -> Findings:
         """errors, a count, and error_rate."""
-        D = critic_of(found)
+        D = critic_of(sampler)
         assert D is not None
-        test = data(found, "test", self.name)
+        test = data(sampler, "test", self.name)
         wrong = 0
         for start in range(0, len(test), CHUNK):
             rows = test.rows(np.arange(start, min(start + CHUNK, len(test))))
-            x = rows["x"].to(found.compute.device).float() / 127.5 - 1
+            x = rows["x"].to(sampler.compute.device).float() / 127.5 - 1
             wrong += int((D(x).classes.argmax(1).cpu() != rows["y"]).sum())
             progress("test images", start + len(x), len(test))
         return Findings({"errors": float(wrong), "error_rate": wrong / len(test)}, {"test_images": len(test)})

@@ -46,24 +46,24 @@ class LinearProbe(RunMetric):
         """How many images, and the SVM's cost."""
         return {"limit": self.limit, "cost": self.cost}
 
-    def refuse(self, found: Sampler) -> None:
+    def refuse(self, sampler: Sampler) -> None:
         """Raises MetricError for a run without classes, or a D of packs, of points, or that is told the labels."""
-        if not found.facts.classes:
-            raise MetricError(f"metrics=linear_probe needs classes and {found.facts.name} has none")
-        if any(critic.pack > 1 for critic in found.game.judging()) or not isinstance(found.field, Image):
+        if not sampler.facts.classes:
+            raise MetricError(f"metrics=linear_probe needs classes and {sampler.facts.name} has none")
+        if any(critic.pack > 1 for critic in sampler.game.judging()) or not isinstance(sampler.field, Image):
             raise MetricError("metrics=linear_probe looks at a D of single images")
-        if getattr(critic_of(found), "conditional", False):
+        if getattr(critic_of(sampler), "conditional", False):
             raise MetricError("metrics=linear_probe would tell D the labels that it is to find: train without classes")
 
-    def measure(self, found: Sampler, n: int, seed: int, progress: Progress) -> Findings:
+    def measure(self, sampler: Sampler, n: int, seed: int, progress: Progress) -> Findings:
         """linear_probe, the share of right answers on test images."""
         try:
             from sklearn.svm import LinearSVC  # type: ignore[import-untyped]
         except ImportError:
             raise MetricError("metrics=linear_probe needs scikit-learn: type pip install scikit-learn") from None
-        train, test = (data(found, split, self.name) for split in ("train", "test"))
+        train, test = (data(sampler, split, self.name) for split in ("train", "test"))
         rows = [order(len(s), "probe", seed)[: self.limit] for s in (train, test)]
-        features = [embed(found, s, r, progress) for s, r in zip((train, test), rows, strict=True)]
+        features = [embed(sampler, s, r, progress) for s, r in zip((train, test), rows, strict=True)]
         mean, scale = features[0].mean(0), features[0].std(0) + 1e-6
         svm = LinearSVC(C=self.cost, dual=False, tol=1e-3, random_state=0)
         progress("linear SVM", 0, 1)
@@ -74,9 +74,9 @@ class LinearProbe(RunMetric):
 
 
 @torch.no_grad()
-def embed(found: Sampler, source: Source, rows: np.ndarray[Any, np.dtype[np.int64]], progress: Progress) -> Tensor:
+def embed(sampler: Sampler, source: Source, rows: np.ndarray[Any, np.dtype[np.int64]], progress: Progress) -> Tensor:
     """Features of images, float32 [n, features] on the CPU."""
-    D = critic_of(found)
+    D = critic_of(sampler)
     assert D is not None
     caught: list[Tensor] = []
 
@@ -90,7 +90,7 @@ def embed(found: Sampler, source: Source, rows: np.ndarray[Any, np.dtype[np.int6
         for start in range(0, len(rows), CHUNK):
             caught.clear()
             images = source.rows(rows[start : start + CHUNK])["x"]
-            D(images.to(found.compute.device).float() / 127.5 - 1)
+            D(images.to(sampler.compute.device).float() / 127.5 - 1)
             parts.append(torch.cat(caught, 1).cpu())
             progress("features", start + len(images), len(rows))
     finally:

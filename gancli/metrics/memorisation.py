@@ -125,20 +125,20 @@ class Memorisation(FeatureRunMetric):
         """The rule: quantile, limit, and how many training images were searched at most."""
         return {"quantile": self.quantile, "limit": self.limit, "nearer": self.nearer, "images": self.images}
 
-    def refuse(self, found: Sampler) -> None:
+    def refuse(self, sampler: Sampler) -> None:
         """Raises MetricError for a run of points, or of fewer than ten images."""
-        if not isinstance(found.field, Image):
+        if not isinstance(sampler.field, Image):
             raise MetricError("metrics=memorisation looks at images; for points use metrics=[modes,divergences]")
-        if len(training_data(found, self.name)) < LEAST:
+        if len(training_data(sampler, self.name)) < LEAST:
             raise MetricError(f"metrics=memorisation needs at least {LEAST} training images to tell near from far")
 
-    def measure(self, extractor: Extractor | None, found: Sampler, n: int, seed: int, progress: Progress) -> Findings:
+    def measure(self, extractor: Extractor | None, sampler: Sampler, n: int, seed: int, progress: Progress) -> Findings:
         """memorisation: the share of copies; `memorised`, the verdict, in the details; memorisation.png."""
         assert extractor is not None
-        source = training_data(found, self.name)
+        source = training_data(sampler, self.name)
         real_set = from_source(source, self.images, 0)
         training = extract(real_set, extractor, progress, "training images")
-        fake_set = from_sampler(found, n, seed)
+        fake_set = from_sampler(sampler, n, seed)
         samples = extract(fake_set, extractor, progress, "memorisation: samples")
         ratio, distance, _ = ratios(samples, training)
         evaluated = torch.from_numpy(order(len(training), "memorisation")[:COMPARED])
@@ -146,7 +146,7 @@ class Memorisation(FeatureRunMetric):
         bar = float(bar_ratio.quantile(self.quantile))
         share = float((ratio < bar).double().mean())
         values, nearer = {named(self.name, extractor): share}, 0.5
-        fresh = kept_out(found, source)
+        fresh = kept_out(sampler, source)
         if fresh is not None:
             as_many = from_source(fresh, min(len(training), len(fresh)), 0)
             unseen = extract(as_many, extractor, progress, "images kept from the run")

@@ -61,21 +61,21 @@ class Modes(RunMetric):
         """What a good sample is."""
         return {"reach": self.reach}
 
-    def refuse(self, found: Sampler) -> None:
+    def refuse(self, sampler: Sampler) -> None:
         """Raises MetricError for a run on something else than a known mixture."""
-        self._mixture(found)
+        self._mixture(sampler)
 
-    def measure(self, found: Sampler, n: int, seed: int, progress: Progress) -> Findings:
+    def measure(self, sampler: Sampler, n: int, seed: int, progress: Progress) -> Findings:
         """Of n samples."""
-        mixture = self._mixture(found)
-        values = count_modes(drawn(found, n, seed), mixture, self.reach)
+        mixture = self._mixture(sampler)
+        values = count_modes(drawn(sampler, n, seed), mixture, self.reach)
         return Findings(values, {"modes_of": len(np.asarray(mixture.means))})
 
-    def _mixture(self, found: Sampler) -> Mixture:
-        mixture: Mixture | None = own_data(found).modes
+    def _mixture(self, sampler: Sampler) -> Mixture:
+        mixture: Mixture | None = own_data(sampler).modes
         if mixture is None:
             raise MetricError(
-                f"metrics=modes counts the modes of a known mixture and {found.facts.name} is none:"
+                f"metrics=modes counts the modes of a known mixture and {sampler.facts.name} is none:"
                 " train on dataset=ring or dataset=grid"
             )
         return mixture

@@ -64,23 +64,23 @@ class Parzen(RunMetric):
         """The candidates for σ, and how many images chose it and were evaluated."""
         return {"sigmas": self.sigmas, "n_valid": self.n_valid, "n_test": self.n_test}
 
-    def refuse(self, found: Sampler) -> None:
+    def refuse(self, sampler: Sampler) -> None:
         """Raises MetricError for a run of points, or of the images that it would be evaluated by."""
-        if not isinstance(found.field, Image):
+        if not isinstance(sampler.field, Image):
             raise MetricError("metrics=parzen measures images; for points use metrics=[modes,divergences]")
-        split = str(found.config["dataset"].get("split"))
+        split = str(sampler.config["dataset"].get("split"))
         if split in ("test", "all"):
             raise MetricError(
                 f"metrics=parzen evaluates the test images, which the run was trained on (dataset.split={split}): train"
                 " with dataset.split=train"
             )
 
-    def measure(self, found: Sampler, n: int, seed: int, progress: Progress) -> Findings:
+    def measure(self, sampler: Sampler, n: int, seed: int, progress: Progress) -> Findings:
         """Of n samples, rounded as images are, against the test split."""
-        split = str(found.config["dataset"].get("split"))
-        test = data(found, "test", self.name)
-        valid, chosen_on, notes = self._validation(found, split)
-        samples = found.field.stored(drawn(found, n, seed)).flatten(1).float() / 255
+        split = str(sampler.config["dataset"].get("split"))
+        test = data(sampler, "test", self.name)
+        valid, chosen_on, notes = self._validation(sampler, split)
+        samples = sampler.field.stored(drawn(sampler, n, seed)).flatten(1).float() / 255
         scores = {}
         for k, sigma in enumerate(torch.logspace(-1, 0, self.sigmas).tolist()):
             scores[sigma] = float(parzen(valid, samples, sigma).double().mean())
@@ -98,15 +98,15 @@ class Parzen(RunMetric):
         }
         return Findings({"parzen": float(values.mean()), "parzen_error": error}, details, notes=notes)
 
-    def _validation(self, found: Sampler, split: str) -> tuple[Tensor, str, list[str]]:
+    def _validation(self, sampler: Sampler, split: str) -> tuple[Tensor, str, list[str]]:
         """The images that choose σ as rows of [0, 1], which they are, and what to bear in mind about them."""
         notes = []
         if split != "train":  # the run has seen another split alone
-            source = data(found, "train", self.name)
+            source = data(sampler, "train", self.name)
             rest, which = order(len(source), "limit"), "training split, which the run was not trained on"
         else:
-            trained = training_data(found, self.name)
-            source, rest = left_out(found, trained)
+            trained = training_data(sampler, self.name)
+            source, rest = left_out(sampler, trained)
             which = "training split, kept from the run by dataset.limit"
             if not len(rest):
                 source, rest = trained, order(len(trained), "parzen", 0)[::-1]

@@ -98,28 +98,28 @@ class Ppl(FeatureRunMetric):
     def _epsilon(self) -> float:
         return self.epsilon or (1e-4 if self.distance == "lpips" else 0.1)
 
-    def refuse(self, found: Sampler) -> None:
+    def refuse(self, sampler: Sampler) -> None:
         """Raises MetricError for points, and for truncated latents."""
-        if not isinstance(found.field, Image) or found.field.channels not in (1, 3):
+        if not isinstance(sampler.field, Image) or sampler.field.channels not in (1, 3):
             raise MetricError("metrics=ppl looks at images of 1 or 3 channels")
-        if found.truncation is not None:
+        if sampler.truncation is not None:
             raise MetricError("metrics=ppl walks between latents of the whole distribution: leave truncation out")
-        latent = latent_of(found)[1]
+        latent = latent_of(sampler)[1]
         if self._stylegan and latent.kind != "normal":
             raise MetricError(
                 f"metrics.ppl.definition=stylegan walks between normal latents and this run's are"
                 f" {latent.kind}: type metrics.ppl.definition=torch_fidelity"
             )
-        height, width = found.field.height, found.field.width
+        height, width = sampler.field.height, sampler.field.width
         if self._cropped and (height != width or height < CROPPED):
             raise MetricError(
                 f"metrics.ppl.definition=stylegan cuts out the part where faces are of square images of {CROPPED}"
                 f" pixels at least, and these have {height}x{width}: type metrics.ppl.crop=false"
             )
 
-    def measure(self, extractor: Extractor | None, found: Sampler, n: int, seed: int, progress: Progress) -> Findings:
+    def measure(self, extractor: Extractor | None, sampler: Sampler, n: int, seed: int, progress: Progress) -> Findings:
         """ppl (ppl_zfull by StyleGAN's definition), with features ppl_NAME; its deviation over the paths: NAME_std."""
-        self.refuse(found)
+        self.refuse(sampler)
         at_least(2, n=n)
         name = "ppl_zfull" if self._stylegan else "ppl"
         if self.distance == "lpips":
@@ -128,9 +128,9 @@ class Ppl(FeatureRunMetric):
             assert extractor is not None
             name, distance = f"{name}_{extractor.name}", of_features(extractor)
         if self._stylegan:
-            lengths = circle_lengths(found, distance, n, self._epsilon(), seed, self._cropped, progress)
+            lengths = circle_lengths(sampler, distance, n, self._epsilon(), seed, self._cropped, progress)
         else:
-            lengths = path_lengths(found, distance, n, self._epsilon(), progress)
+            lengths = path_lengths(sampler, distance, n, self._epsilon(), progress)
         if self.discard:
             low = np.percentile(lengths, self.discard, method="lower")
             high = np.percentile(lengths, 100 - self.discard, method="higher")
@@ -139,20 +139,20 @@ class Ppl(FeatureRunMetric):
         return Findings(values, {"ppl_paths": len(lengths)}, notes=extractor.notes() if extractor is not None else ())
 
 
-def latent_of(found: Sampler) -> tuple[str, Latent]:
+def latent_of(sampler: Sampler) -> tuple[str, Latent]:
     """The column of the latents and their law. Raises MetricError where a game draws from none."""
-    paths = found.game.interpolation_paths(found.direction).values()
+    paths = sampler.game.interpolation_paths(sampler.direction).values()
     known = next(((path.column, path.latent) for path in paths if path.latent is not None), None)
     if known is None:
         raise MetricError("metrics=ppl walks between normal or uniform latents, and this system has none of these")
     return known
 
 
-def drawn_of(found: Sampler, z: Tensor, y: Tensor | None) -> Tensor:
+def drawn_of(sampler: Sampler, z: Tensor, y: Tensor | None) -> Tensor:
     """Images [n, C, H, W] in 0 ... 255 of latents [n, dim] and classes."""
-    label = label_of(found.game, found.direction)
-    inputs = {latent_of(found)[0]: z} | ({} if y is None or label is None else {label[0]: y})
-    return (found.generate(inputs)[found.column] + 1) * 127.5
+    label = label_of(sampler.game, sampler.direction)
+    inputs = {latent_of(sampler)[0]: z} | ({} if y is None or label is None else {label[0]: y})
+    return (sampler.generate(inputs)[sampler.column] + 1) * 127.5
 
 
 def of_features(extractor: Extractor) -> Distance:
@@ -168,13 +168,13 @@ def of_features(extractor: Extractor) -> Distance:
     return distance
 
 
-def path_lengths(found: Sampler, distance: Distance, n: int, epsilon: float, progress: Progress) -> Any:
+def path_lengths(sampler: Sampler, distance: Distance, n: int, epsilon: float, progress: Progress) -> Any:
     """Distance over ε² of n pairs of latents, float [n], by torch-fidelity's loop."""
     from torch_fidelity.generative_model_base import GenerativeModelBase
     from torch_fidelity.metric_ppl import KEY_METRIC_PPL_RAW, calculate_ppl
     from torch_fidelity.sample_similarity_base import SampleSimilarityBase
 
-    latent, label = latent_of(found)[1], label_of(found.game, found.direction)
+    latent, label = latent_of(sampler)[1], label_of(sampler.game, sampler.direction)
     uniform = latent.kind == "uniform"
 
     class Model(GenerativeModelBase):  # type: ignore[misc]
@@ -185,7 +185,7 @@ def path_lengths(found: Sampler, distance: Distance, n: int, epsilon: float, pro
         num_classes = 0 if label is None else len(label[1].names)
 
         def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-            return drawn_of(found, 2 * z - 1 if uniform else z, y)
+            return drawn_of(sampler, 2 * z - 1 if uniform else z, y)
 
     done = 0
 
@@ -222,23 +222,23 @@ def path_lengths(found: Sampler, distance: Distance, n: int, epsilon: float, pro
 
 
 def circle_lengths(
-    found: Sampler, distance: Distance, n: int, epsilon: float, seed: int, crop: bool, progress: Progress
+    sampler: Sampler, distance: Distance, n: int, epsilon: float, seed: int, crop: bool, progress: Progress
 ) -> Any:
     """Distance over ε² of the places t and t + ε on great circles through n pairs of latents, float [n].
 
     Latents have the length √dim, which StyleGAN's mapping network gives every latent. crop: of images [B, C, H, H] the
     rows from 3/8 to 7/8 and the columns from 1/4 to 3/4 of the side.
     """
-    label = label_of(found.game, found.direction)
+    label = label_of(sampler.game, sampler.direction)
     rng = Rng(seed, "ppl", total=n, dtype=torch.float64)
-    ends = [rng.normal(f"end {k}", latent_of(found)[1].dim) for k in range(2)]
+    ends = [rng.normal(f"end {k}", latent_of(sampler)[1].dim) for k in range(2)]
     t = rng.uniform("t", 1)
     y = None if label is None else rng.integers(label[0], len(label[1].names))
     parts = []
     for rows in torch.split(torch.arange(n), 16):
         places = [_slerp(ends[0][rows], ends[1][rows], t[rows] + step).float() for step in (0.0, epsilon)]
         labels = None if y is None else y[rows].repeat(2)
-        images = drawn_of(found, torch.cat(places), labels)
+        images = drawn_of(sampler, torch.cat(places), labels)
         if crop:
             c = images.shape[2] // 8
             images = images[:, :, 3 * c : 7 * c, 2 * c : 6 * c]

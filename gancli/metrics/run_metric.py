@@ -31,10 +31,10 @@ class RunMetric(Metric):
     asks_critic: ClassVar[bool] = False  # whether it looks into what tells samples from data
 
     @abstractmethod
-    def measure(self, found: Sampler, n: int, seed: int, progress: Progress) -> Findings:
+    def measure(self, sampler: Sampler, n: int, seed: int, progress: Progress) -> Findings:
         """n, seed: of samples. Raises MetricError."""
 
-    def refuse(self, found: Sampler) -> None:
+    def refuse(self, sampler: Sampler) -> None:
         """Raise MetricError for a run that this metric cannot evaluate, before anything is computed."""
 
     def needs_extractor(self) -> bool:
@@ -50,46 +50,46 @@ class RunMetric(Metric):
         return {}
 
 
-def own_data(found: Sampler, **changes: Any) -> Source:
+def own_data(sampler: Sampler, **changes: Any) -> Source:
     """The run's data set, other values of its keys apart. Raises ConfigError or DataError."""
-    return lone(data_set({**found.config["dataset"], **changes}, found.config.get("game") or {}), "an evaluation")
+    return lone(data_set({**sampler.config["dataset"], **changes}, sampler.config.get("game") or {}), "an evaluation")
 
 
-def data(found: Sampler, split: str, metric: str) -> Source:
+def data(sampler: Sampler, split: str, metric: str) -> Source:
     """Another split of the run's data set. Raises MetricError where there is none, or the run was trained on it."""
-    own = found.config["dataset"].get("split")
+    own = sampler.config["dataset"].get("split")
     if split == "test" and own in ("test", "all"):
         raise MetricError(
             f"metrics={metric} needs test data, which the run was trained on (dataset.split={own}): train with"
             " dataset.split=train"
         )
     try:
-        source = lone(split_of(found.config["dataset"], found.config.get("game") or {}, split), f"metrics={metric}")
+        source = lone(split_of(sampler.config["dataset"], sampler.config.get("game") or {}, split), f"metrics={metric}")
     except SplitError:
         raise MetricError(
-            f"metrics={metric} needs {split} data, which {found.facts.name} does not have:"
+            f"metrics={metric} needs {split} data, which {sampler.facts.name} does not have:"
             " train on a data set that has them, such as mnist"
         ) from None
     except ConfigError as error:
         raise MetricError(f"metrics={metric} needs {split} data: {error}") from None
-    if source.shape != found.field.shape:
-        shapes = f"the shape {source.shape}, the run's {found.field.shape}"
+    if source.shape != sampler.field.shape:
+        shapes = f"the shape {source.shape}, the run's {sampler.field.shape}"
         raise MetricError(f"metrics={metric}: the {split} data have {shapes}")
-    if found.labelled and source.classes != found.classes:
+    if sampler.labelled and source.classes != sampler.classes:
         raise MetricError(f"metrics={metric}: the {split} data have other classes than those the run was trained on")
     return source
 
 
-def critic_of(found: Sampler) -> nn.Module | None:
+def critic_of(sampler: Sampler) -> nn.Module | None:
     """The network that tells samples from data; None where the game has none, or it is not there."""
-    return next((found.nets[name] for name in found.game.discriminators() if name in found.nets), None)
+    return next((sampler.nets[name] for name in sampler.game.discriminators() if name in sampler.nets), None)
 
 
-def drawn(found: Sampler, n: int, seed: int) -> Tensor:
+def drawn(sampler: Sampler, n: int, seed: int) -> Tensor:
     """n samples, ready: points [n, D], or images [n, C, H, W] in [-1, 1], say."""
     parts = []
     for start in range(0, n, 1024):
-        parts.append(found.sample([(seed, k) for k in range(start, min(start + 1024, n))]))
+        parts.append(sampler.sample([(seed, k) for k in range(start, min(start + 1024, n))]))
     return torch.cat(parts)
 
 
@@ -109,10 +109,10 @@ class FeatureRunMetric(Metric):
     compares: ClassVar[bool] = False
 
     @abstractmethod
-    def measure(self, extractor: Extractor | None, found: Sampler, n: int, seed: int, progress: Progress) -> Findings:
+    def measure(self, extractor: Extractor | None, sampler: Sampler, n: int, seed: int, progress: Progress) -> Findings:
         """n, seed: of samples. extractor: there where `needs_extractor` says so. Raises MetricError."""
 
-    def refuse(self, found: Sampler) -> None:
+    def refuse(self, sampler: Sampler) -> None:
         """Raise MetricError for a run that this metric cannot evaluate, before any network is loaded."""
 
     def score(self, fake: Tensor, real: Tensor, extractor: Extractor) -> dict[str, float]:
@@ -120,10 +120,10 @@ class FeatureRunMetric(Metric):
         return {}
 
 
-def training_data(found: Sampler, metric: str) -> Source:
+def training_data(sampler: Sampler, metric: str) -> Source:
     """What the run was trained on. Raises MetricError where that has changed since."""
-    source = own_data(found)
-    if source.fingerprint != found.facts.fingerprint:
+    source = own_data(sampler)
+    if source.fingerprint != sampler.facts.fingerprint:
         raise MetricError(
             f"metrics={metric} looks at what the run was trained on, and {source.name} has changed since: bring the "
             "data back, or leave it out of metrics"
@@ -131,16 +131,16 @@ def training_data(found: Sampler, metric: str) -> Source:
     return source
 
 
-def left_out(found: Sampler, source: Source) -> tuple[Source, Index]:
+def left_out(sampler: Sampler, source: Source) -> tuple[Source, Index]:
     """The data set of a run without dataset.limit, and the rows of it that the limit kept from the run, shuffled.
 
     source: what the run was trained on. No rows where there was no limit, or where it cannot be known which they are.
     """
-    limit = found.config["dataset"].get("limit")
+    limit = sampler.config["dataset"].get("limit")
     nothing: Index = np.empty(0, np.int64)
     if limit is None:
         return source, nothing
-    whole = own_data(found, limit=None)
+    whole = own_data(sampler, limit=None)
     if whole.shape != source.shape or len(whole) <= len(source):
         return whole, nothing
     # Files are limited by a shuffle, data drawn by seed by their count: look which of the two this is.
@@ -151,16 +151,16 @@ def left_out(found: Sampler, source: Source) -> tuple[Source, Index]:
     return whole, nothing
 
 
-def kept_out(found: Sampler, source: Source) -> Source | None:
+def kept_out(sampler: Sampler, source: Source) -> Source | None:
     """As many images as a run was trained on, of those that dataset.limit kept from it; None where there are none."""
-    whole, rest = left_out(found, source)
+    whole, rest = left_out(sampler, source)
     return whole.only(np.sort(rest[: len(source)])) if len(rest) else None
 
 
-def refuse_unlabelled(found: Sampler, metric: str) -> None:
+def refuse_unlabelled(sampler: Sampler, metric: str) -> None:
     """Raise MetricError for a run that knows no classes."""
-    if not found.labelled or len(found.classes) < 2:
+    if not sampler.labelled or len(sampler.classes) < 2:
         raise MetricError(
-            f"metrics={metric} looks at samples by the class they were asked for, and {found.run.name} knows none:"
+            f"metrics={metric} looks at samples by the class they were asked for, and {sampler.run.name} knows none:"
             " train a conditional model (model.conditioning=projection)"
         )

@@ -32,31 +32,31 @@ CLOSE = 1e-4  # between ONNX and PyTorch, in pixels of [-1, 1]
 BATCHES = (3, 1, 8)  # of latents: ONNX is tried with each; traced with the first
 
 
-def write(found: Sampler, kind: str, folder: Path) -> tuple[Path, float]:
+def write(sampler: Sampler, kind: str, folder: Path) -> tuple[Path, float]:
     """Write `generator.safetensors` or `generator.onnx`, checked; returns the file and the largest difference seen.
 
     Raises RunError where an extra is missing, the network cannot be expressed, or the file says something else.
     """
     path = folder / f"generator.{kind}"
     with whole_file(path) as file:
-        content = _safetensors(found) if kind == "safetensors" else _onnx(found)
-        worst = _check_safetensors(found, content) if kind == "safetensors" else _check_onnx(found, content)
+        content = _safetensors(sampler) if kind == "safetensors" else _onnx(sampler)
+        worst = _check_safetensors(sampler, content) if kind == "safetensors" else _check_onnx(sampler, content)
         file.write(content)
     return path, worst
 
 
-def about(found: Sampler) -> dict[str, Any]:
+def about(sampler: Sampler) -> dict[str, Any]:
     """What a file says of the generator beside its weights: enough to build it again, as plain values."""
     return {
         "format": FORMAT,
-        "step": found.step,
-        "seen": found.about.get("seen", 0),
-        "ema": found.about.get("ema", False),
-        "standing_stats": found.about.get("standing_stats", 0),
-        "nets": list(found.game.generators()),
-        "config": {k: found.config[k] for k in PARTS if k in found.config},
-        "data": found.facts.plain(),
-        "pretrained": None if found.game.pretrained is None else found.game.pretrained.facts.plain(),
+        "step": sampler.step,
+        "seen": sampler.about.get("seen", 0),
+        "ema": sampler.about.get("ema", False),
+        "standing_stats": sampler.about.get("standing_stats", 0),
+        "nets": list(sampler.game.generators()),
+        "config": {k: sampler.config[k] for k in PARTS if k in sampler.config},
+        "data": sampler.facts.plain(),
+        "pretrained": None if sampler.game.pretrained is None else sampler.game.pretrained.facts.plain(),
     }
 
 
@@ -110,30 +110,30 @@ def refuse_other(path: Path, state: Mapping[str, Any], ema: bool) -> None:
         raise RunError(f"{path} holds the {kind} generator only: type ema={str(held['ema']).lower()}")
 
 
-def _parts(found: Sampler) -> dict[str, Tensor]:
+def _parts(sampler: Sampler) -> dict[str, Tensor]:
     """The tensors of what draws, under the names they have in a game."""
-    nets = {name: found.nets[name].state_dict() for name in found.game.generators()}
+    nets = {name: sampler.nets[name].state_dict() for name in sampler.game.generators()}
     return {
         f"nets.{net}.{name}": t.detach().cpu().contiguous() for net, state in nets.items() for name, t in state.items()
     }
 
 
-def _safetensors(found: Sampler) -> bytes:
+def _safetensors(sampler: Sampler) -> bytes:
     need("safetensors")
     from safetensors.torch import save
 
     own = {
-        name: t.clone() for name, t in _parts(found).items()
+        name: t.clone() for name, t in _parts(sampler).items()
     }  # no two share memory, which the format has no word for
-    content: bytes = save(own, metadata={"gan": json.dumps(about(found))})
+    content: bytes = save(own, metadata={"gan": json.dumps(about(sampler))})
     return content
 
 
-def _check_safetensors(found: Sampler, content: bytes) -> float:
+def _check_safetensors(sampler: Sampler, content: bytes) -> float:
     """Raise RunError unless what was written is read back as the same bits."""
     from safetensors.torch import load
 
-    back, own = load(content), _parts(found)
+    back, own = load(content), _parts(sampler)
     if back.keys() != own.keys() or not all(torch.equal(back[name], own[name]) for name in own):
         raise RunError("safetensors read back other weights than were written; nothing was kept")
     return 0.0
@@ -142,65 +142,65 @@ def _check_safetensors(found: Sampler, content: bytes) -> float:
 class _Drawing(nn.Module):
     """The inputs one after another -> samples, as ONNX sees it."""
 
-    def __init__(self, found: Sampler, names: Sequence[str]):
+    def __init__(self, sampler: Sampler, names: Sequence[str]):
         super().__init__()
         # In the plain order of memory, and without the products that only pay on this CPU.
         plain = {"memory_format": torch.contiguous_format}
-        nets = {name: copy.deepcopy(found.nets[name]).cpu().float().to(**plain) for name in found.game.generators()}
+        nets = {name: copy.deepcopy(sampler.nets[name]).cpu().float().to(**plain) for name in sampler.game.generators()}
         self.nets = nn.ModuleDict(nets)
-        self.names, self.column = names, found.column
-        self.game, self.direction = (found.game.generate,), found.direction  # in a tuple: the game is no part of it
+        self.names, self.column = names, sampler.column
+        self.game, self.direction = (sampler.game.generate,), sampler.direction  # in a tuple: the game is no part of it
 
     def forward(self, *values: Tensor) -> Tensor:
         inputs = dict(zip(self.names, values, strict=True))
         return self.game[0](dict(self.nets.items()), inputs, self.direction)[self.column].contiguous()
 
 
-def _inputs(found: Sampler, rows: int) -> dict[str, Tensor]:
+def _inputs(sampler: Sampler, rows: int) -> dict[str, Tensor]:
     """What samples are drawn from, latents and class numbers, say; on the CPU."""
     pairs = [(rows, k) for k in range(rows)]
-    inputs = found.inputs(pairs)
+    inputs = sampler.inputs(pairs)
     return {name: t.float() if t.is_floating_point() else t for name, t in inputs.items()}
 
 
-def _onnx(found: Sampler) -> bytes:
+def _onnx(sampler: Sampler) -> bytes:
     need("onnx")
-    inputs = _inputs(found, BATCHES[0])
+    inputs = _inputs(sampler, BATCHES[0])
     rows = {name: {0: torch.export.Dim("batch", min=1)} for name in inputs}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's own deprecations
         try:
             program = torch.onnx.export(
-                _Drawing(found, list(inputs)).eval(), tuple(inputs.values()), dynamo=True, verbose=False, optimize=True,
-                input_names=list(inputs), output_names=[found.field.words.replace(" ", "_")],
+                _Drawing(sampler, list(inputs)).eval(), tuple(inputs.values()), dynamo=True, verbose=False,
+                optimize=True, input_names=list(inputs), output_names=[sampler.field.words.replace(" ", "_")],
                 dynamic_shapes={"values": tuple(rows.values())},
             )  # fmt: skip
         except Exception as error:  # the exporter raises a dozen kinds, with pages of text
             first = re.sub(r"\x1b\[[0-9;]*m", "", " ".join(str(error).split()))[:200]
             raise RunError(f"format=onnx: this generator cannot be expressed in ONNX ({first})") from None
     assert program is not None
-    program.model.metadata_props["gan"] = json.dumps(about(found))
+    program.model.metadata_props["gan"] = json.dumps(about(sampler))
     content: bytes = program.model_proto.SerializeToString()
     return content
 
 
 @torch.no_grad()
-def _check_onnx(found: Sampler, content: bytes) -> float:
+def _check_onnx(sampler: Sampler, content: bytes) -> float:
     """The largest difference between ONNX Runtime's samples and PyTorch's. Raises RunError where it is too large."""
     import onnxruntime
 
     worst = 0.0
     for rows in BATCHES:
-        inputs = _inputs(found, rows)
+        inputs = _inputs(sampler, rows)
         try:
             session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
             (made,) = session.run(None, {name: tensor.numpy() for name, tensor in inputs.items()})
         except Exception as error:  # the runtime's own kinds
             words = " ".join(str(error).split())[:200]
             raise RunError(f"format=onnx: ONNX Runtime does not take what was exported ({words})") from None
-        ours = found.generate_here(inputs)[found.column].numpy()
+        ours = sampler.generate_here(inputs)[sampler.column].numpy()
         worst = max(worst, float(np.abs(made - ours).max())) if made.shape == ours.shape else float("inf")
     if not worst <= CLOSE:
-        said = f"ONNX Runtime's {found.field.words} differ by {worst:.2g} from PyTorch's"
+        said = f"ONNX Runtime's {sampler.field.words} differ by {worst:.2g} from PyTorch's"
         raise RunError(f"format=onnx: {said}; nothing was kept")
     return worst

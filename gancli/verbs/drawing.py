@@ -26,7 +26,7 @@ def compute(settings: DrawSettings) -> device.Compute:
     return device.resolve(make_as(device.DeviceChoice, settings.device, "device"), device.PrecisionChoice(kind="fp32"))
 
 
-def sampler(settings: DrawSettings, truncation: float | None = None) -> Sampler:
+def open_sampler(settings: DrawSettings, truncation: float | None = None) -> Sampler:
     """The trained generator that the settings ask for. Raises RunError."""
     rundir.refuse_taken(settings.run_dir)
     options: dict[str, Any] = {"ema": settings.ema, "standing_stats": settings.standing_stats}

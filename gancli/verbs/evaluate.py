@@ -176,11 +176,11 @@ def _write_curve(folder: Path, thresholds: Sequence[float | None], results: Sequ
 
 
 def _show(
-    results: Sequence[Mapping[str, Any]], thresholds: Sequence[float | None], name: str, found: Sampler | None
+    results: Sequence[Mapping[str, Any]], thresholds: Sequence[float | None], name: str, sampler: Sampler | None
 ) -> None:
     """One result as lines, several as a table."""
     protocol = results[0]["protocol"]
-    where = f"{name} at step {found.step:,}" if found else name
+    where = f"{name} at step {sampler.step:,}" if sampler else name
     real = ""
     if protocol["reference"]:
         count = f"{protocol['n_real']:,}" if protocol["n_real"] else "an unknown number of"

@@ -10,7 +10,7 @@ from gancli.config.settings import SampleSettings
 from gancli.errors import ConfigError
 from gancli.store import export
 from gancli.store.files import whole_file
-from gancli.verbs.drawing import directory, sampler
+from gancli.verbs.drawing import directory, open_sampler
 
 FORMATS = ("safetensors", "onnx")
 
@@ -25,15 +25,15 @@ def refuse(settings: SampleSettings) -> None:
 
 def run(settings: SampleSettings) -> Path:
     """Write the generator, checked against what it gives here, into a new directory. Raises RunError."""
-    found = sampler(settings)
+    sampler = open_sampler(settings)
     with tempfile.TemporaryDirectory() as scratch:  # what cannot be exported leaves nothing behind
-        made, worst = export.write(found, settings.format, Path(scratch))
-        about = found.protocol() | {"largest_difference": worst}
-        with directory("sample", settings, found.name, about) as folder:
+        made, worst = export.write(sampler, settings.format, Path(scratch))
+        about = sampler.protocol() | {"largest_difference": worst}
+        with directory("sample", settings, sampler.name, about) as folder:
             target = folder / made.name
             with whole_file(target) as file, made.open("rb") as content:
                 shutil.copyfileobj(content, file)
-    near = f"at most {worst:.1e} from PyTorch's {found.field.words}"
+    near = f"at most {worst:.1e} from PyTorch's {sampler.field.words}"
     same = "read back bit by bit" if settings.format == "safetensors" else near
-    print(f"generator of {found.run.name} at step {found.step:,}: {target} ({same})")
+    print(f"generator of {sampler.run.name} at step {sampler.step:,}: {target} ({same})")
     return folder

@@ -19,29 +19,29 @@ from gancli.draw.walks import walk
 from gancli.errors import ConfigError
 from gancli.games.drawing import Path
 from gancli.games.game import Batch, label_of
-from gancli.verbs.drawing import directory, need_images, sampler
+from gancli.verbs.drawing import directory, need_images, open_sampler
 from gancli.verbs.lists import class_list
 
 
 def run(config: Mapping[str, Any], overrides: Sequence[str]) -> FilePath:
     """Draw paths as configured; returns the directory that holds the picture. Raises GanError."""
     settings = make_as(InterpolateSettings, config, "")
-    found = sampler(settings, settings.truncation)
-    need_images(found.field, "interpolate")
+    sampler = open_sampler(settings, settings.truncation)
+    need_images(sampler.field, "interpolate")
     rows, frames = settings.rows, settings.frames
-    axis, walked = _paths(settings, found)
-    if not found.labelled:
-        class_list(settings.classes, found)  # which refuses any
+    axis, walked = _paths(settings, sampler)
+    if not sampler.labelled:
+        class_list(settings.classes, sampler)  # which refuses any
     larger = "rows" if rows >= frames else "frames"
-    found.refuse_many(f"rows={rows} frames={frames}", max(rows, frames), larger, times=min(rows, frames))
-    inputs = _inputs(settings, found, walked)
+    sampler.refuse_many(f"rows={rows} frames={frames}", max(rows, frames), larger, times=min(rows, frames))
+    inputs = _inputs(settings, sampler, walked)
     pairs = [(settings.seed, 2 * row) for row in range(rows) for _ in range(frames)]
-    images = found.field.stored(found.generate(inputs, pairs)[found.column])
+    images = sampler.field.stored(sampler.generate(inputs, pairs)[sampler.column])
     if not World.of_group().first:
         return FilePath()  # rank 0 writes
     told = {k: getattr(settings, k) for k in ("classes", "rows", "frames", "mode", "seed")}
-    about = found.protocol() | {"axis": axis} | told
-    with directory("interpolate", settings, found.name, about) as folder:
+    about = sampler.protocol() | {"axis": axis} | told
+    with directory("interpolate", settings, sampler.name, about) as folder:
         if settings.format == "gif":
             target = folder / "paths.gif"
             columns = pictures.columns_for(rows)
@@ -50,13 +50,13 @@ def run(config: Mapping[str, Any], overrides: Sequence[str]) -> FilePath:
         else:
             target = folder / "paths.png"
             pictures.save_png(target, pictures.sheet(images, frames))
-    print(f"{rows} paths of {found.run.name} at step {found.step:,}: {target}")
+    print(f"{rows} paths of {sampler.run.name} at step {sampler.step:,}: {target}")
     return folder
 
 
-def _paths(settings: InterpolateSettings, found: Sampler) -> tuple[str, list[Path]]:
+def _paths(settings: InterpolateSettings, sampler: Sampler) -> tuple[str, list[Path]]:
     """The axis, and what changes along it. Raises ConfigError for what this game cannot walk."""
-    there = found.game.interpolation_paths(found.direction)
+    there = sampler.game.interpolation_paths(sampler.direction)
     if not there:
         raise ConfigError("gan interpolate: this game's samples are made from data, between which there is no path")
     axis = settings.axis or next(iter(there))
@@ -70,21 +70,21 @@ def _paths(settings: InterpolateSettings, found: Sampler) -> tuple[str, list[Pat
     return axis, [path for name, path in there.items() if axis in ("both", name)]
 
 
-def _inputs(settings: InterpolateSettings, found: Sampler, walked: Sequence[Path]) -> Batch:
+def _inputs(settings: InterpolateSettings, sampler: Sampler, walked: Sequence[Path]) -> Batch:
     """What is drawn from: rows · frames, path after path."""
     rows, frames = settings.rows, settings.frames
-    ends = found.inputs([(settings.seed, k) for k in range(2 * rows)])
+    ends = sampler.inputs([(settings.seed, k) for k in range(2 * rows)])
     inputs = {name: values[::2].repeat_interleave(frames, 0) for name, values in ends.items()}
     for path in walked:
         if path.kind == "classes":
-            inputs[path.column] = _mixtures(settings, found)
+            inputs[path.column] = _mixtures(settings, sampler)
         else:
             mode = settings.mode if path.kind == "sphere" else "lerp"
             first, last = ends[path.column][::2], ends[path.column][1::2]
             inputs[path.column] = torch.cat([walk(a, b, frames, mode) for a, b in zip(first, last, strict=True)])
-    label = label_of(found.game, found.direction)
+    label = label_of(sampler.game, sampler.direction)
     if label is not None and not any(path.kind == "classes" for path in walked):
-        inputs[label[0]] = _labels(settings, found, label[0])
+        inputs[label[0]] = _labels(settings, sampler, label[0])
     return inputs
 
 
@@ -94,22 +94,22 @@ def _say_left(there: int, rows: int, what: str) -> None:
         print(f"note: the first {rows} of {there} {what}; rows={there} shows them all", file=sys.stderr, flush=True)
 
 
-def _labels(settings: InterpolateSettings, found: Sampler, name: str) -> Tensor:
+def _labels(settings: InterpolateSettings, sampler: Sampler, name: str) -> Tensor:
     """The class of every image, int64 [rows · frames]: one a row."""
-    chosen, pairs = class_list(settings.classes, found), [(settings.seed, row) for row in range(settings.rows)]
+    chosen, pairs = class_list(settings.classes, sampler), [(settings.seed, row) for row in range(settings.rows)]
     if not chosen:
-        return found.given(pairs)[name].repeat_interleave(settings.frames)
+        return sampler.given(pairs)[name].repeat_interleave(settings.frames)
     _say_left(len(chosen), settings.rows, "classes")
     each = [chosen[row % len(chosen)] for row in range(settings.rows)]
     return torch.tensor(each).repeat_interleave(settings.frames)
 
 
-def _mixtures(settings: InterpolateSettings, found: Sampler) -> Tensor:
+def _mixtures(settings: InterpolateSettings, sampler: Sampler) -> Tensor:
     """Every image's mixture of two classes, [rows · frames, classes]. Raises ConfigError for fewer than two."""
-    chosen = class_list(settings.classes, found) or [*range(len(found.classes)), 0]
+    chosen = class_list(settings.classes, sampler) or [*range(len(sampler.classes)), 0]
     if len(chosen) < 2:
         raise ConfigError(f"classes={settings.classes}: a path between classes needs two, such as classes=0,1")
-    one_hot = torch.eye(len(found.classes))
+    one_hot = torch.eye(len(sampler.classes))
     steps = [(chosen[k], chosen[k + 1]) for k in range(len(chosen) - 1)]
     _say_left(len(steps), settings.rows, "paths between classes")
     walks = [steps[row % len(steps)] for row in range(settings.rows)]

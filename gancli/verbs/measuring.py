@@ -26,7 +26,7 @@ from gancli.metrics.reference import write as write_reference
 from gancli.metrics.run_metric import FeatureRunMetric, RunMetric
 from gancli.store.rundir import real as own_path
 from gancli.verbs import sides
-from gancli.verbs.drawing import compute, need_images, sampler
+from gancli.verbs.drawing import compute, need_images, open_sampler
 from gancli.verbs.remaining import Remaining, ahead
 from gancli.verbs.sides import place_data
 
@@ -68,20 +68,20 @@ def evaluate(settings: EvalSettings, metrics: Sequence[Metric], extractor: Calla
 
 def load(settings: EvalSettings, metrics: Sequence[Metric]) -> Sampler | None:
     """The run that is evaluated; None for finished images. Raises GanError for what these metrics cannot evaluate."""
-    found = None if settings.input is not None else sampler(settings)
-    if found is not None:
-        place_data(settings, found)
-    _refuse_labels(metrics, found)
+    sampler = None if settings.input is not None else open_sampler(settings)
+    if sampler is not None:
+        place_data(settings, sampler)
+    _refuse_labels(metrics, sampler)
     of_run, of_images = _parted(metrics)
-    if of_run and found is None:
+    if of_run and sampler is None:
         raise MetricError(f"metrics={of_run[0].name} looks into a run: give run= instead of input=")
-    if of_images and found is not None:
-        need_images(found.field, "eval")
-    _refuse_run(settings, found, of_run)
+    if of_images and sampler is not None:
+        need_images(sampler.field, "eval")
+    _refuse_run(settings, sampler, of_run)
     asking = [m.name for m in of_run if isinstance(m, RunMetric) and m.asks_critic]
-    if asking and found is not None and not found.whole:
+    if asking and sampler is not None and not sampler.whole:
         raise MetricError(f"metrics={asking[0]} looks into D, and {settings.run} holds the generator only")
-    return found
+    return sampler
 
 
 def look_ahead(settings: EvalSettings, runs: Sequence[str], metrics: Sequence[Metric]) -> None:
@@ -103,11 +103,11 @@ def _parted(metrics: Sequence[Metric]) -> tuple[list[RunMetric | FeatureRunMetri
     return of_run, [m for m in metrics if not isinstance(m, (RunMetric, FeatureRunMetric))]
 
 
-def _sides(settings: EvalSettings, found: Sampler | None, metrics: Sequence[Metric]) -> sides.Sides:
+def _sides(settings: EvalSettings, sampler: Sampler | None, metrics: Sequence[Metric]) -> sides.Sides:
     """What these metrics of images are given."""
     labelled = any(isinstance(m, LabelMetric) for m in metrics)
     with ranks.one_first():
-        return sides.of(settings, found, any(m.compares for m in metrics), labelled)
+        return sides.of(settings, sampler, any(m.compares for m in metrics), labelled)
 
 
 def extractor_of(settings: EvalSettings) -> Extractor:
@@ -124,7 +124,7 @@ def extractor_of(settings: EvalSettings) -> Extractor:
 
 def _evaluate_images(
     settings: EvalSettings,
-    found: Sampler | None,
+    sampler: Sampler | None,
     metrics: Sequence[Metric],
     make_extractor: Callable[[], Extractor],
     unkept: list[GanError],
@@ -133,7 +133,7 @@ def _evaluate_images(
 
     unkept: gains why a reference could not be exported.
     """
-    given = _sides(settings, found, metrics)
+    given = _sides(settings, sampler, metrics)
     real = given.real
     extractor: Extractor | None = None
     if any(m.needs_extractor() for m in metrics):
@@ -165,9 +165,9 @@ def exported_to(path: str) -> Path:
     return own_path(typed.parent) / typed.name
 
 
-def _blank(settings: EvalSettings, found: Sampler | None, threshold: float | None) -> dict[str, Any]:
+def _blank(settings: EvalSettings, sampler: Sampler | None, threshold: float | None) -> dict[str, Any]:
     """A result that holds nothing yet but its protocol."""
-    fake = {"seed": settings.seed} | (found.truncated(threshold).protocol() if found else {})
+    fake = {"seed": settings.seed} | (sampler.truncated(threshold).protocol() if sampler else {})
     return {
         "protocol": {"n_fake": settings.n, "n_real": 0, "fake": fake, "reference": None},
         "warnings": [],
@@ -175,17 +175,19 @@ def _blank(settings: EvalSettings, found: Sampler | None, threshold: float | Non
     }
 
 
-def _refuse_run(settings: EvalSettings, found: Sampler | None, metrics: Sequence[RunMetric | FeatureRunMetric]) -> None:
+def _refuse_run(
+    settings: EvalSettings, sampler: Sampler | None, metrics: Sequence[RunMetric | FeatureRunMetric]
+) -> None:
     """Raise MetricError for metrics of a run that this one cannot have, before a network is loaded for them."""
-    for threshold in settings.thresholds() if found is not None else ():
+    for threshold in settings.thresholds() if sampler is not None else ():
         for metric in metrics:
-            if found is not None:
-                metric.refuse(found.truncated(threshold))
+            if sampler is not None:
+                metric.refuse(sampler.truncated(threshold))
 
 
 def _evaluate_run(
     settings: EvalSettings,
-    found: Sampler,
+    sampler: Sampler,
     metrics: Sequence[RunMetric | FeatureRunMetric],
     values: dict[str, Any],
     make_extractor: Callable[[], Extractor],
@@ -196,30 +198,30 @@ def _evaluate_run(
     for metric in metrics:
         if isinstance(metric, FeatureRunMetric):
             extractor = make_extractor() if metric.needs_extractor() else None
-            findings = metric.measure(extractor, found, settings.n, settings.seed, Remaining())
+            findings = metric.measure(extractor, sampler, settings.n, settings.seed, Remaining())
             if extractor is not None:
                 values["protocol"] |= extractor.protocol()
         else:
-            findings = metric.measure(found, settings.n, settings.seed, Remaining())
+            findings = metric.measure(sampler, settings.n, settings.seed, Remaining())
         values |= findings.values | findings.details
         values["warnings"] += [note for note in findings.notes if note not in values["warnings"]]
         pictures |= findings.pictures
         values["protocol"][metric.name] = metric.settings(settings.n, 0)
     if metrics:
-        about = {"name": found.facts.name, "fingerprint": found.facts.fingerprint}
-        about |= {key: found.config["dataset"].get(key) for key in ("split", "limit")}
+        about = {"name": sampler.facts.name, "fingerprint": sampler.facts.fingerprint}
+        about |= {key: sampler.config["dataset"].get(key) for key in ("split", "limit")}
         values["protocol"]["trained_on"] = about
     values["seconds"] += time.perf_counter() - began
     return pictures
 
 
-def _refuse_labels(metrics: Sequence[Metric], found: Sampler | None) -> None:
+def _refuse_labels(metrics: Sequence[Metric], sampler: Sampler | None) -> None:
     """Raise MetricError where samples were asked for no class and a metric asks which."""
     wanting = [m.name for m in metrics if isinstance(m, LabelMetric)]
-    if wanting and found is None:
+    if wanting and sampler is None:
         raise MetricError(f"metrics={wanting[0]} evaluates a conditional run's samples: give run= instead of input=")
-    if wanting and found is not None and not found.labelled:
+    if wanting and sampler is not None and not sampler.labelled:
         raise MetricError(
-            f"metrics={wanting[0]} asks whether samples show the class they were asked for, and {found.run.name} knows"
-            " no classes: train a conditional model (model.conditioning=projection)"
+            f"metrics={wanting[0]} asks whether samples show the class they were asked for, and {sampler.run.name}"
+            " knows no classes: train a conditional model (model.conditioning=projection)"
         )

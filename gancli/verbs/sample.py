@@ -19,7 +19,7 @@ from gancli.errors import ConfigError
 from gancli.games.game import Batch, label_of
 from gancli.store.files import whole_file
 from gancli.verbs import exporting, figures
-from gancli.verbs.drawing import directory, need_images, sampler
+from gancli.verbs.drawing import directory, need_images, open_sampler
 from gancli.verbs.lists import class_list, seed_list
 
 FEW = 6  # images of an attention sheet, where n is not given
@@ -34,28 +34,28 @@ def run(config: Mapping[str, Any], overrides: Sequence[str]) -> Path:
         return exporting.run(settings)
     if settings.serve:
         return _serve(settings)
-    found = sampler(settings, settings.truncation)
+    sampler = open_sampler(settings, settings.truncation)
     if settings.arithmetic is not None:
-        return _arithmetic(settings, found)
-    pairs, given = _plan(settings, found, seeds)
+        return _arithmetic(settings, sampler)
+    pairs, given = _plan(settings, sampler, seeds)
     if settings.attention:
-        return _attention(settings, found, pairs, given)
-    if settings.format == "png" and found.field.picture_name != "grid":
-        need_images(found.field, "sample format=png")
-    made = found.generate(found.inputs(pairs, given), pairs)
+        return _attention(settings, sampler, pairs, given)
+    if settings.format == "png" and sampler.field.picture_name != "grid":
+        need_images(sampler.field, "sample format=png")
+    made = sampler.generate(sampler.inputs(pairs, given), pairs)
     if not World.of_group().first:
         return Path()  # rank 0 writes
-    labels = labels_of(found, given)
-    with directory("sample", settings, found.name, _about(found, pairs, labels, bool(seeds))) as folder:
+    labels = labels_of(sampler, given)
+    with directory("sample", settings, sampler.name, _about(sampler, pairs, labels, bool(seeds))) as folder:
         if settings.format == "npz":
-            target = _write_npz(folder, found, made, pairs, labels)
+            target = _write_npz(folder, sampler, made, pairs, labels)
         elif settings.format == "png":
-            target = _write_files(folder, settings, found, made[found.column], pairs, labels, bool(seeds))
+            target = _write_files(folder, settings, sampler, made[sampler.column], pairs, labels, bool(seeds))
         else:
             target = save_sheet(
-                folder, found.game.output_fields(found.direction), made, _names(settings, found, labels)
+                folder, sampler.game.output_fields(sampler.direction), made, _names(settings, sampler, labels)
             )
-    print(f"{len(pairs)} samples of {found.run.name} at step {found.step:,}: {target}")
+    print(f"{len(pairs)} samples of {sampler.run.name} at step {sampler.step:,}: {target}")
     return folder
 
 
@@ -99,54 +99,54 @@ def _serve(settings: SampleSettings) -> Path:
         raise ConfigError("serve=true opens one page: start it without torchrun")
     server.need_library()
     with address.bound(settings.host, settings.port) as listener:
-        found = sampler(settings, settings.truncation)
-        need_images(found.field, "sample serve=true")
-        wanted = tuple(class_list(settings.classes, found))
+        sampler = open_sampler(settings, settings.truncation)
+        need_images(sampler.field, "sample serve=true")
+        wanted = tuple(class_list(settings.classes, sampler))
         n = settings.n or (pictures.ROW if len(wanted) > 1 else pictures.MANY)
-        desk = Desk(found)
+        desk = Desk(sampler)
         first = desk.checked(Wish(settings.seed, n, settings.truncation, wanted))
         server.serve(desk, first, listener, settings.open, settings.host)
     return Path()
 
 
-def _plan(settings: SampleSettings, found: Sampler, seeds: Sequence[int]) -> tuple[list[Pair], Batch]:
+def _plan(settings: SampleSettings, sampler: Sampler, seeds: Sequence[int]) -> tuple[list[Pair], Batch]:
     """(seed, number) of every sample, and what it is made from: the same latents for every class that is asked for."""
-    wanted = class_list(settings.classes, found)
+    wanted = class_list(settings.classes, sampler)
     n = settings.n or (FEW if settings.attention else pictures.ROW if wanted else pictures.MANY)
-    n = n if settings.n or found.most is None else min(n, found.most)
-    found.refuse_many(f"n={n}" if not seeds else "seeds", len(seeds) or n, times=max(1, len(wanted)))
+    n = n if settings.n or sampler.most is None else min(n, sampler.most)
+    sampler.refuse_many(f"n={n}" if not seeds else "seeds", len(seeds) or n, times=max(1, len(wanted)))
     pairs = [(s, 0) for s in seeds] or [(settings.seed, k) for k in range(n)]
     if not wanted:
-        return pairs, found.given(pairs)
+        return pairs, sampler.given(pairs)
     pairs, labels = pairs * len(wanted), [k for k in wanted for _ in pairs]
-    return pairs, found.given(pairs, labels)
+    return pairs, sampler.given(pairs, labels)
 
 
-def labels_of(found: Sampler, given: Mapping[str, Tensor]) -> Tensor | None:
+def labels_of(sampler: Sampler, given: Mapping[str, Tensor]) -> Tensor | None:
     """The classes that samples are asked for by, int64 [n]; None where they are asked for by none."""
-    label = label_of(found.game, found.direction)
+    label = label_of(sampler.game, sampler.direction)
     return None if label is None else given[label[0]]
 
 
-def _about(found: Sampler, pairs: Sequence[Pair], labels: Tensor | None, seeds: bool = False) -> dict[str, Any]:
+def _about(sampler: Sampler, pairs: Sequence[Pair], labels: Tensor | None, seeds: bool = False) -> dict[str, Any]:
     """What sample.json says."""
-    return found.protocol() | {
+    return sampler.protocol() | {
         "n": len(pairs),
         "seeds": [s if seeds else [s, k] for s, k in pairs],
         "classes": None if labels is None else labels.tolist(),
     }
 
 
-def _names(settings: SampleSettings, found: Sampler, labels: Tensor | None) -> list[str]:
+def _names(settings: SampleSettings, sampler: Sampler, labels: Tensor | None) -> list[str]:
     """The names of a sheet's rows, where classes were asked for."""
     rows = [] if settings.classes is None or labels is None else list(dict.fromkeys(labels.tolist()))
-    return [found.classes[row] for row in rows]
+    return [sampler.classes[row] for row in rows]
 
 
 def _write_files(
     folder: Path,
     settings: SampleSettings,
-    found: Sampler,
+    sampler: Sampler,
     samples: Tensor,
     pairs: Sequence[Pair],
     labels: Tensor | None,
@@ -156,54 +156,54 @@ def _write_files(
     by_class = settings.classes is not None and labels is not None
     marks = [f"-class{c}" for c in labels.tolist()] if by_class and labels is not None else [""] * len(pairs)
     names = [f"seed{s}{mark}" if seeds else f"{k:06d}{mark}" for (s, k), mark in zip(pairs, marks, strict=True)]
-    found.field.write(folder, names, found.field.stored(samples))
+    sampler.field.write(folder, names, sampler.field.stored(samples))
     return folder
 
 
-def _arithmetic(settings: SampleSettings, found: Sampler) -> Path:
-    need_images(found.field, "sample arithmetic")
+def _arithmetic(settings: SampleSettings, sampler: Sampler) -> Path:
+    need_images(sampler.field, "sample arithmetic")
     assert settings.arithmetic is not None
-    wanted = class_list(settings.classes, found)
+    wanted = class_list(settings.classes, sampler)
     if len(wanted) > 1:
         raise ConfigError(f"classes={settings.classes}: arithmetic= is drawn for one class at a time")
-    page, chosen = figures.arithmetic(found, settings.arithmetic, wanted[0] if wanted else None, settings.seed)
+    page, chosen = figures.arithmetic(sampler, settings.arithmetic, wanted[0] if wanted else None, settings.seed)
     if not World.of_group().first:
         return Path()
-    about = found.protocol() | {"arithmetic": settings.arithmetic, "class": chosen, "noise": figures.NEAR}
-    with directory("sample", settings, found.name, about) as folder:
+    about = sampler.protocol() | {"arithmetic": settings.arithmetic, "class": chosen, "noise": figures.NEAR}
+    with directory("sample", settings, sampler.name, about) as folder:
         pictures.save_png(folder / "arithmetic.png", page)
-    print(f"{settings.arithmetic} of {found.run.name} at step {found.step:,}: {folder / 'arithmetic.png'}")
+    print(f"{settings.arithmetic} of {sampler.run.name} at step {sampler.step:,}: {folder / 'arithmetic.png'}")
     return folder
 
 
-def _attention(settings: SampleSettings, found: Sampler, pairs: Sequence[Pair], given: Batch) -> Path:
-    need_images(found.field, "sample attention=true")
+def _attention(settings: SampleSettings, sampler: Sampler, pairs: Sequence[Pair], given: Batch) -> Path:
+    need_images(sampler.field, "sample attention=true")
     if not World.of_group().first:
         return Path()
     points = figures.POINTS if settings.points is None else settings.points
-    sheets = figures.attention(found, pairs, given, points)
-    about = _about(found, pairs, labels_of(found, given))
+    sheets = figures.attention(sampler, pairs, given, points)
+    about = _about(sampler, pairs, labels_of(sampler, given))
     about |= {"points": [list(p) for p in points], "layers": list(sheets)}
-    with directory("sample", settings, found.name, about) as folder:
+    with directory("sample", settings, sampler.name, about) as folder:
         names = {side: "attention.png" if len(sheets) == 1 else f"attention-{side}.png" for side in sheets}
         for side, page in sheets.items():
             pictures.save_png(folder / names[side], page)
     for side, name in names.items():
         target = folder / name
-        print(f"attention of {found.run.name} at step {found.step:,}, features of {side} pixels: {target}")
+        print(f"attention of {sampler.run.name} at step {sampler.step:,}, features of {side} pixels: {target}")
     return folder
 
 
 def _write_npz(
-    folder: Path, found: Sampler, made: Mapping[str, Tensor], pairs: Sequence[Pair], labels: Tensor | None
+    folder: Path, sampler: Sampler, made: Mapping[str, Tensor], pairs: Sequence[Pair], labels: Tensor | None
 ) -> Path:
     """samples.npz: the samples by what they are (`images` [n, H, W, C] uint8, `points` [n, D] float32, ...).
 
     Beside them what the game shows of them by its names, `seeds` [n, 2] and `labels` [n].
     """
     arrays: dict[str, Any] = {}
-    for name, field in found.game.output_fields(found.direction).items():
-        word = found.field.words.replace(" ", "_") if name == found.column else name
+    for name, field in sampler.game.output_fields(sampler.direction).items():
+        word = sampler.field.words.replace(" ", "_") if name == sampler.column else name
         arrays[word] = field.array(field.stored(made[name]))
     arrays["seeds"] = np.array(pairs)
     if labels is not None:

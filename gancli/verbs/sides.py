@@ -33,17 +33,17 @@ class Sides:
     notes: list[str] = field(default_factory=list)
 
 
-def of(settings: EvalSettings, found: Sampler | None, compares: bool, labelled: bool) -> Sides:
+def of(settings: EvalSettings, sampler: Sampler | None, compares: bool, labelled: bool) -> Sides:
     """Both sides as the settings ask for them. Raises DataError, MetricError, RunError or ConfigError."""
     statistics = _statistics(settings)
     if statistics is not None and settings.n_real is not None:
         raise ConfigError(
             f"n_real={settings.n_real}: reference={settings.reference} is a file, taken whole; leave n_real out"
         )
-    if found is None:
+    if sampler is None:
         return _of_files(settings, statistics)
-    shape_of(found.field)
-    return _of_run(settings, found, statistics, compares, labelled)
+    shape_of(sampler.field)
+    return _of_run(settings, sampler, statistics, compares, labelled)
 
 
 def _statistics(settings: EvalSettings) -> Reference | None:
@@ -76,27 +76,27 @@ def _of_files(settings: EvalSettings, statistics: Reference | None) -> Sides:
 
 
 def _of_run(
-    settings: EvalSettings, found: Sampler, statistics: Reference | None, compares: bool, labelled: bool
+    settings: EvalSettings, sampler: Sampler, statistics: Reference | None, compares: bool, labelled: bool
 ) -> Sides:
     """A run's samples, at each threshold."""
-    evaluated = [from_sampler(found.truncated(t), settings.n, settings.seed, labelled) for t in settings.thresholds()]
+    evaluated = [from_sampler(sampler.truncated(t), settings.n, settings.seed, labelled) for t in settings.thresholds()]
     if settings.reference is not None and statistics is None:
-        other = find("reference", settings.reference, list(found.field.shape))
+        other = find("reference", settings.reference, list(sampler.field.shape))
         real, notes = _real(settings, other, settings.n)
         return Sides(evaluated, real, other.source, notes + _unlike((other, real)))
     if statistics is not None and not labelled:
         return Sides(evaluated, statistics)
-    source = own_data(found)
-    if source.fingerprint != found.facts.fingerprint:
+    source = own_data(sampler)
+    if source.fingerprint != sampler.facts.fingerprint:
         raise MetricError(
             f"the data set {source.name} has changed since the run was trained on it"
-            f" ({found.facts.differences(DataFacts.of(source))}): type dataset.root=PATH with the data as they were, or"
-            " reference=FOLDER"
+            f" ({sampler.facts.differences(DataFacts.of(source))}): type dataset.root=PATH with the data as they were,"
+            " or reference=FOLDER"
         )
     if statistics is not None:
         return Sides(evaluated, statistics, source)
     count, notes = _count(settings, source.name, len(source), settings.n)
-    split = found.config["dataset"].get("split")
+    split = sampler.config["dataset"].get("split")
     real = from_source(source, count, settings.seed, exact=settings.n_real is not None, split=split)
     return Sides(evaluated, real, source, notes if compares else [])
 
@@ -131,18 +131,18 @@ def _unlike(*sides: tuple[Given, ImageSet]) -> list[str]:
     return [f"{' and '.join(keys)}: {text}" for text, keys in said.items()]
 
 
-def place_data(settings: EvalSettings, found: Sampler) -> None:
+def place_data(settings: EvalSettings, sampler: Sampler) -> None:
     """Let a run's data be where `dataset.root` says. Raises ConfigError for data that have no such place."""
     root = settings.dataset.root
     if root is None:
         return
     if not root.strip():
         raise ConfigError("dataset.root= is empty: name where the run's data are, or leave it out")
-    node: dict[str, Any] = dict(found.config.get("dataset") or {})
+    node: dict[str, Any] = dict(sampler.config.get("dataset") or {})
     if "root" not in node:
         raise ConfigError(
-            f"dataset.root={root}: the data of {found.run.name} ({found.facts.name}) lie nowhere: leave it out"
+            f"dataset.root={root}: the data of {sampler.run.name} ({sampler.facts.name}) lie nowhere: leave it out"
         )
     path = Path(root).expanduser()
     node["root"] = str(path.absolute()) if path.exists() else root  # of a hub's data set, or shards, it is no path
-    found.config = {**found.config, "dataset": node}
+    sampler.config = {**sampler.config, "dataset": node}
