@@ -93,7 +93,7 @@ def config(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         monkeypatch.setitem(sys.modules, module.__name__, module)
     monkeypatch.setattr(WordGame, "seen", [])
     monkeypatch.setattr(WordGame, "setups", [])
-    found = compose("train", ["dataset=random", "dataset.n=6", "batch_size=4", "loss=hinge"])
+    found = compose("train", ["dataset=random", "dataset.n=6", "batch_size=4", "loss=none"])
     found["game"] = {"_target_": "gancli.games.of_words.WordGame"}
     found["model"] = {"name": "words", "R": {"_target_": "gancli.nets.of_words.Reader", "width": 2}}
     found["optimizer"] = {"R": found["optimizer"]["G"]}
