@@ -131,9 +131,9 @@ def test_a_part_of_a_batch_is_mirrored_as_the_whole() -> None:
     images, rng = torch.rand(6, 3, 16, 16, dtype=F64), Rng(5, total=6, dtype=F64)
     ada = Ada(p=1.0, cutout=1.0).double()
     sides = images.shape[2:]
-    alone = [margins(geometry(Draw(rng.part(k, k + 1), "real", ada.p, F64), sides), sides).tolist() for k in range(6)]
+    alone = [margins(geometry(Draw(rng.cut(k, k + 1), "real", ada.p, F64), sides), sides).tolist() for k in range(6)]
     assert len(set(map(tuple, alone))) > 1
-    parts = [ada(images[a:b], rng.part(a, b), "real") for a, b in ((0, 1), (1, 3), (3, 6))]
+    parts = [ada(images[a:b], rng.cut(a, b), "real") for a, b in ((0, 1), (1, 3), (3, 6))]
     torch.testing.assert_close(torch.cat(parts), ada(images, rng, "real"), rtol=0, atol=1e-12)
 
 

@@ -278,9 +278,9 @@ def test_samples_and_scores_of_two_ranks_are_those_of_one(
     gan: Gan, trained_run: Path, weights_file: Path, tmp_path: Path
 ) -> None:
     drawing = ["sample", f"run={trained_run}", "n=70", "device=cpu", "format=npz"]
-    judging = ["eval", f"run={trained_run}", f"extractor.weights={weights_file}", "metrics=[fid,kid]", "n=40"]
-    judging += ["n_real=24", "metrics.kid.subset_size=6", "device=cpu"]
-    for words in (drawing, judging):
+    measuring = ["eval", f"run={trained_run}", f"extractor.weights={weights_file}", "metrics=[fid,kid]", "n=40"]
+    measuring += ["n_real=24", "metrics.kid.subset_size=6", "device=cpu"]
+    for words in (drawing, measuring):
         job = start(*words, f"run_dir=two-{words[0]}", cwd=tmp_path)
         assert gan(*words, f"run_dir=one-{words[0]}").code == 0
         assert job.wait(timeout=900) == 0, (tmp_path / "said").read_text(encoding="utf-8")

@@ -19,6 +19,8 @@ from PIL import Image
 from gancli.compute.device import Compute
 from gancli.draw.sampling import Sampler
 from gancli.games.latent import Latent
+from gancli.losses.adversarial import Hinge
+from gancli.losses.penalties import R1
 from tests import tiny
 from tests.conftest import Gan
 
@@ -78,7 +80,7 @@ def steps_of_a_duel(Duel: Any) -> None:
     before = tiny.weights(duel)
     played = tiny.engine(duel)
     logs = played.step()
-    assert set(logs) == {"loss_D", "loss_G", "D_real", "grad_norm_D", "grad_norm_G"}
+    assert {"loss_D", "loss_G", "D_real", "grad_norm_D", "grad_norm_G"} <= set(logs)
     assert played.seen == 16
     assert not torch.equal(before, tiny.weights(duel))
     drawn = Sampler(duel, played.networks(), tiny.facts_of((1, 8, 8)), Compute(), truncation=0.5).sample(
@@ -134,10 +136,7 @@ def test_python_of_the_readme(gan: Gan, trained: Path) -> None:
 
     blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     names = {"np": np, "Tensor": Tensor, "Source": Source, "finish": finish, "AdversarialLoss": AdversarialLoss}
-    names |= {"nn": torch.nn, "math": math, "torch": torch, "relu": torch.relu}
-    exec("from collections.abc import Mapping, Sequence\nfrom gancli.data.fields import Field", names)
-    exec("from gancli.games.drawing import Option, Path\nfrom gancli.games.game import *", names)
-    exec("from gancli.games.latent import Latent\nfrom gancli.games.stages import Moment", names)
+    names |= {"nn": torch.nn, "math": math, "torch": torch}
     for block in blocks:
         exec("from __future__ import annotations\n" + block.replace('load("last")', f"load({str(trained)!r})"), names)
     assert names["images"].shape == (16, 1, 8, 8)  # type: ignore[attr-defined]
@@ -145,6 +144,7 @@ def test_python_of_the_readme(gan: Gan, trained: Path) -> None:
     loss = names["Exponential"]()  # type: ignore[operator]
     assert loss.discriminator(torch.zeros(2), torch.zeros(2)) == 2
     steps_of_a_duel(names["Duel"])
+    steps_of_a_duel(lambda nets, latent, d_steps: names["Judged"](nets, Hinge(), latent, {"r1": R1()}, d_steps=d_steps))
     source = names["stripes"](size=16, limit=5)  # type: ignore[operator]
     assert len(source) == 5
     assert source.shape == (1, 16, 16)

@@ -333,7 +333,7 @@ def test_a_game_that_takes_terms_gets_them(monkeypatch: pytest.MonkeyPatch) -> N
     config["game"] = {"_target_": "gancli.games.noise.Termed"}
     config["terms"] = {"t": {"columns": ["z", "x"], "weight": 2}}
     check_sections(make_as(TrainSettings, config, ""))
-    built = assemble.game(config, DataFacts("x", (1, 8, 8), (), ""))
+    built = assemble.game(config, facts_of((1, 8, 8)))
     assert isinstance(built, Termed)
     assert built.terms.terms == {"t": Term(columns=("z", "x"), weight=2.0)}
     config["terms"]["t"]["colums"] = 1

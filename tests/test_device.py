@@ -120,7 +120,7 @@ def test_a_compiler_that_fails_is_done_without(monkeypatch: Patch) -> None:
     assert timed(rehearsal, None, notes)[""] > 0
     assert notes == ["compile: the compiler failed (RuntimeError: inductor: no such instruction); going on uncompiled"]
     assert engine.step()["loss_G"].isfinite()
-    monkeypatch.setattr(engine, "try_part", broken)
+    monkeypatch.setattr(engine, "try_micro_batch", broken)
     with pytest.raises(RuntimeError, match="no such instruction"):
         timed(rehearsal, None, notes)  # nothing is compiled any more: it is not the compiler's fault
 

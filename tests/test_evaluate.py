@@ -12,7 +12,7 @@ from PIL import Image
 
 from gancli.store.files import write_json
 from gancli.store.rundir import RunDir
-from gancli.verbs import judging
+from gancli.verbs import measuring
 from tests.conftest import Gan
 
 
@@ -131,7 +131,7 @@ def test_class_accuracy_needs_no_extractor(
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     copied = shutil.copytree(labelled, tmp_path / "labelled")
-    monkeypatch.setattr(judging, "extractor_of", lambda settings: pytest.fail("an extractor was made"))
+    monkeypatch.setattr(measuring, "extractor_of", lambda settings: pytest.fail("an extractor was made"))
     keys = ["metrics=[class_accuracy]", "metrics.class_accuracy.images=128", "n=40"]
     answer = gan("eval", f"run={copied}", *keys, "run_dir=r")
     assert answer.code == 0, answer.err

@@ -44,8 +44,8 @@ def test_a_count_that_the_folder_does_not_have_is_said(gan: Gan, tmp_path: Path)
     assert answer.code == 0, answer.err
     notes = results("a")["warnings"]
     assert notes == [
-        "n=1,000 asked for, and input has 5: all of them are judged",
-        "5 of the 9 images of reference are compared with, as many as are judged: n_real=9 takes all",
+        "n=1,000 asked for, and input has 5: all of them are evaluated",
+        "5 of the 9 images of reference are compared with, as many as there are samples: n_real=9 takes all",
     ]
     assert all(answer.out.count(note) == 1 for note in notes)
     assert gan("eval", "input=mine", "reference=theirs", *SWD, "n=5", "n_real=9", "run_dir=b").code == 0

@@ -71,7 +71,7 @@ def test_runs_are_refused_before_the_first_is_judged(gan: Gan, labelled: Path, p
     [
         ("parzen", "metrics=parzen measures images; for points use"),
         ("errors", "metrics=errors counts what a classifying D names wrongly"),
-        ("cas", "metrics=cas judges samples by the class"),
+        ("cas", "metrics=cas looks at samples by the class"),
         ("linear_probe", "metrics=linear_probe needs classes and ring has none"),
     ],
 )

@@ -106,7 +106,7 @@ def test_a_folder_of_many_sizes_is_looked_at_with_a_note_and_its_sizes(
     keys = [f"extractor.weights={weights_file}", "metrics=[fid]", "n=3", f"reference={theirs}"]
     answer = gan("eval", "input=m", *keys, "run_dir=r")
     assert answer.code == 0, answer.err
-    assert answer.out.count("files of 12x12 and 16x16 pixels, each judged at its own size by the extractor's own") == 1
+    assert answer.out.count("files of 12x12 and 16x16 pixels, each evaluated at its own size by the") == 1
     assert results("r")["protocol"]["fake"]["file_sizes"] == [[12, 12], [16, 16]]
     assert "are not torch-fidelity's own file" in answer.out
 

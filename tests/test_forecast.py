@@ -101,7 +101,7 @@ def test_what_takes_too_long_is_counted(monkeypatch: Patch) -> None:
 def test_a_rehearsal_ends_between_two_operations(monkeypatch: Patch) -> None:
     engine, tried = tiny.engine(), list[int]()
     monkeypatch.setattr(rehearsal, "TRIED", 0.2)
-    before = engine.try_part
+    before = engine.try_micro_batch
 
     def slow(move: Move, rows: int | None = None, carry: Any = None) -> Any:
         for _ in range(50):
@@ -110,7 +110,7 @@ def test_a_rehearsal_ends_between_two_operations(monkeypatch: Patch) -> None:
             tried.append(1)
         return before(move, rows, carry)
 
-    monkeypatch.setattr(engine, "try_part", slow)
+    monkeypatch.setattr(engine, "try_micro_batch", slow)
     began = time.monotonic()
     assert Rehearsal(engine).footprint() is None
     assert time.monotonic() - began < 2

@@ -26,7 +26,7 @@ from gancli.games.semisup import SemiSupervisedGame
 from gancli.metrics.linear_probe import activations
 from gancli.nets.improved import Discriminator, WeightNormLinear
 from gancli.observers.alarms import Alarms
-from gancli.observers.observer import Alarm, Row, RunView, Stop
+from gancli.observers.observer import Alarm, RunView, Stop, Values
 from gancli.observers.plane import Plane
 from gancli.observers.remedies import remedy
 from gancli.train import assemble, dealing
@@ -143,7 +143,7 @@ def test_collapse_and_a_vanishing_gradient_are_told_with_remedies() -> None:
     engine.step()
     well = {"D_real": 0.1, "D_fake": 0.0}
     (row,) = looks(observer, view, [well])
-    assert isinstance(row, Row)
+    assert isinstance(row, Values)
     assert {"step", "diversity", "gradient_G"} == row.values.keys()
     with torch.no_grad():
         engine.game.nets["G"].out.weight.mul_(0.05)
@@ -174,7 +174,7 @@ def test_a_gradient_is_known_where_the_optimizer_remembers_none() -> None:
     observer.open(view)
     count = sum(p.numel() for p in engine.players["G"].params)
     row = looks(observer, view, [{"grad_norm_G": 3.0}])[0]
-    assert isinstance(row, Row)
+    assert isinstance(row, Values)
     assert row.values["gradient_G"] == pytest.approx(3 / count**0.5)
 
 
@@ -236,7 +236,7 @@ def test_a_d_that_says_the_same_of_all_images_ends_the_run() -> None:
     observer, view = Alarms(every=1, patience=2), RunView(tiny.engine(), 100)
     observer.open(view)
     said = looks(observer, view, [{"D_real": 0.3, "D_fake": 0.3}] * 2)
-    assert [type(s) for s in said if not isinstance(s, Row)] == [Stop]
+    assert [type(s) for s in said if not isinstance(s, Values)] == [Stop]
     assert "same of every sample since step 1" in said[-1].reason  # type: ignore[attr-defined]
 
 
@@ -304,7 +304,7 @@ def test_without_probability_nothing_changes_and_with_it_all_samples_differ() ->
     torch.testing.assert_close(Ada(p=0.0).double()(x, rng, "real"), x, rtol=0, atol=1e-6)
     changed = Ada(p=1.0).double()(x, rng, "real")
     assert (changed - x).abs().flatten(1).amax(1).min() > 0.05
-    parts = torch.cat([Ada(p=1.0).double()(x[a:b], rng.part(a, b), "real") for a, b in ((0, 3), (3, 8))])
+    parts = torch.cat([Ada(p=1.0).double()(x[a:b], rng.cut(a, b), "real") for a, b in ((0, 3), (3, 8))])
     torch.testing.assert_close(parts, changed, rtol=0, atol=1e-10)
 
 

@@ -515,9 +515,9 @@ OF_RUNS = {
     "memorisation": (["eval", "metrics=[memorisation]"], "metrics=memorisation looks at images"),
     "errors": (["eval", "metrics=[errors]"], "metrics=errors counts what a classifying D names wrongly"),
     "linear_probe": (["eval", "metrics=[linear_probe]"], "metrics=linear_probe needs classes and odd has none"),
-    "cas": (["eval", "metrics=[cas]"], "metrics=cas judges samples by the class they were asked for"),
+    "cas": (["eval", "metrics=[cas]"], "metrics=cas looks at samples by the class they were asked for"),
     "class_accuracy": (["eval", "metrics=[class_accuracy]"], "metrics=class_accuracy asks whether samples show"),
-    "fid_per_class": (["eval", "metrics=[fid_per_class]"], "metrics=fid_per_class judges samples by the class"),
+    "fid_per_class": (["eval", "metrics=[fid_per_class]"], "metrics=fid_per_class looks at samples by the class"),
 }
 SCORES = ["observers.scores.every=2", "observers.scores.n=4"]
 OF_TRAINING = {

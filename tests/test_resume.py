@@ -136,15 +136,15 @@ def test_recorded_paths_are_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     options = ["metrics.ppl.lpips=w.pth", "metrics.kid.subset_size=3", "extractor.weights=nowhere.pth"]
     scores = {"weights": "~/w.pth", "options": options}
     before = {"dataset": {"_target_": "x.folder", "root": "./a/../b"}, "observers": {"scores": scores}, "init": "run"}
-    found = paths.settled(before)
+    found = paths.with_whole(before)
     assert found["dataset"]["root"] == f"{tmp_path}/a/../b"
     assert found["observers"]["scores"]["weights"] == str(Path("~/w.pth").expanduser())
     assert found["observers"]["scores"]["options"] == [f"metrics.ppl.lpips='{tmp_path}/w.pth'", *options[1:]]
-    assert paths.settled(found) == found
+    assert paths.with_whole(found) == found
     assert found["init"] == f"{tmp_path}/run"
     assert before["dataset"]["root"] == "./a/../b"  # which is another's
-    assert paths.settled({"dataset": {"_target_": "gancli.data.hub.hub", "root": "a/b"}})["dataset"]["root"] == "a/b"
-    assert paths.settled({"observers": {"scores": None}, "dataset": {"root": None}})["dataset"]["root"] is None
+    assert paths.with_whole({"dataset": {"_target_": "gancli.data.hub.hub", "root": "a/b"}})["dataset"]["root"] == "a/b"
+    assert paths.with_whole({"observers": {"scores": None}, "dataset": {"root": None}})["dataset"]["root"] is None
 
 
 def test_what_a_run_started_from_is_recorded_by_its_own_path(gan: Gan, tmp_path: Path) -> None:

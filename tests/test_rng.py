@@ -9,7 +9,7 @@ from gancli.compute.rng import Rng, key
 
 def test_parts_join_to_the_whole() -> None:
     whole = Rng(0, 5, "D", 0, total=10)
-    parts = [Rng(0, 5, "D", 0, total=10).part(a, b) for a, b in ((0, 3), (3, 4), (4, 10))]
+    parts = [Rng(0, 5, "D", 0, total=10).cut(a, b) for a, b in ((0, 3), (3, 4), (4, 10))]
     for draw in (lambda r: r.normal("z", 2), lambda r: r.uniform("u"), lambda r: r.integers("y", 7)):
         assert torch.equal(draw(whole), torch.cat([draw(p) for p in parts]))
 

@@ -98,7 +98,7 @@ def test_a_damaged_run_is_refused(gan: Gan, trained: Path) -> None:
 
 def test_paths_are_recorded_whole(tmp_path: Path) -> None:
     config = {"init": {"G": "run:a", "D": "run:/b#E", "Q": 3}}
-    found = paths.settled(config, tmp_path)
+    found = paths.with_whole(config, tmp_path)
     assert found["init"] == {"G": f"run:{tmp_path}/a", "D": "run:/b#E", "Q": 3}
     (word,) = paths.typed(["init={G: run:a}"], {"init": {"G": "run:/x y"}})
     assert word == "init={G:'run:/x y'}"

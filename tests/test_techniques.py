@@ -391,7 +391,7 @@ def test_diffaugment_passes_gradients_and_does_not_depend_on_the_split() -> None
     augment, x = DiffAugment(), torch.rand(6, 3, 8, 8, dtype=F64, requires_grad=True)
     rng = Rng(0, 0, total=6, dtype=F64)
     whole = augment(x, rng, "real")
-    parts = torch.cat([augment(x[a:b], rng.part(a, b), "real") for a, b in ((0, 2), (2, 6))])
+    parts = torch.cat([augment(x[a:b], rng.cut(a, b), "real") for a, b in ((0, 2), (2, 6))])
     assert torch.equal(whole, parts)
     assert not torch.equal(whole, augment(x, rng, "fake"))
     whole.sum().backward()

@@ -113,7 +113,7 @@ class Ada(Augment):
         draw = Draw(rng, purpose, p, images.dtype, self.shares)
         if any(self.shares[name] for name in GEOMETRY):
             # Mirrored as far as the whole batch needs it, whatever part of it this is.
-            everyone = geometry(Draw(rng.part(0, rng.total), purpose, p, images.dtype, self.shares), sides)
+            everyone = geometry(Draw(rng.cut(0, rng.total), purpose, p, images.dtype, self.shares), sides)
             inverse = everyone[rng.start : rng.stop]
             images = resampled(images, inverse, self.taps.to(images.dtype), margins(everyone, sides))
         if any(self.shares[name] for name in COLOUR):

@@ -132,7 +132,7 @@ def join(device: Mapping[str, Any]) -> None:
     try:
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if where.type == "cuda" else "gloo",
-            store=_watch.part("group", _watch.base),
+            store=_watch.section("group", _watch.base),
             rank=here.rank,
             world_size=here.size,
             timeout=_watch.duration(),
@@ -215,12 +215,12 @@ class Watch:
                 f" MASTER_PORT={os.environ.get('MASTER_PORT')} ({_short(error)}): start with torchrun"
             ) from None
         clone = getattr(self.base, "clone", None)  # a connection of the thread's own, where this torch has that
-        self.store = self.part("watch", clone() if clone is not None else self.base)
+        self.store = self.section("watch", clone() if clone is not None else self.base)
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._beat, daemon=True)
         self._thread.start()
 
-    def part(self, name: str, store: Any) -> Any:
+    def section(self, name: str, store: Any) -> Any:
         """A store's keys of one use, since torchrun's last restart: its store outlives the ranks."""
         import torch.distributed as dist
 

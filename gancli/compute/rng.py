@@ -49,7 +49,7 @@ class Rng:
         """Bytes of the numbers that were drawn so far."""
         return sum(numbers.nbytes for numbers in self._drawn.values())
 
-    def part(self, start: int, stop: int) -> Rng:
+    def cut(self, start: int, stop: int) -> Rng:
         """The same numbers, cut to rows [start, stop) of the global batch."""
         piece = Rng.__new__(Rng)
         piece.__dict__.update(self.__dict__)
@@ -58,7 +58,7 @@ class Rng:
 
     def beside(self, *parts: object, total: int) -> Rng:
         """Numbers of another key, for all of `total` rows; what they take counts as drawn here."""
-        other = self.part(0, total)
+        other = self.cut(0, total)
         other.parts, other.total = parts, total
         return other
 

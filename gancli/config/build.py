@@ -64,7 +64,11 @@ def find(target: object, path: str) -> Callable[..., Any]:
         raise ConfigError(f"{where}: only parts of {room.rstrip('.')} can be built here")
     try:
         thing = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError):
+    except ImportError as error:
+        if error.name is not None and (module == error.name or module.startswith(f"{error.name}.")):
+            raise ConfigError(f"{where}: there is no such part") from None
+        raise ConfigError(f"{where}: its file cannot be imported ({error})") from None
+    except AttributeError:
         raise ConfigError(f"{where}: there is no such part") from None
     if name.startswith("_") or not _is_a(thing, module, kind):
         raise ConfigError(f"{where}: not a part that {path.split('.')[0]} can build")

@@ -29,7 +29,7 @@ def absolute(text: str, folder: Path | None = None) -> str:
     return text if address or braced or (path.is_absolute() and text == str(path)) else str(folder / path)
 
 
-def settled(config: Mapping[str, Any], folder: Path | None = None) -> dict[str, Any]:
+def with_whole(config: Mapping[str, Any], folder: Path | None = None) -> dict[str, Any]:
     """A configuration whose paths do not depend on the folder that the command was typed in; None: this one.
 
     A name on the Hugging Face hub stays one where there is no such folder. `init=last`, and run:last#NAME, become the
@@ -39,7 +39,7 @@ def settled(config: Mapping[str, Any], folder: Path | None = None) -> dict[str, 
     for key in KEYS:
         value = value_of(found, key)
         if isinstance(value, str) and value:
-            _set(found, key, _settled(found, key, value, folder))
+            _set(found, key, _whole_path(found, key, value, folder))
         elif isinstance(value, dict):
             _set(found, key, {name: _whole_source(each, f"{key}.{name}", folder) for name, each in value.items()})
     options = value_of(found, OPTIONS)
@@ -48,7 +48,7 @@ def settled(config: Mapping[str, Any], folder: Path | None = None) -> dict[str, 
     return found
 
 
-def _settled(config: Mapping[str, Any], key: str, value: str, folder: Path | None) -> str:
+def _whole_path(config: Mapping[str, Any], key: str, value: str, folder: Path | None) -> str:
     if key == "pretrained.source":
         return str(_whole_source(value, key, folder))
     if key == "init":
@@ -129,8 +129,8 @@ def recorded(config: Mapping[str, Any]) -> dict[str, str]:
 
 
 def whole(overrides: Sequence[str], config: Mapping[str, Any], folder: Path | None = None) -> list[str]:
-    """Overrides of a configuration that make the same one, its paths `settled`, from any folder. Raises RunError."""
-    found = settled(config, folder)
+    """Overrides of a configuration that make the same one, its paths `with_whole`, from any folder. Raises RunError."""
+    found = with_whole(config, folder)
     words, before = typed(overrides, found), recorded(config)
     named = {word.lstrip("+").partition("=")[0] for word in words}
     # Of a file of settings, or inside of a value that was typed.

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from gancli.errors import ConfigError
 
-SMALLEST, LARGEST = 8, 8192  # pixels a side of an image that is judged
+SMALLEST, LARGEST = 8, 8192  # pixels a side of an image that is evaluated
 Node = dict[str, Any]  # a group's part of the configuration, checked against what it builds
 SIGNED = "signed"
 Signed = Annotated[float, SIGNED]  # a number that may be below 0, as no other may
@@ -22,7 +22,7 @@ def at_least(least: int, **values: float | None) -> None:
 
 
 MOST = 1 << 40  # of anything that is counted one by one: no machine comes to the end of it
-MOST_JUDGED = 1 << 30  # images of one evaluation: weeks
+MOST_EVALUATED = 1 << 30  # images of one evaluation: weeks
 
 
 def at_most(most: int, **values: float | None) -> None:
@@ -176,7 +176,7 @@ class EvalSettings(DrawSettings):
         for threshold in self.thresholds():
             check_truncation(threshold)
         at_least(2, n=self.n, n_real=self.n_real)
-        at_most(MOST_JUDGED, n=self.n, n_real=self.n_real)
+        at_most(MOST_EVALUATED, n=self.n, n_real=self.n_real)
         sides = self.sides()
         if sides is not None and (len(sides) != 2 or not all(SMALLEST <= side <= LARGEST for side in sides)):
             raise ConfigError(
@@ -188,7 +188,7 @@ class EvalSettings(DrawSettings):
         return [self.size, self.size] if isinstance(self.size, int) else self.size
 
     def thresholds(self) -> list[float | None]:
-        """The truncations to judge, one after the other. Raises ConfigError for an empty list."""
+        """The truncations to evaluate, one after the other. Raises ConfigError for an empty list."""
         if self.truncation == []:
             raise ConfigError("truncation=[]: at least one threshold, such as truncation=[0.5,1.0,null]")
         return self.truncation if isinstance(self.truncation, list) else [self.truncation]

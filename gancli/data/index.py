@@ -22,7 +22,7 @@ Check = Literal["auto", "quick", "full"]
 CHECKS = ("auto", "quick", "full")
 FULL_UP_TO = 200_000  # files that `auto` still looks at one by one, in a second or two
 _FORM = 2  # count up when what is kept changes
-_SETTLED = 2_000_000_000  # ns: a folder changed so shortly before it was listed may change again under the same time
+_QUIET = 2_000_000_000  # ns: a folder changed so shortly before it was listed may change again under the same time
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def keep(index: Index, place: Place) -> None:
     known = read_json_or_none(index._path)
     told = {"form": _FORM, "root": place.root, "count": index.count, "digest": index.digest}
     told |= {"classes": index.classes, "size": index.size, "watched": listing.watched, "notes": list(index.notes)}
-    told |= {"settled": all(now - changed > _SETTLED for changed, *_ in listing.watched.values())}
+    told |= {"quiet": all(now - changed > _QUIET for changed, *_ in listing.watched.values())}
     if known == told:
         return
     arrays = {"blob": listing.names.blob, "ends": listing.names.ends, "sizes": listing.sizes, "where": listing.where}
@@ -103,7 +103,7 @@ def _kept(path: Path, place: Place, check: Check) -> Index | None:
     """The kept index, None where there is none or it cannot be trusted."""
     known = read_json_or_none(path)
     try:
-        if known["form"] != _FORM or known["root"] != place.root or not known["settled"]:
+        if known["form"] != _FORM or known["root"] != place.root or not known["quiet"]:
             return None
         if check == "auto" and not place.stamps_prove and known["count"] <= FULL_UP_TO:
             return None

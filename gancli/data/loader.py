@@ -36,7 +36,7 @@ class Epoch(NamedTuple):
     mirrored: NDArray[np.bool_] | None
     corners: Index | None
 
-    def part(self, start: int, stop: int) -> Epoch:
+    def cut(self, start: int, stop: int) -> Epoch:
         """These places of it."""
         mirrored = None if self.mirrored is None else self.mirrored[start:stop]
         corners = None if self.corners is None else self.corners[start:stop]
@@ -149,7 +149,7 @@ class Stream:
         n, parts = self._rows, []
         while True:
             epoch, offset = divmod(position, n)
-            parts.append(self._epoch(epoch).part(offset, offset + count))
+            parts.append(self._epoch(epoch).cut(offset, offset + count))
             done = min(count, n - offset)
             position += done
             count -= done

@@ -36,9 +36,10 @@ Verdicts = dict[str, Verdict]
 class Critic(nn.Module):
     """Judges the samples of a `generator` beside real ones, and says what both sides pay.
 
-    name, generator: networks of `nets`. columns: what it judges of a source, in the order in which its network takes
-    it; `sample`: the column that penalties look at (the last image, where None); images: those that instance noise,
-    augmentation (one draw for all of them) and packing change; label: that of classes, which G may be asked for.
+    name, generator: networks of `nets`; several generators as a tuple, and penalties are then paid for all. columns:
+    what it judges of a source, in the order in which its network takes it; `sample`: the column that penalties look at
+    (the last image, where None); images: those that instance noise, augmentation (one draw for all of them) and packing
+    change; label: that of classes, which G may be asked for.
     augment: what is done to all that D is shown. pack: how many samples of one source D judges at once, joined in their
     channels (Lin et al. 2018, section 3). adversarial: weight of the objective in the generator's loss. Where D names
     classes too (AC-GAN), both sides pay `class_weight` times its cross entropy; D on its real samples and, with
@@ -56,7 +57,7 @@ class Critic(nn.Module):
         penalties: Mapping[str, Penalty] | None = None,
         augment: Augment | None = None,
         *,
-        generator: str = "G",
+        generator: str | tuple[str, ...] = "G",
         columns: tuple[str, ...] = ("x", "y"),
         images: tuple[str, ...] = ("x",),
         sample: str | None = None,
@@ -75,11 +76,15 @@ class Critic(nn.Module):
         at_least(1, **{"game.pack": pack})
         at_most(MOST_PACKED, **{"game.pack": pack})
         at_least(0, **{"game.class_weight": class_weight, "game.adversarial": adversarial})
-        missing = {name, generator} - set(nets)
+        self.generators = (generator,) if isinstance(generator, str) else tuple(generator)
+        self.name, self.generator, self.lone = name, "+".join(self.generators), lone
+        missing = {name, *self.generators} - set(nets)
         if missing:
-            raise ConfigError(f"missing key model.{min(missing)}: this game is played by {generator} and {name}")
-        self.name, self.generator, self.lone = name, generator, lone
-        self._nets = (nets,)  # in a tuple, or the state would hold each network twice
+            played = " and ".join((*self.generators, name))
+            raise ConfigError(f"missing key model.{min(missing)}: this game is played by {played}")
+        # In tuples, or the state would hold each network twice.
+        self._nets = (nets,)
+        self._drawing = (nn.ModuleList(nets[each] for each in self.generators),)
         self.columns, self.images, self.label = columns, images, label
         self.sample = sample or images[-1]
         self.loss, self.penalties, self.augment, self.ramp = loss, dict(penalties or {}), augment, ramp
@@ -107,7 +112,8 @@ class Critic(nn.Module):
     @property
     def nets(self) -> dict[Side, nn.Module]:
         """The networks of both sides."""
-        return {"discriminator": self.net, "generator": self._nets[0][self.generator]}
+        drawing: nn.Module = self._drawing[0] if len(self.generators) > 1 else self._drawing[0][0]
+        return {"discriminator": self.net, "generator": drawing}
 
     @property
     def twice(self) -> bool:
@@ -134,7 +140,14 @@ class Critic(nn.Module):
             self.augment.p.fill_(self.ramp.between(self.augment.first, self.ramp.augment, seen))
 
     def judge(self, rng: Rng, **sources: Columns) -> Verdicts:
-        """What D says of each source: one joint pass, or one pass each where D must not mix them."""
+        """What D says of each source: one joint pass, or one pass each where D must not mix them.
+
+        Raises CombinationError for a source that is no tuple of columns.
+        """
+        for name, source in sources.items():
+            if not isinstance(source, tuple):
+                columns = ", ".join(self.columns)
+                raise CombinationError(f"judge({name}=...): a source is a tuple ({columns}), None for what it lacks")
         shown = {name: self.shown(columns, rng, name) for name, columns in sources.items()}
         if self.separate or len(shown) == 1:
             return {name: self.net(*columns) for name, columns in shown.items()}
@@ -275,7 +288,7 @@ class Critic(nn.Module):
         """
         names = {f"D_{kind}": f"{self.name}_{kind}" for kind in ("real", "fake", "sign")}
         own = {told: stats[name] for told, name in names.items() if name in stats}
-        sides = {"discriminator": self.name in networks, "generator": self.generator in networks}
+        sides = {"discriminator": self.name in networks, "generator": self.generators[0] in networks}
         for name, penalty in self.penalties.items():
             if sides[penalty.side]:
                 net = self.nets[penalty.side]
@@ -285,6 +298,11 @@ class Critic(nn.Module):
             self.loss.remember(self.memory("objective"), self.net, own)
             if self.augment is not None and "D_sign" in own:
                 self.augment.feedback(own, images)
+            elif isinstance(self.augment, Ada) and self.augment.target is not None and f"loss_{self.name}" in stats:
+                raise CombinationError(
+                    f"augment=ada follows the sign of {self.name}'s logits, which this game does not report: return"
+                    " critic.stats(verdicts) in its Outcome, or set augment.target=null"
+                )
 
     def memory(self, of: str) -> dict[str, Tensor]:
         """What a penalty (`memory_NAME`) or the objective remembers; to be changed in place."""

@@ -78,6 +78,11 @@ class NoiseGame(Game):
         )
 
     @classmethod
+    def players(cls, networks: Sequence[str]) -> dict[str, tuple[str, ...]]:
+        """G and D."""
+        return {"G": ("G",), "D": ("D",)}
+
+    @classmethod
     def told(
         cls, network: str, fields: Mapping[str, Field], latent_dim: int, options: Mapping[str, Any]
     ) -> dict[str, Any]:

@@ -31,7 +31,7 @@ def _saturated(game: Game, critic: Critic) -> Iterator[str]:
 
 
 def _collapse(game: Game, critic: Critic) -> Iterator[str]:
-    yield f"lower optimizer.{_player(game, critic.generator)}.lr"
+    yield f"lower optimizer.{_player(game, critic.generators[0])}.lr"
     yield from _slope(critic)
     # Judged one at a time and without classes, samples could be judged several at a time.
     if critic.pack == 1 and not critic.labelled and "pack" in inspect.signature(type(game).__init__).parameters:

@@ -14,7 +14,8 @@ from gancli.config.settings import at_least
 from gancli.data.source import Source
 from gancli.errors import MetricError
 from gancli.metrics.classifier import VERSION, Classifier, obtain
-from gancli.metrics.metric import Better, LabelMetric, Report
+from gancli.metrics.images import Progress
+from gancli.metrics.metric import Better, LabelMetric
 
 
 @dataclass
@@ -45,7 +46,7 @@ class ClassAccuracy(LabelMetric):
             "held_out": self._classifier.held_out,
         }
 
-    def begin(self, source: Source, progress: Report | None = None) -> None:
+    def begin(self, source: Source, progress: Progress | None = None) -> None:
         """Train the classifier, or take it from the cache. Raises MetricError for data without two classes."""
         if len(source.classes) < 2 or len(source) < 10:
             raise MetricError(

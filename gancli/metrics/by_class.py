@@ -16,8 +16,8 @@ from gancli.errors import DataError, MetricError
 from gancli.metrics.classifier import VERSION, obtain, split, taught
 from gancli.metrics.extractor import Extractor
 from gancli.metrics.fid import Fid
-from gancli.metrics.images import ImageSet, extract, from_source, shape_of
-from gancli.metrics.metric import Better, Report, named
+from gancli.metrics.images import ImageSet, Progress, extract, from_source, shape_of
+from gancli.metrics.metric import Better, named
 from gancli.metrics.run_metric import (
     FeatureRunMetric,
     Findings,
@@ -53,7 +53,7 @@ class FidPerClass(FeatureRunMetric):
         """Raises MetricError for a run without classes."""
         refuse_unlabelled(found, self.name)
 
-    def measure(self, extractor: Extractor | None, found: Sampler, n: int, seed: int, progress: Report) -> Findings:
+    def measure(self, extractor: Extractor | None, found: Sampler, n: int, seed: int, progress: Progress) -> Findings:
         """The mean under the metric's name; each class's, and how many images it is of, in the details."""
         assert extractor is not None
         each = self.per_class or n // len(found.classes)
@@ -132,7 +132,7 @@ class Cas(RunMetric):
         """Raises MetricError for a run without classes."""
         refuse_unlabelled(found, self.name)
 
-    def measure(self, found: Sampler, n: int, seed: int, progress: Report) -> Findings:
+    def measure(self, found: Sampler, n: int, seed: int, progress: Progress) -> Findings:
         """cas, and cas_real of the classifier of real images, on the same real images; cas_by_class in the details."""
         source = training_data(found, self.name)
         images, labels, notes = self._test(found, source)

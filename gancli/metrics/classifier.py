@@ -14,7 +14,7 @@ from gancli.compute.rng import Rng, key
 from gancli.data import cache
 from gancli.data.source import Source, order
 from gancli.errors import RunError, WeightsError
-from gancli.metrics.metric import Report
+from gancli.metrics.images import Progress
 from gancli.pretrained import weights as files
 from gancli.store.files import whole_file
 
@@ -57,7 +57,7 @@ def prepared(images: Tensor) -> Tensor:
     return x
 
 
-def obtain(source: Source, seen: int, progress: Report | None = None) -> Classifier:
+def obtain(source: Source, seen: int, progress: Progress | None = None) -> Classifier:
     """The classifier of this data set: from the cache, or trained on `seen` images counted with their repeats.
 
     The same data give the same classifier; the default random state is left alone.
@@ -81,7 +81,7 @@ def obtain(source: Source, seen: int, progress: Report | None = None) -> Classif
     return made
 
 
-def taught(source: Source, seen: int, progress: Report | None = None) -> Classifier:
+def taught(source: Source, seen: int, progress: Progress | None = None) -> Classifier:
     """A classifier of all of these images, not kept: `seen` of them, counted with repeats."""
     net = _fresh(source)
     _train(net, source, torch.arange(len(source)), seen, progress)
@@ -102,7 +102,7 @@ def split(source: Source) -> tuple[Tensor, Tensor]:
     return shuffled[~held], shuffled[held]
 
 
-def _train(net: nn.Module, source: Source, rows: Tensor, seen: int, progress: Report | None) -> None:
+def _train(net: nn.Module, source: Source, rows: Tensor, seen: int, progress: Progress | None) -> None:
     """Adam with a rate that rises and falls once, on images shifted by up to a pixel."""
     found = source.rows(rows.numpy())
     x, labels = prepared(found["x"]), found["y"]

@@ -12,7 +12,8 @@ from torch import Tensor
 from gancli.data.fields import Points
 from gancli.data.source import order
 from gancli.errors import ConfigError, MetricError
-from gancli.metrics.metric import Better, Report
+from gancli.metrics.images import Progress
+from gancli.metrics.metric import Better
 from gancli.metrics.run_metric import Findings, RunMetric, drawn, own_data
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ class Divergences(RunMetric):
         if not isinstance(found.field, Points) or found.field.size > 2:
             raise MetricError("metrics=divergences compares points of one or two numbers: use fid and kid for images")
 
-    def measure(self, found: Sampler, n: int, seed: int, progress: Report) -> Findings:
+    def measure(self, found: Sampler, n: int, seed: int, progress: Progress) -> Findings:
         """Of the first samples."""
         source = own_data(found)
         asked, n = n, min(n, LARGEST, len(source))

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from gancli.errors import MetricError
-from gancli.metrics.metric import Better, Report
+from gancli.metrics.images import Progress
+from gancli.metrics.metric import Better
 from gancli.metrics.run_metric import Findings, RunMetric, critic_of, data
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ CHUNK = 1000
 
 @dataclass
 class Errors(RunMetric):
-    """Wrongly named images of the test split, all of which are judged; of the averaged D where there is an average."""
+    """Wrongly named images of the test split, all of them; of the averaged D where there is an average."""
 
     name: ClassVar[str] = "errors"
     better: ClassVar[Mapping[str, Better]] = {"errors": "low", "error_rate": "low"}
@@ -33,7 +34,7 @@ class Errors(RunMetric):
             raise MetricError("metrics=errors counts what a classifying D names wrongly: train with game=semisup")
 
     @torch.no_grad()
-    def measure(self, found: Sampler, n: int, seed: int, progress: Report) -> Findings:
+    def measure(self, found: Sampler, n: int, seed: int, progress: Progress) -> Findings:
         """errors, a count, and error_rate."""
         D = critic_of(found)
         assert D is not None

@@ -68,7 +68,7 @@ class Evaluator:
         self.by_label = [m for m in metrics if isinstance(m, LabelMetric)]
         self._features: Tensor | None = None
 
-    def judge(self, fake: ImageSet) -> Evaluation:
+    def evaluate(self, fake: ImageSet) -> Evaluation:
         """All metrics of one set of samples.
 
         Raises MetricError, before any image is made, for an evaluation that cannot be made as asked.
@@ -153,8 +153,8 @@ class Evaluator:
     def _watch(self, fake: ImageSet) -> tuple[dict[str, float], dict[str, Any]]:
         """Samples that only the metrics by label look at."""
         done, world = 0, World.of_group()
-        if world.size > 1 and fake.part is not None:
-            fake = fake.part(*world.rows(fake.n, CHUNK))
+        if world.size > 1 and fake.span is not None:
+            fake = fake.span(*world.rows(fake.n, CHUNK))
         for images in self._seen(fake) if self.by_label else ():
             done += len(images)
             if self.progress is not None:
@@ -163,9 +163,9 @@ class Evaluator:
 
     def _watched(self, fake: ImageSet) -> ImageSet:
         """The same images, shown to the metrics by label on their way; a part of them, too."""
-        part = fake.part
+        part = fake.span
         cut = None if part is None else lambda start, stop: self._watched(part(start, stop))
-        return replace(fake, chunks=lambda: self._seen(fake), part=cut)
+        return replace(fake, chunks=lambda: self._seen(fake), span=cut)
 
     def _seen(self, fake: ImageSet) -> Iterator[Tensor]:
         assert fake.labelled is not None
@@ -191,8 +191,8 @@ def evaluate(
     extractor: Extractor | None,
     progress: Progress | None = None,
 ) -> Evaluation:
-    """Judge `fake` by every metric, against `real` where a metric compares. Raises MetricError as `Evaluator.judge`."""
-    return Evaluator(metrics, real, extractor, progress=progress).judge(fake)
+    """All metrics of `fake`, against `real` where one compares. Raises MetricError as `Evaluator.evaluate`."""
+    return Evaluator(metrics, real, extractor, progress=progress).evaluate(fake)
 
 
 def spread(

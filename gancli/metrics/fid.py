@@ -235,6 +235,6 @@ def _least(name: str, least: int, n_fake: int, n_real: int) -> int:
     n = min(n_fake, n_real)
     if n < least:
         raise MetricError(
-            f"metrics={name} needs at least {least} images of each kind, got {n_fake} to judge and {n_real} real ones"
+            f"metrics={name} needs at least {least} images of each kind, got {n_fake} samples and {n_real} real ones"
         )
     return n

@@ -49,7 +49,7 @@ class Given:
 
     @property
     def left_out(self) -> Sequence[str]:
-        """What stands beside them and is not judged, a line each, such as files of other kinds."""
+        """What stands beside them and is not evaluated, a line each, such as files of other kinds."""
         if self.listing is not None:
             return [note.replace("dataset.root", self.key) for note in self.listing.notes]
         return () if self.source is None else self.source.notes
@@ -85,13 +85,13 @@ class Given:
         return ImageSet(n, (channels, 0, 0), chunks, told)
 
     def resizing(self, shape: Sequence[int]) -> str:
-        """What was done to images of other sizes than they were judged at, after the key's name; empty: nothing."""
+        """What was done to images of other sizes than they were evaluated at, after the key's name; empty: nothing."""
         mixed = not shape[1]
         if not mixed and all(size == tuple(shape[1:]) for size in self.sizes):
             return ""
         if mixed:
             return (
-                f"files of {self.words()} pixels, each judged at its own size by the extractor's own resize; size="
+                f"files of {self.words()} pixels, each evaluated at its own size by the extractor's own resize; size="
                 " names one size for all"
             )
         return (
@@ -174,7 +174,7 @@ def _archive(key: str, path: Path, size: Sequence[int] | None) -> Given:
     source = npz(str(path))
     natural = source.shape
     if natural[0] not in (1, 3):
-        raise DataError(f"{path}: images of 1 or 3 channels can be judged, and these have {natural[0]}")
+        raise DataError(f"{path}: images of 1 or 3 channels can be evaluated, and these have {natural[0]}")
     if size is not None:
         source = npz(str(path), size=list(size) if len(size) == 3 else [natural[0], *size])
     return Given(key, path, [(natural[1], natural[2])], source)

@@ -41,7 +41,7 @@ class ImageSet:
 
     chunks: begins anew at each call; uint8 [B, C, H, W] of any B, n in all. protocol: where they come from, as plain
     JSON values. labelled: the same images with their classes, int64 [B], where they were asked for by class.
-    part: the images [start, stop) as a set of their own, for several ranks; None where they cannot be told apart.
+    span: the images [start, stop) as a set of their own, for several ranks; None where they cannot be told apart.
     Raises MetricError for a shape that no image has.
     """
 
@@ -50,7 +50,7 @@ class ImageSet:
     chunks: Callable[[], Iterator[Tensor]]
     protocol: Mapping[str, Any] = field(default_factory=dict)
     labelled: Callable[[], Iterator[tuple[Tensor, Tensor]]] | None = None
-    part: Callable[[int, int], ImageSet] | None = None
+    span: Callable[[int, int], ImageSet] | None = None
 
     @property
     def mixed(self) -> bool:
@@ -88,14 +88,14 @@ def from_source(source: Source, n: int | None, seed: int, *, exact: bool = False
     told = {"name": source.name, "images": len(source), "shape": list(shape), "fingerprint": source.fingerprint}
     told |= {"seed": seed, **facts}
 
-    def part(first: int, last: int) -> ImageSet:
+    def span(first: int, last: int) -> ImageSet:
         def chunks() -> Iterator[Tensor]:
             for start in range(first, last, _CHUNK):
                 yield source.rows(index[start : min(start + _CHUNK, last)], columns=("x",))["x"]
 
-        return ImageSet(last - first, shape, chunks, told, part=part)
+        return ImageSet(last - first, shape, chunks, told, span=span)
 
-    return part(0, count)
+    return span(0, count)
 
 
 def enough(name: str, there: int, n: int) -> tuple[int, list[str]]:
@@ -110,16 +110,16 @@ def from_sampler(sampler: Sampler, n: int, seed: int, labelled: bool = False) ->
     shape = shape_of(sampler.field)
     told = {"shape": list(shape), "seed": seed, **sampler.protocol()}
 
-    def part(first: int, last: int) -> ImageSet:
+    def span(first: int, last: int) -> ImageSet:
         def pairs() -> Iterator[tuple[Tensor, Tensor]]:
             return sampler.labelled_samples(last, seed, first=first)
 
         def chunks() -> Iterator[Tensor]:
             return (x for x, _ in pairs())
 
-        return ImageSet(last - first, shape, chunks, told, pairs if labelled else None, part)
+        return ImageSet(last - first, shape, chunks, told, pairs if labelled else None, span)
 
-    return part(0, n)
+    return span(0, n)
 
 
 def extract(images: ImageSet, extractor: Extractor, progress: Progress | None = None, what: str = "images") -> Tensor:
@@ -130,8 +130,8 @@ def extract(images: ImageSet, extractor: Extractor, progress: Progress | None = 
     features not finite.
     """
     world, unit = World.of_group(), math.lcm(CHUNK, extractor.batch_size)
-    if world.size > 1 and images.part is not None:
-        own = _extract(images.part(*world.rows(images.n, unit)), extractor, progress, what)
+    if world.size > 1 and images.span is not None:
+        own = _extract(images.span(*world.rows(images.n, unit)), extractor, progress, what)
         return world.joined(own, images.n, unit)
     return _extract(images, extractor, progress, what)
 

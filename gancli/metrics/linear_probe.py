@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from gancli.data.fields import Image
 from gancli.data.source import Source, order
 from gancli.errors import ConfigError, MetricError
-from gancli.metrics.metric import Better, Report
+from gancli.metrics.images import Progress
+from gancli.metrics.metric import Better
 from gancli.metrics.run_metric import Findings, RunMetric, critic_of, data
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ class LinearProbe(RunMetric):
         if getattr(critic_of(found), "conditional", False):
             raise MetricError("metrics=linear_probe would tell D the labels that it is to find: train without classes")
 
-    def measure(self, found: Sampler, n: int, seed: int, progress: Report) -> Findings:
+    def measure(self, found: Sampler, n: int, seed: int, progress: Progress) -> Findings:
         """linear_probe, the share of right answers on test images."""
         try:
             from sklearn.svm import LinearSVC  # type: ignore[import-untyped]
@@ -73,7 +74,7 @@ class LinearProbe(RunMetric):
 
 
 @torch.no_grad()
-def embed(found: Sampler, source: Source, rows: np.ndarray[Any, np.dtype[np.int64]], progress: Report) -> Tensor:
+def embed(found: Sampler, source: Source, rows: np.ndarray[Any, np.dtype[np.int64]], progress: Progress) -> Tensor:
     """Features of images, float32 [n, features] on the CPU."""
     D = critic_of(found)
     assert D is not None

@@ -17,15 +17,15 @@ from gancli.draw.charts import Panel, chart
 from gancli.draw.pictures import Pixels, sheet, with_names
 from gancli.errors import ConfigError, MetricError
 from gancli.metrics.extractor import Extractor
-from gancli.metrics.images import extract, from_sampler, from_source
-from gancli.metrics.metric import Better, Report, named
+from gancli.metrics.images import Progress, extract, from_sampler, from_source
+from gancli.metrics.metric import Better, named
 from gancli.metrics.neighbours import nearest
 from gancli.metrics.run_metric import FeatureRunMetric, Findings, kept_out, training_data
 
 if TYPE_CHECKING:
     from gancli.draw.sampling import Sampler
 
-LEAST, JUDGED, BINS = 10, 5000, 40
+LEAST, COMPARED, BINS = 10, 5000, 40
 
 
 def ratios(samples: Tensor, training: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -132,7 +132,7 @@ class Memorisation(FeatureRunMetric):
         if len(training_data(found, self.name)) < LEAST:
             raise MetricError(f"metrics=memorisation needs at least {LEAST} training images to tell near from far")
 
-    def measure(self, extractor: Extractor | None, found: Sampler, n: int, seed: int, progress: Report) -> Findings:
+    def measure(self, extractor: Extractor | None, found: Sampler, n: int, seed: int, progress: Progress) -> Findings:
         """memorisation: the share of copies; `memorised`, the verdict, in the details; memorisation.png."""
         assert extractor is not None
         source = training_data(found, self.name)
@@ -141,8 +141,8 @@ class Memorisation(FeatureRunMetric):
         fake_set = from_sampler(found, n, seed)
         samples = extract(fake_set, extractor, progress, "memorisation: samples")
         ratio, distance, _ = ratios(samples, training)
-        judged = torch.from_numpy(order(len(training), "memorisation")[:JUDGED])
-        bar_ratio, bar_distance = left_out(training, judged)
+        evaluated = torch.from_numpy(order(len(training), "memorisation")[:COMPARED])
+        bar_ratio, bar_distance = left_out(training, evaluated)
         bar = float(bar_ratio.quantile(self.quantile))
         share = float((ratio < bar).double().mean())
         values, nearer = {named(self.name, extractor): share}, 0.5

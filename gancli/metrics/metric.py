@@ -4,22 +4,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
 from gancli.data.source import Source
 from gancli.metrics.extractor import Extractor
-from gancli.metrics.images import ImageSet
+from gancli.metrics.images import ImageSet, Progress
 from gancli.metrics.reference import Reference
 
 Better = Literal["low", "high", "neither"]  # neither: a share of copies is 0 for noise, too
-
-
-class Report(Protocol):
-    """A progress callback: what is going on, how much is done, of how much."""
-
-    def __call__(self, what: str, done: int, total: int, /) -> None: ...
 
 
 def named(word: str, extractor: Extractor) -> str:
@@ -85,7 +79,7 @@ class LabelMetric(Metric):
         return False
 
     @abstractmethod
-    def begin(self, source: Source, progress: Report | None = None) -> None:
+    def begin(self, source: Source, progress: Progress | None = None) -> None:
         """Learn what is needed of the real data, once for any number of evaluations."""
 
     @abstractmethod
@@ -110,9 +104,9 @@ class ImageMetric(Metric):
 
     @abstractmethod
     def look(
-        self, fake: ImageSet, real: ImageSet | None, progress: Report | None = None
+        self, fake: ImageSet, real: ImageSet | None, progress: Progress | None = None
     ) -> tuple[dict[str, float], dict[str, Any]]:
-        """Results by name and details (plain JSON values). Raises MetricError for images that it cannot judge."""
+        """Results by name and details (plain JSON values). Raises MetricError for images that it cannot evaluate."""
 
     def score(self, fake: Tensor, real: Tensor, extractor: Extractor) -> dict[str, float]:
         """Nothing can be told from features."""

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from gancli.data.source import Modes as Mixture
 from gancli.errors import ConfigError, MetricError
-from gancli.metrics.metric import Better, Report
+from gancli.metrics.images import Progress
+from gancli.metrics.metric import Better
 from gancli.metrics.run_metric import Findings, RunMetric, drawn, own_data
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ class Modes(RunMetric):
         """Raises MetricError for a run on something else than a known mixture."""
         self._mixture(found)
 
-    def measure(self, found: Sampler, n: int, seed: int, progress: Report) -> Findings:
+    def measure(self, found: Sampler, n: int, seed: int, progress: Progress) -> Findings:
         """Of n samples."""
         mixture = self._mixture(found)
         values = count_modes(drawn(found, n, seed), mixture, self.reach)

@@ -13,7 +13,8 @@ from torch import Tensor
 from gancli.data.fields import Image
 from gancli.data.source import Source, order
 from gancli.errors import ConfigError, MetricError
-from gancli.metrics.metric import Better, Report
+from gancli.metrics.images import Progress
+from gancli.metrics.metric import Better
 from gancli.metrics.run_metric import Findings, RunMetric, data, drawn, left_out, training_data
 
 if TYPE_CHECKING:
@@ -60,21 +61,21 @@ class Parzen(RunMetric):
             raise ConfigError("metrics.parzen has sigmas, n_valid and n_test of at least 1")
 
     def settings(self, n_fake: int, n_real: int) -> dict[str, Any]:
-        """The candidates for σ, and how many images chose it and were judged."""
+        """The candidates for σ, and how many images chose it and were evaluated."""
         return {"sigmas": self.sigmas, "n_valid": self.n_valid, "n_test": self.n_test}
 
     def refuse(self, found: Sampler) -> None:
-        """Raises MetricError for a run of points, or of the images that it would be judged by."""
+        """Raises MetricError for a run of points, or of the images that it would be evaluated by."""
         if not isinstance(found.field, Image):
             raise MetricError("metrics=parzen measures images; for points use metrics=[modes,divergences]")
         split = str(found.config["dataset"].get("split"))
         if split in ("test", "all"):
             raise MetricError(
-                f"metrics=parzen judges the test images, which the run was trained on (dataset.split={split}): train"
+                f"metrics=parzen evaluates the test images, which the run was trained on (dataset.split={split}): train"
                 " with dataset.split=train"
             )
 
-    def measure(self, found: Sampler, n: int, seed: int, progress: Report) -> Findings:
+    def measure(self, found: Sampler, n: int, seed: int, progress: Progress) -> Findings:
         """Of n samples, rounded as images are, against the test split."""
         split = str(found.config["dataset"].get("split"))
         test = data(found, "test", self.name)
@@ -87,7 +88,7 @@ class Parzen(RunMetric):
         sigma = max(scores, key=scores.__getitem__)
         count = min(self.n_test, len(test))
         if count < self.n_test:
-            notes.append(f"parzen: {count:,} test images are judged, n_test={self.n_test:,} asked for")
+            notes.append(f"parzen: {count:,} test images are evaluated, n_test={self.n_test:,} asked for")
         values = parzen(_flat(test, order(len(test), "parzen test", 0)[:count]), samples, sigma).double()
         error = float(values.std()) / math.sqrt(count)
         details = {

@@ -14,8 +14,8 @@ from gancli.compute.rng import key
 from gancli.config.settings import at_least
 from gancli.data.source import order
 from gancli.errors import MetricError
-from gancli.metrics.images import ImageSet, batches
-from gancli.metrics.metric import Better, ImageMetric, Report
+from gancli.metrics.images import ImageSet, Progress, batches
+from gancli.metrics.metric import Better, ImageMetric
 
 PATCH, LEAST = 7, 16
 REPEATS = 4  # the projections are drawn in so many parts
@@ -116,7 +116,7 @@ class Swd(ImageMetric):
         return {"patches": self.patches, "projections": self.projections, "images": min(n_fake, n_real)}
 
     def look(
-        self, fake: ImageSet, real: ImageSet | None, progress: Report | None = None
+        self, fake: ImageSet, real: ImageSet | None, progress: Progress | None = None
     ) -> tuple[dict[str, float], dict[str, Any]]:
         """swd: mean over the levels. swd_SIDE: each level's."""
         if real is None:
@@ -134,7 +134,7 @@ class Swd(ImageMetric):
             values[f"swd_{fake.shape[1] >> level}"] = 1e3 * sliced_wasserstein(a, b, self.projections, seed)
         return {"swd": sum(values.values()) / len(values)} | values, {}
 
-    def _descriptors(self, images: ImageSet, n: int, channels: int, progress: Report | None) -> list[Tensor]:
+    def _descriptors(self, images: ImageSet, n: int, channels: int, progress: Progress | None) -> list[Tensor]:
         """Normalised patches of each level. Their places are the same in every set, so that equal sets are equal."""
         levels = levels_of(*images.shape[1:])
         found: list[list[Tensor]] = [[] for _ in range(levels)]
@@ -218,7 +218,7 @@ class MsSsim(ImageMetric):
         return {"pairs": n_fake // 2, "pairs_real": n_real // 2, "form": "progressive growing's released code"}
 
     def look(
-        self, fake: ImageSet, real: ImageSet | None, progress: Report | None = None
+        self, fake: ImageSet, real: ImageSet | None, progress: Progress | None = None
     ) -> tuple[dict[str, float], dict[str, Any]]:
         """ms_ssim, and ms_ssim_real where there are real images."""
         values = {"ms_ssim": self._mean(fake, progress)}
@@ -226,7 +226,7 @@ class MsSsim(ImageMetric):
             values["ms_ssim_real"] = self._mean(real, progress)
         return values, {}
 
-    def _mean(self, images: ImageSet, progress: Report | None) -> float:
+    def _mean(self, images: ImageSet, progress: Progress | None) -> float:
         """Over disjoint pairs of a shuffle: a data set may be sorted by class."""
         everything = torch.cat(list(images.chunks()))
         pairs = torch.from_numpy(order(images.n, "ms_ssim"))[: images.n // 2 * 2].view(-1, 2)

@@ -20,8 +20,8 @@ from gancli.games.game import label_of
 from gancli.games.latent import Latent
 from gancli.metrics.extractor import Extractor
 from gancli.metrics.fid import FIDELITY_SEED
-from gancli.metrics.images import three_channels
-from gancli.metrics.metric import Better, Report
+from gancli.metrics.images import Progress, three_channels
+from gancli.metrics.metric import Better
 from gancli.metrics.run_metric import FeatureRunMetric, Findings
 from gancli.pretrained import weights as files
 from gancli.pretrained.weights import fit
@@ -117,7 +117,7 @@ class Ppl(FeatureRunMetric):
                 f" pixels at least, and these have {height}x{width}: type metrics.ppl.crop=false"
             )
 
-    def measure(self, extractor: Extractor | None, found: Sampler, n: int, seed: int, progress: Report) -> Findings:
+    def measure(self, extractor: Extractor | None, found: Sampler, n: int, seed: int, progress: Progress) -> Findings:
         """ppl (ppl_zfull by StyleGAN's definition), with features ppl_NAME; its deviation over the paths: NAME_std."""
         self.refuse(found)
         at_least(2, n=n)
@@ -168,7 +168,7 @@ def of_features(extractor: Extractor) -> Distance:
     return distance
 
 
-def path_lengths(found: Sampler, distance: Distance, n: int, epsilon: float, progress: Report) -> Any:
+def path_lengths(found: Sampler, distance: Distance, n: int, epsilon: float, progress: Progress) -> Any:
     """Distance over ε² of n pairs of latents, float [n], by torch-fidelity's loop."""
     from torch_fidelity.generative_model_base import GenerativeModelBase
     from torch_fidelity.metric_ppl import KEY_METRIC_PPL_RAW, calculate_ppl
@@ -222,7 +222,7 @@ def path_lengths(found: Sampler, distance: Distance, n: int, epsilon: float, pro
 
 
 def circle_lengths(
-    found: Sampler, distance: Distance, n: int, epsilon: float, seed: int, crop: bool, progress: Report
+    found: Sampler, distance: Distance, n: int, epsilon: float, seed: int, crop: bool, progress: Progress
 ) -> Any:
     """Distance over ε² of the places t and t + ε on great circles through n pairs of latents, float [n].
 
@@ -321,14 +321,14 @@ def lpips(linear: str | None = None, vgg16: str | None = None, resize: int | Non
     with torch.random.fork_rng(devices=[]):
         net = torchvision.models.vgg16()
         fit(net, parts[1][0], parts[1][1], "vgg16", "metrics.ppl.vgg16")
-        judge = Lpips(parts[0][0], parts[0][1], net.features)
+        net = Lpips(parts[0][0], parts[0][1], net.features)
 
     @torch.no_grad()
     def distance(a: Tensor, b: Tensor) -> Tensor:
         small = [three_channels(x) for x in (a, b)]
         if resize is not None and min(a.shape[2:]) > resize:
-            small = [judge.resize(x, resize) for x in small]
-        found: Tensor = judge(*small)
+            small = [net.resize(x, resize) for x in small]
+        found: Tensor = net(*small)
         return found.flatten()
 
     return distance

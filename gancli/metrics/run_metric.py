@@ -16,7 +16,8 @@ from gancli.data.source import Source, lone, order
 from gancli.draw.pictures import Pixels
 from gancli.errors import ConfigError, MetricError, SplitError
 from gancli.metrics.extractor import Extractor
-from gancli.metrics.metric import Metric, Report
+from gancli.metrics.images import Progress
+from gancli.metrics.metric import Metric
 from gancli.train.dealing import data_set, split_of
 
 if TYPE_CHECKING:
@@ -30,11 +31,11 @@ class RunMetric(Metric):
     asks_critic: ClassVar[bool] = False  # whether it looks into what tells samples from data
 
     @abstractmethod
-    def measure(self, found: Sampler, n: int, seed: int, progress: Report) -> Findings:
+    def measure(self, found: Sampler, n: int, seed: int, progress: Progress) -> Findings:
         """n, seed: of samples. Raises MetricError."""
 
     def refuse(self, found: Sampler) -> None:
-        """Raise MetricError for a run that this metric cannot judge, before anything is computed."""
+        """Raise MetricError for a run that this metric cannot evaluate, before anything is computed."""
 
     def needs_extractor(self) -> bool:
         """It does not."""
@@ -108,11 +109,11 @@ class FeatureRunMetric(Metric):
     compares: ClassVar[bool] = False
 
     @abstractmethod
-    def measure(self, extractor: Extractor | None, found: Sampler, n: int, seed: int, progress: Report) -> Findings:
+    def measure(self, extractor: Extractor | None, found: Sampler, n: int, seed: int, progress: Progress) -> Findings:
         """n, seed: of samples. extractor: there where `needs_extractor` says so. Raises MetricError."""
 
     def refuse(self, found: Sampler) -> None:
-        """Raise MetricError for a run that this metric cannot judge, before any network is loaded."""
+        """Raise MetricError for a run that this metric cannot evaluate, before any network is loaded."""
 
     def score(self, fake: Tensor, real: Tensor, extractor: Extractor) -> dict[str, float]:
         """Nothing can be told from features alone."""
@@ -160,6 +161,6 @@ def refuse_unlabelled(found: Sampler, metric: str) -> None:
     """Raise MetricError for a run that knows no classes."""
     if not found.labelled or len(found.classes) < 2:
         raise MetricError(
-            f"metrics={metric} judges samples by the class they were asked for, and {found.run.name} knows no classes:"
+            f"metrics={metric} looks at samples by the class they were asked for, and {found.run.name} knows none:"
             " train a conditional model (model.conditioning=projection)"
         )

@@ -10,7 +10,7 @@ from gancli.draw.standing import with_standing_statistics
 from gancli.errors import ConfigError
 from gancli.games.game import draws_freely, sample_of
 from gancli.observers.drawn import data_of, shown
-from gancli.observers.observer import Alarm, Event, Observer, Row, RunView, ended
+from gancli.observers.observer import Alarm, Event, Observer, RunView, Values, ended
 from gancli.observers.remedies import MEANINGS, players, remedy
 
 LARGE = 1e6  # a loss or logit beyond which nothing is learned any more
@@ -71,7 +71,7 @@ class Alarms(Observer):
         watched = view.engine.game.diagnostics()
         diversity, gradient = self.diversity(view), rms_gradient(view, watched.learner, values)
         told = {} if watched.learner is None else {f"gradient_{watched.learner}": gradient}
-        yield Row({"step": view.step, "diversity": round(diversity, 5), **told})
+        yield Values({"step": view.step, "diversity": round(diversity, 5), **told})
         self._best["diversity"] = max(self._best["diversity"], min(1.0, diversity))
         once = max(self._best["born"], self._best["diversity"])
         who, critic = players(view.engine.game)

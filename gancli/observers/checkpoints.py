@@ -27,7 +27,7 @@ class Checkpoints(Observer):
         self.best = "fid" if self.auto else best
         higher_is_better(self.best)  # a name that no result has is said now, not when a checkpoint is to be kept
 
-    def settle(self, offered: Sequence[str]) -> None:
+    def choose_best(self, offered: Sequence[str]) -> None:
         """Choose `best` among the results that scores will give. Raises CombinationError where it is none of them.
 
         Without scores any name will do: results are then gan eval's.
@@ -51,12 +51,12 @@ class Checkpoints(Observer):
 def with_best(config: Mapping[str, Any], observers: Mapping[str, Observer]) -> dict[str, Any]:
     """The configuration with the result that chooses the best by its name, as whoever asks for the best reads it.
 
-    observers: by their keys. Raises CombinationError as Checkpoints.settle.
+    observers: by their keys. Raises CombinationError as Checkpoints.choose_best.
     """
     offered = [name for each in observers.values() for name in each.results()]
     sections = dict(config["observers"])
     for key, each in observers.items():
         if isinstance(each, Checkpoints):
-            each.settle(offered)
+            each.choose_best(offered)
             sections[key] = {**sections[key], "best": each.best}
     return {**config, "observers": sections}

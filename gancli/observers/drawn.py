@@ -46,7 +46,7 @@ def shown(
     engine.compute.reseed(noise.seed("inside"))
     for start in range(0, n, rows):
         part = {name: t[start : start + rows].to(device) for name, t in inputs.items()}
-        with torch.no_grad(), keyed(nets, noise.part(start, min(n, start + rows))):
+        with torch.no_grad(), keyed(nets, noise.cut(start, min(n, start + rows))):
             parts.append(game.generate(nets, part, direction))
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from gancli.draw.pictures import Pixels
 from gancli.errors import ConfigError, RunError
-from gancli.observers.observer import Alarm, Event, Lines, Observer, Picture, Row, RunView
+from gancli.observers.observer import Alarm, Event, Lines, Observer, Picture, RunView, Values
 from gancli.report.record import flat
 from gancli.store.files import read_json, write_json
 from gancli.store.rundir import RunDir
@@ -45,7 +45,7 @@ class Log(Observer):
     def on_step(self, view: RunView) -> Iterator[Event]:
         """Pass on what stands in `view.events`."""
         for event in view.events:
-            if isinstance(event, Row):
+            if isinstance(event, Values):
                 self.numbers(view.step, numbers(event.values))
             elif isinstance(event, Picture) and self.pictures:
                 self.picture(view.step, _named(event.name), event.image)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import torch
 
 from gancli.errors import ConfigError
-from gancli.observers.observer import Event, Observer, Row, RunView, diverged
+from gancli.observers.observer import Event, Observer, RunView, Values, diverged
 
 
 class Metrics(Observer):
@@ -37,7 +37,7 @@ class Metrics(Observer):
         speed = (view.seen - seen) / max(now - before, 1e-9)
         times = {"seconds": round(view.seconds, 3), "images_per_second": round(speed, 1)}
         finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
-        yield Row({"step": view.step, "seen": view.seen, **times, **finite, **state(view)})
+        yield Values({"step": view.step, "seen": view.seen, **times, **finite, **state(view)})
         # A gradient beyond half precision is nothing wrong: its step is left out, and the scale comes down.
         broken = [name for name, value in finite.items() if value is None and not name.startswith("grad_norm_")]
         if broken:

@@ -19,7 +19,7 @@ from gancli.train.engine import Engine
 
 
 @dataclass(frozen=True)
-class Row:
+class Values:
     """A row for metrics.jsonl."""
 
     values: dict[str, Any]
@@ -103,7 +103,7 @@ def ended(words: str, engine: Engine) -> Stop:
     return Stop(f"{words}: the run diverged; lower {rates}{penalty} or set optimizer.clip", failed=True)
 
 
-Event = Row | Picture | Lines | Film | Keep | Alarm | Say | Scored | Stop
+Event = Values | Picture | Lines | Film | Keep | Alarm | Say | Scored | Stop
 
 
 @dataclass

@@ -26,7 +26,7 @@ from gancli.metrics.metric import Metric
 from gancli.metrics.results import finished
 from gancli.metrics.run_metric import FeatureRunMetric, RunMetric
 from gancli.observers.drawn import stream_of
-from gancli.observers.observer import Event, Keep, Observer, Row, RunView, Scored
+from gancli.observers.observer import Event, Keep, Observer, RunView, Scored, Values
 
 OWN = frozenset({"metrics", "n", "extractor", "standing_stats"})  # keys of gan eval that are the observer's, too
 
@@ -118,17 +118,17 @@ class Scores(Observer):
         """A result, its row and a checkpoint, when they are due."""
         if self._evaluator is None or self.every is None or not view.due(self.every):
             return
-        result = self.judged(view, self._evaluator)
+        result = self.evaluated(view, self._evaluator)
         yield Scored(result)
-        yield Row({"step": view.step, "seen": view.seen} | {k: v for k, v in result.items() if isinstance(v, float)})
+        yield Values({"step": view.step, "seen": view.seen} | {k: v for k, v in result.items() if isinstance(v, float)})
         yield Keep(None)
 
     @torch.no_grad()
-    def judged(self, view: RunView, evaluator: Evaluator) -> dict[str, Any]:
-        """The result with its protocol, from copies: judging leaves no trace in the run."""
+    def evaluated(self, view: RunView, evaluator: Evaluator) -> dict[str, Any]:
+        """The result with its protocol, from copies: measuring leaves no trace in the run."""
         began = time.perf_counter()
         sampler = self._sampler(view)
-        result = evaluator.judge(from_sampler(sampler, self.n, 0, bool(evaluator.by_label))).as_json()
+        result = evaluator.evaluate(from_sampler(sampler, self.n, 0, bool(evaluator.by_label))).as_json()
         result["warnings"] += self._notes if self._compares else []
         return finished(result, view.step, time.perf_counter() - began)
 

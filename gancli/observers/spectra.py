@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from gancli.draw.charts import Panel, chart
 from gancli.errors import ConfigError
-from gancli.observers.observer import Event, Observer, Picture, Row, RunView
+from gancli.observers.observer import Event, Observer, Picture, RunView, Values
 
 
 class Spectra(Observer):
@@ -35,7 +35,7 @@ class Spectra(Observer):
             curves = self._curves.setdefault(name, {})
             for layer, values in layers.items():
                 curves.setdefault(layer, []).append((float(view.step), values[0]))
-        yield Row({"step": view.step, "seen": view.seen, "spectra": found})
+        yield Values({"step": view.step, "seen": view.seen, "spectra": found})
         grown = {name: each for name, each in self._curves.items() if any(len(line) > 1 for line in each.values())}
         panels = [
             Panel(f"first singular values of {name}", each, "step", log=True, legend=False)

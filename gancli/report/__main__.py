@@ -42,7 +42,7 @@ def _of_sweep(path: Path) -> Path:
     from gancli.sweeps import pages, record
 
     sweep = record.load(path)
-    sweep.settle()
+    sweep.take_stock()
     return pages.write(sweep)
 
 

@@ -120,6 +120,7 @@ def read_run(path: Path) -> dict[str, Any]:
 
 def of_a_run(state: dict[str, Any], path: Path) -> dict[str, Any]:
     """The same state, each of whose parts is there and of the right kind. Raises RunError, naming `path`."""
+    refuse_earlier(state.get("data"), path)
     for name, (kind, inner) in PARTS.items():
         if name in LATER and name not in state:
             continue
@@ -131,9 +132,7 @@ def of_a_run(state: dict[str, Any], path: Path) -> dict[str, Any]:
         counts: list[Any] = [part] if kind is int else list(part.values()) if good and inner is int and part else []
         good = good and (kind is not float or 0 <= state[name] < math.inf) and _plain(part)
         if not good or any(isinstance(n, bool) or not 0 <= n < 1 << 60 for n in counts):
-            older = "" if name in state else " (a run of an earlier form of gan lacks it: train again)"
-            raise RunError(f"{path} is not a checkpoint of a run: its {name} is missing or of another kind{older}")
-    refuse_earlier(state["data"], path)
+            raise RunError(f"{path} is not a checkpoint of a run: its {name} is missing or of another kind")
     return state
 
 

@@ -92,7 +92,7 @@ class RunDir:
         """Add a row to metrics.jsonl. Raises RunError."""
         add_line(self.metrics, json.dumps(row))
 
-    def settle(self) -> None:
+    def flush(self) -> None:
         """Bring all rows so far onto the disk: a checkpoint never outlives the rows before it."""
         if self.metrics.exists():
             sync(self.metrics)

@@ -55,7 +55,7 @@ class Ranking:
     found: Mapping[int, Findings]
     scores: Mapping[int, Score]
     objective: tuple[str, ...] = ()
-    judge: str = "fid"  # a metric that fits the data
+    advised: str = "fid"  # a metric that fits the data
 
     @property
     def how(self) -> str:
@@ -85,8 +85,8 @@ class Ranking:
             if self.found:
                 place = shlex.quote(str(self.path))
                 said.append(
-                    f"to rank by what they generate: gan eval run={place} 'metrics=[{self.judge}]', then gan train -m"
-                    f" resume_sweep={place} rank={self.judge}"
+                    f"to rank by what they generate: gan eval run={place} 'metrics=[{self.advised}]', then gan train -m"
+                    f" resume_sweep={place} rank={self.advised}"
                 )
         if len({s.kind for s in self.scores.values()}) > 1:
             said.append(f"{self.name} was measured under different protocols: compare with care")
@@ -110,10 +110,10 @@ def rank(sweep: Sweep, wanted: str | None, better: Better) -> Ranking:
         of_group = tuple(values[job.number].value for job in jobs if job.number in values)
         groups.append(Group(dict(zip(several, chose, strict=True)), tuple(jobs), of_group))
     placed = tuple(_placed(groups, low))
-    return Ranking(sweep.path, name, low, keys, placed, found, values, objective, _judge(sweep, found))
+    return Ranking(sweep.path, name, low, keys, placed, found, values, objective, _advised(sweep, found))
 
 
-def _judge(sweep: Sweep, found: Mapping[int, Findings]) -> str:
+def _advised(sweep: Sweep, found: Mapping[int, Findings]) -> str:
     """The metric to advise: for images FID, for points the modes that they reach."""
     for number in found:
         with contextlib.suppress(RunError, KeyError, TypeError, AttributeError):

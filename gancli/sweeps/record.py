@@ -91,7 +91,7 @@ class Sweep:
         """A job's run directory."""
         return RunDir(self.path / job.run)
 
-    def settle(self) -> None:
+    def take_stock(self) -> None:
         """Take over what the jobs' own state files say."""
         with self.guard:
             for job in self.jobs:
@@ -101,7 +101,7 @@ class Sweep:
 
     def settle_killed(self) -> None:
         """Of jobs that say they run and whose process is no more: tell from the run what became of it."""
-        self.settle()
+        self.take_stock()
         for job in self.jobs:
             if job.status != "running":
                 continue
@@ -112,7 +112,7 @@ class Sweep:
                 finished = False
             status = "finished" if finished else "interrupted"
             write_state(self.path, job.number, status=status)
-        self.settle()
+        self.take_stock()
 
     @property
     def stopping(self) -> bool:

@@ -67,7 +67,7 @@ def numbers(values: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _kind(protocol: Mapping[str, Any]) -> str:
-    """A protocol without what differs from run to run: the run, its step, when and where it was judged."""
+    """A protocol without what differs from run to run: the run, its step, when and where it was evaluated."""
     left_out = {*environment(), "seconds"}
     fake = {k: v for k, v in protocol["fake"].items() if k not in ("run", "step", "seen")}
     kept = {k: v for k, v in protocol.items() if k not in left_out} | {"fake": fake}
@@ -94,7 +94,7 @@ class Score:
 def scores(all_of: Mapping[int, Findings], name: str) -> dict[int, Score]:
     """The result `name` of every run that has it, by job.
 
-    Of several evaluations the newest counts, but first of the protocol that most of the runs were judged under.
+    Of several evaluations the newest counts, but first of the protocol that most of the runs were evaluated under.
     """
     having = {k: [r for r in f.evaluated if name in r.values] for k, f in all_of.items()}
     votes = Counter(kind for results in having.values() for kind in {r.kind for r in results})

@@ -265,7 +265,7 @@ def _open(plan: Plan) -> None:
         for job in sweep.jobs:
             if job.status == "failed":
                 write_state(sweep.path, job.number, status="interrupted")
-        sweep.settle()
+        sweep.take_stock()
     sweep.save()
     done = sum(job.status in OVER for job in sweep.jobs)
     what = f"{_total(plan)} jobs" + (f", {done} of them over" if done else "")
@@ -283,12 +283,12 @@ def _launch(plan: Plan) -> None:
     sweep = plan.sweep
     with _stoppable(plan):
         for number in plan.launcher.run(sweep.path, _numbers(plan)):
-            sweep.settle()
+            sweep.take_stock()
             sweep.save()
             job = sweep.jobs[number - 1]
             said = f": {job.reason}" if job.reason else f" after {job.seconds:.0f} s"
             say(f"{job.run} {job.status}{said}")
-    sweep.settle()
+    sweep.take_stock()
     sweep.save()
     if sweep.stopping:
         say(f"stopped; go on with: {command('train', '-m', word('resume_sweep', sweep.path))}")
@@ -340,7 +340,7 @@ def found_in(sweep: Sweep) -> dict[int, Findings]:
 def _past(plan: Plan) -> tuple[list[Past], bool]:
     """What a search knows so far, and whether low results are good. Raises ConfigError without a result to go by."""
     sweep, settings = plan.sweep, plan.settings
-    sweep.settle()
+    sweep.take_stock()
     found = found_in(sweep)
     name = chosen(found, settings.rank, not objective.swept(swept(sweep.overrides)))
     if found and name is None:

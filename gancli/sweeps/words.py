@@ -50,7 +50,7 @@ def pins(search: Search, typed: Sequence[str], folders: Sequence[Path]) -> list[
             raise ConfigError(f"{key}: a resolver gives each job another value: list them, or search=grid")
     found_now = list(kept[0]) if kept else []
     if value_of("init", typed) == "last":  # of now, and not of when the job is added
-        found_now.append(f"++init={in_quotes(paths.settled({'init': 'last'})['init'])}")
+        found_now.append(f"++init={in_quotes(paths.with_whole({'init': 'last'})['init'])}")
     return found_now
 
 

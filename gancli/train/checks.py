@@ -50,7 +50,15 @@ def check_sections(settings: TrainSettings) -> None:
     make_as(Latent, chosen_latent(settings.model.get("latent")), "model.latent")
     make_as(Average, settings.model.get("ema"), "model.ema")
     refuse_unused(settings)
-    for name in kind.players(list(networks)):
+    players = kind.players(list(networks))
+    missing = [name for nets in players.values() for name in nets if name not in networks]
+    if missing:
+        played = ", ".join(name for nets in players.values() for name in nets)
+        raise ConfigError(
+            f"missing key model.{missing[0]}: this game is played by {played}, and this model has"
+            f" {', '.join(networks)}: choose another model or game"
+        )
+    for name in players:
         if name not in settings.optimizer:
             raise ConfigError(f"missing key optimizer.{name}: the player {name} needs an optimizer")
         check(without_schedule(settings.optimizer[name]), f"optimizer.{name}", ("params",))

@@ -130,7 +130,9 @@ class Engine:
         rng = self._rng(move, repeat)
         first, last = self.world.rows(rng.total, self.unit)
         taken = self._carried(move, carry, last - first)
-        outcomes = [self._backward(player, move, part, taken, rng, first, repeat) for part in self._parts(rng.total)]
+        outcomes = [
+            self._backward(player, move, part, taken, rng, first, repeat) for part in self._micro_batches(rng.total)
+        ]
         self.world.sum([p.grad for p in player.params if p.grad is not None])
         norm = self._update(player)
         for feed in move.feeds if not move.shared else ():
@@ -158,8 +160,8 @@ class Engine:
         self.compute.reseed(rng.seed("noise", start))  # for layers of others, which draw from torch's own generators
         # Keyed without the move: what a network makes of a row is the same in all moves of a step.
         inside = rng.beside(self.seed, self.step_number, "inside", repeat, total=rng.total)
-        with self._autocast(), noise.keyed(self._noisy, inside.part(start, stop)):
-            outcome = move.loss(batch, rng.part(start, stop))
+        with self._autocast(), noise.keyed(self._noisy, inside.cut(start, stop)):
+            outcome = move.loss(batch, rng.cut(start, stop))
         if outcome.losses:
             loss = torch.stack(list(outcome.losses.values())).sum() * (move.every * (stop - start) / rng.total)
             (player.scaler.scale(loss) if player.scaler else loss).backward()  # type: ignore[no-untyped-call]
@@ -296,7 +298,7 @@ class Engine:
         name = move.name or move.player
         return Rng(self.seed, self.step_number, name, repeat, total=total, device=self.compute.device, dtype=self.dtype)
 
-    def _parts(self, total: int) -> Iterator[tuple[int, int]]:
+    def _micro_batches(self, total: int) -> Iterator[tuple[int, int]]:
         """This rank's micro-batches as rows of the global batch."""
         start, stop = self.world.rows(total, self.unit)
         size = self.micro_batch or stop - start
@@ -398,14 +400,14 @@ class Engine:
         self.step_number, self.seen = state["step"], state["seen"]
         self.positions.update(state["positions"])
 
-    def try_part(self, move: Move, rows: int | None = None, carry: Mapping[str, Tensor] | None = None) -> Tried:
+    def try_micro_batch(self, move: Move, rows: int | None = None, carry: Mapping[str, Tensor] | None = None) -> Tried:
         """Forward and backward of a move's first micro-batch, or of `rows` alone.
 
         carry: rows of moves that were tried before; as many as are needed are made of them.
         """
         self.game.enter(self.at)
         player, rng = self.players[move.player], self._rng(move, 0, rows)
-        start, stop = (0, rows) if rows else next(self._parts(rng.total))
+        start, stop = (0, rows) if rows else next(self._micro_batches(rng.total))
         count = stop - start
         made = {name: t[torch.arange(count, device=t.device) % len(t)] for name, t in (carry or {}).items()}
         self._focus(player)

@@ -233,7 +233,7 @@ class Rehearsal:
     def _try(self, engine: Engine, move: Move, rows: int, until: float | None) -> Tried:
         living, values, began = Living(until), [math.inf], time.monotonic()
         with engine.untouched(), norms_watched(engine, move, rows, values), living:
-            rng, carry = engine.try_part(move, rows, self._carry)
+            rng, carry = engine.try_micro_batch(move, rows, self._carry)
             engine.compute.synchronize()
         seconds = time.monotonic() - began
         self._carry |= carry
@@ -269,7 +269,7 @@ class Rehearsal:
         """Seconds of the first micro-batch, or of one of `rows`."""
         with self.engine.untouched():
             began = time.perf_counter()
-            self.engine.try_part(move, rows, self._carry)
+            self.engine.try_micro_batch(move, rows, self._carry)
             self.engine.compute.synchronize()
             return time.perf_counter() - began
 

@@ -13,7 +13,7 @@ from gancli.store.files import csv_text, write_json, write_text
 
 
 @dataclass(frozen=True)
-class Row:
+class Line:
     """One run's results."""
 
     name: str
@@ -57,14 +57,14 @@ def _of_sweep(path: Path) -> list[str]:
     from gancli.sweeps import pages, record
 
     sweep = record.load(path)
-    sweep.settle()
+    sweep.take_stock()
     found = [str(run) for run in pages.finished(sweep)]
     if not found:
         raise RunError(f"run={path}: no job of this sweep has finished yet")
     return found
 
 
-def write(folder: Path, rows: Sequence[Row]) -> None:
+def write(folder: Path, rows: Sequence[Line]) -> None:
     """comparison.json with every protocol, and comparison.csv with a line a run."""
     content = [{"run": row.name, "step": row.step, **row.values} for row in rows]
     write_json(folder / "comparison.json", content)
@@ -80,7 +80,7 @@ def write(folder: Path, rows: Sequence[Row]) -> None:
     write_text(folder / "comparison.csv", csv_text(table))
 
 
-def show(rows: Sequence[Row]) -> None:
+def show(rows: Sequence[Line]) -> None:
     """The table on the terminal, and a word where the runs were not compared with the same images."""
     from rich.console import Console
     from rich.table import Table
@@ -105,21 +105,21 @@ def show(rows: Sequence[Row]) -> None:
         print(f"  note: {warning}")
 
 
-def _keys(rows: Sequence[Row]) -> list[str]:
+def _keys(rows: Sequence[Line]) -> list[str]:
     return list(dict.fromkeys(key for row in rows for key in row.numbers()))
 
 
-def _spread(rows: Sequence[Row], key: str) -> bool:
+def _spread(rows: Sequence[Line], key: str) -> bool:
     return any(row.interval(key) for row in rows)
 
 
-def _reference(row: Row) -> tuple[Any, ...]:
+def _reference(row: Line) -> tuple[Any, ...]:
     told = row.values["protocol"]
     real = told["reference"] or {}
     return told["n_real"], real.get("fingerprint"), real.get("sha256"), real.get("seed")
 
 
-def _cell(row: Row, key: str) -> str:
+def _cell(row: Line, key: str) -> str:
     value = row.numbers().get(key)
     if value is None:
         return "-"

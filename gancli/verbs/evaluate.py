@@ -22,7 +22,7 @@ from gancli.metrics.metric import Metric
 from gancli.metrics.results import numbers
 from gancli.store import rundir
 from gancli.store.files import write_json
-from gancli.verbs import compare, judging
+from gancli.verbs import compare, measuring
 
 
 def run(config: Mapping[str, Any], overrides: Sequence[str]) -> Path:
@@ -38,7 +38,7 @@ def run(config: Mapping[str, Any], overrides: Sequence[str]) -> Path:
     _check_export(settings, metrics)
     # What costs nothing to find out comes first, the extractor's download last.
     rundir.refuse_taken(settings.run_dir)
-    extractor = cache(lambda: judging.extractor_of(settings))
+    extractor = cache(lambda: measuring.extractor_of(settings))
     if settings.input is None:
         runs = compare.chosen(settings.run)
         if len(runs) > 1:
@@ -46,22 +46,22 @@ def run(config: Mapping[str, Any], overrides: Sequence[str]) -> Path:
                 raise ConfigError(f"export_reference={settings.export_reference}: of one run's data: give one run")
             return _compare(settings, runs, metrics, extractor)
         settings = replace(settings, run=runs[0])
-    judged = judging.evaluate(settings, metrics, extractor)
+    evaluated = measuring.evaluate(settings, metrics, extractor)
     if not World.of_group().first:
         return Path()  # rank 0 writes
-    found, results = judged.found, judged.results
+    found, results = evaluated.found, evaluated.results
     name = Path(settings.input or "").stem if found is None else found.run.name
     _show(results, settings.thresholds(), name, found)
-    with _said(judged.unkept):
+    with _said(evaluated.unkept):
         folder = rundir.new_directory("eval", name, settings.run_dir)
-        for picture, pixels in judged.pictures.items():
+        for picture, pixels in evaluated.pictures.items():
             save_png(folder / picture, pixels)
         if isinstance(settings.truncation, list):
             _write_curve(folder, settings.thresholds(), results)
         else:
             write_json(folder / "results.json", results[0])
         print(f"results with protocol: {folder / 'results.json'}")
-        for picture in judged.pictures:
+        for picture in evaluated.pictures:
             print(f"picture: {folder / picture}")
     return folder
 
@@ -116,7 +116,7 @@ def _check_export(settings: EvalSettings, metrics: Sequence[Metric]) -> None:
         raise ConfigError(f"export_reference={exported}: type a file name that ends with .npz")
     if Path(exported).expanduser().exists():
         raise ConfigError(f"export_reference={exported}: there is such a file already; type another name")
-    above = next(folder for folder in judging.exported_to(exported).absolute().parents if folder.exists())
+    above = next(folder for folder in measuring.exported_to(exported).absolute().parents if folder.exists())
     if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
         raise ConfigError(f"export_reference={exported}: nothing can be written in {above}; type another place")
     if settings.reference is not None and Path(settings.reference).expanduser().is_file():
@@ -133,20 +133,20 @@ def _compare(
     """Several runs under one protocol: a table, comparison.csv and comparison.json."""
     if isinstance(settings.truncation, list):
         raise ConfigError(f"truncation={settings.truncation}: thresholds are compared for one run: give one of each")
-    judging.look_ahead(settings, runs, metrics)  # all of them before the first is judged
-    judged = []
+    measuring.look_ahead(settings, runs, metrics)  # all of them before the first is evaluated
+    evaluated = []
     pictures: dict[str, Pixels] = {}
     unkept: list[GanError] = []
     for k, which in enumerate(runs):
-        one = judging.evaluate(replace(settings, run=which), metrics, extractor)
+        one = measuring.evaluate(replace(settings, run=which), metrics, extractor)
         assert one.found is not None
-        judged.append((one.found.run, one.found.step, one.results[0]))
+        evaluated.append((one.found.run, one.found.step, one.results[0]))
         unkept += one.unkept
         pictures |= {f"{k:02}-{one.found.run.name}-{name}": picture for name, picture in one.pictures.items()}
     if not World.of_group().first:
         return Path()  # rank 0 writes
-    names = rundir.names([run for run, _, _ in judged])
-    rows = [compare.Row(name, step, values) for name, (_, step, values) in zip(names, judged, strict=True)]
+    names = rundir.names([run for run, _, _ in evaluated])
+    rows = [compare.Line(name, step, values) for name, (_, step, values) in zip(names, evaluated, strict=True)]
     compare.show(rows)
     with _said(unkept):
         folder = rundir.new_directory("eval", "comparison", settings.run_dir)

@@ -17,7 +17,7 @@ REAL, SAMPLES = "real images", "samples"  # what the evaluator calls the sets th
 
 def ahead(
     metrics: Sequence[Metric],
-    judged: Sequence[ImageSet],
+    evaluated: Sequence[ImageSet],
     real: ImageSet | Reference | None,
     extractor: Extractor | None,
 ) -> dict[str, int]:
@@ -27,7 +27,7 @@ def ahead(
     by_features = [m for m in metrics if not isinstance(m, (LabelMetric, ImageMetric))]
     compared = isinstance(real, ImageSet) and any(m.compares for m in by_features)
     first = {REAL: real.n} if compared and isinstance(real, ImageSet) else {}
-    return first | {SAMPLES: sum(one.n for one in judged)}
+    return first | {SAMPLES: sum(one.n for one in evaluated)}
 
 
 class Remaining:

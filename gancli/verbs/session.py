@@ -27,11 +27,11 @@ from gancli.observers.observer import (
     Lines,
     Observer,
     Picture,
-    Row,
     RunView,
     Say,
     Scored,
     Stop,
+    Values,
     diverged,
 )
 from gancli.store import checkpoint
@@ -114,7 +114,7 @@ def begin(session: Session, overrides: Sequence[str], notes: list[str]) -> None:
         _say(run, line)
 
 
-def play(session: Session, step_begins: Callable[[], None] = lambda: None) -> None:
+def run_steps(session: Session, step_begins: Callable[[], None] = lambda: None) -> None:
     """The loop: a step, then whoever looks at it. Ctrl-C and SIGTERM end it after the current step.
 
     So ended, the run is looked at once more only where that has been a matter of moments before. step_begins: called
@@ -186,7 +186,7 @@ def _agree(session: Session) -> None:
         session.stop = next((each for each in stops if each.failed), stops[0])
 
 
-def part(session: Session) -> None:
+def say_ended(session: Session) -> None:
     """Let observers see how the run ended; what goes wrong with that must not hide how."""
     watching = [o for o in session.observers if o.everywhere or session.world.first]
     for observer in watching if session.run.started() else ():
@@ -229,7 +229,7 @@ def _answer(session: Session, view: RunView, event: Event) -> None:
         session.stop = event
     elif not session.world.first:
         return
-    elif isinstance(event, Row):
+    elif isinstance(event, Values):
         run.append(event.values)
     elif isinstance(event, Picture):
         save_png(run.samples / f"{event.name}.png", event.image)
@@ -273,7 +273,7 @@ def _write(session: Session) -> Path:
     if engine.game.pretrained is not None:
         own["pretrained"] = engine.game.pretrained.facts.plain()
     about = {"seen": engine.seen, "config": session.stored, **environment()}
-    run.settle()
+    run.flush()
     # Before the first step nobody has seen anything: whoever goes on from there begins by looking, too.
     watching = session.observers if engine.step_number else []
     observers = {observer.name: observer.state() for observer in watching}

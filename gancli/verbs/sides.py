@@ -1,4 +1,4 @@
-"""The two sides of an evaluation: what is judged, and the real images that it is compared with."""
+"""The two sides of an evaluation: what is evaluated, and the real images that it is compared with."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from gancli.store.rundir import RunDir
 
 @dataclass(frozen=True)
 class Sides:
-    """judged: a set for each threshold. real: None where nothing is compared. source: the run's data.
+    """evaluated: a set for each threshold. real: None where nothing is compared. source: the run's data.
 
     notes: what was left out or changed on the way to them.
     """
 
-    judged: list[ImageSet]
+    evaluated: list[ImageSet]
     real: ImageSet | Reference | None
     source: Source | None = None
     notes: list[str] = field(default_factory=list)
@@ -67,7 +67,7 @@ def _of_files(settings: EvalSettings, statistics: Reference | None) -> Sides:
     n = min(settings.n, len(given))
     fake, notes = given.images(n, seed), list[str]()
     if n < settings.n:
-        notes.append(f"n={settings.n:,} asked for, and input has {len(given):,}: all of them are judged")
+        notes.append(f"n={settings.n:,} asked for, and input has {len(given):,}: all of them are evaluated")
     if statistics is not None or settings.reference is None:
         return Sides([fake], statistics, None, notes + _unlike((given, fake)))
     other = find("reference", settings.reference, size)
@@ -79,13 +79,13 @@ def _of_run(
     settings: EvalSettings, found: Sampler, statistics: Reference | None, compares: bool, labelled: bool
 ) -> Sides:
     """A run's samples, at each threshold."""
-    judged = [from_sampler(found.truncated(t), settings.n, settings.seed, labelled) for t in settings.thresholds()]
+    evaluated = [from_sampler(found.truncated(t), settings.n, settings.seed, labelled) for t in settings.thresholds()]
     if settings.reference is not None and statistics is None:
         other = find("reference", settings.reference, list(found.field.shape))
         real, notes = _real(settings, other, settings.n)
-        return Sides(judged, real, other.source, notes + _unlike((other, real)))
+        return Sides(evaluated, real, other.source, notes + _unlike((other, real)))
     if statistics is not None and not labelled:
-        return Sides(judged, statistics)
+        return Sides(evaluated, statistics)
     source = own_data(found)
     if source.fingerprint != found.facts.fingerprint:
         raise MetricError(
@@ -94,11 +94,11 @@ def _of_run(
             " reference=FOLDER"
         )
     if statistics is not None:
-        return Sides(judged, statistics, source)
+        return Sides(evaluated, statistics, source)
     count, notes = _count(settings, source.name, len(source), settings.n)
     split = found.config["dataset"].get("split")
     real = from_source(source, count, settings.seed, exact=settings.n_real is not None, split=split)
-    return Sides(judged, real, source, notes if compares else [])
+    return Sides(evaluated, real, source, notes if compares else [])
 
 
 def _real(settings: EvalSettings, given: Given, n: int) -> tuple[ImageSet, list[str]]:
@@ -117,8 +117,8 @@ def _count(settings: EvalSettings, name: str, there: int, n: int) -> tuple[int, 
     if settings.n_real is not None:
         return settings.n_real, []
     if n < settings.n and there > n:
-        return n, [f"{n:,} of the {there:,} images of {name} are compared with, as many as are judged: n_real={there}"
-                   " takes all"]  # fmt: skip
+        return n, [f"{n:,} of the {there:,} images of {name} are compared with, as many as there are samples:"
+                   f" n_real={there} takes all"]  # fmt: skip
     return enough(name, there, n)
 
 

@@ -39,7 +39,7 @@ from gancli.verbs import starting
 from gancli.verbs.forecast import forecast
 from gancli.verbs.leaving import BEGINNING, STEP, Messenger, missing
 from gancli.verbs.resume import refuse_held, reopen
-from gancli.verbs.session import Session, begin, fail, part, play
+from gancli.verbs.session import Session, begin, fail, run_steps, say_ended
 from gancli.waiting import told
 
 
@@ -49,7 +49,7 @@ def run(config: Mapping[str, Any], overrides: Sequence[str]) -> Path:
     Raises GanError; Interrupted where a signal ended the run, which is then saved; KeyboardInterrupt where it came
     before the first step.
     """
-    config, wanted = idle.one_length(paths.settled(config), idle.typed_keys(overrides)), list[str]()
+    config, wanted = idle.one_length(paths.with_whole(config), idle.typed_keys(overrides)), list[str]()
     with _Signals(wanted, World.of_group().first) as signals:
         path = _run(config, overrides, signals)
     if wanted:
@@ -98,14 +98,14 @@ def _run(config: Mapping[str, Any], overrides: Sequence[str], signals: _Signals)
     try:
         with memory.explained(need, session.run, engine), single_rows_explained(engine):
             begin(session, overrides, notes)
-            play(session, signals.step_begins)
+            run_steps(session, signals.step_begins)
     except BaseException as error:
         with signals.unheeded():
             discard(session, error)
         fail(session, error)
         raise
     finally:
-        part(session)
+        say_ended(session)
         session.run.unlock()
     return session.run.path
 

@@ -68,7 +68,7 @@ def table(extractor: Extractor, n: int, **options: object) -> dict[str, dict[str
                 [Fid(), Kid(subset_size=n), Prc()], from_source(reference, None, 0), extractor, **options
             )
         fake = from_source(images, None, 0)
-        found[name] = {"n": fake.n, **evaluator.judge(fake).values}
+        found[name] = {"n": fake.n, **evaluator.evaluate(fake).values}
         line = " | ".join(f"{key} {value:.4f}" for key, value in found[name].items())
         print(f"{name}: {line}", flush=True)
     return found

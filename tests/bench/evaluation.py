@@ -98,7 +98,7 @@ def ours(top: Path, weights: str, compiled: Inception | None = None) -> dict[str
     """Two folders from nothing to numbers, as `gan eval input= reference= cache=false`."""
     extractor = compiled or Inception(weights)
     one, two = (from_source(folder(str(top / name)), None, 0) for name in ("mine", "theirs"))
-    return Evaluator([Fid(), Kid(), Prc()], two, extractor, intervals=True).judge(one).values
+    return Evaluator([Fid(), Kid(), Prc()], two, extractor, intervals=True).evaluate(one).values
 
 
 def theirs(top: Path, weights: str, n: int, compiled: bool = False) -> dict[str, float]:
@@ -130,7 +130,7 @@ def second(extractor: Inception, top: Path, n: int, rounds: int) -> None:
 
     def evaluate() -> None:
         real = from_source(fashion(), n, 1)
-        Evaluator([Fid(), Kid(), Prc()], real, extractor, kept=kept, intervals=True).judge(
+        Evaluator([Fid(), Kid(), Prc()], real, extractor, kept=kept, intervals=True).evaluate(
             from_sampler(sampler(), n, next(fakes))
         )
 

@@ -49,7 +49,7 @@ def drawn(sampler: Sampler, n: int, seed: int = 0) -> Tensor:
 
 
 def test_every_model_has_tiny_widths() -> None:
-    assert sorted(TINY) == sorted(MODELS)
+    assert sorted(TINY) == sorted(MODELS), "add the model to TINY in tests/contract/cast.py, with tiny widths"
 
 
 def test_every_game_has_a_cast() -> None:

@@ -1,4 +1,4 @@
-"""The classifier that judges whether samples show their class, and the numbers made of it."""
+"""The classifier that evaluates whether samples show their class, and the numbers made of it."""
 
 from __future__ import annotations
 
@@ -80,13 +80,13 @@ def test_accuracy_counts_agreement_by_class() -> None:
         return ImageSet(6, (1, 8, 8), lambda: iter(()), {"seed": 0}, lambda: iter([(shown[:4], labels[:4]), (shown[4:], labels[4:])]))  # fmt: skip  # noqa: E501
 
     evaluator = Evaluator([ClassAccuracy(images=3200)], None, None, shades())
-    found = evaluator.judge(set_of(asked)).as_json()
+    found = evaluator.evaluate(set_of(asked)).as_json()
     assert found["class_accuracy"] == 4 / 6
     assert found["class_accuracy_by_class"] == {"a": 0.5, "b": 1.0, "c": 2 / 3}
     assert found["classifier_accuracy"] >= 0.9
     assert found["protocol"]["class_accuracy"]["trained_on"] == 48
     assert found["protocol"]["reference"] is None
-    right = evaluator.judge(set_of(torch.tensor([0, 1, 1, 2, 2, 0]))).values
+    right = evaluator.evaluate(set_of(torch.tensor([0, 1, 1, 2, 2, 0]))).values
     assert right["class_accuracy"] == 1.0  # counted anew
 
 
@@ -98,4 +98,4 @@ def test_what_cannot_be_judged_is_refused() -> None:
         ClassAccuracy(images=0)
     unlabelled = ImageSet(4, (1, 8, 8), lambda: iter(()))
     with pytest.raises(MetricError, match=r"model\.conditioning=projection"):
-        Evaluator([ClassAccuracy()], None, None, shades()).judge(unlabelled)
+        Evaluator([ClassAccuracy()], None, None, shades()).evaluate(unlabelled)

@@ -107,7 +107,7 @@ def test_warnings_of_small_sets(tiny: Extractor) -> None:
 @pytest.mark.parametrize(
     ("metric", "n_fake", "n_real", "text"),
     [
-        (Fid(), 1, 9, "metrics=fid needs at least 2 images of each kind, got 1 to judge and 9 real ones"),
+        (Fid(), 1, 9, "metrics=fid needs at least 2 images of each kind, got 1 samples and 9 real ones"),
         (Kid(), 9, 1, "metrics=kid needs at least 2 images"),
         (Prc(neighborhood=5), 9, 5, "metrics=prc needs at least 6 images"),
         (Is(splits=10), 9, 0, "metrics.is.splits=10 for 9 images: type at most 9"),

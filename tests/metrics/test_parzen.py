@@ -86,7 +86,7 @@ def test_the_width_is_chosen_on_what_the_run_has_not_seen(gan: Gan, tmp_path: Pa
     assert told["sigma_chosen_on"] == {"images": 15, "which": "training split, kept from the run by dataset.limit"}
     assert told["warnings"] == [
         "parzen: σ was chosen on 15 images, n_valid=1,000 asked for",
-        "parzen: 30 test images are judged, n_test=10,000 asked for",
+        "parzen: 30 test images are evaluated, n_test=10,000 asked for",
     ]
     unseen = sorted(set(range(N)) - greys(make(generator.config["dataset"], "dataset"), np.arange(KEPT)))
     samples = np.concatenate(list(generator.samples(16, 0))).reshape(16, -1) / 255

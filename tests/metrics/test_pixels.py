@@ -104,7 +104,7 @@ def test_similarity_is_the_librarys_where_that_takes_the_images() -> None:
 def test_samples_all_alike_are_more_similar_than_real_ones(image_set: Callable[..., ImageSet]) -> None:
     alike = noise(1, 28, 8).expand(6, -1, -1, -1).contiguous()
     evaluator = Evaluator([MsSsim(), Swd(patches=2, projections=4)], image_set(noise(7, 28, 9)), None)
-    found = evaluator.judge(image_set(alike)).as_json()
+    found = evaluator.evaluate(image_set(alike)).as_json()
     assert found["ms_ssim"] == 1
     assert 0 <= found["ms_ssim_real"] < 0.5
     assert found["swd_28"] == found["swd"] > 0

@@ -40,17 +40,17 @@ def distance(fake: Tensor, real: Tensor) -> float:
     return float((mean - other).square().sum() + a.square().sum() + b.square().sum() - 2 * root)
 
 
-def judged(tiny: Extractor, fake: ImageSet, real: Any, *metrics: Any, **options: Any) -> Any:
-    return Evaluator(metrics or [Fid()], real, tiny, **options).judge(fake)
+def evaluated(tiny: Extractor, fake: ImageSet, real: Any, *metrics: Any, **options: Any) -> Any:
+    return Evaluator(metrics or [Fid()], real, tiny, **options).evaluate(fake)
 
 
 def test_an_exported_reference_gives_the_same_numbers(tiny: Extractor, image_set: Images, tmp_path: Path) -> None:
     fake, real = image_set(noise(9, 0)), image_set(noise(8, 1), fingerprint="f", seed=3)
     evaluator = Evaluator([Fid(), Kid(subsets=2), Prc()], real, tiny)
-    there = evaluator.judge(fake)
+    there = evaluator.evaluate(fake)
     write(tmp_path / "r.npz", evaluator.features_of_real(), real.protocol, tiny)
     given = read(tmp_path / "r.npz")
-    here = judged(tiny, fake, given, Fid(), Kid(subsets=2), Prc())
+    here = evaluated(tiny, fake, given, Fid(), Kid(subsets=2), Prc())
     assert here.values == there.values
     assert here.warnings == ()
     assert here.protocol["n_real"] == 8
@@ -65,15 +65,15 @@ def test_statistics_alone_are_enough_for_fid(tiny: Extractor, image_set: Images,
     np.savez(tmp_path / "stylegan.npz", mu=mu, sigma=sigma)
     torch.save({"mu": mu.astype(np.float32), "sigma": sigma}, tmp_path / "fidelity.pt")
     torch.save(tiny.features(noise(8, 1)), tmp_path / "features.pt")
-    whole = judged(tiny, fake, real).values["fid"]
+    whole = evaluated(tiny, fake, real).values["fid"]
     for name in ("stylegan.npz", "fidelity.pt", "features.pt"):
-        found = judged(tiny, fake, read(tmp_path / name))
+        found = evaluated(tiny, fake, read(tmp_path / name))
         assert found.values["fid"] == pytest.approx(whole, rel=1e-6)
         assert "does not say what made it" in found.warnings[0]
-    assert judged(tiny, fake, read(tmp_path / "stylegan.npz")).protocol["n_real"] is None
-    assert judged(tiny, fake, read(tmp_path / "features.pt"), Prc()).protocol["n_real"] == 8
+    assert evaluated(tiny, fake, read(tmp_path / "stylegan.npz")).protocol["n_real"] is None
+    assert evaluated(tiny, fake, read(tmp_path / "features.pt"), Prc()).protocol["n_real"] == 8
     with pytest.raises(MetricError, match="mean and covariance alone, which are enough for fid"):
-        judged(tiny, fake, read(tmp_path / "stylegan.npz"), Fid(), Kid())
+        evaluated(tiny, fake, read(tmp_path / "stylegan.npz"), Fid(), Kid())
 
 
 def test_a_reference_of_another_extractor_is_refused(tiny: Any, image_set: Images, tmp_path: Path) -> None:
@@ -81,9 +81,9 @@ def test_a_reference_of_another_extractor_is_refused(tiny: Any, image_set: Image
     np.savez(tmp_path / "wide.npz", mu=np.zeros(5), sigma=np.eye(5))
     tiny.name = "another"
     with pytest.raises(MetricError, match=r"made by another extractor \(extractor inception\): export it anew"):
-        judged(tiny, image_set(noise(9, 0)), read(tmp_path / "r.npz"))
+        evaluated(tiny, image_set(noise(9, 0)), read(tmp_path / "r.npz"))
     with pytest.raises(MetricError, match="is of 5 features and the extractor another gives 3"):
-        judged(tiny, image_set(noise(9, 0)), read(tmp_path / "wide.npz"))
+        evaluated(tiny, image_set(noise(9, 0)), read(tmp_path / "wide.npz"))
 
 
 def test_files_that_hold_no_reference(tmp_path: Path) -> None:
@@ -117,10 +117,10 @@ def test_kept_features_are_used_and_made_anew_when_damaged(tiny: Any, image_set:
 
     tiny.features = watched
     first = Evaluator([Fid()], real, tiny, kept=kept)
-    values = first.judge(fake).values
+    values = first.evaluate(fake).values
     assert (sum(looks), first.was_kept) == (17, False)
     second = Evaluator([Fid()], real, tiny, kept=kept)
-    assert second.judge(fake).values == values
+    assert second.evaluate(fake).values == values
     assert (sum(looks), second.was_kept) == (26, True)
     (file,) = (tmp_path / "features").iterdir()
     content = bytearray(file.read_bytes())
@@ -128,7 +128,7 @@ def test_kept_features_are_used_and_made_anew_when_damaged(tiny: Any, image_set:
     for damaged in (bytes(content), bytes(content[:100]), b""):
         file.write_bytes(damaged)
         third = Evaluator([Fid()], real, tiny, kept=kept)
-        assert third.judge(fake).values == values
+        assert third.evaluate(fake).values == values
         assert not third.was_kept
     assert kept.load(real, tiny) is not None  # written anew
     for other in (image_set(noise(8, 1), fingerprint="g", seed=3), image_set(noise(8, 1), fingerprint="f", seed=4)):
@@ -231,8 +231,8 @@ def kernel_distance(fake: Tensor, real: Tensor) -> float:
 
 def test_intervals_stand_beside_fid_and_kid_of_few_images(tiny: Extractor, image_set: Images) -> None:
     fake, real = image_set(noise(9, 0)), image_set(noise(8, 1))
-    found = judged(tiny, fake, real, Fid(), Kid(subsets=2), Prc(), intervals=True).as_json()
+    found = evaluated(tiny, fake, real, Fid(), Kid(subsets=2), Prc(), intervals=True).as_json()
     assert list(found["intervals"]) == ["fid", "kid"]
     assert found["intervals"]["fid"][0] < found["fid"] < found["intervals"]["fid"][1]
     assert found["intervals_by"]["level"] == 0.95
-    assert "intervals" not in judged(tiny, fake, real, Prc(), intervals=True).as_json()
+    assert "intervals" not in evaluated(tiny, fake, real, Prc(), intervals=True).as_json()

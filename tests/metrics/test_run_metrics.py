@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from gancli.config.build import make
+from gancli.data import fields
 from gancli.data.source import Source, order, table
 from gancli.errors import ConfigError, MetricError, WeightsError
 from gancli.metrics import by_class
@@ -243,8 +244,8 @@ def test_test_data_are_found_where_the_run_was_not_trained_on_them() -> None:
     found: Any = SimpleNamespace(
         config={"dataset": {"_target_": "gancli.data.embedded.emoji", "size": 8, "split": "train"}},
         facts=SimpleNamespace(name="emoji"),
-        shape=(3, 8, 8),
-        game=SimpleNamespace(labelled=False),
+        field=fields.Image(3, 8, 8),
+        labelled=False,
     )
     assert len(data(found, "test", "parzen")) == 200
     assert len(data(found, "train", "parzen")) == 1706

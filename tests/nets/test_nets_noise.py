@@ -66,13 +66,13 @@ def test_both_players_moves_see_the_same_numbers_and_the_next_step_others(separa
 
 def test_a_joint_pass_draws_what_separate_passes_draw() -> None:
     net, x = {"D": nn.Sequential(Dropout(0.5), GaussianNoise(1.0))}, torch.rand(12, 5)
-    rng = Rng(0, total=8).part(2, 6)
+    rng = Rng(0, total=8).cut(2, 6)
     with keyed(net, rng):
         joint = net["D"](x)
     with keyed(net, rng):
         apart = torch.cat([net["D"](x[k : k + 4]) for k in (0, 4, 8)])
     assert torch.equal(joint, apart)
-    with keyed(net, Rng(1, total=8).part(2, 6)):
+    with keyed(net, Rng(1, total=8).cut(2, 6)):
         assert not torch.equal(net["D"](x), joint)
 
 
@@ -91,7 +91,7 @@ def test_a_reference_batch_has_numbers_of_its_own() -> None:
     ones = torch.ones(4, 3)
     with keyed(net, Rng(0, total=4)):
         whole = net["D"].body(torch.cat([torch.ones(REFERENCE, 3), ones]))
-    with keyed(net, Rng(0, total=4).part(1, 3)):
+    with keyed(net, Rng(0, total=4).cut(1, 3)):
         part = net["D"].body(torch.cat([torch.ones(REFERENCE, 3), ones[1:3]]))
     assert torch.equal(part[:REFERENCE], whole[:REFERENCE])
     assert torch.equal(part[REFERENCE:], whole[REFERENCE + 1 : REFERENCE + 3])

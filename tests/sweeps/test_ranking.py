@@ -95,8 +95,8 @@ def test_a_rank_that_no_job_will_have_is_refused_first(gan: Gan, words: list[str
 def test_train_evaluate_rank_again(gan: Gan) -> None:
     assert gan("train", "-m", *POINTS, "observers=none", "steps=1", "loss=ns,hinge", "sweep_dir=a sweep").code == 0
     assert gan("train", "-m", "resume_sweep=a sweep", "rank=modes").code == 2
-    assert gan("eval", "run=a sweep", "metrics=[modes]", "n=50", "run_dir=judged").code == 0
-    assert len(json.loads(Path("judged/comparison.json").read_text(encoding="utf-8"))) == 2
+    assert gan("eval", "run=a sweep", "metrics=[modes]", "n=50", "run_dir=evaluated").code == 0
+    assert len(json.loads(Path("evaluated/comparison.json").read_text(encoding="utf-8"))) == 2
     answer = gan("train", "-m", "resume_sweep=a sweep", "rank=modes")
     assert answer.code == 0
     assert "ranked by modes, higher is better" in answer.out
@@ -164,7 +164,7 @@ def test_a_damaged_sweep_is_said_in_one_line(tmp_path: Path) -> None:
             said.append(str(error))
             continue
         right += 1
-        found.settle()
+        found.take_stock()
         ranking.write_csv(found, ranking.rank(found, None, "auto"))
         found.save()
     assert all(line.startswith(f"{sweep.path / 'sweep.json'} is damaged: ") and "\n" not in line for line in said)
@@ -183,7 +183,7 @@ def test_a_damaged_state_counts_for_nothing(tmp_path: Path, kind: str) -> None:
     else:
         file.write_bytes(b"\xff{" if kind == "bytes" else b'{"status": 3, "seconds": 1e999, "reason": [], "pid": -1}')
     assert record.read_state(sweep.path, 1) == {}
-    sweep.settle()
+    sweep.take_stock()
     assert (sweep.jobs[0].status, sweep.jobs[0].seconds) == ("finished", 2.0)
 
 

@@ -47,7 +47,7 @@ class Dropout(Noisy):
     >>> x, layers = torch.ones(4, 100), {"net": Dropout(0.5)}
     >>> with keyed(layers, Rng(0, total=4)):
     ...     whole = layers["net"](x)
-    >>> with keyed(layers, Rng(0, total=4).part(2, 4)):
+    >>> with keyed(layers, Rng(0, total=4).cut(2, 4)):
     ...     half = layers["net"](x[2:])
     >>> whole.unique().tolist(), torch.equal(whole[2:], half), layers["net"].eval()(x).unique().tolist()
     ([0.0, 2.0], True, [1.0])
@@ -111,7 +111,7 @@ class Source:
 
     def _rows(self, rng: Rng, law: Law, x: Tensor, joins: int, time: int) -> Tensor:
         whole = rng.beside(*rng.parts, self.name, time, total=rng.total // joins)
-        return _drawn(whole.part(rng.start // joins, rng.stop // joins), law, x)
+        return _drawn(whole.cut(rng.start // joins, rng.stop // joins), law, x)
 
 
 def _drawn(rng: Rng, law: Law, x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What `gan eval` judges, against what, and by which network: one run or folder, for each threshold."""
+"""What `gan eval` evaluates, against what, and by which network: one run or folder, for each threshold."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from gancli.verbs.sides import place_data
 
 
 @dataclass(frozen=True)
-class Judged:
+class Evaluated:
     """results: one for each threshold. pictures: by file name. unkept: why a result is not in its run, if it is not."""
 
     found: Sampler | None
@@ -41,19 +41,19 @@ class Judged:
     unkept: list[GanError]
 
 
-def evaluate(settings: EvalSettings, metrics: Sequence[Metric], extractor: Callable[[], Extractor]) -> Judged:
+def evaluate(settings: EvalSettings, metrics: Sequence[Metric], extractor: Callable[[], Extractor]) -> Evaluated:
     """One run's or folder's results, which are kept in the run, too. Raises GanError."""
     found = load(settings, metrics)
     of_run, of_images = _parted(metrics)
     unkept: list[GanError] = []
     if of_images:
-        made = _judge_images(settings, found, of_images, extractor, unkept)
+        made = _evaluate_images(settings, found, of_images, extractor, unkept)
     else:
         made = [_blank(settings, found, threshold) for threshold in settings.thresholds()]
     pictures: dict[str, Pixels] = {}
     for k, (threshold, values) in enumerate(zip(settings.thresholds(), made, strict=True)):
         if found is not None:
-            shown = _judge_run(settings, found.truncated(threshold), of_run, values, extractor)
+            shown = _evaluate_run(settings, found.truncated(threshold), of_run, values, extractor)
             mark = f"-{'none' if threshold is None else f'{threshold:g}'}" if len(made) > 1 else ""
             pictures |= {f"{name}{mark}.png": picture for name, picture in shown.items()}
         values["warnings"] = list(dict.fromkeys(values["warnings"]))
@@ -63,11 +63,11 @@ def evaluate(settings: EvalSettings, metrics: Sequence[Metric], extractor: Calla
                 results.keep(found.run, made[k])
             except (RunError, OSError) as error:  # the numbers are worth more than their file
                 unkept.append(error if isinstance(error, GanError) else RunError(str(error)))
-    return Judged(found, made, pictures, unkept)
+    return Evaluated(found, made, pictures, unkept)
 
 
 def load(settings: EvalSettings, metrics: Sequence[Metric]) -> Sampler | None:
-    """The run that is judged; None for finished images. Raises GanError for what these metrics cannot judge."""
+    """The run that is evaluated; None for finished images. Raises GanError for what these metrics cannot evaluate."""
     found = None if settings.input is not None else sampler(settings)
     if found is not None:
         place_data(settings, found)
@@ -85,7 +85,7 @@ def load(settings: EvalSettings, metrics: Sequence[Metric]) -> Sampler | None:
 
 
 def look_ahead(settings: EvalSettings, runs: Sequence[str], metrics: Sequence[Metric]) -> None:
-    """Raise GanError for the first of several runs that could not be judged, before any of them is."""
+    """Raise GanError for the first of several runs that could not be evaluated, before any of them is."""
     of_images = _parted(metrics)[1]
     seen = []
     for which in runs:
@@ -122,7 +122,7 @@ def extractor_of(settings: EvalSettings) -> Extractor:
     return extractor
 
 
-def _judge_images(
+def _evaluate_images(
     settings: EvalSettings,
     found: Sampler | None,
     metrics: Sequence[Metric],
@@ -139,12 +139,12 @@ def _judge_images(
     if any(m.needs_extractor() for m in metrics):
         extractor = make_extractor()
     kept = KeptFeatures() if settings.cache else None
-    report = Remaining(ahead(metrics, given.judged, real, extractor))
+    report = Remaining(ahead(metrics, given.evaluated, real, extractor))
     evaluator = Evaluator(metrics, real, extractor, given.source, report, kept, intervals=True)
     made = []
-    for fake in given.judged:
+    for fake in given.evaluated:
         began = time.perf_counter()
-        made.append(evaluator.judge(fake).as_json())
+        made.append(evaluator.evaluate(fake).as_json())
         made[-1]["seconds"] = time.perf_counter() - began
         made[-1]["reference_was_cached"] = evaluator.was_kept
         made[-1]["warnings"] += given.notes
@@ -183,7 +183,7 @@ def _refuse_run(settings: EvalSettings, found: Sampler | None, metrics: Sequence
                 metric.refuse(found.truncated(threshold))
 
 
-def _judge_run(
+def _evaluate_run(
     settings: EvalSettings,
     found: Sampler,
     metrics: Sequence[RunMetric | FeatureRunMetric],
@@ -217,7 +217,7 @@ def _refuse_labels(metrics: Sequence[Metric], found: Sampler | None) -> None:
     """Raise MetricError where samples were asked for no class and a metric asks which."""
     wanting = [m.name for m in metrics if isinstance(m, LabelMetric)]
     if wanting and found is None:
-        raise MetricError(f"metrics={wanting[0]} judges a conditional run's samples: give run= instead of input=")
+        raise MetricError(f"metrics={wanting[0]} evaluates a conditional run's samples: give run= instead of input=")
     if wanting and found is not None and not found.labelled:
         raise MetricError(
             f"metrics={wanting[0]} asks whether samples show the class they were asked for, and {found.run.name} knows"
