@@ -103,9 +103,9 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def refuse_other(path: Path, state: Mapping[str, Any], ema: bool) -> None:
-    """Raise RunError where another generator is asked of an export than the one it holds."""
+    """Raise RunError where another generator is asked of an export than the one it holds, and there was another."""
     held = state["about"]
-    if held["ema"] != ema:
+    if held["ema"] != ema and (state["config"]["model"].get("ema") or {}).get("decay"):
         kind = "averaged" if held["ema"] else "raw"
         raise RunError(f"{path} holds the {kind} generator only: type ema={str(held['ema']).lower()}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from gancli.compute.device import Compute
 from gancli.config.build import make_as
 from gancli.config.compose import compose
-from gancli.config.files import groups
+from gancli.config.files import conf_dir, groups
 from gancli.config.settings import TrainSettings
 from gancli.data.facts import DataFacts
 from gancli.errors import GanError
@@ -32,14 +33,33 @@ TINY = {
 }
 TINY["improved"] += ["dataset.classes=2", "game.labels=4", "game.adversarial=1"]
 
+# A game that no model takes by itself, with a model that plays it.
+BESIDE: dict[str, list[str]] = {}
+
 MODELS, GAMES = groups("train")["model"], groups("train")["game"]
 COMMON = ["dataset.n=24", "batch_size=8", "device=cpu"]
 
 
+def game_of(model: str) -> str:
+    """The game that a model takes by itself, by its file."""
+    text = (conf_dir() / "model" / f"{model}.yaml").read_text(encoding="utf-8")
+    found = re.search(r"^ *- override /game: *(\w+)", text, re.MULTILINE)
+    return found[1] if found else "noise"
+
+
+# Every model with its own game, and the other games: all that is in the contract.
+CASTS = TINY | BESIDE
+
+
+def with_common(keys: Sequence[str]) -> list[str]:
+    """These keys, and little data, where they do not say how much."""
+    typed = {key.partition("=")[0] for key in keys}
+    return [*keys, *(key for key in COMMON if key.partition("=")[0] not in typed)]
+
+
 def config_of(keys: Sequence[str]) -> dict[str, Any]:
     """The configuration of `gan train KEYS`, on little data."""
-    typed = {key.partition("=")[0] for key in keys}
-    return compose("train", [*keys, *(key for key in COMMON if key.partition("=")[0] not in typed)])
+    return compose("train", with_common(keys))
 
 
 def engine_of(keys: Sequence[str], double: bool = False, still_norms: bool = False) -> Engine:

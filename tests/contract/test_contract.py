@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import copy
+from functools import cache
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from gancli.compute.rng import Rng
+from gancli.compute.device import Compute
+from gancli.data.facts import DataFacts
+from gancli.draw.sampling import CHUNK, Sampler
 from gancli.train.engine import Engine
 from gancli.verbs.train import split_notes
-from tests.contract.cast import GAMES, MODELS, TINY, engine_of, has_batch_norm, tried
+from tests.contract.cast import BESIDE, GAMES, MODELS, TINY, engine_of, game_of, has_batch_norm, tried
 from tests.test_engine import same
 from tests.tiny import weights
 
@@ -28,16 +31,29 @@ def everything(engine: Engine) -> Tensor:
     return torch.cat([weights(net).double() for net in nets])
 
 
-def sample(engine: Engine, seed: int = 0) -> Tensor:
-    """Four samples, as the averaged networks draw them."""
-    game, noise = engine.game, Rng(seed, "contract", total=4)
+@cache
+def plain(model: str) -> Tensor:
+    """All weights of a model after two steps."""
+    return everything(steps(engine_of(TINY[model]), 2))
+
+
+def sampler_of(engine: Engine) -> Sampler:
+    """Whoever draws samples of this game, by its averaged networks, as commands do."""
     nets = {name: copy.deepcopy(net).eval() for name, net in engine.networks().items()}
-    with torch.no_grad():
-        return next(iter(game.generate(nets, game.inputs(noise, {})).values()))
+    return Sampler(engine.game, nets, DataFacts.of(engine.main.source), Compute())
+
+
+def drawn(sampler: Sampler, n: int, seed: int = 0) -> Tensor:
+    """n samples of a seed, ready."""
+    return sampler.sample([(seed, k) for k in range(n)])
 
 
 def test_every_model_has_tiny_widths() -> None:
     assert sorted(TINY) == sorted(MODELS), "add the model to TINY in tests/contract/cast.py, with tiny widths"
+
+
+def test_every_game_has_a_cast() -> None:
+    assert sorted({*map(game_of, TINY), *BESIDE}) == sorted(GAMES)
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -76,35 +92,41 @@ def test_micro_batches_are_the_batch_or_it_is_said(model: str) -> None:
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_the_same_seed_draws_the_same_sample(model: str) -> None:
-    engine = steps(engine_of(TINY[model]), 1)
-    first, again, other = sample(engine), sample(engine), sample(engine, seed=1)
-    assert torch.equal(first, again)
-    assert not torch.equal(first, other)
+def test_the_same_seed_draws_the_same_sample(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To the bit, however many are drawn; and the same but for rounding, however many are drawn at once."""
+    sampler = sampler_of(steps(engine_of(TINY[model]), 1))
+    first = drawn(sampler, 5)
+    assert torch.equal(first, drawn(sampler, 5))
+    assert torch.equal(first[:3], drawn(sampler, 3))
+    assert torch.equal(first, drawn(sampler, CHUNK + 1)[:5])
+    assert not torch.equal(first, drawn(sampler, 5, seed=1))
+    monkeypatch.setattr("gancli.draw.sampling.CHUNK", 4)
+    torch.testing.assert_close(drawn(sampler, 5), first, rtol=1e-5, atol=1e-5)
 
 
 # A part of the configuration, changed: what comes of it is another run, or a refusal.
 PROBES = {
     "loss": ["loss=lsgan"],
+    "no loss": ["loss=none"],
     "penalty": ["penalty=r1"],
     "augment": ["augment=diffaugment"],
     "ramp": ["ramp=r3gan", "ramp.images=8", "ramp.augment=null"],
     "latent": ["model.latent.dim=12"],
     "averages": ["model.ema.decay=0.5", "model.ema.warmup=false"],
+    "terms": ["+terms.near.columns=[x,x]", "+terms.near.distance=l1"],
 }
 
 
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("probe", PROBES)
 def test_a_part_changes_something_or_is_refused(model: str, probe: str) -> None:
-    plain = everything(steps(engine_of(TINY[model]), 2))
     other, said = tried([*TINY[model], *PROBES[probe]])
     if other is None:
         assert said
         assert "\n" not in said
         return
     changed = everything(steps(other, 2))
-    assert len(changed) != len(plain) or not torch.equal(changed, plain)
+    assert len(changed) != len(plain(model)) or not torch.equal(changed, plain(model))
 
 
 @pytest.mark.parametrize("game", GAMES)
