@@ -34,7 +34,7 @@ def start(*words: str, cwd: Path, launch: tuple[str, ...] = ()) -> subprocess.Po
     """`python -m tests.oddgame WORDS`; launch: by torchrun with these flags. What is said goes into cwd/said."""
     command = [sys.executable, *(("-m", "torch.distributed.run", "--standalone", *launch) if launch else ())]
     paths = os.pathsep.join([str(Path(__file__).parent.parent), os.environ.get("PYTHONPATH", "")])
-    env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": paths}
+    env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": paths, "GLOO_SOCKET_IFNAME": "lo"}
     with (cwd / "said").open("w") as said:
         return subprocess.Popen([*command, "-m", "tests.oddgame", *words], cwd=cwd, env=env, stdout=said, stderr=said)
 
