@@ -168,3 +168,19 @@ def test_a_name_that_is_no_utf8(trained: Path, tmp_path: Path, capsys: pytest.Ca
     assert main([name]) == 0
     assert capsys.readouterr().out.endswith("r\\udcff/report.html\n")
     assert b"<h1>r?</h1>" in (Path(name) / "report.html").read_bytes()
+
+
+@pytest.mark.parametrize("kind", ["png", "txt"])
+def test_a_link_among_the_samples_shows_no_other_file(run: Path, kind: str) -> None:
+    """A stranger's run could lead to any file of the machine that looks at it."""
+    own = run / "samples" / "00000002.png"
+    secret = Path("elsewhere")
+    secret.write_bytes(own.read_bytes() if kind == "png" else b"a secret line")
+    link = run / "samples" / f"00000009.{kind}"
+    link.write_bytes(secret.read_bytes())
+    record = read(run)
+    assert 9 in record.pictures | record.texts
+    link.unlink()
+    link.symlink_to(secret.resolve())
+    record = read(run)
+    assert 9 not in record.pictures | record.texts

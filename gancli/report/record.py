@@ -14,7 +14,7 @@ from gancli.config.commands import command
 from gancli.config.compose import compose
 from gancli.config.grammar import in_quotes
 from gancli.errors import GanError
-from gancli.store.files import files, finite, json_lines, read_json
+from gancli.store.files import files, finite, json_lines, open_regular, read_json
 from gancli.store.rundir import RunDir
 
 Point = tuple[float, float]
@@ -83,8 +83,9 @@ class Record:
         if not self.texts:
             return []
         try:
-            with self.texts[max(self.texts)].open(encoding="utf-8", errors="replace") as file:
-                return [line.rstrip("\n") for line in islice(iter(lambda: file.readline(LONGEST), ""), MOST_LINES)]
+            with open_regular(self.texts[max(self.texts)]) as file:
+                parts = islice(iter(lambda: file.readline(LONGEST), b""), MOST_LINES)
+                return [part.decode("utf-8", "replace").rstrip("\n") for part in parts]
         except OSError:
             return []
 
@@ -106,7 +107,8 @@ def read(path: Path, name: str | None = None) -> Record:
     about, config = shallow(run.about()), run.config()
     rows, alarms = _rows(run.metrics)
     pictures, texts = (
-        {int(p.stem): p for p in files(run.samples, f"*.{kind}") if STEP.fullmatch(p.stem)} for kind in ("png", "txt")
+        {int(p.stem): p for p in files(run.samples, f"*.{kind}") if STEP.fullmatch(p.stem) and not p.is_symlink()}
+        for kind in ("png", "txt")  # no links: a stranger's run could show a file of this machine as its samples
     )
     changed = _changed(config, _words(about))
     return Record(
