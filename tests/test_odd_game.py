@@ -480,6 +480,9 @@ def test_a_run_without_averages_says_that_the_raw_networks_draw(gan: Gan) -> Non
     assert answer.code == 0
     assert answer.err == "note: this run keeps no average of its networks: the raw ones draw\n"
     assert gan("sample", "run=r", "n=2", "ema=false").err == ""
+    asked = gan("sample", "run=r", "n=2", "standing_stats=4")
+    assert asked.code == 2
+    assert asked.err.startswith("gan: standing_stats=4: samples of this game are made from data")
 
 
 # -- what has no place here --------------------------------------------------------------------------------------------

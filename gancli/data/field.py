@@ -44,7 +44,6 @@ class Field(ABC):
     words: ClassVar[str]  # what rows are called, in the plural
     dtype: ClassVar[str] = "float32"  # of stored rows
     spatial: ClassVar[bool] = False
-    symbols: ClassVar[bool] = False  # whether rows are made of names, between which there is nothing
     picture_name: ClassVar[str] = "grid"  # of a file with all of them
 
     @property

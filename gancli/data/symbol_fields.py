@@ -18,7 +18,6 @@ class Label(Field):
     kind: ClassVar[str] = "label"
     words: ClassVar[str] = "labels"
     dtype: ClassVar[str] = "int64"
-    symbols: ClassVar[bool] = True
     names: tuple[str, ...]
 
     @property
@@ -91,7 +90,6 @@ class Tokens(Field):
     kind: ClassVar[str] = "tokens"
     words: ClassVar[str] = "sequences"
     dtype: ClassVar[str] = "int64"
-    symbols: ClassVar[bool] = True
     length: int
     vocabulary: tuple[str, ...]
     between: str = " "
@@ -131,7 +129,6 @@ class Codes(Field):
     kind: ClassVar[str] = "codes"
     words: ClassVar[str] = "codes"
     dtype: ClassVar[str] = "int64"
-    symbols: ClassVar[bool] = True
     height: int
     width: int
     size: int

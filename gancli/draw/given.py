@@ -38,7 +38,10 @@ class Rows:
                 raise SplitError(f"{HELD_OUT} rows are among those of the training")
             rows = Rows(split_of(node, game, HELD_OUT))
         except SplitError:
-            rows = Rows(data_set(node, game), "the data set has no held-out rows: these are made from training rows")
+            rows = Rows(
+                data_set(node, game),
+                "there are no held-out rows of this run's data: samples are made from training rows",
+            )
         for name, field in fields.items():
             source, column = rows.source(name)
             if source.fields.get(column) != field:

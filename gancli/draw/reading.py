@@ -61,12 +61,13 @@ def load(
     except Exception as error:  # all of it comes from the file: whatever goes wrong is the file's doing
         words = f"{error} is missing" if isinstance(error, KeyError) else " ".join(str(error).split())[:200]
         raise RunError(f"{file} does not fit its own configuration: {words or type(error).__name__}") from None
-    averaged = bool(ema and state["ema"])
-    passes = passes_of(game, standing_stats) if averaged else 0
-    nets = with_standing_statistics(game, nets, compute, passes) if passes else nets
-    for net in nets.values():
+    averaged, passes = bool(ema and state["ema"]), passes_of(game, standing_stats)
+    passes = passes if averaged else 0
+    sampler = Sampler(game, nets, facts, compute, truncation, direction)  # what it refuses, before the passes
+    if passes:
+        sampler.nets = with_standing_statistics(game, nets, compute, passes)
+    for net in sampler.nets.values():
         net.eval().requires_grad_(False)
-    sampler = Sampler(game, nets, facts, compute, truncation, direction)
     sampler.run, sampler.step, sampler.config = place, int(state["step"]), dict(state["config"])
     sampler.about = {"ema": averaged, "standing_stats": passes, "seen": int(state["seen"])}
     sampler.about |= state.get("about", {})

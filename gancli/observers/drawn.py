@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from gancli.compute.rng import Rng
+from gancli.data.fields import Label
 from gancli.data.loader import Stream
 from gancli.games.game import Batch
 from gancli.nets.layers.noise import keyed
@@ -55,7 +56,7 @@ def _given(view: RunView, purpose: str, n: int, direction: str, labels: Tensor |
     """The input columns: rows of the data in an order of this purpose, and the labels asked for."""
     engine, given = view.engine, Batch()
     for name, field in engine.game.input_fields(direction).items():
-        if field.kind == "label":
+        if isinstance(field, Label):
             given |= {} if labels is None else {name: labels}
             continue
         found = stream_of(view, name)
