@@ -157,7 +157,8 @@ class Images:
     def __init__(self, seed: int):
         self.x = torch.rand(11, 1, SIDE, SIDE, generator=torch.Generator().manual_seed(seed)) * 2 - 1
 
-    def batch(self, position: int, total: int, start: int = 0, stop: int | None = None) -> Batch:
+    def batch(self, position: int, total: int, start: int = 0, stop: int | None = None, level: int = 0) -> Batch:
+        assert not level, "there is one size of these"
         places = torch.arange(position + start, position + (total if stop is None else stop)) % 11
         return {"x": self.x[places]}
 

@@ -15,6 +15,7 @@ from gancli.games.game import Batch, Move, Outcome, Result
 from gancli.games.stages import Copy, Moment, Stage
 from gancli.store import fits
 from gancli.train.engine import Engine
+from gancli.train.players import counts
 from gancli.train.rehearsal import Rehearsal
 from gancli.train.schedule import Schedule
 from tests import odd, tiny
@@ -44,7 +45,7 @@ def test_frozen_parts_are_counted_apart_and_nobody_trains_them() -> None:
             self.nets["eye"] = nn.Linear(2, 5)
 
     engine = odd.engine(Watched())
-    trained, frozen = engine.counts()
+    trained, frozen = counts(engine.players, dict(engine.game.nets.items()))
     assert trained == {"P": 16 + 10 + 10, "Q": 3, "R": 15}
     assert frozen == {"R_eye": 12, "eye": 15}  # `first`, which R shares, is trained by P
     assert not any(p.requires_grad for p in engine.game.nets["eye"].parameters())

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -263,20 +263,6 @@ class Engine:
         """What is left of the run, stage by stage; where it has no steps, all that its game would have."""
         return self.course.spans(self.step_number, self.seen, self.steps or None)
 
-    @contextmanager
-    def elsewhere(self, at: Moment) -> Iterator[None]:
-        """Inside, the run stands at another moment, to try moves of its stage; afterwards all is as before."""
-        here, buffers = self.at, [buffer.clone() for buffer in self.game.buffers()]
-        try:
-            self.step_number, self.seen = at.step, at.seen
-            self.game.enter(at)
-            yield
-        finally:
-            self.step_number, self.seen = here.step, here.seen
-            self.game.enter(here)
-            for buffer, value in zip(self.game.buffers(), buffers, strict=True):
-                buffer.copy_(value)
-
     # -- batches -------------------------------------------------------------------------------------------------------
 
     @property
@@ -309,9 +295,8 @@ class Engine:
         """Rows of the move's feeds: by their columns' names where there is one feed, else as FEED.COLUMN."""
         batch: Batch = {}
         places = self.positions | (self._dealt if move.shared else {})
-        level = {"level": self.at.stage.level} if self.at.stage.level else {}
         for feed in move.feeds:
-            rows = self.streams[feed].batch(places[feed], total, start, stop, **level)
+            rows = self.streams[feed].batch(places[feed], total, start, stop, self.at.stage.level)
             rows = {name: t.to(self.dtype) if t.is_floating_point() else t for name, t in rows.items()}
             batch |= rows if len(move.feeds) == 1 else {f"{feed}.{name}": t for name, t in rows.items()}
         return batch
@@ -349,13 +334,6 @@ class Engine:
         return torch.autocast(self.compute.device.type, dtype=self.compute.autocast)
 
     # -- state ---------------------------------------------------------------------------------------------------------
-
-    def counts(self) -> tuple[dict[str, int], dict[str, int]]:
-        """How many numbers each player's optimizer moves, and how many of each network are frozen."""
-        moved = {id(p) for player in self.players.values() for p in player.params}
-        still = {name: [p for p in net.parameters() if id(p) not in moved] for name, net in self.game.nets.items()}
-        trained = {name: sum(p.numel() for p in player.params) for name, player in self.players.items()}
-        return trained, {name: sum(p.numel() for p in frozen) for name, frozen in still.items() if frozen}
 
     def networks(self, averaged: bool = True) -> dict[str, nn.Module]:
         """The networks to draw samples with: averaged where there is an average, raw otherwise.
@@ -413,18 +391,6 @@ class Engine:
         self._focus(player)
         _, outcome = self._backward(player, move, (start, stop), self._carried(move, made, count), rng, start)
         return rng, {name: t.detach() for name, t in outcome.carry.items()}
-
-    @contextmanager
-    def untouched(self) -> Iterator[None]:
-        """A place to try moves in: afterwards buffers and gradients are as before, whatever happened."""
-        before = [buffer.clone() for buffer in self.game.buffers()]
-        try:
-            yield
-        finally:
-            for player in self.players.values():
-                player.optimizer.zero_grad(set_to_none=True)
-            for buffer, value in zip(self.game.buffers(), before, strict=True):
-                buffer.copy_(value)
 
 
 def _summable(value: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +13,14 @@ from torch.optim import Optimizer
 from gancli.compute.device import Compute
 from gancli.nets.layers.spectral import is_spectral
 from gancli.train.schedule import Schedule
+
+
+def counts(players: Mapping[str, Player], nets: Mapping[str, nn.Module]) -> tuple[dict[str, int], dict[str, int]]:
+    """How many numbers each player's optimizer moves, and how many of each network are frozen."""
+    moved = {id(p) for player in players.values() for p in player.params}
+    still = {name: [p for p in net.parameters() if id(p) not in moved] for name, net in nets.items()}
+    trained = {name: sum(p.numel() for p in player.params) for name, player in players.items()}
+    return trained, {name: sum(p.numel() for p in frozen) for name, frozen in still.items() if frozen}
 
 
 @dataclass

@@ -10,19 +10,19 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch import Tensor
 
-from gancli.compute.dist import World
 from gancli.compute.memory import Footprint, Line, available, exhausted
-from gancli.errors import CombinationError, DeviceError, GanError
+from gancli.errors import DeviceError, GanError
 from gancli.train.living import Living, OverTime
+from gancli.train.shares import shares
+from gancli.train.single_rows import norms_watched, refuse_single
+from gancli.train.trial import elsewhere, untouched
 
 if TYPE_CHECKING:
     from gancli.games.game import Batch, Move
@@ -142,7 +142,7 @@ class Rehearsal:
         if not self.growths:
             return None
         for growth in self.growths:
-            with engine.elsewhere(growth.at):
+            with elsewhere(engine, growth.at):
                 refuse_single(engine, growth.move, growth.few.values / growth.few.rows)
         held = sum(t.untyped_storage().nbytes() for t in _distinct(_tensors(engine)))
         state = sum(_optimizer_bytes(player.optimizer) for player in engine.players.values())
@@ -173,7 +173,7 @@ class Rehearsal:
         for number, growth in enumerate(self.growths):
             now = time.monotonic()
             share = now + max(0.0, until - now) / (len(self.growths) - number)
-            with self.engine.elsewhere(growth.at):
+            with elsewhere(self.engine, growth.at):
                 each = speed.seconds(growth) if speed else self._timed(growth.move, growth, share)
             name = growth.at.stage.name
             found[name] = found.get(name, 0.0) + each * growth.move.repeat / growth.move.every
@@ -189,7 +189,7 @@ class Rehearsal:
         found = []
         alone = engine.world.size == 1
         for span in engine.ahead():
-            with engine.elsewhere(span.at):
+            with elsewhere(engine, span.at):
                 for move in engine.moves():
                     # Ranks meet inside a move, and so must end it together.
                     if not alone and any(engine.world.highest(time.monotonic() > until)):
@@ -205,7 +205,7 @@ class Rehearsal:
         try:
             twin, found = self._twin(), list[Growth]()
             for span in self.engine.ahead():
-                with self.engine.elsewhere(span.at), twin.elsewhere(span.at):
+                with elsewhere(self.engine, span.at), elsewhere(twin, span.at):
                     found += [self._growth(twin, move, couples, until) for move in twin.moves()]
             return found
         except GanError:
@@ -214,7 +214,7 @@ class Rehearsal:
             return []
 
     def _growth(self, engine: Engine, move: Move, couples: Couples, until: float | None) -> Growth:
-        rows, k = rows_of(self.engine, move), couples if isinstance(couples, int) else 1
+        rows, k = _rows(self.engine, move), couples if isinstance(couples, int) else 1
         few, more = min(rows, 2 * k), min(rows, 4 * k)
         first = self._try(engine, move, few, until)
         if more == few:
@@ -232,7 +232,7 @@ class Rehearsal:
 
     def _try(self, engine: Engine, move: Move, rows: int, until: float | None) -> Tried:
         living, values, began = Living(until), [math.inf], time.monotonic()
-        with engine.untouched(), norms_watched(engine, move, rows, values), living:
+        with untouched(engine), norms_watched(engine, move, rows, values), living:
             rng, carry = engine.try_micro_batch(move, rows, self._carry)
             engine.compute.synchronize()
         seconds = time.monotonic() - began
@@ -242,7 +242,7 @@ class Rehearsal:
     def _timed(self, move: Move, growth: Growth, until: float) -> float:
         """Seconds of all of a move's micro-batches: of ever more rows, as long as the next ones end in time."""
         engine = self.engine
-        most = rows_of(engine, move)  # on every rank the same: a rank with a smaller share tries as often
+        most = _rows(engine, move)  # on every rank the same: a rank with a smaller share tries as often
         whole = min(engine.micro_batch or most, most)
         parts = math.ceil(most / whole)
         if any(net._compiled_call_impl is not None for net in engine.game.nets.values()):
@@ -267,7 +267,7 @@ class Rehearsal:
 
     def _run(self, move: Move, rows: int | None) -> float:
         """Seconds of the first micro-batch, or of one of `rows`."""
-        with self.engine.untouched():
+        with untouched(self.engine):
             began = time.perf_counter()
             self.engine.try_micro_batch(move, rows, self._carry)
             self.engine.compute.synchronize()
@@ -282,82 +282,9 @@ def footprint(engine: Engine, twin: Callable[[], Engine] | None = None) -> Footp
     return Rehearsal(engine, twin).footprint()
 
 
-def rows_of(engine: Engine, move: Move) -> int:
-    """The rows of a whole move that a rank has at most: all ranks have to try the same, since they meet in it."""
-    return max(_shares(engine, move))
-
-
-def _shares(engine: Engine, move: Move) -> list[int]:
-    """The rows of a whole move on each rank."""
-    total, size = engine.total(move), engine.world.size
-    spans = (World(rank, size).rows(total, engine.unit) for rank in range(size))
-    return [stop - start for start, stop in spans]
-
-
-# -- batch norm over a single row --------------------------------------------------------------------------------------
-
-
-@contextmanager
-def norms_watched(engine: Engine, move: Move, rows: int, values: list[float]) -> Iterator[None]:
-    """Inside, add how many numbers of a channel each batch norm takes its statistics over, of a move of `rows`.
-
-    Raises CombinationError where that is one, of which there are none.
-    """
-
-    def look(module: nn.Module, inputs: Sequence[Any]) -> None:
-        if not module.training or getattr(module, "across", False):  # over all ranks there are several
-            return
-        many = inputs[0].numel() / inputs[0].shape[1]
-        if many < 2:
-            refuse_single(engine, move, many / rows, least=rows)
-        values.append(many)
-
-    norms = [module for module in engine.game.modules() if isinstance(module, _BatchNorm)]
-    handles = [module.register_forward_pre_hook(look) for module in norms]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def refuse_single(engine: Engine, move: Move, values: float, least: int | None = None) -> None:
-    """Raise CombinationError where a part of a move would leave batch norm a single number of each channel.
-
-    values: numbers of a channel for each row. least: rows of the smallest part, where they are known.
-    """
-    micro, batch = engine.micro_batch, engine.batch_size
-    shares = [share for share in _shares(engine, move) if share]
-    last = [share % micro or micro if micro and micro < share else share for share in shares]
-    smallest = min([*last, *([micro] if micro and micro < max(shares) else [])]) if least is None else least
-    if values * smallest >= 2:
-        return
-    need = math.ceil(2 / values)
-    if not micro or micro >= max(shares):
-        ranks = engine.world.size
-        way = f"type batch_size={need * ranks}" + (f", {need} for each rank" if ranks > 1 else "") + " or more"
-        what = f"batch_size={batch} gives batch norm"
-    elif micro * values < 2:
-        way = f"type micro_batch={need} or more, or micro_batch=null"
-        what = f"micro_batch={micro} gives batch norm"
-    else:
-        way = f"type batch_size={math.ceil(batch / micro) * micro}, or micro_batch=null"
-        what = f"batch_size={batch} in parts of micro_batch={micro} leaves a last part that gives batch norm"
-    raise CombinationError(f"{what} a single row to take statistics over: {way}; or choose another norm")
-
-
-@contextmanager
-def single_rows_explained(engine: Engine) -> Iterator[None]:
-    """Answer a batch norm that met a single row after all, as where no step was tried. Raises CombinationError."""
-    try:
-        yield
-    except ValueError as error:
-        if "more than 1 value per channel" not in str(error):
-            raise
-        refuse_single(engine, engine.moves()[0], 1.0, least=1)
-
-
-# -- counting ----------------------------------------------------------------------------------------------------------
+def _rows(engine: Engine, move: Move) -> int:
+    """Of the whole move, on the rank that has most of them: every rank tries the same."""
+    return max(shares(engine.total(move), engine.world, engine.unit))
 
 
 def _line(a: float, b: float, few: int, more: int) -> Line:

@@ -23,11 +23,16 @@ def unit(game: Game) -> int:
     return math.lcm(*(k for k in couplings(game) if isinstance(k, int)))
 
 
+def shares(total: int, world: World, together: int) -> list[int]:
+    """How many of `total` rows each rank has; `together`: that belong to one rank."""
+    spans = (World(rank, world.size).rows(total, together) for rank in range(world.size))
+    return [stop - start for start, stop in spans]
+
+
 def refuse_uneven(batch_size: int, micro_batch: int | None, game: Game, world: World | None = None) -> None:
     """Raise CombinationError where ranks or micro-batches would tear apart samples that are judged together."""
     world, together = world or World(), unit(game)
-    shares = [World(rank, world.size).rows(batch_size, together) for rank in range(world.size)]
-    counts = [stop - start for start, stop in shares]
+    counts = shares(batch_size, world, together)
     split = micro_batch is not None and micro_batch < max(counts)
     if "all" in couplings(game) and split:
         raise CombinationError(

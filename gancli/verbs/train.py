@@ -34,7 +34,9 @@ from gancli.store.networks import StoredNetwork
 from gancli.store.rundir import RunDir
 from gancli.train import assemble, checks, dealing
 from gancli.train.engine import Engine
-from gancli.train.rehearsal import Rehearsal, single_rows_explained
+from gancli.train.players import counts
+from gancli.train.rehearsal import Rehearsal
+from gancli.train.single_rows import single_rows_explained
 from gancli.verbs import starting
 from gancli.verbs.forecast import forecast
 from gancli.verbs.leaving import BEGINNING, STEP, Messenger, missing
@@ -118,7 +120,7 @@ def _idle(settings: TrainSettings, engine: Engine, overrides: Sequence[str]) -> 
 
 def _about(engine: Engine, need: memory.Footprint | None, frozen: Pretrained | None) -> dict[str, Any]:
     """What run.json says of the parts: parameters by player, frozen ones apart, stages, memory."""
-    trained, held = engine.counts()
+    trained, held = counts(engine.players, dict(engine.game.nets.items()))
     about: dict[str, Any] = {"parameters": trained, "frozen": held, "steps": engine.steps, "stages": stages(engine)}
     about["memory"] = need.plain() if need else None
     return about | ({} if frozen is None else {"pretrained": frozen.facts.plain()})
