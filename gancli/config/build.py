@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union
 
+from typing_extensions import Unpack
+
 from gancli.config.settings import SIGNED
 from gancli.errors import ConfigError, suggestion
 
@@ -131,11 +133,7 @@ def _bind(target: Callable[..., Any], node: Mapping[str, Any], path: str, suppli
     """A section's values as keyword arguments of `target`, checked and converted."""
     prefix = f"{path}." if path else ""
     _section(node, path)
-    parameters = {
-        name: p
-        for name, p in inspect.signature(target).parameters.items()
-        if name not in supplied and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
-    }
+    parameters = {name: default for name, default in defaults_of(target).items() if name not in supplied}
     hints = hints_of(target)
     values = {}
     for name, value in node.items():
@@ -143,24 +141,52 @@ def _bind(target: Callable[..., Any], node: Mapping[str, Any], path: str, suppli
             continue
         if name not in parameters:
             raise ConfigError(f"unknown key {prefix}{name}: {suggestion(str(name), parameters)}")
-        default = parameters[name].default
+        default = parameters[name]
         if isinstance(default, tuple) and isinstance(value, list):
             _refuse_odd(value, hints.get(name, Any), f"{prefix}{name}")
             value = _like(default, value, f"{prefix}{name}")
         values[name] = convert(value, hints.get(name, Any), f"{prefix}{name}")
-    for name, parameter in parameters.items():
-        if parameter.default is parameter.empty and name not in values:
+    for name, default in parameters.items():
+        if default is inspect.Parameter.empty and name not in values:
             raise ConfigError(f"missing key {prefix}{name}")
     return values
 
 
+def defaults_of(target: Callable[..., Any]) -> dict[str, Any]:
+    """What a constructor takes by name, with its defaults; `inspect.Parameter.empty` where there is none.
+
+    Keys that it passes on, `**keys: Unpack[Keys]`, are among them, without what they default to: None.
+    """
+    found, hints = dict[str, Any](), _hints(target)
+    for name, p in inspect.signature(target).parameters.items():
+        if p.kind is p.VAR_KEYWORD:
+            found |= dict.fromkeys(_passed_on(hints.get(name)))
+        elif p.kind is not p.VAR_POSITIONAL:
+            found[name] = p.default
+    return found
+
+
 def hints_of(target: Callable[..., Any]) -> dict[str, Any]:
-    """The types of a constructor's parameters by name, none where they cannot be told."""
+    """The types of what a constructor takes by name (`defaults_of`), none where they cannot be told."""
+    found = dict[str, Any]()
+    for name, hint in _hints(target).items():
+        found |= _passed_on(hint) or {name: hint}
+    return found
+
+
+def _hints(target: Callable[..., Any]) -> dict[str, Any]:
     owner = target if dataclasses.is_dataclass(target) else getattr(target, "__init__", target)
     try:
         return typing.get_type_hints(owner, include_extras=True) or typing.get_type_hints(target, include_extras=True)
     except (NameError, TypeError):  # names that exist for type checkers only, as in some of torch's
         return {}
+
+
+def _passed_on(hint: Any) -> dict[str, Any]:
+    """The types of the keys of an `Unpack[Keys]`; none of another hint."""
+    if typing.get_origin(hint) is not Unpack:
+        return {}
+    return typing.get_type_hints(typing.get_args(hint)[0], include_extras=True)
 
 
 def _like(default: tuple[Any, ...], value: list[Any], path: str) -> Any:

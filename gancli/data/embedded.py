@@ -10,11 +10,12 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import Unpack
 
 from gancli.data.columns import Column, Index
 from gancli.data.fields import Tokens
 from gancli.data.pixels import Size
-from gancli.data.source import Source, check_split, finish
+from gancli.data.source import Dealt, Source, check_split, finish
 from gancli.errors import ConfigError, DataError
 
 FOLDER = Path(__file__).parent / "embedded"
@@ -26,10 +27,7 @@ def fashion(
     size: Size = None,
     limit: int | None = None,
     split: str = "train",
-    flip: bool = False,
-    dequantize: bool = False,
-    crop: int | None = None,
-    jitter: int = 0,
+    **dealt: Unpack[Dealt],
 ) -> Source:
     """The 10,000 test images of Fashion-MNIST: 28x28 grey, 10 classes.
 
@@ -49,11 +47,8 @@ def fashion(
         list(classes),
         size=size,
         limit=limit,
-        flip=flip,
-        dequantize=dequantize,
-        crop=crop,
-        jitter=jitter,
         pad=True,
+        **dealt,
     )
 
 
@@ -61,11 +56,8 @@ def emoji(
     size: Size = 32,
     limit: int | None = None,
     split: str = "all",
-    flip: bool = False,
-    dequantize: bool = False,
-    crop: int | None = None,
-    jitter: int = 0,
     maker: Literal["google", "twitter", "both"] = "google",
+    **dealt: Unpack[Dealt],
 ) -> Source:
     """1,906 base emoji in colour on white, 9 classes, each with its name as a text; both makers' together are 3,812.
 
@@ -93,10 +85,7 @@ def emoji(
         more={"text": Column(text.field, np.tile(text.content[rows], (len(makers), 1)))},
         size=size,
         limit=limit,
-        flip=flip,
-        dequantize=dequantize,
-        crop=crop,
-        jitter=jitter,
+        **dealt,
     )
 
 

@@ -11,6 +11,7 @@ from typing import Any, BinaryIO, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import Unpack
 
 from gancli.data import decode
 from gancli.data.gather import gather
@@ -24,7 +25,7 @@ from gancli.data.layout import (
 )
 from gancli.data.listing import Listing, Names, is_image, kind_of, open_plain, stamp
 from gancli.data.pixels import Size
-from gancli.data.source import Source, check_split
+from gancli.data.source import Dealt, Source, check_split
 from gancli.errors import ConfigError, DataError
 
 
@@ -33,12 +34,9 @@ def folder(
     size: Size = None,
     limit: int | None = None,
     split: str = "train",
-    flip: bool = False,
-    dequantize: bool = False,
-    crop: int | None = None,
-    jitter: int = 0,
     store: Literal["raw", "encoded"] = "raw",
     check: Literal["auto", "quick", "full"] = "auto",
+    **dealt: Unpack[Dealt],
 ) -> Source:
     """The images under `root`: each of its sub-folders is a class, with all that lies below it; a flat folder has none.
 
@@ -67,12 +65,9 @@ def folder(
             Folder(top),
             size=size,
             limit=limit,
-            flip=flip,
-            dequantize=dequantize,
-            crop=crop,
-            jitter=jitter,
             store=store,
             check=check,
+            **dealt,
         )
     except OSError as error:
         where = "" if error.filename in (None, root) else f": {printable(os.fsdecode(error.filename))}"
@@ -88,10 +83,7 @@ def from_files(
     *,
     size: Size,
     limit: int | None,
-    flip: bool,
-    dequantize: bool = False,
-    crop: int | None = None,
-    jitter: int = 0,
+    **dealt: Unpack[Dealt],
 ) -> Source:
     """A Source of image files by their names relative to `top`, decoded in memory or through the cache.
 
@@ -101,10 +93,7 @@ def from_files(
         Named(name, top, files, labels, classes),
         size=size,
         limit=limit,
-        flip=flip,
-        dequantize=dequantize,
-        crop=crop,
-        jitter=jitter,
+        **dealt,
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import Unpack
 
 from gancli.data import cache, decode
 from gancli.data.index import CHECKS, Check, Index, keep, look
@@ -18,7 +19,7 @@ from gancli.data.listing import Files, Place
 from gancli.data.pixels import LARGEST, SMALLEST, Images, Shape, Size, parse_size
 from gancli.data.progress import shown
 from gancli.data.rows import Encoded, RowFile, Rows
-from gancli.data.source import Source, chosen, limit_notes, table
+from gancli.data.source import Dealt, Source, chosen, limit_notes, table
 from gancli.errors import ConfigError
 
 Store = Literal["raw", "encoded"]
@@ -32,12 +33,9 @@ def gather(
     *,
     size: Size,
     limit: int | None,
-    flip: bool,
-    dequantize: bool = False,
-    crop: int | None = None,
-    jitter: int = 0,
     store: Store = "raw",
     check: Check = "full",
+    **dealt: Unpack[Dealt],
 ) -> Source:
     """A Source of a place's images.
 
@@ -58,12 +56,9 @@ def gather(
         content,
         labels,
         index.classes,
-        flip=flip,
-        dequantize=dequantize,
-        crop=crop,
-        jitter=jitter,
         content_hash=digest,
         notes=notes,
+        **dealt,
     )
 
 

@@ -11,12 +11,13 @@ from typing import Any, BinaryIO, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import Unpack
 
 from gancli.data.gather import gather
 from gancli.data.layout import present
 from gancli.data.listing import LARGEST_FILE, Listing, Names, kind_of, open_plain
 from gancli.data.pixels import Size
-from gancli.data.source import Source, check_split
+from gancli.data.source import Dealt, Source, check_split
 from gancli.errors import ConfigError, DataError
 
 
@@ -25,13 +26,10 @@ def hub(
     size: Size = None,
     limit: int | None = None,
     split: str = "train",
-    flip: bool = False,
-    dequantize: bool = False,
-    crop: int | None = None,
-    jitter: int = 0,
     image: str = "image",
     label: str | None = "label",
     store: Literal["raw", "encoded"] = "raw",
+    **dealt: Unpack[Dealt],
 ) -> Source:
     """A data set of the Hugging Face hub by name, or of a folder: saved by `save_to_disk`, or of parquet files.
 
@@ -52,9 +50,7 @@ def hub(
                 f"dataset.{name}={column} is no column of {root}: type dataset.{name}= one of {listed}{none}"
             )
     place = Hub(root, split, image, label, _undecoded(root, table, image))
-    return gather(
-        place, size=size, limit=limit, flip=flip, dequantize=dequantize, crop=crop, jitter=jitter, store=store
-    )
+    return gather(place, size=size, limit=limit, store=store, **dealt)
 
 
 @dataclass(frozen=True)

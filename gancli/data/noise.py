@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import Unpack
 
 from gancli.data.columns import Column, Index
 from gancli.data.fields import (
@@ -27,7 +28,7 @@ from gancli.data.fields import (
     Wave,
 )
 from gancli.data.pixels import Shape, Size, parse_size
-from gancli.data.source import DataSet, Source, Sources, check_limit, check_split, limit_notes, raw_bits
+from gancli.data.source import DataSet, Dealt, Source, Sources, check_limit, check_split, limit_notes, raw_bits
 from gancli.errors import ConfigError
 
 _LARGEST_BYTES = 1 << 34
@@ -91,15 +92,12 @@ def noise(
     size: Size = 32,
     limit: int | None = None,
     split: str = "train",
-    flip: bool = False,
-    dequantize: bool = False,
-    crop: int | None = None,
-    jitter: int = 0,
     classes: int = 10,
     n: int = 256,
     seed: int = 0,
     *,
     columns: Mapping[str, str] | None = None,
+    **dealt: Unpack[Dealt],
 ) -> DataSet:
     """n rows of uniform noise (`dataset=random`): images and labels, or the columns that a game asks for.
 
@@ -132,7 +130,7 @@ def noise(
     def finished(found: Mapping[str, Column], notes: Sequence[str] = ()) -> Source:
         if "" not in feeds and not any(column.field.spatial for column in found.values()):
             return Source("random", found)  # beside other feeds, whose images they are meant for
-        return Source("random", found, flip=flip, crop=crop, jitter=jitter, dequantize=dequantize, notes=notes)
+        return Source("random", found, notes=notes, **dealt)
 
     if set(feeds) == {""}:
         return finished(feeds[""], notes)

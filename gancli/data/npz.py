@@ -9,11 +9,12 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import Unpack
 
 from gancli.data.layout import present, printable, some
 from gancli.data.listing import given_file
 from gancli.data.pixels import Size
-from gancli.data.source import Source, check_split, finish
+from gancli.data.source import Dealt, Source, check_split, finish
 from gancli.errors import ConfigError, DataError
 
 LARGEST_BYTES = 1 << 34
@@ -27,11 +28,8 @@ def npz(
     size: Size = None,
     limit: int | None = None,
     split: str = "train",
-    flip: bool = False,
-    dequantize: bool = False,
-    crop: int | None = None,
-    jitter: int = 0,
     layout: Literal["auto", "nhwc", "nchw"] = "auto",
+    **dealt: Unpack[Dealt],
 ) -> Source:
     """The images of one .npz file: `images` uint8 [N,H,W], [N,H,W,C] or [N,C,H,W]; `labels` [N], `classes` if any.
 
@@ -58,11 +56,8 @@ def npz(
         classes,
         size=size,
         limit=limit,
-        flip=flip,
-        dequantize=dequantize,
-        crop=crop,
-        jitter=jitter,
         notes=notes,
+        **dealt,
     )
 
 

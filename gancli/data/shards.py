@@ -15,13 +15,14 @@ from typing import Any, BinaryIO, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import Unpack
 
 from gancli.data.gather import gather
 from gancli.data.layout import Arranged, LeftOut, by_folders, present
 from gancli.data.listing import LARGEST_FILE, Listing, Names, is_hidden, is_image, kind_of, refuse_escape, stamp
 from gancli.data.pixels import Size
 from gancli.data.rows import Opened
-from gancli.data.source import Source, check_split
+from gancli.data.source import Dealt, Source, check_split
 from gancli.errors import ConfigError, DataError
 
 MOST_SHARDS = 100_000
@@ -33,13 +34,10 @@ def webdataset(
     size: Size = None,
     limit: int | None = None,
     split: str = "train",
-    flip: bool = False,
-    dequantize: bool = False,
-    crop: int | None = None,
-    jitter: int = 0,
     image: str | None = None,
     store: Literal["raw", "encoded"] = "raw",
     check: Literal["auto", "quick", "full"] = "auto",
+    **dealt: Unpack[Dealt],
 ) -> Source:
     """The images of uncompressed tar shards, the same rows as the same images in a folder.
 
@@ -60,12 +58,9 @@ def webdataset(
             place,
             size=size,
             limit=limit,
-            flip=flip,
-            dequantize=dequantize,
-            crop=crop,
-            jitter=jitter,
             store=store,
             check=check,
+            **dealt,
         )
     except OSError as error:
         raise DataError(f"dataset.root={root} cannot be read ({error.strerror}): make it readable") from error

@@ -7,12 +7,13 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from typing_extensions import Unpack
 
 from gancli.compute.rng import key
 from gancli.data.columns import Column, Index, checked, refuse_idle, refuse_names, window
@@ -93,6 +94,15 @@ class Modes:
 
     means: NDArray[np.float64]
     sigma: float
+
+
+class Dealt(TypedDict, total=False):
+    """How the streams deal a table's rows: keys of every data set with something that lies in space, as of `Source`."""
+
+    flip: bool
+    dequantize: bool
+    crop: int | None
+    jitter: int
 
 
 class Source:
@@ -251,13 +261,10 @@ def table(
     classes: Sequence[str] = (),
     *,
     more: Mapping[str, Column] | None = None,
-    flip: bool = False,
-    crop: int | None = None,
-    jitter: int = 0,
-    dequantize: bool = False,
     modes: Modes | None = None,
     content_hash: str | None = None,
     notes: Sequence[str] = (),
+    **dealt: Unpack[Dealt],
 ) -> Source:
     """A Source of images uint8 [N, C, H, W] or points float32 [N, D] as column x, with labels, where given, as y.
 
@@ -272,7 +279,7 @@ def table(
         numbers = whole_labels(f"dataset={name}", labels, len(content))
         columns["y"] = Column(Label(tuple(map(str, classes))), numbers)
     columns |= more or {}
-    return Source(name, columns, flip=flip, crop=crop, jitter=jitter, dequantize=dequantize, modes=modes, notes=notes)
+    return Source(name, columns, modes=modes, notes=notes, **dealt)
 
 
 def whole_labels(where: str, labels: NDArray[Any], count: int) -> Index:
@@ -297,13 +304,10 @@ def finish(
     *,
     size: Size,
     limit: int | None,
-    flip: bool,
-    crop: int | None = None,
-    jitter: int = 0,
-    dequantize: bool = False,
     pad: bool = False,
     more: Mapping[str, Column] | None = None,
     notes: Sequence[str] = (),
+    **dealt: Unpack[Dealt],
 ) -> Source:
     """A Source of images [N, C, H, W] held in memory: limited, then sized (`pixels.fit`).
 
@@ -323,9 +327,6 @@ def finish(
         labels,
         classes,
         more=more,
-        flip=flip,
-        crop=crop,
-        jitter=jitter,
-        dequantize=dequantize,
         notes=[*notes, *limit_notes(count, limit, labels, classes)],
+        **dealt,
     )

@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import Unpack
 
 from gancli.data.cache import cache_dir
 from gancli.data.folder import from_files
 from gancli.data.listing import kind_of
 from gancli.data.pixels import Size
-from gancli.data.source import Source, check_split, finish
+from gancli.data.source import Dealt, Source, check_split, finish
 from gancli.errors import ConfigError, DataError
 
 _FOLDERS = {"MNIST": "MNIST/raw", "FashionMNIST": "FashionMNIST/raw", "CIFAR10": "cifar-10-batches-py",
@@ -27,78 +28,63 @@ def mnist(
     size: Size = None,
     limit: int | None = None,
     split: str = "train",
-    flip: bool = False,
-    dequantize: bool = False,
-    crop: int | None = None,
-    jitter: int = 0,
     root: str | None = None,
     download: bool = False,
+    **dealt: Unpack[Dealt],
 ) -> Source:
     """MNIST: 60,000 train and 10,000 test digits, 28x28 grey. Size 32 pads by two black pixels.
 
     Raises ConfigError, DataError.
     """
-    return _grey28("mnist", "MNIST", size, limit, split, flip, dequantize, crop, jitter, root, download)
+    return _grey28("mnist", "MNIST", size, limit, split, root, download, **dealt)
 
 
 def fashion_mnist(
     size: Size = None,
     limit: int | None = None,
     split: str = "train",
-    flip: bool = False,
-    dequantize: bool = False,
-    crop: int | None = None,
-    jitter: int = 0,
     root: str | None = None,
     download: bool = False,
+    **dealt: Unpack[Dealt],
 ) -> Source:
     """Fashion-MNIST: 60,000 train and 10,000 test clothes, 28x28 grey. Size 32 pads by two black pixels.
 
     Raises ConfigError, DataError.
     """
-    return _grey28("fashion_mnist", "FashionMNIST", size, limit, split, flip, dequantize, crop, jitter, root, download)
+    return _grey28("fashion_mnist", "FashionMNIST", size, limit, split, root, download, **dealt)
 
 
 def cifar10(
     size: Size = None,
     limit: int | None = None,
     split: str = "train",
-    flip: bool = False,
-    dequantize: bool = False,
-    crop: int | None = None,
-    jitter: int = 0,
     root: str | None = None,
     download: bool = False,
+    **dealt: Unpack[Dealt],
 ) -> Source:
     """CIFAR-10: 50,000 train and 10,000 test photographs, 32x32 colour, 10 classes. Raises ConfigError, DataError."""
-    return _cifar("cifar10", "CIFAR10", size, limit, split, flip, dequantize, crop, jitter, root, download)
+    return _cifar("cifar10", "CIFAR10", size, limit, split, root, download, **dealt)
 
 
 def cifar100(
     size: Size = None,
     limit: int | None = None,
     split: str = "train",
-    flip: bool = False,
-    dequantize: bool = False,
-    crop: int | None = None,
-    jitter: int = 0,
     root: str | None = None,
     download: bool = False,
+    **dealt: Unpack[Dealt],
 ) -> Source:
     """CIFAR-100: 50,000 train and 10,000 test photographs, 32x32 colour, 100 classes. Raises ConfigError, DataError."""
-    return _cifar("cifar100", "CIFAR100", size, limit, split, flip, dequantize, crop, jitter, root, download)
+    return _cifar("cifar100", "CIFAR100", size, limit, split, root, download, **dealt)
 
 
 def svhn(
     size: Size = None,
     limit: int | None = None,
     split: str = "train",
-    flip: bool = False,
-    dequantize: bool = False,
-    crop: int | None = None,
-    jitter: int = 0,
     root: str | None = None,
     download: bool = False,
+    **dealt: Unpack[Dealt],
 ) -> Source:
     """SVHN: house numbers, 73,257 train, 26,032 test, 531,131 extra, 32x32 colour, 10 classes; needs SciPy to be read.
 
@@ -115,10 +101,7 @@ def svhn(
         [str(i) for i in range(10)],
         size=size,
         limit=limit,
-        flip=flip,
-        dequantize=dequantize,
-        crop=crop,
-        jitter=jitter,
+        **dealt,
     )
 
 
@@ -126,12 +109,9 @@ def stl10(
     size: Size = None,
     limit: int | None = None,
     split: str = "train",
-    flip: bool = False,
-    dequantize: bool = False,
-    crop: int | None = None,
-    jitter: int = 0,
     root: str | None = None,
     download: bool = False,
+    **dealt: Unpack[Dealt],
 ) -> Source:
     """STL-10: 5,000 train, 8,000 test (10 classes) and 100,000 unlabeled photographs, 96x96 colour.
 
@@ -147,10 +127,7 @@ def stl10(
             [],
             size=size,
             limit=limit,
-            flip=flip,
-            dequantize=dequantize,
-            crop=crop,
-            jitter=jitter,
+            **dealt,
         )
     classes = getattr(data, "classes", None) or [str(i) for i in range(10)]  # from a file that may be missing
     return finish(
@@ -160,10 +137,7 @@ def stl10(
         classes,
         size=size,
         limit=limit,
-        flip=flip,
-        dequantize=dequantize,
-        crop=crop,
-        jitter=jitter,
+        **dealt,
     )
 
 
@@ -171,13 +145,10 @@ def celeba(
     size: Size = 64,
     limit: int | None = None,
     split: str = "train",
-    flip: bool = False,
-    dequantize: bool = False,
-    crop: int | None = None,
-    jitter: int = 0,
     root: str | None = None,
     download: bool = False,
     attribute: str | None = None,
+    **dealt: Unpack[Dealt],
 ) -> Source:
     """CelebA: 162,770 train, 19,867 valid, 19,962 test faces (or all), 178x218 colour.
 
@@ -204,10 +175,7 @@ def celeba(
         classes,
         size=shape,
         limit=limit,
-        flip=flip,
-        dequantize=dequantize,
-        crop=crop,
-        jitter=jitter,
+        **dealt,
     )
 
 
@@ -217,12 +185,9 @@ def _grey28(
     size: Size,
     limit: int | None,
     split: str,
-    flip: bool,
-    dequantize: bool,
-    crop: int | None,
-    jitter: int,
     root: str | None,
     download: bool,
+    **dealt: Unpack[Dealt],
 ) -> Source:
     check_split(name, split, ["train", "test"])
     data = _obtain(name, kind, root, download, train=split == "train")
@@ -235,11 +200,8 @@ def _grey28(
         classes,
         size=size,
         limit=limit,
-        flip=flip,
-        dequantize=dequantize,
-        crop=crop,
-        jitter=jitter,
         pad=True,
+        **dealt,
     )
 
 
@@ -249,12 +211,9 @@ def _cifar(
     size: Size,
     limit: int | None,
     split: str,
-    flip: bool,
-    dequantize: bool,
-    crop: int | None,
-    jitter: int,
     root: str | None,
     download: bool,
+    **dealt: Unpack[Dealt],
 ) -> Source:
     check_split(name, split, ["train", "test"])
     data = _obtain(name, kind, root, download, train=split == "train")
@@ -266,10 +225,7 @@ def _cifar(
         data.classes,
         size=size,
         limit=limit,
-        flip=flip,
-        dequantize=dequantize,
-        crop=crop,
-        jitter=jitter,
+        **dealt,
     )
 
 

@@ -14,6 +14,7 @@ from typing import BinaryIO, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import Unpack
 
 from gancli.data.gather import gather
 from gancli.data.layout import DESCRIPTION, LARGEST_DESCRIPTION, LeftOut, by_description, by_folders, common_top
@@ -29,7 +30,7 @@ from gancli.data.listing import (
 )
 from gancli.data.pixels import Size
 from gancli.data.rows import Opened
-from gancli.data.source import Source, check_split
+from gancli.data.source import Dealt, Source, check_split
 from gancli.errors import DataError
 
 _LOCAL = struct.Struct("<4s22xHH")  # an entry's own header: signature, ..., lengths of its name and of its extras
@@ -41,12 +42,9 @@ def archive(
     size: Size = None,
     limit: int | None = None,
     split: str = "train",
-    flip: bool = False,
-    dequantize: bool = False,
-    crop: int | None = None,
-    jitter: int = 0,
     store: Literal["raw", "encoded"] = "raw",
     check: Literal["auto", "quick", "full"] = "auto",
+    **dealt: Unpack[Dealt],
 ) -> Source:
     """The images of one zip archive (`dataset=zip`), the same rows as the same images in a folder.
 
@@ -62,12 +60,9 @@ def archive(
             Zip(path),
             size=size,
             limit=limit,
-            flip=flip,
-            dequantize=dequantize,
-            crop=crop,
-            jitter=jitter,
             store=store,
             check=check,
+            **dealt,
         )
     except OSError as error:
         raise DataError(f"dataset.root={root} cannot be read ({error.strerror}): make it readable") from error
