@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,22 @@ def with_names(page: Pixels, names: Sequence[str], size: int = 14) -> Pixels:
     for row, name in enumerate(names):
         middle = (row + 0.5) * page.shape[0] / len(names)
         ImageDraw.Draw(image).text((margin - 8, middle), name, font=font, fill=(40, 44, 52), anchor="rm")
+    return np.asarray(image)
+
+
+def with_titles(page: Pixels, titles: Sequence[tuple[float, str]], size: int = 11) -> Pixels:
+    """A sheet below titles, each around its middle in pixels from the left; the sheet alone where they have no room."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    font = ImageFont.load_default(size)
+    spans = [(x - font.getlength(title) / 2 - 1, x + font.getlength(title) / 2 + 1) for x, title in titles]
+    if any(right > left for (_, right), (left, _) in pairwise(spans)):
+        return page
+    high = np.full((page.shape[0] + size + 7, page.shape[1], 3), 255, np.uint8)
+    high[size + 7 :] = page
+    image = Image.fromarray(high)
+    for x, title in titles:
+        ImageDraw.Draw(image).text((x, size + 5), title, font=font, fill=(40, 44, 52), anchor="ms")
     return np.asarray(image)
 
 
