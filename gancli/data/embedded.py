@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import Unpack
 
 from gancli.data.columns import Column, Index
-from gancli.data.fields import Tokens
-from gancli.data.pixels import Size
-from gancli.data.source import Dealt, Source, check_split, finish
+from gancli.data.fields import Label, Tokens, field_of
+from gancli.data.paired import as_feeds, asks_feeds
+from gancli.data.pixels import Size, fit
+from gancli.data.source import DataSet, Dealt, Source, check_split, chosen, finish, limit_notes
 from gancli.errors import ConfigError, DataError
 
 FOLDER = Path(__file__).parent / "embedded"
 MAKERS = ("google", "twitter")
+SPLITS = ("all", "train", "test")
 HELD_OUT = 200  # emoji of the test split
 
 
@@ -65,28 +67,77 @@ def emoji(
     SHA-256, `train` the other 1,706, all of one name on one side; all: both. Raises ConfigError for another split, an
     unknown maker or an impossible size. Sources: Noto Emoji (Google, Apache-2.0) and Twemoji (Twitter, CC-BY-4.0).
     """
-    check_split("emoji", split, ["all", "train", "test"])
+    check_split("emoji", split, SPLITS)
     if maker not in (*MAKERS, "both"):
         raise ConfigError(f"dataset.maker={maker} is unknown: type dataset.maker=google, twitter or both")
     makers = MAKERS if maker == "both" else (maker,)
-    try:
-        facts = json.loads((FOLDER / "emoji64.json").read_text(encoding="utf-8"))
-        sheets = [_tiles(FOLDER / f"emoji64_{name}.webp", facts["tile"], facts["count"]) for name in makers]
-        names, labels = list(map(str, facts["names"])), np.asarray(facts["labels"], np.int64)
-    except (OSError, ValueError, KeyError) as error:
-        raise _damaged("emoji", error) from error
-    rows = _split(names, split)
-    text = worded(names)
+    read = _emoji("emoji", makers, split)
     return finish(
         "emoji",
-        np.concatenate([sheet[rows] for sheet in sheets]),
-        np.tile(labels[rows], len(makers)),
-        facts["classes"],
-        more={"text": Column(text.field, np.tile(text.content[rows], (len(makers), 1)))},
+        np.concatenate(read.images),
+        np.tile(read.labels, len(makers)),
+        read.classes,
+        more={"text": Column(read.text.field, np.tile(read.text.content[:], (len(makers), 1)))},
         size=size,
         limit=limit,
         **dealt,
     )
+
+
+def emoji_pairs(
+    size: Size = 64,
+    limit: int | None = None,
+    split: str = "train",
+    disjoint: bool | None = None,
+    *,
+    columns: Mapping[str, str] | None = None,
+    **dealt: Unpack[Dealt],
+) -> DataSet:
+    """The same 1,906 emoji by two makers: A is Google's, B is Twitter's, with one class and one name a pair.
+
+    size, split: as of `emoji`. columns: what a game asks for; where these are feeds, A and B are dealt each in an order
+    of its own, and with `disjoint` (null: true) from other rows: A from the first half, B from the second, so that no
+    pair is among the data. Test rows keep their partner. Raises ConfigError as `emoji`, and for disjoint pairs. From
+    Noto Emoji (Google, Apache-2.0) and Twemoji (Twitter, CC-BY-4.0).
+    """
+    check_split("emoji_pairs", split, SPLITS)
+    apart = asks_feeds(columns)
+    if disjoint and not apart:
+        raise ConfigError("dataset.disjoint=true leaves no pair, and this game learns from pairs: leave disjoint out")
+    read = _emoji("emoji_pairs", MAKERS, split)
+    count, keep = len(read.labels), chosen(len(read.labels), limit)
+    found = {
+        name: Column(field_of(x := fit(images, size, "emoji_pairs")), x)
+        for name, images in zip("AB", read.images, strict=True)
+    }
+    found |= {"y": Column(Label(tuple(read.classes)), read.labels), "text": read.text}
+    if keep is not None:
+        found = {name: column.only(keep) for name, column in found.items()}
+    notes = limit_notes(count, limit, read.labels if keep is None else read.labels[keep], read.classes)
+    table = Source("emoji_pairs", found, notes=notes, **dealt)
+    return as_feeds(table, disjoint=split != "test" and disjoint is not False) if apart else table
+
+
+class _Emoji(NamedTuple):
+    """Of each maker the images uint8 [N, 3, 64, 64]; labels, the classes' names, and each emoji's own as a text."""
+
+    images: list[NDArray[np.uint8]]
+    labels: Index
+    classes: list[str]
+    text: Column
+
+
+def _emoji(name: str, makers: Sequence[str], split: str) -> _Emoji:
+    """A split of the emoji. Raises DataError where the package is damaged."""
+    try:
+        facts = json.loads((FOLDER / "emoji64.json").read_text(encoding="utf-8"))
+        sheets = [_tiles(FOLDER / f"emoji64_{maker}.webp", facts["tile"], facts["count"]) for maker in makers]
+        names, labels = list(map(str, facts["names"])), np.asarray(facts["labels"], np.int64)
+        classes = list(map(str, facts["classes"]))
+    except (OSError, ValueError, KeyError) as error:
+        raise _damaged(name, error) from error
+    rows = _split(names, split)
+    return _Emoji([sheet[rows] for sheet in sheets], labels[rows], classes, worded(names).only(rows))
 
 
 def _split(names: Sequence[str], split: str) -> Index:

@@ -213,12 +213,13 @@ class Source:
 class Sources:
     """Several tables as several feeds, each with an order of its own: what belongs together is in one table.
 
-    feeds: by name. notes: what was left out or changed, those of the tables with it.
+    feeds: by name. notes: what was left out or changed, those of the tables with it. aligned: whether rows of one
+    number are partners, one the right answer to the other.
     """
 
-    def __init__(self, name: str, feeds: Mapping[str, Source], notes: Sequence[str] = ()):
+    def __init__(self, name: str, feeds: Mapping[str, Source], notes: Sequence[str] = (), *, aligned: bool = False):
         refuse_names(f"dataset={name}", "feeds", feeds)
-        self.name, self.feeds = name, dict(feeds)
+        self.name, self.feeds, self.aligned = name, dict(feeds), aligned
         self.notes = (*notes, *(note for source in feeds.values() for note in source.notes))
 
     @cached_property

@@ -1,0 +1,47 @@
+"""Pairs of images, A and B: as one table, or as two feeds for games that learn without pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from gancli.data.source import Source, Sources
+from gancli.errors import ConfigError
+
+DOMAINS = ("A", "B")
+
+
+def asks_feeds(columns: Mapping[str, str] | None) -> bool:
+    """Whether a game with these columns takes A and B as feeds of their own.
+
+    >>> asks_feeds({"A": "image", "B": "image"}), asks_feeds({"A.x": "image", "B.x": "image"})
+    (False, True)
+    """
+    return any("." in name for name in columns or ())
+
+
+def as_feeds(table: Source, *, disjoint: bool) -> Sources:
+    """A table of the columns A and B as the feeds A and B, whose column x is these; other columns go to both.
+
+    disjoint: A has the first half of the rows and B the second, so that no pair is left; else rows of one number are
+    partners. Raises ConfigError for a single pair that is to be halved.
+    """
+    count = len(table)
+    if disjoint and count < 2:
+        raise ConfigError(f"dataset={table.name} has one pair, which leaves nothing for B: type dataset.disjoint=false")
+    halves = np.array_split(np.arange(count), 2) if disjoint else [np.arange(count)] * 2
+    feeds = {}
+    for domain, rows in zip(DOMAINS, halves, strict=True):
+        other = {name: column for name, column in table.columns.items() if name not in DOMAINS}
+        found = {"x": table.columns[domain], **other}
+        kept = found if len(rows) == count else {name: column.only(rows) for name, column in found.items()}
+        feeds[domain] = Source(
+            table.name,
+            kept,
+            flip=table.flip,
+            crop=table.crop,
+            jitter=table.jitter,
+            dequantize=table.dequantize,
+        )
+    return Sources(table.name, feeds, table.notes, aligned=not disjoint)
