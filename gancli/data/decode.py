@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, BinaryIO, TypeVar
 import numpy as np
 
 from gancli.data.layout import printable
-from gancli.data.pixels import Images, Shape, window
+from gancli.data.pixels import Images, Shape, eight, window
 from gancli.errors import DataError
 
 if TYPE_CHECKING:
@@ -195,7 +195,7 @@ def _flatten(image: Image.Image) -> Image.Image:
         values = np.asarray(image).astype(np.int64)
         if values.min() < 0 or values.max() > 65535:
             raise ValueError("its whole numbers do not fit in 16 bits")
-        return Image.fromarray(((values + 128) // 257).astype(np.uint8))  # 65535 = 255 * 257
+        return Image.fromarray(eight(values))
     if image.mode == "F":
         raise ValueError("its pixels are floating-point numbers; save them as 8 or 16 bits")
     if image.has_transparency_data:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from gancli.data import decode
 from gancli.data.layout import printable
 from gancli.data.listing import open_plain
-from gancli.data.pixels import to_channels
+from gancli.data.pixels import eight, to_channels
 from gancli.draw import pictures
 from gancli.errors import DataError
 from gancli.store.files import whole_file
@@ -80,19 +80,7 @@ def fitted(array: NDArray[Any], channels: int, bits: int, name: str) -> NDArray[
     if bits == 16 and array.dtype == np.uint8:
         wide: NDArray[np.uint16] = array.astype(np.uint16) * np.uint16(257)
         return wide
-    if bits == 8 and array.dtype == np.uint16:
-        return eight(array)
-    return array
-
-
-def eight(array: NDArray[Any]) -> NDArray[np.uint8]:
-    """16 bits as 8, rounded to the nearest.
-
-    >>> eight(np.array([128, 129, 65535], np.uint16)).tolist()
-    [0, 1, 255]
-    """
-    narrow: NDArray[np.uint8] = ((array.astype(np.uint32) + 128) // 257).astype(np.uint8)  # 65535 = 255 * 257
-    return narrow
+    return eight(array) if bits == 8 else array
 
 
 def write(folder: Path, stem: str, array: NDArray[Any]) -> Path:

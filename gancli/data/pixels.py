@@ -73,6 +73,18 @@ def to_channels(images: Levels, channels: int, name: str) -> Levels:
     )
 
 
+def eight(levels: NDArray[Any]) -> Images:
+    """Levels of 16 bits as 8, rounded to the nearest; those of 8 as they are.
+
+    >>> eight(np.array([128, 129, 65535], np.uint16)).tolist()
+    [0, 1, 255]
+    """
+    if levels.dtype == np.uint8:
+        return levels
+    narrow: Images = ((levels.astype(np.uint32) + 128) // 257).astype(np.uint8)  # 65535 = 255 * 257
+    return narrow
+
+
 def window(height: int, width: int, target_height: int, target_width: int) -> tuple[int, int, float, float]:
     """The largest centred window of the target's aspect: top, left, height, width in pixels.
 
