@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gancli.data.pixels import eight
 from gancli.store.files import files, open_regular, whole_file
 
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
@@ -22,8 +23,8 @@ MANY, ROW = 64, 8  # images of a sheet, and of a class's row in it, where no num
 
 
 def to_pixels(image: Tensor) -> Pixels:
-    """One image [C, H, W] uint8 as [H, W, 3]; grey is repeated, channels past the third are not shown."""
-    array = image.numpy()
+    """One image [C, H, W] of 8 or 16 bits as [H, W, 3]; grey is repeated, channels past the third are not shown."""
+    array = eight(image.numpy())
     channels = [array[min(c, len(array) - 1)] for c in range(3)]
     return np.stack(channels, axis=-1)
 

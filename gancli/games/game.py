@@ -213,7 +213,7 @@ class Game(nn.Module):
         return {}
 
     def input_multiple(self, direction: str = "") -> int | None:
-        """What both sides of an image that is put in are multiples of; None: it has the field's own size."""
+        """What the sides of an input image may be multiples of; None: it has the size of its field."""
         return None
 
     def output_fields(self, direction: str = "") -> Mapping[str, Field]:
