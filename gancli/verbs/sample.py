@@ -18,7 +18,7 @@ from gancli.draw.sheets import Part, save_sheet
 from gancli.errors import ConfigError
 from gancli.games.game import Batch, label_of
 from gancli.store.files import whole_file
-from gancli.verbs import exporting, figures
+from gancli.verbs import exporting, figures, translate
 from gancli.verbs.drawing import directory, need_images, open_sampler
 from gancli.verbs.lists import class_list, seed_list
 
@@ -35,6 +35,8 @@ def run(config: Mapping[str, Any], overrides: Sequence[str]) -> Path:
         return exporting.run(settings)
     if settings.serve:
         return _serve(settings)
+    if settings.input is not None:
+        return translate.run(settings, settings.input)
     sampler = open_sampler(settings, settings.truncation)
     if settings.arithmetic is not None:
         return _arithmetic(settings, sampler)
@@ -61,6 +63,8 @@ def run(config: Mapping[str, Any], overrides: Sequence[str]) -> Path:
 
 def _refuse(settings: SampleSettings) -> None:
     """Raise ConfigError for keys that exclude each other."""
+    if settings.input is not None:
+        translate.refuse(settings)
     if settings.serve:
         _refuse_page(settings)
     elif (settings.host, settings.port, settings.open) != ("127.0.0.1", 0, True):
