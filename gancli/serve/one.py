@@ -70,7 +70,9 @@ class OneImage:
             if file is None:
                 found = await run.io_bound(self.desk.row, pair, wish.direction, label)
             else:
+                self.file = None  # a file that cannot be used is not tried again
                 found = await run.io_bound(self.desk.upload, *file, wish)
+                self.file = self.file or file
             if found is not None:
                 self._show(found)
 
