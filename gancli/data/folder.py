@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import BinaryIO, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,11 +21,11 @@ from gancli.data.layout import (
     by_folders,
     printable,
 )
-from gancli.data.listing import Listing, Names, kind_of, open_plain, stamp
+from gancli.data.listing import Listing, Names, open_plain, stamp
 from gancli.data.pixels import Size
 from gancli.data.source import Dealt, Source, check_split
-from gancli.data.walk import Walk
-from gancli.errors import ConfigError, DataError
+from gancli.data.walk import Walk, given_folder, listing_of, unlistable
+from gancli.errors import DataError
 
 
 def folder(
@@ -48,17 +48,8 @@ def folder(
     a file that is broken, cut short, too large or no plain file, by its name.
     """
     check_split("folder", split, ["train"])
-    if root is None or not root.strip():
-        said = "needs to know which folder" if root is None else "was given an empty dataset.root"
-        raise ConfigError(f"dataset=folder {said}: type dataset.root=PATH")
-    top = Path(root).expanduser()
-    if top.is_file():
-        others = {".npz": "dataset=npz", ".zip": "dataset=zip", ".tar": "dataset=webdataset"}
-        other = others.get(top.suffix.lower(), "dataset.root=PATH with a folder of images")
-        raise DataError(f"dataset.root={root} is a file, not a folder: type {other}")
-    if not top.is_dir():
-        what = f"is a {kind_of(top.stat().st_mode)}" if top.exists() else "does not exist"
-        raise DataError(f"dataset.root={root} {what}: type dataset.root=PATH with a folder of images")
+    others = {".npz": "dataset=npz", ".zip": "dataset=zip", ".tar": "dataset=webdataset"}
+    top = given_folder("folder", root, "with a folder of images", others)
     try:
         return gather(
             Folder(top),
@@ -69,8 +60,7 @@ def folder(
             **dealt,
         )
     except OSError as error:
-        where = "" if error.filename in (None, root) else f": {printable(os.fsdecode(error.filename))}"
-        raise DataError(f"dataset.root={root} cannot be listed ({error.strerror}{where}): make it readable") from error
+        raise unlistable(root, error) from error
 
 
 def from_files(
@@ -129,7 +119,7 @@ class Folder:
         else:
             found = by_folders(place, names, walk.folders, root=str(self.top))
         chosen = [walk.images[i] for i in found.order]
-        return _listing(chosen, found.labels, found.classes, walk.watched, [*notes, *found.notes])
+        return listing_of(chosen, found.labels, found.classes, walk.watched, [*notes, *found.notes])
 
     def files(self, listing: Listing) -> Loose:
         """What opens them."""
@@ -160,7 +150,7 @@ class Named:
             message = f"{error.filename} cannot be read ({error.strerror}): type dataset.root=PATH with complete data"
             raise DataError(message) from error
         found = [(name, size, changed) for name, (changed, size, _) in zip(self.given, facts, strict=True)]
-        return _listing(found, self.labels, list(self.classes), {})
+        return listing_of(found, self.labels, list(self.classes), {})
 
     def files(self, listing: Listing) -> Loose:
         """What opens them."""
@@ -183,21 +173,6 @@ class Loose:
     def open(self, i: int) -> BinaryIO:
         """The file, opened. Raises OSError, or ValueError for what is no plain file."""
         return open_plain(self.name(i))
-
-
-def _listing(
-    found: Sequence[Any],
-    labels: NDArray[Any] | None,
-    classes: list[str],
-    watched: dict[str, list[int]],
-    notes: Sequence[str] = (),
-) -> Listing:
-    """found: (name, size, time of change) of each file."""
-    sizes = np.fromiter((size for _, size, _ in found), np.int64, len(found))
-    times = np.fromiter((changed for _, _, changed in found), np.int64, len(found))
-    numbers = None if labels is None else labels.astype(np.int64)
-    names = Names.of(name for name, _, _ in found)
-    return Listing(names, sizes, times[:, None], numbers, classes, watched, tuple(notes))
 
 
 def _description(path: str) -> bytes:

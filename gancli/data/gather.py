@@ -121,7 +121,7 @@ class Held:
         total = len(self.files) * int(np.prod(shape)) * bits // 8
         if self.store == "raw" and max(total, self.index.size) < IN_MEMORY:
             pixels = np.concatenate(list(decode.images(self.files, shape, self.decoders[bits])))
-            digest = None if bits == 8 else hashlib.sha256(pixels.astype("<u2", copy=False).data).hexdigest()
+            digest = None if bits == 8 else hashlib.sha256(pixels.astype("<u2").tobytes()).hexdigest()
             return Found(levels(pixels), digest, notes)
         keep(self.index, self.place)
         with cache.alone(self.key):

@@ -4,20 +4,68 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from gancli.data.layout import DESCRIPTION, LeftOut, printable
-from gancli.data.listing import is_image, kind_of, stamp
-from gancli.errors import DataError
+from gancli.data.listing import Listing, Names, is_image, kind_of, stamp
+from gancli.errors import ConfigError, DataError
+
+
+def given_folder(
+    kind: str, root: str | None, holding: str, others: Mapping[str, str] | None = None, key: str = "root"
+) -> Path:
+    """The folder that `dataset.root`, or another key, names.
+
+    kind: of the data set. holding: what is in the folder. others: what to type for a file, by its suffix. Raises
+    ConfigError where none is named, DataError for no such folder.
+    """
+    if root is None or not root.strip():
+        said = "needs to know which folder" if root is None else f"was given an empty dataset.{key}"
+        raise ConfigError(f"dataset={kind} {said}: type dataset.{key}=PATH")
+    top = Path(root).expanduser()
+    if top.is_file():
+        other = (others or {}).get(top.suffix.lower(), f"dataset.{key}=PATH {holding}")
+        raise DataError(f"dataset.{key}={root} is a file, not a folder: type {other}")
+    if not top.is_dir():
+        what = f"is a {kind_of(top.stat().st_mode)}" if top.exists() else "does not exist"
+        raise DataError(f"dataset.{key}={root} {what}: type dataset.{key}=PATH {holding}")
+    return top
+
+
+def unlistable(root: str | None, error: OSError) -> DataError:
+    """What to tell the person about a folder in `dataset.root` that cannot be looked into."""
+    where = "" if error.filename in (None, root) else f": {printable(os.fsdecode(error.filename))}"
+    return DataError(f"dataset.root={root} cannot be listed ({error.strerror}{where}): make it readable")
+
+
+def listing_of(
+    found: Sequence[Any],
+    labels: NDArray[Any] | None,
+    classes: list[str],
+    watched: dict[str, list[int]],
+    notes: Sequence[str] = (),
+) -> Listing:
+    """Files by their names. found: (name, size, time of change) of each."""
+    sizes = np.fromiter((size for _, size, _ in found), np.int64, len(found))
+    times = np.fromiter((changed for _, _, changed in found), np.int64, len(found))
+    numbers = None if labels is None else labels.astype(np.int64)
+    names = Names.of(name for name, _, _ in found)
+    return Listing(names, sizes, times[:, None], numbers, classes, watched, tuple(notes))
 
 
 @dataclass
 class Walk:
     """Everything below a folder, links followed, each folder once; nothing is opened.
 
-    takes: whether a file is an image, by its name. images: (name, size, time of change), names relative to the top. folders: the top's own, with a slash. described:
-    whether there is a dataset.json. watched: each folder's stamp before it was listed.
+    takes: whether a file is an image, by its name. images: (name, size, time of change), names relative to the top.
+    folders: the top's own, with a slash. described: whether there is a dataset.json. watched: each folder's stamp
+    before it was listed.
     """
 
     top: str
