@@ -46,9 +46,9 @@ def unpaired(
             "dataset=unpaired has no pairs and this game learns from them: type dataset=pairs or model=cyclegan"
         )
     asked = wanted("unpaired", size, channels, store, check)
-    (a, b), notes = _folders(root, root_B, split)
-    sides = [Side("unpaired", folder, functools.cache(functools.partial(_listing, folder))) for folder in (a, b)]
     try:
+        (a, b), notes = _folders(root, root_B, split)
+        sides = [Side("unpaired", folder, functools.cache(functools.partial(_listing, folder))) for folder in (a, b)]
         found, counts, told = contents(sides, asked, limit=limit, store=store, check=check, pairs=False)
     except OSError as error:
         raise unlistable(root, error) from error

@@ -94,6 +94,7 @@ def test_facts_of_before_stay() -> None:
     facts = DataFacts("a", {"A": Image(1, 8, 8, 16), "B": Image(3, 8, 8)}, {"": 4}, "f")
     assert facts.plain()["fields"]["A"] == Image(1, 8, 8).plain() | {"bits": 16}
     assert DataFacts.read(facts.plain()) == facts
+    assert facts.told == "4 rows: A images of 1×8×8 and 16 bits · B images of 3×8×8"
     narrow = DataFacts("a", {"A": Image(1, 8, 8), "B": Image(3, 8, 8)}, {"": 4}, "f")
     assert narrow.differences(facts) == "A images of 1×8×8 -> images of 1×8×8 and 16 bits"
 
