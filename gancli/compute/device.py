@@ -79,6 +79,9 @@ class Compute:
         for tensor in (*net.parameters(), *net.buffers()):
             if tensor.dim() == 4:
                 tensor.data = tensor.data.to(memory_format=torch.channels_last)
+        for module in net.modules():
+            if (arrange := getattr(module, "arrange", None)) is not None:  # a layer that wants another order
+                arrange()
         return net
 
 

@@ -25,6 +25,7 @@ from gancli.games.translation import Route, Translation
 from gancli.losses.adversarial import AdversarialLoss
 from gancli.losses.penalties import Penalty
 from gancli.losses.terms import Term, Terms
+from gancli.nets.layers.mirrored import once
 from gancli.pretrained.perceptual import feature_distances
 from gancli.pretrained.pretrained import Pretrained
 from gancli.train.ramp import Ramp
@@ -109,7 +110,8 @@ class CycleGame(Translation):
 
     def generator_loss(self, batch: Batch, rng: Rng) -> Outcome:
         """The objective's G side in both directions, and the terms."""
-        made = self._made(batch, self.terms.wanted("G"))
+        with once(self.nets):
+            made = self._made(batch, self.terms.wanted("G"))
         losses = self.terms.costs("G", made)
         for domain, critic in self._critics():
             losses |= generator_side(critic, rng, real=(made[domain],), fake=(made[f"fake_{domain}"],))

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from gancli.errors import ConfigError
 from gancli.nets.layers import own
 from gancli.nets.layers.conv import Conv
-from gancli.nets.layers.halves import Mirrored
 from gancli.nets.layers.init import dcgan_, normal
+from gancli.nets.layers.mirrored import Mirrored
 from gancli.nets.layers.noise import Dropout
 from gancli.nets.shapes import image, positive
 

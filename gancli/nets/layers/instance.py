@@ -40,11 +40,12 @@ class _PerImage(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, eps: float) -> Tensor:
-        parts = [torch.native_batch_norm(one, None, None, None, None, True, 0.0, eps) for one in x.split(1)]
-        means, scales = torch.stack([p[1] for p in parts]), torch.stack([p[2] for p in parts])
+        out, (means, scales) = torch.empty_like(x), x.new_empty(2, *x.shape[:2])
+        for room in zip(torch.split(x, 1), torch.split(out, 1), means, scales, strict=True):
+            torch.native_batch_norm(room[0], None, None, None, None, True, 0.0, eps, out=room[1:])
         ctx.save_for_backward(x, means, scales)
         ctx.eps = eps
-        return parts[0][0] if len(parts) == 1 else torch.cat([p[0] for p in parts])
+        return out
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
@@ -52,7 +53,7 @@ class _PerImage(torch.autograd.Function):
         if torch.is_grad_enabled():  # the gradient of a gradient is asked for
             return _gradient(x, grad, ctx.eps), None
         grad = grad.contiguous(memory_format=torch.channels_last)
-        split = zip(grad.split(1), x.split(1), means, scales, strict=True)
+        split = zip(torch.split(grad, 1), torch.split(x, 1), means, scales, strict=True)
         parts = [
             torch.ops.aten.native_batch_norm_backward(
                 g, one, None, None, None, mean, scale, True, ctx.eps, [True, False, False]

@@ -1,0 +1,68 @@
+"""Convolutions of large kernels to few channels, such as a generator's last one: 7×7 from 64 channels to 3.
+
+The library's kernels work on many outputs at once, of which there are none here. A product of each input pixel with
+all taps, and the sum of those that belong to an output pixel, does half of the time.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.nn.grad import conv2d_weight
+
+
+def pays(weight: Tensor) -> bool:
+    """Whether it is faster than the library's kernels; measured."""
+    outputs, inputs, k, _ = weight.shape
+    return outputs <= 4 and inputs >= 64 and k >= 5
+
+
+def convolve(x: Tensor, weight: Tensor) -> Tensor:
+    """F.conv2d without padding and bias: x [B, I, H, W], weight [O, I, k, k] -> [B, O, H - k + 1, W - k + 1]."""
+    out: Tensor = _Few.apply(x, weight)
+    return out
+
+
+class _Few(torch.autograd.Function):
+    """Differentiable any number of times, by the library's own gradients from the second on."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        b, inputs, height, width = x.shape
+        outputs, _, k, _ = weight.shape
+        each, row = k * k * outputs, width * k * k * outputs
+        products = _rows(x) @ weight.permute(1, 2, 3, 0).reshape(inputs, each)
+        shape = (b, height - k + 1, width - k + 1, outputs, k, k)
+        # Tap (u, v) of output pixel (i, j) was made at input pixel (i + u, j + v).
+        taps = products.as_strided(shape, (height * row, row, each, 1, row + k * outputs, each + outputs))
+        return taps.sum((-1, -2)).permute(0, 3, 1, 2)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        x, weight = ctx.saved_tensors
+        b, inputs, height, width = x.shape
+        outputs, _, k, _ = weight.shape
+        if torch.is_grad_enabled():  # the gradient of a gradient is asked for
+            with torch.enable_grad():
+                gx = F.conv_transpose2d(grad, weight) if ctx.needs_input_grad[0] else None
+                gw = conv2d_weight(x, weight.shape, grad) if ctx.needs_input_grad[1] else None
+            return gx, gw
+        # What each input pixel gives to: the outputs around it, those of the last tap first.
+        wide = F.pad(grad, [k - 1] * 4).permute(0, 2, 3, 1).contiguous()
+        line, row = wide.shape[2] * outputs, outputs
+        shape, strides = (b, height, width, k, k, outputs), (wide.stride(0), line, row, line, row, 1)
+        around = wide.as_strided(shape, strides).reshape(b * height * width, -1)
+        turned = weight.flip(2, 3).permute(2, 3, 0, 1).reshape(-1, inputs)
+        gx = (around @ turned).view(b, height, width, inputs).permute(0, 3, 1, 2) if ctx.needs_input_grad[0] else None
+        if not ctx.needs_input_grad[1]:
+            return gx, None
+        return gx, (around.t() @ _rows(x)).view(k, k, outputs, inputs).permute(2, 3, 0, 1).flip(2, 3)
+
+
+def _rows(x: Tensor) -> Tensor:
+    """[B, C, H, W] -> [B·H·W, C]; without a copy in channels-last."""
+    return x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])

@@ -1,0 +1,75 @@
+"""Convolutions of images that are mirrored at their borders, in the fastest form that a CPU has for their size."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gancli.nets.layers import few, winograd
+from gancli.nets.layers.products import exporting
+
+
+class Mirrored(nn.Conv2d):
+    """A convolution that keeps the size of images, which are mirrored at their borders (reflection padding)."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, *, bias: bool = True):
+        super().__init__(inputs, outputs, kernel, bias=bias)
+        self._shared: list[Tensor] | None = None  # U, while `once` is on
+
+    def arrange(self) -> None:
+        """Order the weight in memory by its taps where that is what forward wants: no pass then copies it."""
+        if self.weight.device.type == "cpu" and winograd.pays(self.weight):
+            self.weight.data = self.weight.data.permute(2, 3, 0, 1).contiguous().permute(2, 3, 0, 1)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """[B, I, H, W] -> [B, O, H, W]."""
+        k = self.kernel_size[0]
+        padded = F.pad(input, [k // 2] * 4, mode="reflect")
+        if _plain(padded, self.weight):
+            return F.conv2d(padded, self.weight, self.bias)
+        if few.pays(self.weight):
+            out = few.convolve(padded, self.weight)
+        elif winograd.pays(self.weight) and winograd.whole(padded):
+            out = winograd.tiled(padded, self._factor())
+        else:
+            return F.conv2d(padded, self.weight, self.bias)
+        return out if self.bias is None else out + self.bias[:, None, None]
+
+    def _factor(self) -> Tensor:
+        if self._shared is None:
+            return winograd.factor(self.weight)
+        if not self._shared:
+            self._shared.append(winograd.factor(self.weight))
+        return self._shared[0]
+
+
+@contextmanager
+def once(*nets: nn.Module) -> Iterator[None]:
+    """Inside, where no weight may change, what passes make of a layer's weight is made at the first of them.
+
+    Its gradient is brought back to the weight when those of all passes are summed.
+    """
+    layers = [module for net in nets for module in net.modules() if isinstance(module, Mirrored)]
+    for layer in layers:
+        layer._shared = []
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer._shared = None
+
+
+def _plain(x: Tensor, weight: Tensor) -> bool:
+    """Whether the library's own kernels are to be taken: elsewhere than on a CPU, in another order, in exports."""
+    return (
+        x.device.type != "cpu"
+        or x.dtype != weight.dtype
+        or not x.is_contiguous(memory_format=torch.channels_last)
+        or torch.is_autocast_enabled("cpu")
+        or torch.compiler.is_compiling()
+        or exporting()
+    )

@@ -1,0 +1,136 @@
+"""3×3 convolutions of many channels with 2.25 times fewer multiplications (Winograd F(2×2, 3×3): Lavin and Gray 2016).
+
+A tile of 4×4 inputs gives 2×2 outputs: y = Aᵀ [(G w Gᵀ) ⊙ (Bᵀ x B)] A for each pair of channels, so that all tiles and
+channels together are 16 products of matrices. With the entries 0, ±1 and ±1/2 it loses no digits that a convolution by
+products keeps.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+NARROWEST = 256  # channels from which it pays; measured
+
+
+def _square(line: list[list[float]]) -> Tensor:
+    """A transform along both sides, of what is along one."""
+    return torch.kron(torch.tensor(line), torch.tensor(line))
+
+
+_WEIGHTS = _square([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]])  # G, along both sides
+_INPUTS = _square([[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1]])  # Bᵀ
+_OUTPUTS = _square([[1.0, 1, 1, 0], [0, 1, -1, -1]])  # Aᵀ
+
+
+def pays(weight: Tensor) -> bool:
+    """Whether it is faster than the library's kernels."""
+    outputs, inputs, k, _ = weight.shape
+    return k == 3 and min(outputs, inputs) >= NARROWEST
+
+
+def whole(x: Tensor) -> bool:
+    """Whether images, with their borders, are made of whole tiles."""
+    return x.shape[-1] % 2 == x.shape[-2] % 2 == 0
+
+
+def tiled(x: Tensor, u: Tensor) -> Tensor:
+    """The convolution of x [B, I, H, W] by the weights' side U [16, O, I]."""
+    out: Tensor = _Tiles.apply(x, u)
+    return out
+
+
+def convolve(x: Tensor, weight: Tensor) -> Tensor:
+    """F.conv2d without padding and bias, x [B, I, H, W] of even sides, weight [O, I, 3, 3]."""
+    return tiled(x, factor(weight))
+
+
+def factor(weight: Tensor) -> Tensor:
+    """U of a kernel [O, I, 3, 3], [16, O, I]."""
+    outputs, inputs = weight.shape[:2]
+    taps = weight.permute(2, 3, 0, 1).reshape(9, outputs * inputs)
+    return (_WEIGHTS.to(weight) @ taps).view(16, outputs, inputs)
+
+
+class _Tiles(torch.autograd.Function):
+    """The products of x [B, I, H, W] and U [16, O, I]: [B, O, H - 2, W - 2]. Differentiable any number of times."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, u: Tensor) -> Tensor:
+        ctx.save_for_backward(x, u)  # tiles, four times as large, are made again on the way back: that is no slower
+        return _assembled(torch.bmm(_tiles(x), u.transpose(1, 2)), x.shape)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        x, u = ctx.saved_tensors
+        if torch.is_grad_enabled():  # the gradient of a gradient is asked for
+            both: tuple[Tensor, Tensor] = _TilesBackward.apply(x, u, grad)
+            return both
+        return _gradients(x, u, grad, ctx.needs_input_grad)
+
+
+def _gradients(x: Tensor, u: Tensor, grad: Tensor, needed: tuple[bool, bool]) -> tuple[Tensor | None, Tensor | None]:
+    spread = _spread(grad)
+    gx = _untiled(torch.bmm(spread, u), x.shape) if needed[0] else None
+    return gx, torch.bmm(spread.transpose(1, 2), _tiles(x)) if needed[1] else None
+
+
+class _TilesBackward(torch.autograd.Function):
+    """Both gradients, of which each is linear in x or U and in the gradient: theirs are of the same three products."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, u: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
+        ctx.save_for_backward(x, u, grad)
+        gx, gu = _gradients(x, u, grad, (True, True))
+        assert gx is not None
+        assert gu is not None
+        return gx, gu
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, ggx: Tensor, ggu: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """⟨gx, a⟩ + ⟨gu, b⟩ = ⟨g, conv(a, U)⟩ + ⟨g, conv(x, b)⟩, differentiated by x, U and g."""
+        x, u, grad = ctx.saved_tensors
+        tiles, spread = _tiles(x), _spread(grad)
+        given = _tiles(ggx)
+        by_grad = torch.bmm(given, u.transpose(1, 2)) + torch.bmm(tiles, ggu.transpose(1, 2))
+        by_x = _untiled(torch.bmm(spread, ggu), x.shape)
+        return by_x, torch.bmm(spread.transpose(1, 2), given), _assembled(by_grad, x.shape)
+
+
+def _counts(shape: torch.Size) -> tuple[int, int, int]:
+    """Images, and tiles a column and a row."""
+    return shape[0], shape[2] // 2 - 1, shape[3] // 2 - 1
+
+
+def _tiles(x: Tensor) -> Tensor:
+    """Bᵀ d B of each 4×4 tile d, two pixels apart: [B, C, H, W] -> [16, tiles, C]."""
+    tiles = x.permute(0, 2, 3, 1).unfold(1, 4, 2).unfold(2, 4, 2).permute(4, 5, 0, 1, 2, 3)
+    return (_INPUTS.to(x) @ tiles.reshape(16, -1)).view(16, -1, x.shape[1])
+
+
+def _untiled(tiles: Tensor, shape: torch.Size) -> Tensor:
+    """The adjoint of `_tiles`: tiles are added where they lie, each as four blocks of 2×2 pixels."""
+    (b, down, across), channels = _counts(shape), shape[1]
+    blocks = (_INPUTS.to(tiles).t() @ tiles.view(16, -1)).view(2, 2, 2, 2, b, down, across, channels)
+    found = tiles.new_zeros(b, down + 1, 2, across + 1, 2, channels)
+    for i in range(2):
+        for j in range(2):
+            found[:, i : i + down, :, j : j + across] += blocks[i, :, j].permute(2, 3, 0, 4, 1, 5)
+    return found.view(b, shape[2], shape[3], channels).permute(0, 3, 1, 2)
+
+
+def _assembled(products: Tensor, shape: torch.Size) -> Tensor:
+    """Aᵀ m A of each tile of products [16, tiles, O], put together: [B, O, H - 2, W - 2]."""
+    (b, down, across), outputs = _counts(shape), products.shape[-1]
+    tiles = (_OUTPUTS.to(products) @ products.view(16, -1)).view(2, 2, b, down, across, outputs)
+    return tiles.permute(2, 3, 0, 4, 1, 5).reshape(b, 2 * down, 2 * across, outputs).permute(0, 3, 1, 2)
+
+
+def _spread(grad: Tensor) -> Tensor:
+    """The adjoint of `_assembled`: [B, O, H - 2, W - 2] -> [16, tiles, O]."""
+    b, outputs, height, width = grad.shape
+    tiles = grad.permute(0, 2, 3, 1).reshape(b, height // 2, 2, width // 2, 2, outputs).permute(2, 4, 0, 1, 3, 5)
+    return (_OUTPUTS.to(grad).t() @ tiles.reshape(4, -1)).view(16, -1, outputs)
