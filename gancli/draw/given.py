@@ -20,11 +20,13 @@ HELD_OUT = "test"  # the split that no run is trained on, unless it says so
 class Rows:
     """Rows of a data set by seed and number, in an order of each seed's own.
 
-    note: what they are, where they are no held-out rows.
+    note: what they are, where they are no held-out rows. split: of the data set; None: it has none. aligned: whether
+    rows of one number belong together in all feeds.
     """
 
-    def __init__(self, data: DataSet, note: str = ""):
-        self.feeds, self.note = feeds_of(data), note
+    def __init__(self, data: DataSet, note: str = "", split: str | None = None):
+        self.feeds, self.note, self.split = feeds_of(data), note, split
+        self.aligned = isinstance(data, Source) or data.aligned
 
     @staticmethod
     def of_run(node: Node, game: Node, fields: Mapping[str, Field]) -> Rows:
@@ -36,11 +38,12 @@ class Rows:
         try:
             if node.get("split") in (HELD_OUT, "all"):  # which the run has seen
                 raise SplitError(f"{HELD_OUT} rows are among those of the training")
-            rows = Rows(split_of(node, game, HELD_OUT))
+            rows = Rows(split_of(node, game, HELD_OUT), split=HELD_OUT)
         except SplitError:
             rows = Rows(
                 data_set(node, game),
                 "there are no held-out rows of this run's data: samples are made from training rows",
+                node.get("split"),
             )
         for name, field in fields.items():
             source, column = rows.source(name)

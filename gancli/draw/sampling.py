@@ -32,8 +32,8 @@ Pair = tuple[int, int]  # a sample's seed and its number
 class Sampler:
     """A trained game, ready to draw: `samples(n, seed)`; or `given`, `inputs` and `generate` one after another.
 
-    direction: None: the game's first. truncation: threshold of the latents, None for none. Raises ConfigError for what
-    the game does not know.
+    direction: None: the game's first. truncation: threshold of the latents, None for none. rows: what samples are made
+    from; None: looked for where the run says. Raises ConfigError for what the game does not know.
     """
 
     def __init__(
@@ -44,13 +44,14 @@ class Sampler:
         compute: Compute,
         truncation: float | None = None,
         direction: str | None = None,
+        rows: Rows | None = None,
     ):
         self.game, self.nets, self.facts, self.compute, self.truncation = game, dict(nets), facts, compute, truncation
         self.direction = chosen_direction(game, direction)
         if truncation is not None and "truncation" not in game.sampling_options():
             raise ConfigError(f"truncation={truncation:g}: this game draws from no latents that could be cut off")
         self.run, self.step, self.about, self.config = Path(), 0, dict[str, Any](), dict[str, Any]()
-        self._rows: Rows | None = None
+        self._rows = rows
 
     @property
     def rows(self) -> Rows:
@@ -127,9 +128,14 @@ class Sampler:
         return given
 
     def targets(self, pairs: Sequence[Pair]) -> Tensor | None:
-        """The right answers for samples of these pairs, ready; None where a game has none."""
+        """The right answers for samples of these pairs, ready; None where there are none."""
+        return None if self.target is None else self.rows.take(self.target, pairs)
+
+    @property
+    def target(self) -> str | None:
+        """The column that has the right answers; None where the game has none, or its feeds are not of pairs."""
         name = self.game.targets(self.direction)
-        return None if name is None else self.rows.take(name, pairs)
+        return name if name is not None and self.rows.aligned else None
 
     def inputs(self, pairs: Sequence[Pair], given: Mapping[str, Tensor] | None = None) -> Batch:
         """What `generate` takes for each (seed, number), a function of these two and of what is given; on the CPU."""
