@@ -114,7 +114,7 @@ def from_rows(sampler: Sampler, n: int, seed: int) -> ImageSet:
         given = sampler.given(pairs)
         made = sampler.generate_here(sampler.inputs(pairs, given), pairs)
         shown = inputs_of(sampler, pairs, given)
-        back = sampler.game.output_fields(sampler.direction)[BACK].stored(made[BACK]) if returned(sampler) else None
+        back = sampler.game.output_fields(sampler.direction)[BACK].stored(made[BACK]) if BACK in made else None
         return beside(sampler, start, pairs, shown, sampler.field.stored(made[sampler.column]), back)
 
     return in_parts(sampler, n, seed, part)
@@ -161,6 +161,8 @@ def refuse_pairs(sampler: Sampler, metrics: Sequence[PairMetric]) -> None:
                 f"{key} compares inputs with what comes back of them, and this game translates one way: leave it out of"
                 " metrics, or train model=cyclegan"
             )
+        if metric.wants == "back" and not sampler.whole:
+            raise MetricError(f"{key} translates there and back, and {sampler.run} holds one way only: give the run")
         metric.refuse(sampler.field.shape, sampler.game.input_fields(sampler.direction)[name].shape)
 
 

@@ -12,12 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from gancli.data.columns import Index
-from gancli.data.source import Source, lone, order
+from gancli.data.source import DataSet, Source, feeds_of, lone, order
 from gancli.draw.pictures import Pixels
 from gancli.errors import ConfigError, MetricError, SplitError
 from gancli.metrics.extractor import Extractor
 from gancli.metrics.images import Progress
 from gancli.metrics.metric import Metric
+from gancli.metrics.outputs import made_of_rows, table_of
 from gancli.train.dealing import data_set, split_of
 
 if TYPE_CHECKING:
@@ -51,8 +52,16 @@ class RunMetric(Metric):
 
 
 def own_data(sampler: Sampler, **changes: Any) -> Source:
-    """The run's data set, other values of its keys apart. Raises ConfigError or DataError."""
-    return lone(data_set({**sampler.config["dataset"], **changes}, sampler.config.get("game") or {}), "an evaluation")
+    """The run's data set, other values of its keys apart: of several images, those that samples are to be like.
+
+    Raises ConfigError or DataError.
+    """
+    return _like_samples(data_set({**sampler.config["dataset"], **changes}, sampler.config.get("game") or {}), sampler)
+
+
+def _like_samples(found: DataSet, sampler: Sampler) -> Source:
+    """What samples are to be like, out of a data set."""
+    return table_of(feeds_of(found), sampler.column) if made_of_rows(sampler) else lone(found, "an evaluation")
 
 
 def data(sampler: Sampler, split: str, metric: str) -> Source:
@@ -122,13 +131,13 @@ class FeatureRunMetric(Metric):
 
 def training_data(sampler: Sampler, metric: str) -> Source:
     """What the run was trained on. Raises MetricError where that has changed since."""
-    source = own_data(sampler)
-    if source.fingerprint != sampler.facts.fingerprint:
+    found = data_set(sampler.config["dataset"], sampler.config.get("game") or {})
+    if found.fingerprint != sampler.facts.fingerprint:
         raise MetricError(
-            f"metrics={metric} looks at what the run was trained on, and {source.name} has changed since: bring the "
+            f"metrics={metric} looks at what the run was trained on, and {found.name} has changed since: bring the "
             "data back, or leave it out of metrics"
         )
-    return source
+    return _like_samples(found, sampler)
 
 
 def left_out(sampler: Sampler, source: Source) -> tuple[Source, Index]:

@@ -33,6 +33,8 @@ from gancli.verbs.drawing import compute, need_images, open_sampler
 from gancli.verbs.remaining import Remaining, ahead
 from gancli.verbs.sides import place_data
 
+ALL = "all"  # directions
+
 
 @dataclass(frozen=True)
 class Evaluated:
@@ -42,6 +44,17 @@ class Evaluated:
     results: list[dict[str, Any]]
     pictures: dict[str, Pixels]
     unkept: list[GanError]
+
+
+def by_direction(settings: EvalSettings, metrics: Sequence[Metric]) -> dict[str, EvalSettings]:
+    """The settings of each direction that is asked for, by what names of its files end with. Raises GanError."""
+    if settings.direction != ALL:
+        return {"": settings}
+    found = load(replace(settings, direction=None, standing_stats=0), metrics)
+    known = found.game.directions() if found is not None else ("",)
+    if not all(known):
+        raise ConfigError("direction=all: this game draws in one direction that has no name: leave direction out")
+    return {f"-{direction}": replace(settings, direction=direction) for direction in known}
 
 
 def evaluate(settings: EvalSettings, metrics: Sequence[Metric], extractor: Callable[[], Extractor]) -> Evaluated:
