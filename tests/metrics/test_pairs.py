@@ -56,7 +56,7 @@ def test_a_copy_of_the_answer_has_no_error() -> None:
     x = noise(5, 3, 8, 8)
     found = evaluated(Translation(same, back=same), pairs(x, x), *ALL, Cycle())
     assert (found["l1"], found["cycle"]) == (0.0, 0.0)
-    assert found["ssim"] == pytest.approx(1, abs=1e-12)
+    assert found["ssim"] == pytest.approx(1, abs=2 * 2**-23 / 0.03**2)  # rounded moments beside the constant c2
     assert found["psnr"] == pytest.approx(20 * math.log10(255) + 10 * math.log10(3 * 64), rel=LOG)
     assert found["intervals"]["l1"] == [0.0, 0.0]
 
@@ -76,8 +76,8 @@ def test_ssim_and_psnr_are_torchmetrics() -> None:
     A, B = noise(7, 3, 16, 24), noise(7, 3, 16, 24, seed=1)
     found = evaluated(Translation(same), pairs(A, B), *ALL)
     a, b = A.double() / 255, B.double() / 255
-    expected = float(structural_similarity_index_measure(a, b, data_range=1.0))
-    assert found["ssim"] == pytest.approx(expected, rel=1e-12)
+    expected = float(structural_similarity_index_measure(a.float(), b.float(), data_range=1.0))
+    assert found["ssim"] == pytest.approx(expected, abs=1e-6)
     each = [float(peak_signal_noise_ratio(x, y, data_range=1.0)) for x, y in zip(a, b, strict=True)]
     assert found["psnr"] == pytest.approx(sum(each) / 7, rel=1e-12)
     assert found["l1"] == pytest.approx(float((a - b).abs().mean()), rel=1e-12)

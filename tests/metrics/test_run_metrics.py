@@ -39,6 +39,7 @@ class Plain:
         self.field, self.classes, self.run = source.fields["x"], source.classes, Path("outputs/x")
         self.labelled = len(source.classes) > 1
         self.config: dict[str, Any] = {"dataset": {"limit": None}}
+        self.game, self.direction = SimpleNamespace(input_fields=lambda direction: {}), ""
 
     def labelled_samples(self, n: int, seed: int, classes: int | None = None, first: int = 0) -> Any:
         """The first n, or of one class, again and again."""
