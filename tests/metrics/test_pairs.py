@@ -33,6 +33,8 @@ def same(x: Tensor) -> Tensor:
 def evaluated(game: Translation, data: DataSet, *metrics: Any, n: int | None = None, seed: int = 0) -> dict[str, Any]:
     sampler = translating(game, data)
     refuse_pairs(sampler, metrics)
+    for metric in metrics:
+        metric.begin("cpu")
     most = sampler.most
     assert most is not None
     evaluator = Evaluator(metrics, None, None, intervals=True)
