@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
@@ -115,7 +115,7 @@ class Folder:
 
         Raises DataError where there are none, or both loose ones and some in sub-folders.
         """
-        walk = _Walk(str(self.top))
+        walk = Walk(str(self.top))
         walk.run()
         place, names = f"dataset.root={self.top}", [name for name, _, _ in walk.images]
         notes = walk.left_out.note()
@@ -215,14 +215,15 @@ def _description(path: str) -> bytes:
 
 
 @dataclass
-class _Walk:
+class Walk:
     """Everything below a folder, links followed, each folder once; nothing is opened.
 
-    images: (name, size, time of change), names relative to the top. folders: the top's own, with a slash. described:
-    whether there is a dataset.json. watched: each folder's stamp before it was listed.
+    suffixes: of images. images: (name, size, time of change), names relative to the top. folders: the top's own, with a
+    slash. described: whether there is a dataset.json. watched: each folder's stamp before it was listed.
     """
 
     top: str
+    suffixes: Set[str] = decode.SUFFIXES
     images: list[tuple[str, int, int]] = field(default_factory=list)
     folders: list[str] = field(default_factory=list)
     described: bool = False
@@ -263,7 +264,7 @@ class _Walk:
                     (links if entry.is_symlink() else folders).append(name)
                 elif name == DESCRIPTION:
                     self.described = True
-                elif is_image(entry.name):
+                elif is_image(entry.name, self.suffixes):
                     facts = entry.stat()
                     if not stat.S_ISREG(facts.st_mode):
                         told = f"{printable(entry.path)} is a {kind_of(facts.st_mode)}, no image"
@@ -276,7 +277,7 @@ class _Walk:
         return folders, links
 
     def _dangling(self, name: str, path: str) -> None:
-        if is_image(name) or name == DESCRIPTION:
+        if is_image(name, self.suffixes) or name == DESCRIPTION:
             target = printable(os.readlink(path))  # noqa: PTH115
             raise DataError(f"{printable(path)} is a link to {target}, which is not there: mend it or take it away")
         self.left_out.named(f"{name} (a link to nothing)")

@@ -117,20 +117,11 @@ def from_source(source: Source, n: int | None, seed: int, *, exact: bool = False
     def span(first: int, last: int) -> ImageSet:
         def chunks() -> Iterator[Tensor]:
             for start in range(first, last, _CHUNK):
-                yield as_bytes(source.rows(index[start : min(start + _CHUNK, last)], columns=("x",))["x"])
+                yield eight_bits(source.rows(index[start : min(start + _CHUNK, last)], columns=("x",))["x"])
 
         return ImageSet(last - first, shape, chunks, told, span=span)
 
     return span(0, count)
-
-
-def as_bytes(stored: Tensor) -> Tensor:
-    """Saved pixels as uint8: those of 16 bits to the nearest of 8.
-
-    >>> as_bytes(torch.tensor([0, 128, 129, 65535], dtype=torch.int32)).tolist()
-    [0, 0, 1, 255]
-    """
-    return stored if stored.dtype == torch.uint8 else ((stored + 128) // 257).to(torch.uint8)
 
 
 def enough(name: str, there: int, n: int) -> tuple[int, list[str]]:
@@ -147,7 +138,7 @@ def from_sampler(sampler: Sampler, n: int, seed: int, labelled: bool = False) ->
 
     def span(first: int, last: int) -> ImageSet:
         def pairs() -> Iterator[tuple[Tensor, Tensor]]:
-            return sampler.labelled_samples(last, seed, first=first)
+            return ((eight_bits(x), y) for x, y in sampler.labelled_samples(last, seed, first=first))
 
         def chunks() -> Iterator[Tensor]:
             return (x for x, _ in pairs())
@@ -191,6 +182,11 @@ def _extract(images: ImageSet, extractor: Extractor, progress: Progress | None, 
             f"{what}: the extractor gives numbers that are not finite; its weights file is damaged: give another one"
         )
     return features
+
+
+def eight_bits(images: Tensor) -> Tensor:
+    """Images of 16 bits as uint8, rounded to the nearest; those of 8 as they are."""
+    return images if images.dtype == torch.uint8 else ((images + 128) // 257).to(torch.uint8)
 
 
 def three_channels(images: Tensor) -> Tensor:

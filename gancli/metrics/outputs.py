@@ -11,7 +11,7 @@ from gancli.data.fields import Field, Image, Label
 from gancli.data.source import Source
 from gancli.errors import MetricError
 from gancli.games.game import draws_freely
-from gancli.metrics.images import CHUNK, ImageSet, Shown, as_bytes, from_source, shape_of
+from gancli.metrics.images import CHUNK, ImageSet, Shown, eight_bits, from_source, shape_of
 from gancli.metrics.metric import PairMetric
 
 if TYPE_CHECKING:
@@ -71,7 +71,8 @@ def reference(sampler: Sampler, n: int | None = None, seed: int = 0) -> ImageSet
 
 def levels_of(field: Field) -> int:
     """The largest value of a saved pixel."""
-    return 255 if field.dtype == "uint8" else 65535
+    assert isinstance(field, Image)
+    return field.top
 
 
 def beside(
@@ -85,7 +86,7 @@ def beside(
     truth = None if target is None else sampler.field.stored(rows.take(target, pairs)).double() / levels
     return Shown(
         first,
-        as_bytes(made),
+        eight_bits(made),
         levels,
         made.double() / levels,
         given.double() / eaten,

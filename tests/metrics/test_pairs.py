@@ -18,8 +18,10 @@ from gancli.metrics.accuracy import ClassAccuracy
 from gancli.metrics.controls import Controls
 from gancli.metrics.directions import higher_is_better
 from gancli.metrics.evaluation import Evaluator
+from gancli.metrics.metric import PairMetric
 from gancli.metrics.outputs import classes_of, from_rows, reference, refuse_classes, refuse_pairs, table_of
 from gancli.metrics.pairs import L1, Cycle, Psnr, Ssim
+from gancli.metrics.pixels import Swd
 from tests.metrics.translations import Translation, noise, pairs, translating, unpaired
 
 ALL = (L1(), Psnr(), Ssim())
@@ -32,8 +34,9 @@ def same(x: Tensor) -> Tensor:
 
 def evaluated(game: Translation, data: DataSet, *metrics: Any, n: int | None = None, seed: int = 0) -> dict[str, Any]:
     sampler = translating(game, data)
-    refuse_pairs(sampler, metrics)
-    for metric in metrics:
+    of_pairs = [metric for metric in metrics if isinstance(metric, PairMetric)]
+    refuse_pairs(sampler, of_pairs)
+    for metric in of_pairs:
         metric.begin("cpu")
     most = sampler.most
     assert most is not None
@@ -70,6 +73,25 @@ def test_an_equal_image_counts_for_more_than_any_other() -> None:
     y[1, 0, 3, 3] = 254
     found = evaluated(Translation(same), pairs(x, y), Psnr())
     assert found["psnr"] == pytest.approx(20 * math.log10(255) + 10 * math.log10(64), rel=LOG)
+
+
+def test_sixteen_bits_count_in_their_own_levels() -> None:
+    A = torch.zeros(1, 1, 8, 8, dtype=torch.int32)
+    B = A + 257 * 51 + 1
+    found = evaluated(Translation(same), pairs(A, B, bits=16), L1(), Psnr())
+    assert found["l1"] == pytest.approx(0.2 + 1 / 65535, rel=1e-12)
+    equal = evaluated(Translation(same), pairs(B, B, bits=16), Psnr())
+    assert equal["psnr"] == pytest.approx(20 * math.log10(65535) + 10 * math.log10(64), rel=LOG)
+    shown = next(iter(from_rows(translating(Translation(same), pairs(B, B, bits=16)), 1, 0).chunks()))
+    assert (shown.dtype, shown.unique().tolist()) == (torch.uint8, [51])
+
+
+def test_other_channels_have_pixels_and_no_features() -> None:
+    A, B = noise(3, 5, 8, 8), noise(3, 5, 8, 8, seed=1)
+    found = evaluated(Translation(same), pairs(A, B), L1(), Ssim())
+    assert found["l1"] == pytest.approx(float((A.double() - B).abs().mean()) / 255, rel=1e-12)
+    with pytest.raises(MetricError, match="these metrics read images of 1 or 3 channels and were given 5"):
+        evaluated(Translation(same), pairs(A, B), Swd())
 
 
 def test_ssim_and_psnr_are_torchmetrics() -> None:

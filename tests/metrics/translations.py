@@ -55,9 +55,11 @@ class Translation(Game):
         return found | ({"back": self.back(found[made])} if self.back else {})
 
 
-def pairs(A: Tensor, B: Tensor, labels: list[int] | None = None, feeds: bool = False, **options: Any) -> DataSet:
-    """A table of images uint8 [N, C, H, W] and their partners; as feeds, A.x and B.x."""
-    columns = {name: Column(Image(*x.shape[1:]), x.numpy()) for name, x in (("A", A), ("B", B))}
+def pairs(
+    A: Tensor, B: Tensor, labels: list[int] | None = None, feeds: bool = False, bits: int = 8, **options: Any
+) -> DataSet:
+    """A table of images [N, C, H, W] of so many bits and their partners; as feeds, A.x and B.x."""
+    columns = {name: Column(Image(*x.shape[1:], bits), x.numpy()) for name, x in (("A", A), ("B", B))}
     if labels is not None:
         columns["y"] = Column(Label(("one", "two")), np.array(labels, np.int64))
     table = Source("pairs", columns)
