@@ -104,6 +104,11 @@ def test_each_direction_against_its_own_domain(gan: Gan, cycled: Path, tmp_path:
         (["metrics=[cas]"], "metrics=cas looks at samples by the class they were asked for"),
         (["metrics=[l1]", "direction=B2A"], "direction=B2A: this game draws in no such direction"),
         (["metrics=[ppl]"], "latent"),
+        (["metrics=[l1]", "truncation=0.5"], "truncation=0.5: this game draws from no latents"),
+        (["metrics=[swd]", "truncation=[null,1.0]"], "truncation=1: this game draws from no latents"),
+        (["metrics=[swd]", "n_real=201"], "201 real images asked for and emoji_pairs has 200"),
+        (["metrics=[lpips]"], "downloads none: type metrics.lpips.weights=FILE"),
+        (["metrics=[fcn]"], "downloads none: type metrics.fcn.weights=FILE"),
     ],
 )
 def test_what_a_translation_has_not_is_said_in_a_line(gan: Gan, paired: Path, words: list[str], said: str) -> None:

@@ -50,10 +50,7 @@ class Sampler:
     ):
         self.game, self.nets, self.facts, self.compute, self.truncation = game, dict(nets), facts, compute, truncation
         self.direction = chosen_direction(game, direction)
-        if truncation is not None and "truncation" not in game.sampling_options():
-            raise ConfigError(
-                f"truncation={truncation:g}: this game draws from no latents that could be cut off: leave it out"
-            )
+        self._check(truncation)
         self.run, self.step, self.about, self.config = Path(), 0, dict[str, Any](), dict[str, Any]()
         self._rows = rows
 
@@ -273,10 +270,17 @@ class Sampler:
         return other
 
     def truncated(self, threshold: float | None) -> Sampler:
-        """The same generator with latents cut off at another threshold."""
+        """The same generator with latents cut off at another threshold. Raises ConfigError where there are none."""
+        self._check(threshold)
         other = copy.copy(self)
         other.truncation = threshold
         return other
+
+    def _check(self, threshold: float | None) -> None:
+        if threshold is not None and "truncation" not in self.game.sampling_options():
+            raise ConfigError(
+                f"truncation={threshold:g}: this game draws from no latents that could be cut off: leave it out"
+            )
 
     def protocol(self) -> dict[str, Any]:
         """What the samples depend on, as plain values."""

@@ -123,10 +123,13 @@ def from_rows(sampler: Sampler, n: int, seed: int) -> ImageSet:
 
 def in_parts(sampler: Sampler, n: int, seed: int, part: Callable[[int, int], Shown]) -> ImageSet:
     """A set of n outputs, or of what stands in for them, `CHUNK` at a time. part: those of these numbers."""
-    if input_of(sampler) is None:
+    name, rows = input_of(sampler), sampler.rows
+    if name is None:
         raise MetricError("these metrics look at images made from images, and this game is given none: use gan sample")
     shape = shape_of(sampler.field)
-    told = {"shape": list(shape), "seed": seed, "split": sampler.rows.split, **sampler.protocol()}
+    told = {"shape": list(shape), "seed": seed, **sampler.protocol()}
+    source = rows.source(name)[0]
+    told |= {"data": source.name, "split": rows.split, "rows": len(source), "fingerprint": source.fingerprint}
     known = classes_of(sampler) is not None
 
     def span(first: int, last: int) -> ImageSet:

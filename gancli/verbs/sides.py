@@ -115,7 +115,9 @@ def _of_rows(
 ) -> Sides:
     """What a run makes of held-out rows, each once, against held-out rows of what that is to be like."""
     n = settings.count(sampler.most)
-    evaluated, source, notes = [from_rows(sampler, n, settings.seed)], None, list(sampler.notes)
+    sampler.given([(settings.seed, n - 1)])  # more than there are is said now
+    evaluated = [from_rows(sampler.truncated(t), n, settings.seed) for t in settings.thresholds()]
+    source, notes = None, list(sampler.notes)
     if labelled:  # the classifier learns from what the run was trained on
         source = table_of(feeds_of(unchanged(sampler)), sampler.column)
     if settings.reference is not None and statistics is None:
