@@ -21,8 +21,8 @@ BACK = "back"  # what games call an input that was translated there and back
 
 
 def made_of_rows(sampler: Sampler) -> bool:
-    """Whether samples are made from rows of data, one from each."""
-    return not draws_freely(sampler.game, sampler.direction)
+    """Whether samples are images, and made from rows of data, one from each."""
+    return not draws_freely(sampler.game, sampler.direction) and isinstance(sampler.field, Image)
 
 
 def input_of(sampler: Sampler) -> str | None:
