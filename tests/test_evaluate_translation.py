@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from gancli.cli import main
+from gancli.metrics.results import numbers
 from gancli.store.rundir import RunDir
 from tests.conftest import Gan
 
@@ -149,3 +152,18 @@ def test_scores_that_a_run_cannot_have_leave_nothing(gan: Gan, tmp_path: Path) -
 def test_directions_are_of_one_run(gan: Gan, paired: Path, cycled: Path) -> None:
     answer = gan("eval", f"run=[{paired},{cycled}]", "metrics=[cycle]", "direction=all")
     assert (answer.code, "direction=all: directions are compared for one run" in answer.err) == (2, True)
+
+
+@pytest.mark.slow
+def test_two_ranks_find_what_one_finds(gan: Gan, paired: Path, tmp_path: Path) -> None:
+    words = ["eval", f"run={paired}", "metrics=[l1,ssim,class_accuracy]", "metrics.class_accuracy.images=64"]
+    words += ["controls=true", "device=cpu"]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "gancli"]
+    env = os.environ | {"GLOO_SOCKET_IFNAME": "lo", "PYTHONPATH": str(Path(__file__).parent.parent)}
+    said = subprocess.run([*launch, *words, "run_dir=two"], cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert said.returncode == 0, said.stderr
+    assert gan(*words, "run_dir=one").code == 0
+    one, two = (result(tmp_path / name) for name in ("one", "two"))
+    assert numbers(one) == numbers(two)
+    assert one["intervals"] == two["intervals"]
+    assert one["protocol_id"] == two["protocol_id"]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from gancli.data.fields import Field, Image, Label
-from gancli.data.source import Source
+from gancli.data.source import DataSet, Source, Sources, feeds_of, lone
 from gancli.errors import MetricError
 from gancli.games.game import draws_freely
 from gancli.metrics.images import CHUNK, ImageSet, Shown, eight_bits, from_source, shape_of
@@ -57,6 +57,17 @@ def table_of(feeds: Mapping[str, Source], name: str) -> Source:
     columns = {"x": source.columns[column]} | ({} if label is None else {"y": label})
     dealt: dict[str, Any] = {"flip": source.flip, "crop": source.crop, "jitter": source.jitter}
     return Source(source.name, columns, dequantize=source.dequantize, **dealt)
+
+
+def like_samples(data: DataSet, sampler: Sampler, who: str = "an evaluation") -> Source:
+    """What samples are to be like, out of a data set: its lone table, or where it has several images the right one.
+
+    who: asks for it. Raises CombinationError for several tables where samples are no images.
+    """
+    several = isinstance(data, Sources) or made_of_rows(sampler)
+    if not several or not isinstance(sampler.field, Image):
+        return lone(data, who)
+    return table_of(feeds_of(data), sampler.column)
 
 
 def reference(sampler: Sampler, n: int | None = None, seed: int = 0) -> ImageSet:

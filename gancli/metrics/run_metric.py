@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from gancli.data.columns import Index
-from gancli.data.source import DataSet, Source, feeds_of, lone, order
+from gancli.data.source import Source, order
 from gancli.draw.pictures import Pixels
 from gancli.errors import ConfigError, MetricError, SplitError
 from gancli.metrics.extractor import Extractor
 from gancli.metrics.images import Progress
 from gancli.metrics.metric import Metric
-from gancli.metrics.outputs import made_of_rows, table_of
+from gancli.metrics.outputs import like_samples
 from gancli.train.dealing import data_set, split_of
 
 if TYPE_CHECKING:
@@ -56,12 +56,7 @@ def own_data(sampler: Sampler, **changes: Any) -> Source:
 
     Raises ConfigError or DataError.
     """
-    return _like_samples(data_set({**sampler.config["dataset"], **changes}, sampler.config.get("game") or {}), sampler)
-
-
-def _like_samples(found: DataSet, sampler: Sampler) -> Source:
-    """What samples are to be like, out of a data set."""
-    return table_of(feeds_of(found), sampler.column) if made_of_rows(sampler) else lone(found, "an evaluation")
+    return like_samples(data_set({**sampler.config["dataset"], **changes}, sampler.config.get("game") or {}), sampler)
 
 
 def data(sampler: Sampler, split: str, metric: str) -> Source:
@@ -73,7 +68,8 @@ def data(sampler: Sampler, split: str, metric: str) -> Source:
             " dataset.split=train"
         )
     try:
-        source = lone(split_of(sampler.config["dataset"], sampler.config.get("game") or {}, split), f"metrics={metric}")
+        found = split_of(sampler.config["dataset"], sampler.config.get("game") or {}, split)
+        source = like_samples(found, sampler, f"metrics={metric}")
     except SplitError:
         raise MetricError(
             f"metrics={metric} needs {split} data, which {sampler.facts.name} does not have:"
@@ -137,7 +133,7 @@ def training_data(sampler: Sampler, metric: str) -> Source:
             f"metrics={metric} looks at what the run was trained on, and {found.name} has changed since: bring the "
             "data back, or leave it out of metrics"
         )
-    return _like_samples(found, sampler)
+    return like_samples(found, sampler)
 
 
 def left_out(sampler: Sampler, source: Source) -> tuple[Source, Index]:

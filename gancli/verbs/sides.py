@@ -10,13 +10,13 @@ from typing import Any
 from gancli.config.commands import word
 from gancli.config.settings import EvalSettings
 from gancli.data.facts import DataFacts
-from gancli.data.source import DataSet, Source, feeds_of, lone
+from gancli.data.source import DataSet, Source
 from gancli.draw.sampling import Sampler
 from gancli.errors import ConfigError, MetricError
 from gancli.metrics.given import Given, find, holds_images
 from gancli.metrics.images import ImageSet, enough, from_sampler, from_source, shape_of
 from gancli.metrics.metric import ImageMetric, LabelMetric, Metric
-from gancli.metrics.outputs import from_rows, made_of_rows, reference, table_of
+from gancli.metrics.outputs import from_rows, like_samples, made_of_rows, reference
 from gancli.metrics.reference import SUFFIXES, Reference
 from gancli.metrics.reference import read as read_reference
 from gancli.store.rundir import RunDir
@@ -97,7 +97,7 @@ def _of_run(
         return Sides(evaluated, real, other.source, notes + _unlike((other, real)))
     if statistics is not None and not labelled:
         return Sides(evaluated, statistics)
-    source = lone(unchanged(sampler), "an evaluation")
+    source = like_samples(unchanged(sampler), sampler)
     if statistics is not None:
         return Sides(evaluated, statistics, source)
     count, notes = _count(settings, source.name, len(source), n)
@@ -119,7 +119,7 @@ def _of_rows(
     evaluated = [from_rows(sampler.truncated(t), n, settings.seed) for t in settings.thresholds()]
     source, notes = None, list(sampler.notes)
     if labelled:  # the classifier learns from what the run was trained on
-        source = table_of(feeds_of(unchanged(sampler)), sampler.column)
+        source = like_samples(unchanged(sampler), sampler)
     if settings.reference is not None and statistics is None:
         other = find("reference", settings.reference, list(sampler.field.shape))
         real, more = _real(settings, other, n)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from gancli.data.fields import Field
 from gancli.data.source import DataSet, order
 from gancli.errors import ConfigError, MetricError
 from gancli.metrics import controls
@@ -19,7 +21,15 @@ from gancli.metrics.controls import Controls
 from gancli.metrics.directions import higher_is_better
 from gancli.metrics.evaluation import Evaluator
 from gancli.metrics.metric import PairMetric
-from gancli.metrics.outputs import classes_of, from_rows, reference, refuse_classes, refuse_pairs, table_of
+from gancli.metrics.outputs import (
+    classes_of,
+    from_rows,
+    like_samples,
+    reference,
+    refuse_classes,
+    refuse_pairs,
+    table_of,
+)
 from gancli.metrics.pairs import L1, Cycle, Psnr, Ssim
 from gancli.metrics.pixels import Swd
 from tests.metrics.translations import Translation, noise, pairs, translating, unpaired
@@ -153,6 +163,18 @@ def test_the_reference_is_all_of_the_other_domain() -> None:
     assert torch.equal(torch.cat(list(back.chunks())), A)
     of_pairs = reference(translating(Translation(same), pairs(A, B[:6])))
     assert torch.equal(torch.cat(list(of_pairs.chunks())), B[:6])
+
+
+def test_what_is_drawn_of_numbers_is_held_against_its_own_feed() -> None:
+    class Free(Translation):
+        def input_fields(self, direction: str = "") -> Mapping[str, Field]:
+            return {}
+
+    A, B = noise(6, 1, 8, 8), noise(9, 1, 8, 8, seed=1)
+    data = unpaired(A, B)
+    for direction, images in (("A2B", B), ("B2A", A)):
+        found = like_samples(data, translating(Free(same), data, direction))
+        assert torch.equal(found.rows(np.arange(len(images)))["x"], images)
 
 
 def test_the_cycle_is_the_way_back() -> None:

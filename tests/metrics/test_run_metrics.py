@@ -247,6 +247,8 @@ def test_test_data_are_found_where_the_run_was_not_trained_on_them() -> None:
         facts=SimpleNamespace(name="emoji"),
         field=fields.Image(3, 8, 8),
         labelled=False,
+        game=SimpleNamespace(input_fields=lambda direction: {}),
+        direction="",
     )
     assert len(data(found, "test", "parzen")) == 200
     assert len(data(found, "train", "parzen")) == 1706
