@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 
 from gancli.data import imagefile
-from gancli.data.folder import Walk
+from gancli.data.domains import taken
 from gancli.data.layout import LeftOut, printable
 from gancli.data.listing import kind_of
+from gancli.data.walk import Walk
 from gancli.errors import DataError
 
 WHAT = "name an image, a folder of images, or a pattern in quotes such as 'photos/*.png'"
@@ -82,7 +83,7 @@ def outputs(names: Sequence[str]) -> list[str]:
 
 def _below(top: Path, left: LeftOut) -> list[str]:
     """Names of the images below a folder, relative to it."""
-    walk = Walk(str(top), suffixes=imagefile.SUFFIXES, left_out=left)
+    walk = Walk(str(top), taken, left_out=left)
     walk.run()
     if walk.described:
         left.add(".json")
@@ -109,7 +110,7 @@ def _of_match(match: Path, name: str, left: LeftOut, deep: bool) -> Iterator[str
         if not deep:
             yield from (f"{name}/{inner}" for inner in _below(match, left))
         return
-    image = match.suffix.lower() in imagefile.SUFFIXES
+    image = taken(match.name)
     if not match.exists():
         if image:
             target = printable(os.readlink(match))  # noqa: PTH115

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Iterable, Set
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Protocol
@@ -150,9 +150,9 @@ def given_file(kind: str, root: str | None, example: str) -> Path:
     return path
 
 
-def is_image(name: str, suffixes: Set[str] = decode.SUFFIXES) -> bool:
+def is_image(name: str) -> bool:
     """Whether a file's name says that it is an image, and it is not hidden."""
-    return os.path.splitext(name)[1].lower() in suffixes  # noqa: PTH122 - a Path a file is slow
+    return os.path.splitext(name)[1].lower() in decode.SUFFIXES  # noqa: PTH122 - a Path a file is slow
 
 
 def is_hidden(name: str) -> bool:

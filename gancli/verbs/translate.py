@@ -51,7 +51,7 @@ def run(settings: SampleSettings, text: str) -> Path:
     A file that cannot be used keeps none of the others from being made: it is named at the end. Raises GanError.
     """
     found = find(text)  # before a network is loaded
-    sampler = open_sampler(settings, settings.truncation, of_data=False)
+    sampler = open_sampler(settings, settings.truncation, draws=False)  # no samples of the run's own data
     chosen = class_list(settings.classes, sampler)
     if len(chosen) > 1:
         raise ConfigError(f"classes={settings.classes}: one image is made of each file, so name one class")
