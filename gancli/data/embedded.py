@@ -77,7 +77,7 @@ def emoji(
         np.concatenate(read.images),
         np.tile(read.labels, len(makers)),
         read.classes,
-        more={"text": Column(read.text.field, np.tile(read.text.content[:], (len(makers), 1)))},
+        more={"text": Column(read.text, np.tile(read.words, (len(makers), 1)))},
         size=size,
         limit=limit,
         **dealt,
@@ -110,7 +110,7 @@ def emoji_pairs(
         name: Column(field_of(x := fit(images, size, "emoji_pairs")), x)
         for name, images in zip("AB", read.images, strict=True)
     }
-    found |= {"y": Column(Label(tuple(read.classes)), read.labels), "text": read.text}
+    found |= {"y": Column(Label(tuple(read.classes)), read.labels), "text": Column(read.text, read.words)}
     if keep is not None:
         found = {name: column.only(keep) for name, column in found.items()}
     notes = limit_notes(count, limit, read.labels if keep is None else read.labels[keep], read.classes)
@@ -119,12 +119,13 @@ def emoji_pairs(
 
 
 class _Emoji(NamedTuple):
-    """Of each maker the images uint8 [N, 3, 64, 64]; labels, the classes' names, and each emoji's own as a text."""
+    """Of each maker the images uint8 [N, 3, 64, 64]; labels, the classes' names, and each emoji's own in words."""
 
     images: list[NDArray[np.uint8]]
     labels: Index
     classes: list[str]
-    text: Column
+    text: Tokens
+    words: Index
 
 
 def _emoji(name: str, makers: Sequence[str], split: str) -> _Emoji:
@@ -137,7 +138,8 @@ def _emoji(name: str, makers: Sequence[str], split: str) -> _Emoji:
     except (OSError, ValueError, KeyError) as error:
         raise _damaged(name, error) from error
     rows = _split(names, split)
-    return _Emoji([sheet[rows] for sheet in sheets], labels[rows], classes, worded(names).only(rows))
+    text, words = worded(names)
+    return _Emoji([sheet[rows] for sheet in sheets], labels[rows], classes, text, words[rows])
 
 
 def _split(names: Sequence[str], split: str) -> Index:
@@ -147,7 +149,7 @@ def _split(names: Sequence[str], split: str) -> Index:
     return np.array(sorted(chosen), np.int64)
 
 
-def worded(texts: Sequence[str]) -> Column:
+def worded(texts: Sequence[str]) -> tuple[Tokens, Index]:
     """Texts as tokens, a word each: the vocabulary is sorted, and its first word, which is none, fills up."""
     words = [text.split(" ") for text in texts]
     vocabulary = ("", *sorted({word for line in words for word in line}))
@@ -155,7 +157,7 @@ def worded(texts: Sequence[str]) -> Column:
     tokens = np.zeros((len(texts), max(map(len, words))), np.int64)
     for row, line in zip(tokens, words, strict=True):
         row[: len(line)] = [numbers[word] for word in line]
-    return Column(Tokens(tokens.shape[1], vocabulary), tokens)
+    return Tokens(tokens.shape[1], vocabulary), tokens
 
 
 def _tiles(path: Path, tile: int, count: int) -> NDArray[np.uint8]:

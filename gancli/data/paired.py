@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from gancli.data.source import Source, Sources
-from gancli.errors import ConfigError
+from gancli.data.source import DataSet, Source, Sources
+from gancli.errors import CombinationError, ConfigError
 
 DOMAINS = ("A", "B")
 
@@ -19,6 +19,17 @@ def asks_feeds(columns: Mapping[str, str] | None) -> bool:
     (False, True)
     """
     return any("." in name for name in columns or ())
+
+
+def both_feeds(data: DataSet, who: str) -> dict[str, Source]:
+    """The feeds A and B of a data set. who: asks for them. Raises CombinationError where it has others."""
+    if isinstance(data, Sources) and tuple(data.feeds) == DOMAINS:
+        return dict(data.feeds)
+    has = f"the feeds {', '.join(data.feeds)}" if isinstance(data, Sources) else "one table"
+    raise CombinationError(
+        f"{who} takes images of two domains and dataset={data.name} has {has}: take dataset=unpaired, pairs or"
+        " emoji_pairs"
+    )
 
 
 def as_feeds(table: Source, *, disjoint: bool) -> Sources:

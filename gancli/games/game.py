@@ -212,6 +212,10 @@ class Game(nn.Module):
         """Columns that a sample is made from: labels are chosen or drawn, others are rows of data; {} for noise."""
         return {}
 
+    def input_multiple(self, direction: str = "") -> int | None:
+        """What the sides of an input image may be multiples of; None: it has the size of its field."""
+        return None
+
     def output_fields(self, direction: str = "") -> Mapping[str, Field]:
         """What `generate` makes, by name: first the sample, called as the column of the data that it is to be like."""
         raise NotImplementedError

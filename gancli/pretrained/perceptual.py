@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from gancli.losses.terms import Distance
 from gancli.pretrained.pretrained import Pretrained
 
 
@@ -41,6 +42,17 @@ def features_distance(
         difference = x - wanted[name]
         terms.append(difference.abs().mean() if distance == "l1" else difference.square().mean())
     return torch.stack(terms).sum()
+
+
+def feature_distances(net: Pretrained | None) -> dict[str, Distance]:
+    """The distances `features` (l1) and `features_l2` that terms may name; none without a frozen network."""
+    if net is None:
+        return {}
+
+    def of(distance: Literal["l1", "l2"]) -> Distance:
+        return lambda a, b: features_distance(net, a, b, distance=distance)
+
+    return {"features": of("l1"), "features_l2": of("l2")}
 
 
 def _seen(net: Pretrained, x: Tensor, layers: Sequence[str] | None) -> dict[str, Tensor]:

@@ -12,25 +12,37 @@ from gancli.errors import ConfigError
 class Schedule:
     """A player's learning rate over a run: constant, or from `start` in a straight line to 0 at `end`.
 
-    unit: what start and end count, steps or images. end: None is the end of the run. Raises ConfigError.
+    start: below 1 a share of the run, else what `unit` counts, as end: steps or images. end: None is the end of the
+    run. Raises ConfigError.
     """
 
     kind: Literal["constant", "linear"] = "constant"
-    start: int = 0
+    start: float = 0
     unit: Literal["steps", "images"] = "steps"
     end: int | None = None
 
     def __post_init__(self) -> None:
         if self.end is not None and self.end <= self.start:
-            raise ConfigError(f"optimizer.schedule has end above start, or null, not start={self.start} end={self.end}")
+            raise ConfigError(
+                f"optimizer.schedule has end above start, or null, not start={self.start:g} end={self.end}"
+            )
+        if self.start < 0 or (self.start > 1 and self.start % 1):
+            raise ConfigError(
+                f"optimizer.schedule.start={self.start:g}: a whole number of {self.unit}, or a share of the run"
+                " below 1, such as 0.5"
+            )
 
     def factor(self, step: int, steps: int, seen: int = 0, images: int = 0) -> float:
         """What the learning rate is multiplied by at `step` of `steps`, after `seen` images of `images` in all.
 
         >>> Schedule(kind="linear").factor(25, 100), Schedule(kind="linear", unit="images").factor(0, 9, 50, 200)
         (0.75, 0.75)
+        >>> [Schedule(kind="linear", start=0.5).factor(step, 100) for step in (49, 50, 75, 99)]
+        [1.0, 1.0, 0.5, 0.02]
         """
         at, last = (step, steps) if self.unit == "steps" else (seen, images)
-        if self.kind == "constant" or at < self.start:
+        last = self.end or last
+        start = self.start * last if self.start < 1 else self.start
+        if self.kind == "constant" or at < start:
             return 1.0
-        return max(0.0, 1 - (at - self.start) / max(1, (self.end or last) - self.start))
+        return max(0.0, 1 - (at - start) / max(1, last - start))

@@ -44,6 +44,8 @@ class Noisy(nn.Module):
 class Dropout(Noisy):
     """Sets a share `p` of numbers to 0 in training, and lets the others grow as much (Srivastava et al. 2014).
 
+    always: in evaluation too, where it is a network's source of noise (Isola et al. 2017, section 3.2).
+
     >>> x, layers = torch.ones(4, 100), {"net": Dropout(0.5)}
     >>> with keyed(layers, Rng(0, total=4)):
     ...     whole = layers["net"](x)
@@ -53,13 +55,13 @@ class Dropout(Noisy):
     ([0.0, 2.0], True, [1.0])
     """
 
-    def __init__(self, p: float):
+    def __init__(self, p: float, always: bool = False):
         super().__init__()
-        self.p = p
+        self.p, self.always = p, always
 
     def forward(self, x: Tensor) -> Tensor:
         """Any shape [B, ...] -> the same."""
-        if not self.training or not self.p:
+        if not (self.training or self.always) or not self.p:
             return x
         if self._source is None:
             return F.dropout(x, self.p)

@@ -1,0 +1,31 @@
+"""What both sides of one critic pay in games that hand it finished columns: the objective and its penalties."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from gancli.compute.rng import Rng
+from gancli.games.critic import Columns, Critic
+from gancli.games.game import Outcome
+
+
+def discriminator_side(critic: Critic, rng: Rng, *, real: Columns, fake: Columns, weight: float = 1.0) -> Outcome:
+    """What D pays, its objective times `weight`, and its statistics."""
+    verdicts = critic.judge(rng, real=real, fake=fake)
+    losses = critic.discriminator_losses(verdicts, rng, real=real, fake=fake)
+    losses[f"loss_{critic.name}"] = weight * losses[f"loss_{critic.name}"]
+    losses |= critic.due("discriminator", critic.context(rng, verdicts, real=real, fake=fake))
+    return Outcome(losses, critic.stats(verdicts))
+
+
+def generator_side(critic: Critic, rng: Rng, *, real: Columns, fake: Columns) -> dict[str, Tensor]:
+    """What G pays; real columns are looked at where the objective compares."""
+    verdicts = critic.judge(rng, fake=fake)
+    if not critic.compares():
+        losses = critic.generator_losses(verdicts, fake=fake)
+        return losses | critic.due("generator", critic.context(rng, verdicts, fake=fake))
+    with torch.no_grad():  # what D says of real images does not depend on G
+        verdicts |= critic.judge(rng, real=real)
+    losses = critic.generator_losses(verdicts, real=real, fake=fake)
+    return losses | critic.due("generator", critic.context(rng, verdicts, real=real, fake=fake))

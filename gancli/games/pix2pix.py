@@ -1,0 +1,124 @@
+"""The game of pix2pix: G makes one image of another, D judges both of them together (Isola et al. 2017)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from gancli.augment.augment import Augment
+from gancli.compute.rng import Rng
+from gancli.config.settings import at_least
+from gancli.data.fields import Field
+from gancli.data.source import DataSet, Source, lone
+from gancli.errors import CombinationError
+from gancli.games.critic import Critic
+from gancli.games.duel import discriminator_side, generator_side
+from gancli.games.game import Batch, Move, Outcome
+from gancli.games.stages import Moment
+from gancli.games.translation import Route, Translation
+from gancli.losses.adversarial import AdversarialLoss
+from gancli.losses.penalties import Penalty
+from gancli.losses.terms import Term, Terms
+from gancli.pretrained.perceptual import feature_distances
+from gancli.pretrained.pretrained import Pretrained
+from gancli.train.ramp import Ramp
+
+COLUMNS = ("condition", "target", "fake")
+
+
+class Pix2PixGame(Translation):
+    """D's move, then G's on the same images: D(A, B) against D(A, G(A)), and terms such as ‖B - G(A)‖₁ (eq. 4).
+
+    terms: over the columns condition, target and fake. reverse: G makes A of B. d_weight: of the objective in D's loss,
+    which slows D down beside G. Raises ConfigError for numbers out of range.
+    """
+
+    def __init__(
+        self,
+        nets: Mapping[str, nn.Module],
+        loss: AdversarialLoss,
+        penalties: Mapping[str, Penalty],
+        terms: Mapping[str, Term] | None = None,
+        augment: Augment | None = None,
+        pretrained: Pretrained | None = None,
+        *,
+        reverse: bool = False,
+        adversarial: float = 1.0,
+        d_weight: float = 0.5,
+        ramp: Ramp | None = None,
+    ):
+        super().__init__()
+        at_least(0, **{"game.d_weight": d_weight})
+        self.nets, self.d_weight = nn.ModuleDict(nets), d_weight
+        self.condition, self.target = ("B", "A") if reverse else ("A", "B")
+        columns = (self.condition, self.target)
+        self.routes = {"2".join(columns): Route("G", *columns)}
+        self.critic = Critic(
+            "D",
+            self.nets,
+            loss,
+            penalties,
+            augment,
+            columns=columns,
+            images=columns,
+            adversarial=adversarial,
+            ramp=ramp,
+        )
+        self.terms = Terms(terms or {}, columns=COLUMNS, distances=feature_distances(pretrained))
+        self._moves = (
+            Move("D", self.discriminator_loss, ("pairs",)),
+            Move("G", self.generator_loss, ("pairs",), shared=True),
+        )
+
+    @classmethod
+    def players(cls, networks: Sequence[str]) -> dict[str, tuple[str, ...]]:
+        """G and D."""
+        return {"G": ("G",), "D": ("D",)}
+
+    @classmethod
+    def told(
+        cls, network: str, fields: Mapping[str, Field], latent_dim: int, options: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """G takes the condition and makes the target's channels; D takes both, joined in their channels."""
+        shapes = [fields[name].shape for name in (("B", "A") if options.get("reverse") else ("A", "B"))]
+        if shapes[0][1:] != shapes[1][1:]:
+            sizes = " and ".join("×".join(map(str, shape[1:])) for shape in shapes)
+            raise CombinationError(f"pix2pix takes pairs of one size, not {sizes}: set dataset.size=SIDE")
+        channels = shapes[1][0]
+        shape = (shapes[0][0] + channels, *shapes[0][1:]) if network == "D" else shapes[0]
+        return {"shape": shape, "out_channels": channels, "latent_dim": latent_dim, "classes": 0}
+
+    @classmethod
+    def columns(cls, options: Mapping[str, Any]) -> dict[str, str]:
+        """Two images."""
+        return {"A": "image", "B": "image"}
+
+    def feeds(self, data: DataSet) -> dict[str, Source]:
+        """One table of pairs. Raises CombinationError for several."""
+        return {"pairs": lone(data, "pix2pix")}
+
+    def reads(self) -> tuple[str, ...]:
+        """Both images."""
+        return "A", "B"
+
+    def moves(self, at: Moment) -> Sequence[Move]:
+        """D, then G on the same rows."""
+        return self._moves
+
+    def discriminator_loss(self, batch: Batch, rng: Rng) -> Outcome:
+        """The objective's D side on a true and a made pair of each condition."""
+        condition, target = batch[self.condition], batch[self.target]
+        with torch.no_grad():
+            fake = self.nets["G"](condition)
+        sides = {"real": (condition, target), "fake": (condition, fake)}
+        return discriminator_side(self.critic, rng, **sides, weight=self.d_weight)
+
+    def generator_loss(self, batch: Batch, rng: Rng) -> Outcome:
+        """The objective's G side, and the terms; the same fakes as in D's move, since dropout draws the same."""
+        condition, target = batch[self.condition], batch[self.target]
+        fake = self.nets["G"](condition)
+        losses = generator_side(self.critic, rng, real=(condition, target), fake=(condition, fake))
+        return Outcome(losses | self.terms.costs("G", {"condition": condition, "target": target, "fake": fake}))

@@ -1,0 +1,49 @@
+"""Norms that need nothing but the image itself once a network is trained, so that its output depends on no other."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gancli.nets.layers.norms import BatchNorm2d
+
+Kind = Literal["batch", "instance"]
+
+
+class InstanceNorm2d(nn.Module):
+    """Each channel of each image to mean 0 and variance 1, without a gain (Ulyanov et al. 2016)."""
+
+    def __init__(self, channels: int, eps: float = 1e-5):
+        super().__init__()
+        self.channels, self.eps = channels, eps
+
+    def forward(self, input: Tensor) -> Tensor:
+        """[B, channels, H, W] -> the same."""
+        return F.instance_norm(input, eps=self.eps)
+
+    def extra_repr(self) -> str:
+        """What `print(net)` shows of this layer."""
+        return f"{self.channels}, eps={self.eps:g}"
+
+
+class ImageBatchNorm2d(BatchNorm2d):
+    """Batch norm in training; in evaluation each image by its own statistics, as of a batch of one.
+
+    No running statistics: pix2pix is trained and tested on single images (Isola et al. 2017, section 3.3).
+    """
+
+    def __init__(self, channels: int):
+        super().__init__(channels, track_running_stats=False)
+
+    def forward(self, input: Tensor, y: Tensor | None = None) -> Tensor:
+        """[B, channels, H, W] -> the same; the labels are ignored."""
+        if self.training:
+            return super().forward(input)
+        return F.instance_norm(input, weight=self.weight, bias=self.bias, eps=self.eps)
+
+
+def norm(kind: Kind, channels: int) -> nn.Module:
+    """A norm of this kind: batch norm has a gain and a bias, instance norm has neither."""
+    return InstanceNorm2d(channels) if kind == "instance" else ImageBatchNorm2d(channels)

@@ -1,0 +1,97 @@
+"""The ResNet of CycleGAN: two halvings, residual blocks, two doublings (Johnson et al. 2016)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Tensor, nn
+
+from gancli.errors import ConfigError
+from gancli.nets.layers import own
+from gancli.nets.layers.conv import Conv
+from gancli.nets.layers.init import dcgan_, normal
+from gancli.nets.layers.noise import Dropout
+from gancli.nets.shapes import image, positive
+
+HALVINGS = 2
+LARGE = 128  # pixels above which the paper has 9 blocks instead of 6
+
+
+def _convolution(inputs: int, outputs: int, kernel: int, bias: bool, stride: int = 1) -> list[nn.Module]:
+    """Convolutions that keep the size mirror the image at its border; those that halve it fill up with zeros."""
+    pad = kernel // 2
+    if stride > 1:
+        return [nn.Conv2d(inputs, outputs, kernel, stride, pad, bias=bias)]
+    return [nn.ReflectionPad2d(pad), nn.Conv2d(inputs, outputs, kernel, bias=bias)]
+
+
+class Block(nn.Module):
+    """x + two convolutions of it, without an activation behind the sum."""
+
+    def __init__(self, ch: int, norm: own.Kind, dropout: float):
+        super().__init__()
+        bias = norm == "instance"
+        first = [*_convolution(ch, ch, 3, bias), own.norm(norm, ch), nn.ReLU(True)]
+        middle = [Dropout(dropout)] if dropout else []
+        self.body = nn.Sequential(*first, *middle, *_convolution(ch, ch, 3, bias), own.norm(norm, ch))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, ch, H, W] -> the same."""
+        out: Tensor = x + self.body(x)
+        return out
+
+
+class Generator(nn.Module):
+    """Images [B, C, H, W] -> images [B, out_channels, H, W] in (-1, 1) (Zhu et al. 2017, appendix 7.2).
+
+    ch: channels at full size. blocks: residual blocks; None: 9 above 128 pixels, 6 up to it, by the shorter side.
+    upsample: transposed convolutions as the paper has them, or nearest neighbours and a convolution, which leaves no
+    checkerboard. dropout: inside the blocks, in training. 3 channels, 9 blocks: 11,378,179 parameters. Raises
+    ConfigError for sides under 8 pixels or that are no multiples of 4.
+    """
+
+    multiple = 2**HALVINGS
+
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        out_channels: int,
+        *,
+        ch: int = 64,
+        blocks: int | None = None,
+        norm: own.Kind = "instance",
+        upsample: Literal["transposed", "nearest"] = "transposed",
+        dropout: float = 0.0,
+    ):
+        super().__init__()
+        positive("model.ch", ch)
+        channels, height, width = image(shape, "cyclegan")
+        if min(height, width) < 8 or height % self.multiple or width % self.multiple:
+            raise ConfigError(
+                f"this generator takes images of 8 pixels and more whose sides are multiples of {self.multiple}, not"
+                f" {height}x{width}: set dataset.size=[C,H,W] or dataset.crop"
+            )
+        count = (9 if min(height, width) > LARGE else 6) if blocks is None else blocks
+        if count < 0:
+            raise ConfigError(f"model.blocks={blocks}: a number of residual blocks, or null for the paper's")
+        if not 0 <= dropout < 1:
+            raise ConfigError(f"model.dropout={dropout:g}: a share from 0 to below 1, such as 0.5")
+        bias = norm == "instance"
+        layers = [*_convolution(channels, ch, 7, bias), own.norm(norm, ch), nn.ReLU(True)]
+        for _ in range(HALVINGS):
+            layers += [*_convolution(ch, 2 * ch, 3, bias, stride=2), own.norm(norm, 2 * ch), nn.ReLU(True)]
+            ch *= 2
+        layers += [Block(ch, norm, dropout) for _ in range(count)]
+        for _ in range(HALVINGS):
+            ch //= 2
+            enlarge: nn.Module = nn.ConvTranspose2d(2 * ch, ch, 3, 2, 1, output_padding=1, bias=bias)
+            if upsample == "nearest":
+                enlarge = Conv(2 * ch, ch, resample="up", bias=bias, init=normal(0.02))
+            layers += [enlarge, own.norm(norm, ch), nn.ReLU(True)]
+        self.body = nn.Sequential(*layers, *_convolution(ch, out_channels, 7, True), nn.Tanh())
+        dcgan_(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C, H, W] -> [B, out_channels, H, W]; sides are multiples of 4."""
+        out: Tensor = self.body(x)
+        return out
