@@ -13,15 +13,17 @@ from gancli.augment.augment import Augment
 from gancli.compute.rng import Rng
 from gancli.config.settings import at_least, at_most
 from gancli.data.fields import Field
-from gancli.data.paired import DOMAINS
-from gancli.games.critic import Columns, Critic, Verdicts
+from gancli.data.paired import DOMAINS, both_feeds
+from gancli.data.source import DataSet, Source
+from gancli.games.critic import Critic
 from gancli.games.drawing import Option, Path
+from gancli.games.duel import discriminator_side, generator_side
 from gancli.games.game import Batch, Game, Move, Outcome
 from gancli.games.latent import Latent
 from gancli.games.noise import MOST_REPEATS
 from gancli.games.stages import Moment
 from gancli.losses.adversarial import AdversarialLoss
-from gancli.losses.penalties import Context, Penalty
+from gancli.losses.penalties import Penalty
 from gancli.nets.cogan import pair, tie
 from gancli.train.ramp import Ramp
 
@@ -78,6 +80,10 @@ class CoupledGame(Game):
         """Images of two feeds."""
         return {f"{d}.x": "image" for d in DOMAINS}
 
+    def feeds(self, data: DataSet) -> dict[str, Source]:
+        """A and B. Raises CombinationError for other data."""
+        return both_feeds(data, "cogan")
+
     def reads(self) -> tuple[str, ...]:
         """Images alone."""
         return tuple(self.columns({}))
@@ -116,35 +122,26 @@ class CoupledGame(Game):
         return {"z": Path("z", "sphere", self.latent)}
 
     def d_loss(self, batch: Batch, rng: Rng) -> Outcome:
-        """The objective's D side on real images and fresh fakes of both domains, and penalties."""
+        """The D side of both critics on real images and fresh fakes."""
         found = Outcome({})
-        for critic, sources in self._sources(batch, rng):
-            verdicts = critic.judge(rng, **sources)
-            found.losses.update(critic.discriminator_losses(verdicts, rng, **sources))
-            found.losses.update(critic.due("discriminator", self._context(critic, rng, verdicts, **sources)))
-            found.stats.update(critic.stats(verdicts))
+        for domain, critic, fake, told in self._sides(rng):
+            one = discriminator_side(critic, rng, real=(batch[f"{domain}.x"],), fake=(fake,), **told)
+            found = Outcome(found.losses | one.losses, found.stats | one.stats)
         return found
 
     def g_loss(self, batch: Batch, rng: Rng) -> Outcome:
-        """The objective's G side on fresh fakes of both domains, and penalties."""
+        """The G side of both critics on fresh fakes."""
         losses = dict[str, Tensor]()
-        for critic, sources in self._sources(batch, rng, graph=True):
-            verdicts = critic.judge(rng, fake=sources["fake"])
-            with torch.no_grad():  # what D says of real images does not depend on G
-                verdicts |= critic.judge(rng, real=sources["real"]) if "real" in sources else {}
-            losses |= critic.generator_losses(verdicts, **sources)
-            losses |= critic.due("generator", self._context(critic, rng, verdicts, fake=sources["fake"]))
+        for domain, critic, fake, told in self._sides(rng, graph=True):
+            real = (batch[f"{domain}.x"],) if batch else None
+            losses |= generator_side(critic, rng, real=real, fake=(fake,), **told)
         return Outcome(losses)
 
-    def _sources(self, batch: Batch, rng: Rng, graph: bool = False) -> Iterator[tuple[Critic, dict[str, Columns]]]:
-        """Each critic with what it judges: fakes of one latent for both, and real images where the move has them."""
+    def _sides(self, rng: Rng, graph: bool = False) -> Iterator[tuple[str, Critic, Tensor, dict[str, Any]]]:
+        """Each domain with its critic, fakes of one latent for both, and what penalties are told of it."""
+        z, draw = self.latent.draw(rng), lambda purpose: self.latent.draw(rng, purpose=purpose)
         with torch.set_grad_enabled(graph):
-            fakes = pair(self.nets["G_A"], self.nets["G_B"], self.latent.draw(rng))
-        for critic, fake, column in zip(self.judging(), fakes, self.reads(), strict=True):
-            found: dict[str, Columns] = {"real": (batch[column],)} if column in batch else {}
-            yield critic, found | {"fake": (fake,)}
-
-    def _context(self, critic: Critic, rng: Rng, verdicts: Verdicts, **sources: Columns) -> Context:
-        """What a critic's penalties may look at."""
-        generate, draw = self.nets[critic.generator], lambda purpose: self.latent.draw(rng, purpose=purpose)
-        return critic.context(rng, verdicts, z=self.latent.draw(rng), generate=generate, draw=draw, **sources)
+            fakes = pair(self.nets["G_A"], self.nets["G_B"], z)
+        for domain, critic, fake in zip(DOMAINS, self.judging(), fakes, strict=True):
+            told = {"z": z, "generate": self.nets[critic.generator], "draw": draw}
+            yield domain, critic, fake, told
