@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from gancli.errors import ConfigError
 from gancli.nets.layers import own
+from gancli.nets.layers.halves import Patchwise
 from gancli.nets.layers.init import dcgan_
 from gancli.nets.shapes import image, positive
 from gancli.nets.verdict import Verdict
@@ -41,15 +42,15 @@ class Discriminator(nn.Module):
             )
         bias = norm == "instance"  # a batch norm brings its own
         widths = [ch * min(2**level, WIDEST) for level in range(layers + 1)]
-        parts = [nn.Sequential(nn.Conv2d(channels, ch, 4, 2, 1) if layers else nn.Conv2d(channels, ch, 1))]
+        parts = [nn.Sequential(Patchwise(channels, ch) if layers else nn.Conv2d(channels, ch, 1))]
         for level in range(1, layers + 1):
             stride = 2 if level < layers else 1
-            convolution = nn.Conv2d(widths[level - 1], widths[level], 4, stride, 1, bias=bias)
+            convolution = Patchwise(widths[level - 1], widths[level], stride=stride, bias=bias)
             parts.append(nn.Sequential(convolution, own.norm(norm, widths[level])))
         if not layers:
             parts.append(nn.Sequential(nn.Conv2d(ch, 2 * ch, 1, bias=bias), own.norm(norm, 2 * ch)))
         self.body = nn.ModuleList(nn.Sequential(*part, nn.LeakyReLU(LEAK, True)) for part in parts)
-        self.head = nn.Conv2d(widths[-1], 1, 4, 1, 1) if layers else nn.Conv2d(2 * ch, 1, 1, bias=bias)
+        self.head = Patchwise(widths[-1], 1, stride=1) if layers else nn.Conv2d(2 * ch, 1, 1, bias=bias)
         dcgan_(self)
 
     def forward(self, *columns: Tensor) -> Verdict:

@@ -8,6 +8,7 @@ from torch.nn.functional import leaky_relu, relu
 
 from gancli.errors import ConfigError
 from gancli.nets.layers import own
+from gancli.nets.layers.halves import Double, Patchwise
 from gancli.nets.layers.init import dcgan_
 from gancli.nets.layers.noise import Dropout
 from gancli.nets.shapes import image, positive
@@ -69,15 +70,15 @@ class Generator(nn.Module):
         self.down, self.up = nn.ModuleList(), nn.ModuleList()
         for level, wide in enumerate(widths):
             inputs = widths[level - 1] if level else channels
-            layers: list[nn.Module] = [nn.Conv2d(inputs, wide, 4, 2, 1, bias=bias)]
+            layers: list[nn.Module] = [Patchwise(inputs, wide, bias=bias)]
             self.down.append(nn.Sequential(*layers, *([own.norm(norm, wide)] if 0 < level < count - 1 else [])))
         for level, wide in reversed(list(enumerate(widths))):
             inputs = wide if level == count - 1 else 2 * wide
             if not level:
-                self.up.append(nn.Sequential(nn.ConvTranspose2d(inputs, out_channels, 4, 2, 1), nn.Tanh()))
+                self.up.append(nn.Sequential(Double(inputs, out_channels), nn.Tanh()))
                 break
             narrow = widths[level - 1]
-            layers = [nn.ConvTranspose2d(inputs, narrow, 4, 2, 1, bias=bias), own.norm(norm, narrow)]
+            layers = [Double(inputs, narrow, bias=bias), own.norm(norm, narrow)]
             if FEWEST <= level + 1 < count:
                 layers.append(Dropout(dropout, always=test_dropout))
             self.up.append(nn.Sequential(*layers))
