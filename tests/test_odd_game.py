@@ -439,12 +439,21 @@ def test_a_file_a_sample(gan: Gan, odd: Path) -> None:
 
 @pytest.mark.parametrize("direction", ["forth", "back"])
 def test_an_export_draws_as_the_run(gan: Gan, odd: Path, direction: str) -> None:
-    assert gan("sample", f"run={odd}", "format=safetensors", "run_dir=made").code == 0
     way = f"direction={direction}"
-    assert drawn(gan, "run=made/generator.safetensors", "n=5", way) == drawn(gan, f"run={odd}", "n=5", way)
+    assert gan("sample", f"run={odd}", "format=safetensors", way, "run_dir=made").code == 0
+    for words in ((), (way,)):
+        assert drawn(gan, "run=made/generator.safetensors", "n=5", *words) == drawn(gan, f"run={odd}", "n=5", way)
     exported = reading.load("made/generator.safetensors")
-    assert set(exported.nets) == {"P_one", "P_two", "R_eye", "R"}
+    assert exported.direction == direction
+    assert set(exported.nets) == ({"P_one", "P_two"} if direction == "forth" else {"R_eye", "R"})
     assert not exported.whole
+    other = "back" if direction == "forth" else "forth"
+    answer = gan("sample", "run=made/generator.safetensors", f"direction={other}")
+    assert answer.code == 2
+    assert answer.err == (
+        f"gan: made/generator.safetensors holds the networks of direction {direction} only: type direction={direction},"
+        " or leave it out\n"
+    )
     answer = gan("sample", "run=made/generator.safetensors", "ema=false")
     assert (answer.code, answer.err.count("\n")) == (2, 1)
 
@@ -461,8 +470,8 @@ def test_onnx_makes_the_same(gan: Gan, odd: Path, direction: str) -> None:
     found = reading.load(str(odd), direction=direction)
     pairs = [(3, k) for k in range(7)]
     inputs = found.inputs(pairs)
-    assert [each.name for each in session.get_inputs()] == list(inputs)
-    (made,) = session.run(None, {name: each.numpy() for name, each in inputs.items()})
+    assert [each.name for each in session.get_inputs()] == [name.replace(".", "_") for name in inputs]
+    (made,) = session.run(None, {name.replace(".", "_"): each.numpy() for name, each in inputs.items()})
     np.testing.assert_allclose(made, found.generate(inputs, pairs)[found.column].numpy(), atol=1e-5)
 
 
