@@ -29,6 +29,9 @@ TINY = {
     "r3gan": ["model=r3gan", "model.ch=8", "dataset=random", "dataset.size=[1,16,16]"],
     "ebgan": ["model=ebgan", "model.ch=4", "dataset=random", "dataset.size=[1,8,8]"],
     "improved": ["model=improved", "model.D.hidden=[8,8]", "dataset=random", "dataset.size=[1,8,8]"],
+    "pix2pix": ["model=pix2pix", "model.ch=2", "dataset=random", "dataset.size=[1,32,32]"],
+    "cyclegan": ["model=cyclegan", "model.ch=2", "model.blocks=1", "dataset=random", "dataset.size=[1,24,24]"],
+    "cyclegan_unet": ["model=cyclegan_unet", "model.ch=2", "dataset=random", "dataset.size=[1,32,32]"],
     "biggan_deep": ["model=biggan_deep", "model.ch=4", "dataset=random", "dataset.size=[1,16,16]"],
 }
 TINY["cogan"] = ["model=cogan", "model.ch_g=16", "model.ch_d=4", "dataset=random", "dataset.size=[1,16,16]"]
