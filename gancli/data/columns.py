@@ -135,6 +135,10 @@ def refuse_idle(name: str, columns: Mapping[str, Column], flip: bool, dequantize
         ("flip", flip, any(field.spatial for field in kinds)),
         ("dequantize", dequantize, any(field.kind == "image" for field in kinds)),
     ):
+        if key == "dequantize" and asked and any(field.largest is not None for field in kinds if field.kind == "image"):
+            raise ConfigError(
+                f"dataset.dequantize=true: images of dataset={name} have 16 bits: type dataset.dequantize=false"
+            )
         if asked and not some:
             raise ConfigError(f"dataset.{key}=true: dataset={name} has no images; type dataset.{key}=false")
 

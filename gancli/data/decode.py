@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, BinaryIO, TypeVar
 import numpy as np
 
 from gancli.data.layout import printable
-from gancli.data.pixels import Images, Shape, window
+from gancli.data.pixels import Images, Shape, eight, window
 from gancli.errors import DataError
 
 if TYPE_CHECKING:
@@ -47,8 +47,8 @@ SUFFIXES = frozenset(
 # What those suffixes stand for; no other decoder, some of which start programs, is ever asked.
 _FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "BMP", "DIB", "GIF", "TIFF", "PPM")
 PIXEL_LIMIT = 89_478_485  # 256 MiB as RGB
-_GREY = frozenset(["1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B", "I;16N"])
-_WIDE = frozenset(["I", "I;16", "I;16L", "I;16B", "I;16N"])
+GREY = frozenset(["1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B", "I;16N"])
+WIDE = frozenset(["I", "I;16", "I;16L", "I;16B", "I;16N"])
 _ORIENTATION = 0x0112  # of EXIF and TIFF; 1: as it is, 2 to 8: to be mirrored or turned
 _XMP = re.compile(rb"""tiff:Orientation\s*(?:=\s*["']|>)\s*([1-8])""")
 _RUN = 16  # files a thread takes at once
@@ -83,8 +83,8 @@ def decode(files: Files, i: int, shape: Shape) -> Images:
     from PIL import Image
 
     channels, height, width = shape
-    with _named(files, i), files.open(i) as file, _opened(file) as opened:
-        image = _flatten(_upright(opened, orientation(opened, file))).convert("L" if channels == 1 else "RGB")
+    with named(files.name(i)), files.open(i) as file, opened(file) as image:
+        image = _flatten(upright(image, orientation(image, file))).convert("L" if channels == 1 else "RGB")
         if image.size != (width, height):
             top, left, tall, wide = window(image.height, image.width, height, width)
             # Cropped first: the filter would look beyond the window.
@@ -100,12 +100,12 @@ def worker_count() -> int:
 
 
 def _header(files: Files, i: int) -> Shape:
-    with _named(files, i), files.open(i) as file, _opened(file) as image:
+    with named(files.name(i)), files.open(i) as file, opened(file) as image:
         width, height = _upright_size(image, orientation(image, file))
-        return 1 if image.mode in _GREY else 3, height, width
+        return 1 if image.mode in GREY else 3, height, width
 
 
-def _opened(file: BinaryIO) -> Image.Image:
+def opened(file: BinaryIO) -> Image.Image:
     """An image whose header alone was read. Raises ValueError for one that is none, or has too many pixels."""
     from PIL import Image, UnidentifiedImageError
 
@@ -169,7 +169,7 @@ def _upright_size(image: Image.Image, lies: int) -> tuple[int, int]:
     return (height, width) if lies >= 5 else (width, height)
 
 
-def _upright(image: Image.Image, lies: int) -> Image.Image:
+def upright(image: Image.Image, lies: int) -> Image.Image:
     """The image decoded and turned. Raises ValueError where it then has another size than its header says."""
     from PIL import Image
 
@@ -191,11 +191,11 @@ def _flatten(image: Image.Image) -> Image.Image:
     """Eight bits a channel, and what was transparent on white."""
     from PIL import Image
 
-    if image.mode in _WIDE:
+    if image.mode in WIDE:
         values = np.asarray(image).astype(np.int64)
         if values.min() < 0 or values.max() > 65535:
             raise ValueError("its whole numbers do not fit in 16 bits")
-        return Image.fromarray(((values + 128) // 257).astype(np.uint8))  # 65535 = 255 * 257
+        return Image.fromarray(eight(values))
     if image.mode == "F":
         raise ValueError("its pixels are floating-point numbers; save them as 8 or 16 bits")
     if image.has_transparency_data:
@@ -205,12 +205,11 @@ def _flatten(image: Image.Image) -> Image.Image:
 
 
 @contextmanager
-def _named(files: Files, i: int) -> Iterator[None]:
+def named(name: str) -> Iterator[None]:
     """Any failure inside becomes a DataError that names the file."""
     try:
         yield
     except Exception as error:  # decoders raise anything: OSError, SyntaxError, struct.error, ...
-        name = files.name(i)
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error).replace(name, "it")
         reason = " ".join(reason.split())[:300] or type(error).__name__
         raise DataError(
@@ -233,7 +232,7 @@ def _in_order(make: Callable[[int], T], count: int, run: int) -> Iterator[T]:
     ahead: deque[Future[list[T]]] = deque()
     starts = iter(range(0, count, run))
     try:
-        with _quiet(Image.DecompressionBombWarning):
+        with quiet():
             for start in islice(starts, 4 * worker_count()):
                 ahead.append(pool.submit(some, start))
             while ahead:
@@ -246,9 +245,12 @@ def _in_order(make: Callable[[int], T], count: int, run: int) -> Iterator[T]:
 
 
 @contextmanager
-def _quiet(bomb: type[Warning]) -> Iterator[None]:
+def quiet() -> Iterator[None]:
+    """Decoders say nothing inside, and an image that is too large fails."""
+    from PIL import Image
+
     with warnings.catch_warnings():
         # A warning about a harmless tag is not worth a line a file; the one about giant images must stop decoding.
         warnings.simplefilter("ignore")
-        warnings.simplefilter("error", bomb)
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
         yield

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from gancli.data import imagefile
 from gancli.data.field import Field, Geometry
 from gancli.draw import pictures
 from gancli.draw.pictures import Pixels
@@ -22,11 +23,11 @@ from gancli.errors import DataError
 CLIP_SECONDS = 0.125  # a frame of a clip's animation
 
 
-def _enlarged(stored: Tensor, height: int, width: int) -> Tensor:
-    """Bytes [B, ..., H, W] in another size by the bicubic filter of Pillow (a = -0.5), rounded to the nearest."""
+def _enlarged(stored: Tensor, height: int, width: int, most: int) -> Tensor:
+    """Levels [B, ..., H, W] in another size by the bicubic filter of Pillow (a = -0.5), rounded to the nearest."""
     flat = stored.flatten(1, -3).float()
     large = interpolate(flat, (height, width), mode="bicubic", align_corners=False, antialias=True)
-    return large.round_().clamp_(0, 255).to(torch.uint8).reshape(*stored.shape[:-2], height, width)
+    return large.round_().clamp_(0, most).to(stored.dtype).reshape(*stored.shape[:-2], height, width)
 
 
 def _cut(x: Tensor, corner: Tensor, side: tuple[int, int]) -> Tensor:
@@ -37,18 +38,24 @@ def _cut(x: Tensor, corner: Tensor, side: tuple[int, int]) -> Tensor:
 
 @dataclass(frozen=True)
 class _Pixels(Field):
-    """Bytes 0 ... 255 whose last two dimensions are height and width; networks are given x / 127.5 - 1."""
+    """Levels 0 ... 255 whose last two dimensions are height and width; networks are given x / 127.5 - 1."""
 
     dtype: ClassVar[str] = "uint8"
     spatial: ClassVar[bool] = True
 
+    @property
+    def top(self) -> int:
+        """The highest level, which is 1 for networks."""
+        return 255
+
     def ready(self, stored: Tensor) -> Tensor:
         """In [-1, 1]."""
-        return stored.to(torch.float32).div_(127.5).sub_(1)
+        return stored.to(torch.float32).div_(self.top / 2).sub_(1)
 
     def stored(self, ready: Tensor) -> Tensor:
-        """As uint8, rounded to the nearest."""
-        return ((ready.float() + 1) * 127.5).round_().clamp_(0, 255).to(torch.uint8)
+        """As levels, rounded to the nearest."""
+        levels = ((ready.float() + 1) * (self.top / 2)).round_().clamp_(0, self.top)
+        return levels.to(getattr(torch, self.dtype))
 
     def sized(self, height: int, width: int) -> Field:
         """The same in another height and width."""
@@ -58,7 +65,7 @@ class _Pixels(Field):
         """Enlarged, cut out, and mirrored left to right."""
         if geometry.enlarged:
             height, width = (side + geometry.enlarged for side in stored.shape[-2:])
-            stored = _enlarged(stored, height, width)
+            stored = _enlarged(stored, height, width, self.top)
         if geometry.corner is not None and geometry.side is not None:
             stored = _cut(stored, geometry.corner, geometry.side)
         if geometry.mirrored is None:
@@ -72,19 +79,44 @@ class _Pixels(Field):
                 raise DataError(f"{self.told} have no level {level}: their sides are no multiples of {2**level}")
             lead, (height, width) = stored.shape[:-2], stored.shape[-2:]
             blocks = stored.reshape(*lead, height // 2, 2, width // 2, 2).float()
-            stored = blocks.mean((-3, -1)).round_().to(torch.uint8)
+            stored = blocks.mean((-3, -1)).round_().to(stored.dtype)
         return stored
 
 
 @dataclass(frozen=True)
 class Image(_Pixels):
-    """Images, stored as uint8 [N, C, H, W]."""
+    """Images, stored as uint8 [N, C, H, W]; of 16 bits as int32, levels 0 ... 65535. Raises ValueError for others."""
 
     kind: ClassVar[str] = "image"
     words: ClassVar[str] = "images"
     channels: int
     height: int
     width: int
+    bits: int = 8
+
+    def __post_init__(self) -> None:
+        if self.bits not in (8, 16):
+            raise ValueError(f"images of {self.bits} bits: 8 and 16 are known")
+
+    @property
+    def dtype(self) -> str:  # type: ignore[override]
+        """Of stored rows: torch has few operations on uint16."""
+        return "uint8" if self.bits == 8 else "int32"
+
+    @property
+    def top(self) -> int:
+        """The highest level, which is 1 for networks."""
+        return (1 << self.bits) - 1
+
+    @property
+    def largest(self) -> int | None:
+        """The highest level, where the dtype holds more."""
+        return None if self.bits == 8 else self.top
+
+    @property
+    def told(self) -> str:
+        """What it holds, in words."""
+        return super().told + (f" and {self.bits} bits" if self.bits != 8 else "")
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -96,19 +128,25 @@ class Image(_Pixels):
         return pictures.grid(stored, names)
 
     def array(self, stored: Tensor) -> NDArray[Any]:
-        """uint8 [N, H, W, C]."""
-        return stored.permute(0, 2, 3, 1).numpy()
+        """uint8, or uint16, [N, H, W, C]."""
+        return stored.permute(0, 2, 3, 1).numpy().astype(f"uint{self.bits}", copy=False)
 
     def write(self, folder: Path, names: Sequence[str], stored: Tensor) -> list[Path]:
-        """A PNG each."""
-        paths = [folder / f"{name}.png" for name in names]
-        for path, image in zip(paths, stored, strict=True):
-            pictures.save_png(path, pictures.to_pixels(image))
-        return paths
+        """A PNG of as many bits each; of other channels than 1, 3 and 4 a NumPy file [H, W, C]."""
+        images = stored.numpy().astype(f"uint{self.bits}", copy=False)
+        return [imagefile.write(folder, name, image) for name, image in zip(names, images, strict=True)]
+
+    def plain(self) -> dict[str, Any]:
+        """As plain values for a file: of 8 bits as it was before there were others."""
+        return {name: value for name, value in super().plain().items() if (name, value) != ("bits", 8)}
 
     def bytes(self) -> int:
         """With its part of a sheet, in which small images are enlarged."""
-        return 9 * math.prod(self.shape) + 3 * max(64, self.height) * max(64, self.width) + 1000
+        return (
+            (9 if self.bits == 8 else 12) * math.prod(self.shape)
+            + 3 * max(64, self.height) * max(64, self.width)
+            + 1000
+        )
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,7 @@ from gancli.errors import ConfigError
 
 Size = int | list[int] | None
 Images = NDArray[np.uint8]
+Levels = TypeVar("Levels", NDArray[np.uint8], NDArray[np.uint16])
 Shape = tuple[int, int, int]
 
 SMALLEST, LARGEST = 8, 8192
@@ -51,8 +52,8 @@ def _whole(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def to_channels(images: Images, channels: int, name: str) -> Images:
-    """Images [N, C, H, W] with as many channels as asked: colour becomes grey, grey is repeated.
+def to_channels(images: Levels, channels: int, name: str) -> Levels:
+    """Images [N, C, H, W] of 8 or 16 bits with as many channels as asked: colour becomes grey, grey is repeated.
 
     Grey is the luma of ITU-R BT.601 in 16-bit integers, the same numbers as Pillow's. Raises ConfigError where neither
     rule fits.
@@ -62,7 +63,7 @@ def to_channels(images: Images, channels: int, name: str) -> Images:
         return images
     if own == 3 and channels == 1:
         red, green, blue = (images[:, i].astype(np.uint32) for i in range(3))
-        return ((19595 * red + 38470 * green + 7471 * blue + 0x8000) >> 16).astype(np.uint8)[:, None]
+        return ((19595 * red + 38470 * green + 7471 * blue + 0x8000) >> 16).astype(images.dtype)[:, None]
     if own == 1:
         return np.repeat(images, channels, axis=1)
     allowed = "1 or 3" if own == 3 else str(own)
@@ -70,6 +71,18 @@ def to_channels(images: Images, channels: int, name: str) -> Images:
         f"dataset.size asks for {channels} channels and dataset={name} has {own}: allowed {allowed}, "
         f"as in dataset.size=[{own},{images.shape[2]},{images.shape[3]}]"
     )
+
+
+def eight(levels: NDArray[Any]) -> Images:
+    """Levels of 16 bits as 8, rounded to the nearest; those of 8 as they are.
+
+    >>> eight(np.array([128, 129, 65535], np.uint16)).tolist()
+    [0, 1, 255]
+    """
+    if levels.dtype == np.uint8:
+        return levels
+    narrow: Images = ((levels.astype(np.uint32) + 128) // 257).astype(np.uint8)  # 65535 = 255 * 257
+    return narrow
 
 
 def window(height: int, width: int, target_height: int, target_width: int) -> tuple[int, int, float, float]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from gancli.config.settings import Node
+from gancli.data.columns import Index
 from gancli.data.fields import Field
 from gancli.data.source import DataSet, Source, feeds_of, order
 from gancli.errors import ConfigError, RunError, SplitError
@@ -20,11 +21,13 @@ HELD_OUT = "test"  # the split that no run is trained on, unless it says so
 class Rows:
     """Rows of a data set by seed and number, in an order of each seed's own.
 
-    note: what they are, where they are no held-out rows.
+    note: what they are, where they are no held-out rows. split: whose rows they are. aligned: whether rows of one
+    number in its feeds are partners.
     """
 
-    def __init__(self, data: DataSet, note: str = ""):
-        self.feeds, self.note = feeds_of(data), note
+    def __init__(self, data: DataSet, note: str = "", split: str | None = None):
+        self.feeds, self.note, self.name, self.split = feeds_of(data), note, data.name, split
+        self.aligned = isinstance(data, Source) or data.aligned
 
     @staticmethod
     def of_run(node: Node, game: Node, fields: Mapping[str, Field]) -> Rows:
@@ -36,11 +39,12 @@ class Rows:
         try:
             if node.get("split") in (HELD_OUT, "all"):  # which the run has seen
                 raise SplitError(f"{HELD_OUT} rows are among those of the training")
-            rows = Rows(split_of(node, game, HELD_OUT))
+            rows = Rows(split_of(node, game, HELD_OUT), split=HELD_OUT)
         except SplitError:
             rows = Rows(
                 data_set(node, game),
                 "there are no held-out rows of this run's data: samples are made from training rows",
+                node.get("split"),
             )
         for name, field in fields.items():
             source, column = rows.source(name)
@@ -53,9 +57,15 @@ class Rows:
         feed, _, column = name.rpartition(".")
         return self.feeds[feed] if feed in self.feeds else next(iter(self.feeds.values())), column
 
-    def take(self, name: str, pairs: Sequence[tuple[int, int]]) -> Tensor:
-        """A column's rows, ready, for each (seed, number). Raises ConfigError for more than there are."""
+    def partner(self, name: str, inputs: Iterable[str]) -> bool:
+        """Whether a column holds, row by row, what belongs to these: in their table, or in a feed that is aligned."""
         source, column = self.source(name)
+        there = self.aligned or any(self.source(each)[0] is source for each in inputs)
+        return there and column in source.fields
+
+    def numbers(self, name: str, pairs: Sequence[tuple[int, int]]) -> Index:
+        """The rows of a column's table for each (seed, number). Raises ConfigError for more than there are."""
+        source, _ = self.source(name)
         most = max(number for _, number in pairs)
         if most >= len(source):
             raise ConfigError(
@@ -63,5 +73,10 @@ class Rows:
                 f" from: type n={len(source)} or less"
             )
         orders = {seed: order(len(source), seed, "sample") for seed in dict.fromkeys(seed for seed, _ in pairs)}
-        index = np.array([orders[seed][number] for seed, number in pairs], np.int64)
+        return np.array([orders[seed][number] for seed, number in pairs], np.int64)
+
+    def take(self, name: str, pairs: Sequence[tuple[int, int]]) -> Tensor:
+        """A column's rows, ready, for each (seed, number). Raises ConfigError for more than there are."""
+        source, column = self.source(name)
+        index = self.numbers(name, pairs)
         return torch.as_tensor(source.fields[column].ready(source.rows(index, columns=[column])[column]))

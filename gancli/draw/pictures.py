@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gancli.data.pixels import eight
 from gancli.store.files import files, open_regular, whole_file
 
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
@@ -21,8 +23,8 @@ MANY, ROW = 64, 8  # images of a sheet, and of a class's row in it, where no num
 
 
 def to_pixels(image: Tensor) -> Pixels:
-    """One image [C, H, W] uint8 as [H, W, 3]; grey is repeated, channels past the third are not shown."""
-    array = image.numpy()
+    """One image [C, H, W] of 8 or 16 bits as [H, W, 3]; grey is repeated, channels past the third are not shown."""
+    array = eight(image.numpy())
     channels = [array[min(c, len(array) - 1)] for c in range(3)]
     return np.stack(channels, axis=-1)
 
@@ -52,6 +54,22 @@ def with_names(page: Pixels, names: Sequence[str], size: int = 14) -> Pixels:
     for row, name in enumerate(names):
         middle = (row + 0.5) * page.shape[0] / len(names)
         ImageDraw.Draw(image).text((margin - 8, middle), name, font=font, fill=(40, 44, 52), anchor="rm")
+    return np.asarray(image)
+
+
+def with_titles(page: Pixels, titles: Sequence[tuple[float, str]], size: int = 11) -> Pixels:
+    """A sheet below titles, each around its middle in pixels from the left; the sheet alone where they have no room."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    font = ImageFont.load_default(size)
+    spans = [(x - font.getlength(title) / 2 - 1, x + font.getlength(title) / 2 + 1) for x, title in titles]
+    if any(right > left for (_, right), (left, _) in pairwise(spans)):
+        return page
+    high = np.full((page.shape[0] + size + 7, page.shape[1], 3), 255, np.uint8)
+    high[size + 7 :] = page
+    image = Image.fromarray(high)
+    for x, title in titles:
+        ImageDraw.Draw(image).text((x, size + 5), title, font=font, fill=(40, 44, 52), anchor="ms")
     return np.asarray(image)
 
 

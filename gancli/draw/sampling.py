@@ -16,14 +16,16 @@ from gancli.compute.dist import World
 from gancli.compute.memory import refuse_many
 from gancli.compute.rng import Rng, RowRng, key
 from gancli.data.facts import DataFacts
-from gancli.data.fields import Field, Label
+from gancli.data.fields import Field, Image, Label
 from gancli.data.layout import printable
 from gancli.draw.given import Rows
+from gancli.draw.sheets import Part, parts
 from gancli.errors import ConfigError, suggestion
 from gancli.games.game import Batch, Game, draws_freely, label_of
 from gancli.nets.layers import noise
 
 CHUNK = 32  # samples are always drawn in chunks of this many, the last one filled up: the same seed gives the same bits
+ALONE = 1  # but what is made of an image goes alone, whatever its size
 FILES = (".pt", ".safetensors")  # of checkpoints and exports
 
 Pair = tuple[int, int]  # a sample's seed and its number
@@ -56,18 +58,32 @@ class Sampler:
     def rows(self) -> Rows:
         """The data that samples are made from, where they are: looked for once. Raises GanError."""
         if self._rows is None:
-            wanted = self.game.input_fields(self.direction)
-            taken = {name: field for name, field in wanted.items() if not isinstance(field, Label)}
-            self._rows = Rows.of_run(self.config["dataset"], self.config["game"], taken)
+            self._rows = Rows.of_run(self.config["dataset"], self.config["game"], self.taken)
         return self._rows
+
+    @property
+    def taken(self) -> dict[str, Field]:
+        """The columns of data that samples are made from, labels apart."""
+        wanted = self.game.input_fields(self.direction).items()
+        return {name: field for name, field in wanted if not isinstance(field, Label)}
 
     @property
     def most(self) -> int | None:
         """How many samples there can be of one seed; None: any number."""
         if draws_freely(self.game, self.direction):
             return None
-        wanted = self.game.input_fields(self.direction).items()
-        return min(len(self.rows.source(name)[0]) for name, field in wanted if not isinstance(field, Label))
+        return min(len(self.rows.source(name)[0]) for name in self.taken)
+
+    @property
+    def picture(self) -> tuple[str, Image] | None:
+        """The column of images that samples are made from, where this and labels are all that they are made from."""
+        images = [(name, field) for name, field in self.taken.items() if isinstance(field, Image)]
+        return images[0] if len(images) == len(self.taken) == 1 else None
+
+    @property
+    def at_once(self) -> int:
+        """How many samples go through the networks at a time."""
+        return CHUNK if self.picture is None else ALONE
 
     @property
     def notes(self) -> list[str]:
@@ -110,14 +126,22 @@ class Sampler:
         """Raise ConfigError where n samples, `times` over, do not fit into memory. asked: what was typed."""
         refuse_many(asked, n, times * self.field.bytes(), name)
 
-    def given(self, pairs: Sequence[Pair], label: int | Sequence[int] | None = None) -> Batch:
+    def given(
+        self,
+        pairs: Sequence[Pair],
+        label: int | Sequence[int] | None = None,
+        own: Mapping[str, Tensor] | None = None,
+    ) -> Batch:
         """What samples are made from beside numbers: rows of data, and labels, chosen or drawn evenly for each pair.
 
-        label: the class of all, or of each. Raises GanError for data that are not there, or too few.
+        label: the class of all, or of each. own: columns to take in place of the data's. Raises GanError for data that
+        are not there, or too few.
         """
         given: Batch = {}
         for name, field in self.game.input_fields(self.direction).items():
-            if not isinstance(field, Label):
+            if own is not None and name in own:
+                given[name] = own[name]
+            elif not isinstance(field, Label):
                 given[name] = self.rows.take(name, pairs)
             elif label is None:
                 given[name] = RowRng([(s, "label", k) for s, k in pairs]).integers(name, len(field.names))
@@ -127,9 +151,25 @@ class Sampler:
         return given
 
     def targets(self, pairs: Sequence[Pair]) -> Tensor | None:
-        """The right answers for samples of these pairs, ready; None where a game has none."""
+        """The right answers for samples of these pairs, ready; None where a game or the data have none."""
         name = self.game.targets(self.direction)
-        return None if name is None else self.rows.take(name, pairs)
+        if name is None or not self.rows.partner(name, self.taken):
+            return None
+        return self.rows.take(name, pairs)
+
+    def origin(self, pairs: Sequence[Pair]) -> dict[str, Any]:
+        """The rows of data that samples of these pairs are made from, by column, as plain values; {} for none."""
+        if not self.taken:
+            return {}
+        rows = {name: self.rows.numbers(name, pairs).tolist() for name in self.taken}
+        return {"data": self.rows.name, "split": self.rows.split, "rows": rows}
+
+    def parts(self, made: Mapping[str, Tensor], given: Mapping[str, Tensor], pairs: Sequence[Pair]) -> list[Part]:
+        """What a sheet shows of samples: what they were made from, what was made, and the right answers."""
+        inputs = {name: (field, given[name]) for name, field in self.taken.items()}
+        name, right = self.game.targets(self.direction), self.targets(pairs)
+        truth = None if name is None or right is None else (name, self.field, right)
+        return parts(self.game.output_fields(self.direction), made, inputs, truth)
 
     def inputs(self, pairs: Sequence[Pair], given: Mapping[str, Tensor] | None = None) -> Batch:
         """What `generate` takes for each (seed, number), a function of these two and of what is given; on the CPU."""
@@ -153,11 +193,12 @@ class Sampler:
         """As `generate`, by this rank alone."""
         parts: dict[str, list[Tensor]] = {}
         keys = list(pairs) if pairs else [(0, k) for k in range(_count(inputs))]
-        for start in range(0, _count(inputs), CHUNK):
-            chunk = {name: rows[start : start + CHUNK] for name, rows in inputs.items()}
+        full = self.at_once
+        for start in range(0, _count(inputs), full):
+            chunk = {name: rows[start : start + full] for name, rows in inputs.items()}
             count = _count(chunk)
-            filled = {name: _fill(rows).to(self.compute.device) for name, rows in chunk.items()}
-            inside = keys[start : start + count] + keys[start : start + 1] * (CHUNK - count)
+            filled = {name: _fill(rows, full).to(self.compute.device) for name, rows in chunk.items()}
+            inside = keys[start : start + count] + keys[start : start + 1] * (full - count)
             # What layers of others draw from the default generator is the same whatever was drawn before.
             self.compute.reseed(key("inside", *inside[0]))
             with noise.keyed(self.nets, [Rng(*pair, "inside", total=1, device=self.compute.device) for pair in inside]):
@@ -218,6 +259,13 @@ class Sampler:
         """What `class_number` takes for this class."""
         return self.classes[number] if any(map(_is_number, self.classes)) else str(number)
 
+    def directed(self, direction: str | None) -> Sampler:
+        """The same networks, drawing in another direction (None: this one). Raises ConfigError for an unknown one."""
+        other = copy.copy(self)
+        if direction is not None:
+            other.direction, other._rows = chosen_direction(self.game, direction), None
+        return other
+
     def truncated(self, threshold: float | None) -> Sampler:
         """The same generator with latents cut off at another threshold."""
         other = copy.copy(self)
@@ -249,10 +297,8 @@ def _count(batch: Mapping[str, Tensor]) -> int:
     return len(next(iter(batch.values())))
 
 
-def _fill(tensor: Tensor) -> Tensor:
+def _fill(tensor: Tensor, full: int) -> Tensor:
     """Fill a chunk up with its first row: kernels may round differently for another number of rows."""
     return (
-        torch.cat([tensor, tensor[:1].expand(CHUNK - len(tensor), *tensor.shape[1:])])
-        if len(tensor) < CHUNK
-        else tensor
+        torch.cat([tensor, tensor[:1].expand(full - len(tensor), *tensor.shape[1:])]) if len(tensor) < full else tensor
     )

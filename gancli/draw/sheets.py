@@ -1,10 +1,12 @@
-"""Samples as one picture, or as lines of text where they have none, with what a game shows beside them."""
+"""Samples as one picture, or as lines of text where they have none, beside what they were made from and the truth."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,39 +15,98 @@ from gancli.draw import pictures
 from gancli.draw.pictures import Pixels
 from gancli.store.files import whole_file
 
+INPUT, OUTPUT, TRUTH = "input", "output", "truth"
+GAP, BETWEEN = 2, 8  # pixels between pictures of one sample, and between samples
 
-def page(fields: Mapping[str, Field], made: Mapping[str, Tensor], names: Sequence[str] = ()) -> Pixels | None:
-    """A picture of all samples; None where they have none. made: ready rows by name, the samples first.
 
-    Images of one size stand side by side, a group for each sample.
+class Part(NamedTuple):
+    """One kind of what is shown of each sample: the column's name, INPUT, OUTPUT or TRUTH, and ready rows."""
+
+    name: str
+    role: str
+    field: Field
+    rows: Tensor
+
+    @property
+    def title(self) -> str:
+        """What stands above it: what it is, and of a further output its name."""
+        return self.role if self.role != OUTPUT or not self.name else self.name
+
+
+def parts(
+    fields: Mapping[str, Field],
+    made: Mapping[str, Tensor],
+    inputs: Mapping[str, tuple[Field, Tensor]] | None = None,
+    truth: tuple[str, Field, Tensor] | None = None,
+) -> list[Part]:
+    """What is shown of samples, in order: what they were made from, they themselves and what is beside them, the truth.
+
+    fields: of what was made, the sample first. inputs that were passed on to what was made are not shown twice.
     """
-    first = next(iter(fields.values()))
-    alike = [name for name, field in fields.items() if field == first]
-    rows = [field.stored(made[name]) for name, field in fields.items() if name in alike]
-    if len(rows) == 1 or not isinstance(first, Image):
-        return first.picture(rows[0], names)
-    groups = torch.stack(rows, 1).flatten(0, 1)
-    across = max(1, pictures.columns_for(len(groups)) // len(rows)) * len(rows)
-    sheet = pictures.sheet(groups, len(groups) // len(names) if names else across)
-    return pictures.with_names(sheet, names) if names else sheet
+    first = next(iter(fields))
+    found = [Part(name, INPUT, *each) for name, each in (inputs or {}).items() if name not in fields]
+    found += [Part("" if name == first else name, OUTPUT, field, made[name]) for name, field in fields.items()]
+    return found if truth is None else [*found, Part(truth[0], TRUTH, *truth[1:])]
 
 
-def lines(fields: Mapping[str, Field], made: Mapping[str, Tensor]) -> list[str]:
-    """A line for each sample: itself, then what is shown beside it, between tabs."""
-    texts = [field.text(field.stored(made[name])) for name, field in fields.items()]
-    return ["\t".join(parts) for parts in zip(*texts, strict=True)]
+def page(shown: Sequence[Part], names: Sequence[str] = ()) -> Pixels | None:
+    """A picture of all samples; None where they have none. names: of as many rows of samples.
+
+    What is an image beside an image stands at its side, in a group for each sample.
+    """
+    sample = next(part for part in shown if part.role == OUTPUT)
+    beside = [part for part in shown if isinstance(part.field, Image)]
+    if len(beside) < 2 or not isinstance(sample.field, Image):
+        return sample.field.picture(sample.field.stored(sample.rows), names)
+    strips, middles = _strips(beside)
+    count = len(strips)
+    columns = count // len(names) if names else max(1, pictures.columns_for(count * len(beside)) // len(beside))
+    sheet = pictures.sheet(strips, columns, BETWEEN, scale=1)
+    named = pictures.with_names(sheet, names) if names else sheet
+    left = named.shape[1] - sheet.shape[1] + BETWEEN
+    across = [left + k * (strips.shape[3] + BETWEEN) for k in range(min(columns, count))]
+    titles = [(x + middle, part.title) for x in across for middle, part in zip(middles, beside, strict=True)]
+    return pictures.with_titles(named, titles)
 
 
-def save_sheet(
-    folder: Path, fields: Mapping[str, Field], made: Mapping[str, Tensor], names: Sequence[str] = ()
-) -> Path:
+def _strips(beside: Sequence[Part]) -> tuple[Tensor, list[float]]:
+    """Each sample's pictures in one row on white, uint8 [n, 3, H, W], and where the middle of each lies.
+
+    Small ones are enlarged by whole pixels, as far as they stay within the largest.
+    """
+    sides = [part.field.shape[-2:] for part in beside]
+    most = max(max(side) for side in sides)
+    high, wide = (max(side[axis] for side in sides) * max(1, 64 // most) for axis in (0, 1))
+    cells = []
+    for part, (height, width) in zip(beside, sides, strict=True):
+        scale = max(1, min(high // height, wide // width))
+        stored = part.field.stored(part.rows)
+        rows = np.stack([pictures.to_pixels(image).repeat(scale, 0).repeat(scale, 1) for image in stored])
+        above = (high - rows.shape[1]) // 2
+        rest = high - rows.shape[1] - above
+        cells.append(np.pad(rows, ((0, 0), (above, rest), (0, 0), (0, 0)), constant_values=255))
+    gap = np.full((len(cells[0]), high, GAP, 3), 255, np.uint8)
+    lefts = np.cumsum([0, *(cell.shape[2] + GAP for cell in cells[:-1])])
+    middles = [float(left + cell.shape[2] / 2) for left, cell in zip(lefts, cells, strict=True)]
+    joined = np.concatenate([piece for cell in cells for piece in (gap, cell)][1:], 2)
+    return torch.from_numpy(np.ascontiguousarray(joined.transpose(0, 3, 1, 2))), middles
+
+
+def lines(shown: Sequence[Part]) -> list[str]:
+    """A line for each sample: the parts of it between tabs."""
+    texts = [part.field.text(part.field.stored(part.rows)) for part in shown]
+    return ["\t".join(row) for row in zip(*texts, strict=True)]
+
+
+def save_sheet(folder: Path, shown: Sequence[Part], names: Sequence[str] = ()) -> Path:
     """Write a sheet as a PNG, or as samples.txt where samples have no picture; returns the file."""
-    picture = page(fields, made, names)
+    picture = page(shown, names)
     if picture is None:
         target = folder / "samples.txt"
         with whole_file(target) as file:
-            file.write("".join(f"{line}\n" for line in lines(fields, made)).encode())
+            file.write("".join(f"{line}\n" for line in lines(shown)).encode())
         return target
-    target = folder / f"{next(iter(fields.values())).picture_name}.png"
+    sample = next(part for part in shown if part.role == OUTPUT)
+    target = folder / f"{sample.field.picture_name}.png"
     pictures.save_png(target, picture)
     return target

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from gancli.config.settings import at_least
+from gancli.data.pixels import eight
 from gancli.data.source import Source, order, table
 from gancli.errors import DataError, MetricError
 from gancli.metrics.classifier import VERSION, obtain, split, taught
@@ -138,7 +139,7 @@ class Cas(RunMetric):
         images, labels, notes = self._test(sampler, source)
         drawn = list(sampler.labelled_samples(self.samples, seed))
         content, asked = (torch.cat(part).numpy() for part in zip(*drawn, strict=True))
-        made = table("samples", content, asked, source.classes, flip=source.flip)
+        made = table("samples", eight(content), asked, source.classes, flip=source.flip)
         fake = taught(made, self.images, progress)
         real = obtain(source, self.images, progress)
         right = (fake.predict(images) == labels).double()

@@ -14,7 +14,7 @@ from gancli.compute.rng import Rng, key
 from gancli.data import cache
 from gancli.data.source import Source, order
 from gancli.errors import RunError, WeightsError
-from gancli.metrics.images import Progress
+from gancli.metrics.images import Progress, eight_bits
 from gancli.pretrained import weights as files
 from gancli.store.files import whole_file
 
@@ -49,8 +49,8 @@ def network(channels: int, classes: int) -> nn.Module:
 
 
 def prepared(images: Tensor) -> Tensor:
-    """uint8 images in [-1, 1], averaged down where the shorter side has more than 32 pixels."""
-    x = images.float() / 127.5 - 1
+    """Stored images in [-1, 1], averaged down where the shorter side has more than 32 pixels."""
+    x = eight_bits(images).float() / 127.5 - 1
     shrink = min(x.shape[2:]) / LARGEST
     if shrink > 1:
         x = F.interpolate(x, size=[round(side / shrink) for side in x.shape[2:]], mode="area")

@@ -42,7 +42,7 @@ class Errors(RunMetric):
         wrong = 0
         for start in range(0, len(test), CHUNK):
             rows = test.rows(np.arange(start, min(start + CHUNK, len(test))))
-            x = rows["x"].to(sampler.compute.device).float() / 127.5 - 1
+            x = test.fields["x"].ready(rows["x"].to(sampler.compute.device))
             wrong += int((D(x).classes.argmax(1).cpu() != rows["y"]).sum())
             progress("test images", start + len(x), len(test))
         return Findings({"errors": float(wrong), "error_rate": wrong / len(test)}, {"test_images": len(test)})

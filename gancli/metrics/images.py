@@ -91,7 +91,7 @@ def from_source(source: Source, n: int | None, seed: int, *, exact: bool = False
     def span(first: int, last: int) -> ImageSet:
         def chunks() -> Iterator[Tensor]:
             for start in range(first, last, _CHUNK):
-                yield source.rows(index[start : min(start + _CHUNK, last)], columns=("x",))["x"]
+                yield eight_bits(source.rows(index[start : min(start + _CHUNK, last)], columns=("x",))["x"])
 
         return ImageSet(last - first, shape, chunks, told, span=span)
 
@@ -112,7 +112,7 @@ def from_sampler(sampler: Sampler, n: int, seed: int, labelled: bool = False) ->
 
     def span(first: int, last: int) -> ImageSet:
         def pairs() -> Iterator[tuple[Tensor, Tensor]]:
-            return sampler.labelled_samples(last, seed, first=first)
+            return ((eight_bits(x), y) for x, y in sampler.labelled_samples(last, seed, first=first))
 
         def chunks() -> Iterator[Tensor]:
             return (x for x, _ in pairs())
@@ -156,6 +156,11 @@ def _extract(images: ImageSet, extractor: Extractor, progress: Progress | None, 
             f"{what}: the extractor gives numbers that are not finite; its weights file is damaged: give another one"
         )
     return features
+
+
+def eight_bits(images: Tensor) -> Tensor:
+    """Images of 16 bits as uint8, rounded to the nearest; those of 8 as they are."""
+    return images if images.dtype == torch.uint8 else ((images + 128) // 257).to(torch.uint8)
 
 
 def three_channels(images: Tensor) -> Tensor:

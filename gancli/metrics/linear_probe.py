@@ -90,7 +90,7 @@ def embed(sampler: Sampler, source: Source, rows: np.ndarray[Any, np.dtype[np.in
         for start in range(0, len(rows), CHUNK):
             caught.clear()
             images = source.rows(rows[start : start + CHUNK])["x"]
-            D(images.to(sampler.compute.device).float() / 127.5 - 1)
+            D(source.fields["x"].ready(images.to(sampler.compute.device)))
             parts.append(torch.cat(caught, 1).cpu())
             progress("features", start + len(images), len(rows))
     finally:

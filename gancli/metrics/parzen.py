@@ -13,7 +13,7 @@ from torch import Tensor
 from gancli.data.fields import Image
 from gancli.data.source import Source, order
 from gancli.errors import ConfigError, MetricError
-from gancli.metrics.images import Progress
+from gancli.metrics.images import Progress, eight_bits
 from gancli.metrics.metric import Better
 from gancli.metrics.run_metric import Findings, RunMetric, data, drawn, left_out, training_data
 
@@ -80,7 +80,7 @@ class Parzen(RunMetric):
         split = str(sampler.config["dataset"].get("split"))
         test = data(sampler, "test", self.name)
         valid, chosen_on, notes = self._validation(sampler, split)
-        samples = sampler.field.stored(drawn(sampler, n, seed)).flatten(1).float() / 255
+        samples = eight_bits(sampler.field.stored(drawn(sampler, n, seed))).flatten(1).float() / 255
         scores = {}
         for k, sigma in enumerate(torch.logspace(-1, 0, self.sigmas).tolist()):
             scores[sigma] = float(parzen(valid, samples, sigma).double().mean())
@@ -124,4 +124,4 @@ class Parzen(RunMetric):
 
 def _flat(source: Source, index: Any) -> Tensor:
     """Images as rows of numbers in [0, 1]."""
-    return source.rows(index)["x"].flatten(1).float() / 255
+    return eight_bits(source.rows(index)["x"]).flatten(1).float() / 255

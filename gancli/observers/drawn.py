@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from gancli.compute.rng import Rng
 from gancli.data.fields import Label
 from gancli.data.loader import Stream
-from gancli.games.game import Batch
+from gancli.draw.sheets import Part, parts
+from gancli.games.game import Batch, sample_of
 from gancli.nets.layers.noise import keyed
 from gancli.observers.observer import RunView
 
@@ -52,6 +53,29 @@ def shown(
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
+def parts_of(view: RunView, purpose: str, n: int, made: Mapping[str, Tensor]) -> list[Part]:
+    """What a sheet shows of what `shown` made: with the rows of data that it was made from, and the right answers.
+
+    These are dealt as those are, where they stand in the same table; feeds have orders of their own.
+    """
+    game = view.engine.game
+    direction = game.directions()[0]
+    taken = {name: field for name, field in game.input_fields(direction).items() if not isinstance(field, Label)}
+    columns = {name: stream_of(view, name) for name in taken}
+    target, truth = game.targets(direction), None
+    found = None if target is None else stream_of(view, target)
+    if target is not None and found is not None and any(own and own[0] is found[0] for own in columns.values()):
+        stream, column = found
+        truth = target, sample_of(game, direction)[1], _dealt(view, stream, purpose, n)[column].cpu()
+    given = {name: rows.cpu() for name, rows in _given(view, purpose, n, direction, None).items()}
+    return parts(game.output_fields(direction), made, {name: (taken[name], given[name]) for name in taken}, truth)
+
+
+def _dealt(view: RunView, stream: Stream, purpose: str, n: int) -> Batch:
+    """Rows of a stream's table in an order of this purpose."""
+    return Stream(stream.source, view.engine.seed, purpose, view.engine.compute.device).batch(0, n)
+
+
 def _given(view: RunView, purpose: str, n: int, direction: str, labels: Tensor | None) -> Batch:
     """The input columns: rows of the data in an order of this purpose, and the labels asked for."""
     engine, given = view.engine, Batch()
@@ -62,6 +86,5 @@ def _given(view: RunView, purpose: str, n: int, direction: str, labels: Tensor |
         found = stream_of(view, name)
         assert found is not None, f"{name} is no column of the data"
         stream, column = found
-        own = Stream(stream.source, engine.seed, purpose, engine.compute.device)
-        given[name] = own.batch(0, n)[column]
+        given[name] = _dealt(view, stream, purpose, n)[column]
     return given

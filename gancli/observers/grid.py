@@ -10,13 +10,15 @@ from gancli.draw import pictures, sheets
 from gancli.draw.standing import with_standing_statistics
 from gancli.errors import ConfigError
 from gancli.games.game import label_of, sample_of
-from gancli.observers.drawn import shown
+from gancli.observers.drawn import parts_of, shown
 from gancli.observers.observer import Event, Lines, Observer, Picture, RunView
 from gancli.observers.plane import in_a_plane
 
 
 class Grid(Observer):
     """A picture every `every` steps: `n` samples of the averaged networks, or lines of text where they have no picture.
+
+    What is made of data stands beside what it was made from and, where the game has one, the right answer.
 
     Points on a line or in the plane are left to the observer of these.
     """
@@ -47,6 +49,6 @@ class Grid(Observer):
         if label is not None:
             labels = torch.arange(n, device=compute.device) // pictures.columns_for(n) % len(label[1].names)
         made = {name: rows.cpu() for name, rows in shown(view, "grid", n, nets, labels).items()}
-        fields, name = game.output_fields(direction), f"{view.step:08d}"
-        page = sheets.page(fields, made)
-        return Lines(name, sheets.lines(fields, made)) if page is None else Picture(name, page)
+        parts, name = parts_of(view, "grid", n, made), f"{view.step:08d}"
+        page = sheets.page(parts)
+        return Lines(name, sheets.lines(parts)) if page is None else Picture(name, page)

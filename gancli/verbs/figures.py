@@ -113,7 +113,7 @@ def attention(
         images = sampler.field.stored(made[sampler.column])
     sheets = {}
     for layer, inputs in kept.items():
-        x = inputs[0][: len(images)]
+        x = torch.cat(inputs)[: len(images)]
         with torch.no_grad():
             maps = layer.maps(x)
         height, width = x.shape[2:]

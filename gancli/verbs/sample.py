@@ -14,7 +14,7 @@ from gancli.config.build import make_as
 from gancli.config.settings import SampleSettings
 from gancli.draw import pictures
 from gancli.draw.sampling import Pair, Sampler
-from gancli.draw.sheets import save_sheet
+from gancli.draw.sheets import Part, save_sheet
 from gancli.errors import ConfigError
 from gancli.games.game import Batch, label_of
 from gancli.store.files import whole_file
@@ -22,7 +22,8 @@ from gancli.verbs import exporting, figures
 from gancli.verbs.drawing import directory, need_images, open_sampler
 from gancli.verbs.lists import class_list, seed_list
 
-FEW = 6  # images of an attention sheet, where n is not given
+FEW, MADE = 6, 16  # images of an attention sheet, and of one with what they were made from, where n is not given
+BESIDE = 4  # images of a row of such a sheet, about
 
 
 def run(config: Mapping[str, Any], overrides: Sequence[str]) -> Path:
@@ -47,14 +48,13 @@ def run(config: Mapping[str, Any], overrides: Sequence[str]) -> Path:
         return Path()  # rank 0 writes
     labels = labels_of(sampler, given)
     with directory("sample", settings, sampler.name, _about(sampler, pairs, labels, bool(seeds))) as folder:
+        parts = sampler.parts(made, given, pairs)
         if settings.format == "npz":
-            target = _write_npz(folder, sampler, made, pairs, labels)
+            target = _write_npz(folder, sampler, parts, pairs, labels)
         elif settings.format == "png":
             target = _write_files(folder, settings, sampler, made[sampler.column], pairs, labels, bool(seeds))
         else:
-            target = save_sheet(
-                folder, sampler.game.output_fields(sampler.direction), made, _names(settings, sampler, labels)
-            )
+            target = save_sheet(folder, parts, _names(settings, sampler, labels))
     print(f"{len(pairs)} samples of {sampler.run.name} at step {sampler.step:,}: {target}")
     return folder
 
@@ -112,9 +112,11 @@ def _serve(settings: SampleSettings) -> Path:
 def _plan(settings: SampleSettings, sampler: Sampler, seeds: Sequence[int]) -> tuple[list[Pair], Batch]:
     """(seed, number) of every sample, and what it is made from: the same latents for every class that is asked for."""
     wanted = class_list(settings.classes, sampler)
-    n = settings.n or (FEW if settings.attention else pictures.ROW if wanted else pictures.MANY)
+    few = MADE if sampler.picture is not None else pictures.MANY
+    n = settings.n or (FEW if settings.attention else pictures.ROW if wanted else few)
     n = n if settings.n or sampler.most is None else min(n, sampler.most)
-    sampler.refuse_many(f"n={n}" if not seeds else "seeds", len(seeds) or n, times=max(1, len(wanted)))
+    times = max(1, len(wanted)) * (1 if sampler.picture is None else BESIDE)
+    sampler.refuse_many(f"n={n}" if not seeds else "seeds", len(seeds) or n, times=times)
     pairs = [(s, 0) for s in seeds] or [(settings.seed, k) for k in range(n)]
     if not wanted:
         return pairs, sampler.given(pairs)
@@ -130,11 +132,15 @@ def labels_of(sampler: Sampler, given: Mapping[str, Tensor]) -> Tensor | None:
 
 def _about(sampler: Sampler, pairs: Sequence[Pair], labels: Tensor | None, seeds: bool = False) -> dict[str, Any]:
     """What sample.json says."""
-    return sampler.protocol() | {
-        "n": len(pairs),
-        "seeds": [s if seeds else [s, k] for s, k in pairs],
-        "classes": None if labels is None else labels.tolist(),
-    }
+    return (
+        sampler.protocol()
+        | {
+            "n": len(pairs),
+            "seeds": [s if seeds else [s, k] for s, k in pairs],
+            "classes": None if labels is None else labels.tolist(),
+        }
+        | sampler.origin(pairs)
+    )
 
 
 def _names(settings: SampleSettings, sampler: Sampler, labels: Tensor | None) -> list[str]:
@@ -195,16 +201,16 @@ def _attention(settings: SampleSettings, sampler: Sampler, pairs: Sequence[Pair]
 
 
 def _write_npz(
-    folder: Path, sampler: Sampler, made: Mapping[str, Tensor], pairs: Sequence[Pair], labels: Tensor | None
+    folder: Path, sampler: Sampler, parts: Sequence[Part], pairs: Sequence[Pair], labels: Tensor | None
 ) -> Path:
     """samples.npz: the samples by what they are (`images` [n, H, W, C] uint8, `points` [n, D] float32, ...).
 
-    Beside them what the game shows of them by its names, `seeds` [n, 2] and `labels` [n].
+    Beside them, by the names of their columns, what they were made from, what else was made and the right answers; and
+    `seeds` [n, 2] and `labels` [n].
     """
     arrays: dict[str, Any] = {}
-    for name, field in sampler.game.output_fields(sampler.direction).items():
-        word = sampler.field.words.replace(" ", "_") if name == sampler.column else name
-        arrays[word] = field.array(field.stored(made[name]))
+    for part in parts:
+        arrays[part.name or sampler.field.words.replace(" ", "_")] = part.field.array(part.field.stored(part.rows))
     arrays["seeds"] = np.array(pairs)
     if labels is not None:
         arrays["labels"] = labels.numpy()

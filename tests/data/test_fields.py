@@ -30,6 +30,7 @@ from gancli.errors import DataError
 
 EVERY: list[Field] = [
     Image(3, 4, 6),
+    Image(3, 4, 6, 16),
     Clip(2, 1, 4, 4),
     Volume(1, 2, 4, 4),
     Points(2),
@@ -46,7 +47,7 @@ EVERY: list[Field] = [
 
 def stored(field: Field, n: int = 4) -> torch.Tensor:
     numbers = torch.Generator().manual_seed(1)
-    high = {"uint8": 2 if isinstance(field, Attributes) else 256, "int64": 2}.get(field.dtype)
+    high = {"uint8": 2 if isinstance(field, Attributes) else 256, "int64": 2, "int32": 1 << 16}.get(field.dtype)
     if high is None:
         return torch.rand(n, *field.shape, generator=numbers)
     return torch.randint(high, (n, *field.shape), generator=numbers).to(getattr(torch, field.dtype))

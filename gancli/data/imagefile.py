@@ -1,0 +1,233 @@
+"""One image file as it is, in and out, of 8 or 16 bits and any channels: uint8 or uint16 [C, H, W]."""
+
+from __future__ import annotations
+
+import math
+import os
+import struct
+import sys
+import zlib
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gancli.data import decode
+from gancli.data.layout import printable
+from gancli.data.listing import open_plain
+from gancli.data.pixels import eight, to_channels
+from gancli.draw import pictures
+from gancli.errors import DataError
+from gancli.store.files import whole_file
+
+SUFFIXES = decode.SUFFIXES | {".npy"}
+_MAGIC = b"\x93NUMPY"
+_REDUCED, _KIND_OF_PAGE = 1, 254  # a TIFF's page that is another's small copy says so in this entry
+_COLOURS = {1: 0, 3: 2, 4: 6}  # PNG's number for so many channels
+_GREY_ALPHA = "LA;16B"
+# By which order of bytes Pillow unpacks the upper 8 of 16 bits, and by which the lower ones.
+_LOWER = {"16L": "16B", "16B": "16L", "16N": "16B" if sys.byteorder == "little" else "16L"}
+
+
+def read(path: Path) -> NDArray[Any]:
+    """An image file as it is and upright, uint8 or uint16 [C, H, W]. Raises DataError naming the file.
+
+    C: 1 of grey, 3 of colour, 4 of either with alpha; of a TIFF with several pages of grey as many as these, and of a
+    NumPy file [H, W] or [H, W, C] its own. 16 bits are kept of PNG, TIFF, grey PGM and NumPy files. Of an animation the
+    first frame.
+    """
+    with decode.named(str(path)), decode.quiet(), open_plain(path) as file:
+        return pixels(file)
+
+
+def pixels(file: BinaryIO) -> NDArray[Any]:
+    """What `read` gives, of an open file. Raises whatever decoders raise."""
+    if file.read(len(_MAGIC)) == _MAGIC:
+        return _array(file)
+    file.seek(0)
+    with decode.opened(file) as image:
+        kept = _pages(image)
+        if len(kept) == 1:
+            image.seek(kept[0])
+            return _page(image, file)
+        layers = []
+        for number in kept:
+            image.seek(number)
+            layers.append(_page(image, file))
+    if len({(layer.shape, layer.dtype) for layer in layers}) > 1 or len(layers[0]) > 1:
+        raise ValueError(f"it has {len(kept)} pages, and only pages of grey, of one size and depth, are read together")
+    return np.concatenate(layers)
+
+
+def fitted(array: NDArray[Any], channels: int, bits: int, name: str) -> NDArray[Any]:
+    """An image uint8 or uint16 [C, H, W] with as many channels, and as many bits (8 or 16).
+
+    Colour becomes grey as in `pixels.to_channels`, grey is repeated, alpha goes on white or is opaque where there was
+    none; 8 bits become 16 as x · 257, 16 become 8 as (x + 128) // 257. Raises DataError for other channels. name: of
+    the file.
+    """
+    own = len(array)
+    if own == 4 and channels in (1, 3):
+        array = _on_white(array)
+    if own in (1, 3) and channels == 4:
+        opaque = np.full_like(array[:1], np.iinfo(array.dtype).max)
+        array = np.concatenate([to_channels(array[None], 3, name)[0], opaque])
+    if len(array) not in (1, channels) and (len(array), channels) != (3, 1):
+        allowed = {1: "any", 3: "1, 3 or 4", 4: "1, 3 or 4"}.get(own, str(own))
+        raise DataError(f"{printable(name)} has {own} channels, which cannot become {channels} (allowed: {allowed})")
+    array = to_channels(array[None], channels, name)[0]
+    if bits == 16 and array.dtype == np.uint8:
+        wide: NDArray[np.uint16] = array.astype(np.uint16) * np.uint16(257)
+        return wide
+    return eight(array) if bits == 8 else array
+
+
+def write(folder: Path, stem: str, array: NDArray[Any]) -> Path:
+    """An image uint8 or uint16 [C, H, W] as FOLDER/STEM.png, whole; of other channels than 1, 3 and 4 as STEM.npy.
+
+    A NumPy file is [H, W, C]. Raises RunError where it cannot be written.
+    """
+    if len(array) not in _COLOURS:
+        path = folder / f"{stem}.npy"
+        with whole_file(path) as file:
+            np.save(file, np.ascontiguousarray(array.transpose(1, 2, 0)), allow_pickle=False)
+        return path
+    path = folder / f"{stem}.png"
+    shown = array[0] if len(array) == 1 else np.ascontiguousarray(array.transpose(1, 2, 0))
+    coded = _png(array) if array.dtype == np.uint16 else pictures.png(shown)
+    with whole_file(path) as file:
+        file.write(coded)
+    return path
+
+
+def _array(file: BinaryIO) -> NDArray[Any]:
+    """A NumPy file's image, no memory taken before its header was looked at. Raises ValueError."""
+    file.seek(0)
+    version = np.lib.format.read_magic(file)
+    heads = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    if version not in heads:
+        raise ValueError(f"it is a NumPy file of version {version[0]}, and 1 and 2 are read")
+    shape, _, kind = heads[version](file)
+    begins = file.tell()
+    if kind.kind != "u" or kind.itemsize > 2 or len(shape) not in (2, 3) or 0 in shape:
+        raise ValueError(f"it holds {kind} {list(shape)}, and uint8 or uint16 [H,W] or [H,W,C] are read")
+    if math.prod(shape) > 4 * decode.PIXEL_LIMIT:
+        raise ValueError(f"it says it holds {list(shape)}, and {4 * decode.PIXEL_LIMIT:,} numbers are the limit")
+    if file.seek(0, os.SEEK_END) != begins + math.prod(shape) * kind.itemsize:
+        raise ValueError(f"it says it holds {kind} {list(shape)}, and it has {file.tell() - begins:,} bytes of them")
+    file.seek(0)
+    found: NDArray[Any] = np.load(file, allow_pickle=False)
+    found = found.astype(kind.newbyteorder("="), copy=False)
+    return np.ascontiguousarray(np.atleast_3d(found).transpose(2, 0, 1))
+
+
+def _pages(image: Any) -> list[int]:
+    """The numbers of a TIFF's pages that are no small copies of others; of other kinds the first one."""
+    if image.format != "TIFF":
+        return [0]
+    kept, total = [], 0
+    for number in range(image.n_frames):
+        image.seek(number)
+        if not int(image.tag_v2.get(_KIND_OF_PAGE, 0)) & _REDUCED:
+            kept.append(number)
+            total += image.width * image.height
+        if max(image.width * image.height, total // 4) > decode.PIXEL_LIMIT:
+            raise ValueError(f"its pages have more than {decode.PIXEL_LIMIT:,} pixels, which are the limit")
+    return kept or [0]
+
+
+def _page(image: Any, file: BinaryIO) -> NDArray[Any]:
+    """The page at hand, decoded and upright. Raises ValueError for pixels that are not read, and what Pillow raises."""
+    told = image.tile[0][3] if image.tile else ""  # forgotten when it is loaded
+    words = (told,) if isinstance(told, str) else tuple(told)
+    key = image.info.get("transparency")
+    lies = decode.orientation(image, file)
+    if image.mode in decode.WIDE:
+        values = np.asarray(decode.upright(image, lies)).astype(np.int64)
+        if values.min() < 0 or values.max() > 65535:
+            raise ValueError("its whole numbers do not fit in 16 bits")
+        return _keyed(values.astype(np.uint16)[None], key)
+    if ";16" in str(words[0]):
+        return _keyed(_colour(image, file, lies, str(words[0])), key)
+    if image.format == "PPM" and len(words) > 1 and words[1] > 255:
+        raise ValueError("more than 8 bits of colour are not read of a PPM: save it as PNG")
+    if image.mode == "F":
+        raise ValueError("its pixels are floating-point numbers; save them as 8 or 16 bits")
+    image = decode.upright(image, lies)
+    kind = "RGBA" if image.has_transparency_data else "L" if image.mode in decode.GREY else "RGB"
+    found = np.asarray(image.convert(kind))
+    return found[None] if kind == "L" else np.ascontiguousarray(found.transpose(2, 0, 1))
+
+
+def _colour(image: Any, file: BinaryIO, lies: int, packed: str) -> NDArray[np.uint16]:
+    """16 bits a channel, of which Pillow keeps the upper 8: unpacked twice, once as if in the other order of bytes.
+
+    Grey with alpha is unpacked once, its four bytes as if they were channels.
+    """
+    if packed == _GREY_ALPHA:
+        raw = _unpacked(image, file, lies, "RGBA")
+        return _joined(raw[0::2], raw[1::2])[[0, 0, 0, 1]]
+    kind, _, order = packed.partition(";")
+    if kind not in ("RGB", "RGBX", "RGBA") or order not in _LOWER:
+        raise ValueError(f"16 bits are not read of {packed}: save it as PNG, or as 8 bits")
+    lower = _unpacked(image, file, lies, f"{kind};{_LOWER[order]}")
+    return _joined(_unpacked(image, file, lies, packed), lower)
+
+
+def _joined(upper: NDArray[np.uint8], lower: NDArray[np.uint8]) -> NDArray[np.uint16]:
+    joined: NDArray[np.uint16] = upper.astype(np.uint16) * np.uint16(256) + lower
+    return joined
+
+
+def _unpacked(image: Any, file: BinaryIO, lies: int, packed: str) -> NDArray[np.uint8]:
+    """The page at hand, upright, its bytes taken as said: uint8 [C, H, W]."""
+    from PIL import Image
+
+    file.seek(0)
+    page: Any
+    with Image.open(file, formats=[image.format]) as page:
+        page.seek(image.tell())
+        page.tile = [_told(tile, packed) for tile in page.tile]
+        found: NDArray[np.uint8] = np.asarray(decode.upright(page, lies)).transpose(2, 0, 1)
+    return found
+
+
+def _told(tile: Any, packed: str) -> Any:
+    """A tile of Pillow's that is unpacked in another way."""
+    *rest, told = tile
+    args = packed if isinstance(told, str) else (packed, *told[1:])
+    return type(tile)((*rest, args)) if type(tile) is tuple else type(tile)(*rest, args)
+
+
+def _keyed(array: NDArray[np.uint16], key: Any) -> NDArray[np.uint16]:
+    """With alpha where a file names a colour that is transparent; as it is where it names none."""
+    if key is None or len(array) == 4:
+        return array
+    hit = (array == np.array(key).reshape(-1, 1, 1)).all(0, keepdims=True)
+    alpha = np.where(hit, 0, 65535).astype(np.uint16)
+    return np.concatenate([to_channels(array[None], 3, "")[0], alpha])
+
+
+def _on_white(array: NDArray[Any]) -> NDArray[Any]:
+    """Colour with alpha [4, H, W] on white [3, H, W], rounded to the nearest."""
+    most = int(np.iinfo(array.dtype).max)
+    colour, alpha = array[:3].astype(np.int64), array[3:].astype(np.int64)
+    return ((colour * alpha + most * (most - alpha) + most // 2) // most).astype(array.dtype)
+
+
+def _png(array: NDArray[np.uint16]) -> bytes:
+    """A PNG of 16 bits, [C, H, W] of 1, 3 or 4 channels (ISO/IEC 15948)."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    channels, height, width = array.shape
+    step = 2 * channels
+    rows = np.ascontiguousarray(array.transpose(1, 2, 0).astype(">u2")).view(np.uint8).reshape(height, step * width)
+    lines = np.ones((height, 1 + step * width), np.uint8)  # each begins with its filter: less what stands at the left
+    lines[:, 1 : 1 + step] = rows[:, :step]
+    lines[:, 1 + step :] = rows[:, step:] - rows[:, :-step]
+    header = struct.pack(">IIBBBBB", width, height, 16, _COLOURS[channels], 0, 0, 0)
+    parts = chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(lines.tobytes())), chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
