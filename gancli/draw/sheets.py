@@ -41,11 +41,13 @@ def parts(
 ) -> list[Part]:
     """What is shown of samples, in order: what they were made from, they themselves and what is beside them, the truth.
 
-    fields: of what was made, the sample first. inputs that were passed on to what was made are not shown twice.
+    fields: of what was made, the sample first; what an export cannot make is left out. inputs that were passed on to
+    what was made are not shown twice.
     """
     first = next(iter(fields))
     found = [Part(name, INPUT, *each) for name, each in (inputs or {}).items() if name not in fields]
-    found += [Part("" if name == first else name, OUTPUT, field, made[name]) for name, field in fields.items()]
+    there = [name for name in fields if name in made]
+    found += [Part("" if name == first else name, OUTPUT, fields[name], made[name]) for name in there]
     return found if truth is None else [*found, Part(truth[0], TRUTH, *truth[1:])]
 
 

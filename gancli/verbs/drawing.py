@@ -26,8 +26,8 @@ def compute(settings: DrawSettings) -> device.Compute:
     return device.resolve(make_as(device.DeviceChoice, settings.device, "device"), device.PrecisionChoice(kind="fp32"))
 
 
-def open_sampler(settings: DrawSettings, truncation: float | None = None) -> Sampler:
-    """The trained generator that the settings ask for. Raises RunError."""
+def open_sampler(settings: DrawSettings, truncation: float | None = None, *, draws: bool = True) -> Sampler:
+    """The trained generator that the settings ask for. draws: whether samples are made. Raises RunError."""
     rundir.refuse_taken(settings.run_dir)
     options: dict[str, Any] = {"ema": settings.ema, "standing_stats": settings.standing_stats}
     options |= {"direction": settings.direction, "truncation": truncation}
@@ -40,7 +40,7 @@ def open_sampler(settings: DrawSettings, truncation: float | None = None) -> Sam
         print(f"note: {words}", file=sys.stderr, flush=True)
     if World.of_group().first:
         plain = ["this run keeps no average of its networks: the raw ones draw"]
-        for note in [*found.notes, *(plain if settings.ema and not found.about["ema"] else [])]:
+        for note in [*(found.notes if draws else []), *(plain if settings.ema and not found.about["ema"] else [])]:
             print(f"note: {note}", file=sys.stderr, flush=True)
     return found
 

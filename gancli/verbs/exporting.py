@@ -25,7 +25,7 @@ def refuse(settings: SampleSettings) -> None:
 
 def run(settings: SampleSettings) -> Path:
     """Write the generator, checked against what it gives here, into a new directory. Raises RunError."""
-    sampler = open_sampler(settings)
+    sampler = open_sampler(settings, draws=False)
     with tempfile.TemporaryDirectory() as scratch:  # what cannot be exported leaves nothing behind
         made, worst = export.write(sampler, settings.format, Path(scratch))
         about = sampler.protocol() | {"largest_difference": worst}
