@@ -130,11 +130,12 @@ def test_rows_hold_what_each_phase_plays(odd: Path) -> None:
 
 
 def test_alarms_look_at_the_table_and_at_p(odd: Path) -> None:
-    found = [row for row in rows(odd) if "diversity" in row]
+    found = [row for row in rows(odd) if "diversity_forth" in row]
     assert [row["step"] for row in found] == [1, 2, 3, 4, 5, 6, 7, 8]
     for row in found:
-        assert set(row) == {"step", "diversity", "gradient_P"}
-        assert 0.01 < row["diversity"] < 10
+        assert set(row) == {"step", "diversity_forth", "diversity_back", "gradient_P"}
+        assert 0.01 < row["diversity_forth"] < 10
+        assert 0.01 < row["diversity_back"] < 10
         assert row["gradient_P"] > 0
     # P's optimizer starts anew after four steps: its memory is then that step's gradient alone.
     state = whole(odd, 5)
@@ -233,7 +234,14 @@ def test_the_page_holds_samples_and_curves(odd: Path, tmp_path: Path, capsys: py
     assert f"gan train --config-dir {CONF} model=odd" in text or f"--config-dir={CONF} model=odd" in text
     assert (odd / "report.html").exists()  # the run wrote its own
     assert report([str(odd), str(run)]) == 0  # beside each other
-    assert data_of(Path("comparison.html"))["figures"].keys() == {"make_P", "judge_Q", "edge", "guess_R", "diversity"}
+    assert data_of(Path("comparison.html"))["figures"].keys() == {
+        "make_P",
+        "judge_Q",
+        "edge",
+        "guess_R",
+        "diversity_forth",
+        "diversity_back",
+    }
 
 
 def test_tensorboard_is_told_numbers_and_lines(odd: Path) -> None:
