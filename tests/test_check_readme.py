@@ -115,8 +115,8 @@ def test_every_command_runs(gan: Gan, corner: Path) -> None:
             cuts = [*cuts, "observers.scores.n=16"]
         if any(w.startswith("metrics=") and "class_accuracy" in w for w in rest):
             cuts = [*cuts, "metrics.class_accuracy.images=640"]
-        if given & {"seeds", "arithmetic"}:  # which say how many
-            cuts = [cut for cut in cuts if not cut.startswith("n=")]
+        if given & {"seeds", "arithmetic", "input"}:  # which say how many
+            cuts = [cut for cut in cuts if verb == "eval" or not cut.startswith("n=")]
         if "resume" in given:
             rest = ["steps=4" if w.startswith("steps=") else w for w in rest]
         rest = [w for w in rest if w.partition("=")[0] not in {c.partition("=")[0] for c in cuts}]

@@ -18,11 +18,14 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import gancli
+from gancli.data import imagefile
 from gancli.serve.desk import FRAMES, Desk, Walk, Wish
 from tests.browser import chromium, complaints
+from tests.conftest import TINY, Gan
 
 ADDRESS = re.compile(r"http://127\.0\.0\.1:(\d+)/")
 PATIENCE = 120  # seconds that a crowded machine may take
@@ -206,6 +209,56 @@ def test_the_latent_page_in_a_browser(labelled: Path, tmp_path: Path) -> None:
         out, err = process.communicate(timeout=PATIENCE)
         assert (process.returncode, out, err) == (0, "", "")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["files", "wanted.zip"]
+
+
+@pytest.mark.slow
+def test_the_page_of_a_game_of_images_in_a_browser(gan: Gan, tmp_path: Path) -> None:
+    words = [word for word in TINY if not word.startswith(("model", "dataset.size", "observers"))]
+    small = ["model=cyclegan", "model.ch=2", "dataset.size=[3,24,32]", "observers=none", "steps=0", "run_dir=r"]
+    assert gan("train", *words, *small).code == 0
+    desk = Desk(gancli.load("r"))
+    image = np.random.default_rng(0).integers(0, 65536, (3, 21, 30)).astype(np.uint16)
+    mine = imagefile.write(tmp_path / "mine", "of mine", image)
+    (tmp_path / "mine" / "bad.png").write_bytes(b"no image")
+    files = tmp_path / "files"
+    files.mkdir()
+    with served(tmp_path / "r", tmp_path, "n=3") as (process, port, said), chromium() as driver:
+        assert said.splitlines()[-1].startswith(f"samples of r at step 0: http://127.0.0.1:{port}/")
+        driver.execute_cdp_cmd(
+            "Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(files), "eventsEnabled": True}
+        )
+        driver.get(f"http://127.0.0.1:{port}/")
+        becomes(driver, "sheet", desk.sheet(Wish(0, 3)).png)
+        for direction in ("A2B", "B2A"):
+            if direction == "B2A":
+                choose(driver, "direction", direction)
+            row = desk.row((0, 0), direction)
+            for name, png in (("input", row.given), ("output", row.made)):
+                becomes(driver, name, png)
+        becomes(driver, "sheet", desk.sheet(Wish(0, 3, direction="B2A")).png)
+        type_in(driver, "row", "5")
+        becomes(driver, "output", desk.row((0, 5), "B2A").made)
+
+        chosen = driver.find_element("css selector", 'input[type="file"]')
+        chosen.send_keys(str(mine))
+        own = desk.upload(mine.read_bytes(), mine.name, Wish(direction="B2A"))
+        becomes(driver, "input", own.given)
+        becomes(driver, "output", own.made)
+        told = driver.find_element("css selector", '[data-show="said"]').text
+        assert told.startswith("of mine.png; 16 bits made 8 for the network")
+        driver.execute_script("arguments[0].click()", control(driver, "output"))
+        (files / "got.png").write_bytes(downloaded(files))
+        np.testing.assert_array_equal(imagefile.read(files / "got.png"), own.image)
+
+        driver.find_element("css selector", 'input[type="file"]').send_keys(str(tmp_path / "mine" / "bad.png"))
+        until(lambda: "bad.png cannot be used as an image" in driver.find_element("tag name", "body").text)
+        type_in(driver, "seed", "1")  # goes on with the row
+        becomes(driver, "output", desk.row((1, 5), "B2A").made)
+        assert complaints(driver) == []
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=PATIENCE)
+        assert (process.returncode, out) == (0, "")
+        assert "Traceback" not in err
 
 
 @pytest.mark.slow

@@ -25,6 +25,7 @@ from gancli.errors import ConfigError, Interrupted
 from gancli.serve import address
 from gancli.serve.desk import FRAMES, Desk, Walk, Wish, facts
 from gancli.serve.latest import Latest
+from gancli.serve.limit import Limited
 from gancli.serve.origin import OwnOrigin
 from gancli.serve.server import screen
 from tests.conftest import Gan
@@ -277,6 +278,40 @@ def test_the_page_answers_its_own_address_alone(kind: str) -> None:
         assert asked(shared, (b"host", host), (b"origin", f"http://{host}")), host
         assert not asked(shared, (b"host", host), (b"origin", "http://evil.example")), host
     assert not asked(shared, (b"host", "evil.example:8080"), (b"origin", "http://evil.example:8080"))
+
+
+def test_a_request_brings_no_more_than_it_may() -> None:
+    """By what it says of itself, and by what comes."""
+    from starlette.exceptions import HTTPException
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        more = True
+        while more:
+            more = (await receive()).get("more_body", False)
+        await send({"status": 200})
+
+    async def main(sizes: list[int], *headers: tuple[bytes, bytes]) -> int:
+        sent: list[Any] = []
+        bodies = [{"body": b"x" * size, "more_body": k + 1 < len(sizes)} for k, size in enumerate(sizes)]
+
+        async def receive() -> Any:
+            return bodies.pop(0)
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        try:
+            await Limited(app, 10)({"type": "http", "headers": list(headers)}, receive, send)
+        except HTTPException as error:  # which the application that reads makes an answer of
+            return error.status_code
+        status: int = sent[0]["status"]
+        return status
+
+    assert asyncio.run(main([5, 5], (b"Content-Length", b"10"))) == 200
+    assert asyncio.run(main([], (b"content-length", b"11"))) == 413
+    assert asyncio.run(main([], (b"content-length", b"ten"))) == 413
+    assert asyncio.run(main([5, 5])) == 200
+    assert asyncio.run(main([5, 6, 1])) == 413
 
 
 def test_a_browser_opens_where_there_is_a_screen(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,6 +36,7 @@ EXAMPLES = {
         ("gan sample run=last classes=all", "a row of each class from the same latents"),
         ("gan sample run=last attention=true", "what points of the images look at"),
         ("gan sample run=last serve=true", "a page with sliders for seeds, truncation, classes and paths"),
+        ("gan sample run=last input='photos/*.jpg' direction=A2B", "what a translating game makes of your own images"),
         ('gan sample run=last arithmetic="3,7,11 - 1,2,5 + 8,9,10"', "sums of means of latents"),
         ("gan sample run=outputs/train/RUN checkpoint=2000 n=500 format=png", "a file an image, of an earlier step"),
     ],

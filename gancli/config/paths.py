@@ -10,7 +10,7 @@ from gancli.config.grammar import as_word, in_quotes, parses
 from gancli.errors import ConfigError
 
 # What a run reads beside its own directory. The names are whole keys; observers.scores.options lists further ones.
-KEYS = ("dataset.root", "observers.scores.weights", "init", "pretrained.weights", "pretrained.source")
+KEYS = ("dataset.root", "dataset.root_B", "observers.scores.weights", "init", "pretrained.weights", "pretrained.source")
 SOURCE = "run:"  # how the name of a network of a run begins: run:PATH#NAME
 OPTIONS = "observers.scores.options"
 

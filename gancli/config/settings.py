@@ -104,6 +104,7 @@ def check_truncation(threshold: float | None) -> None:
 class SampleSettings(DrawSettings):
     """`gan sample`."""
 
+    input: str | None
     truncation: float | None
     n: int | None
     seeds: str | list[int] | None

@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from gancli.data.pixels import Images
 from gancli.errors import DataError, RunError
 from gancli.store.files import read_json, whole_file, write_json
 
 _DAY = 86_400.0
+_KINDS = {8: "|u1", 16: "<u2"}  # how images lie in a file, by their bits
 
 
 def cache_dir() -> Path:
@@ -37,25 +38,25 @@ def place(name: str) -> Path:
     return Path(os.path.realpath(cache_dir() / name))
 
 
-def load(key: str) -> tuple[Images, str] | None:
-    """This key's images, a memory map uint8 [N, C, H, W], and their SHA-256; None when they are not wholly there."""
+def load(key: str) -> tuple[NDArray[Any], str] | None:
+    """This key's images, a memory map [N, C, H, W], and their SHA-256; None when they are not wholly there."""
     array, beside = _paths(key)
     try:
-        images: Images = np.load(array, mmap_mode="r", allow_pickle=False)
+        images: NDArray[Any] = np.load(array, mmap_mode="r", allow_pickle=False)
         known = read_json(beside)
-        if images.dtype == np.uint8 and list(images.shape) == known["shape"]:
+        if images.dtype == _KINDS[known.get("bits", 8)] and list(images.shape) == known["shape"]:
             return images, str(known["sha256"])
     except (OSError, ValueError, EOFError, KeyError, TypeError, RunError):
         pass  # missing or damaged: made again
     return None
 
 
-def facts(key: str) -> tuple[tuple[int, ...], str] | None:
-    """The shape [N, C, H, W] and SHA-256 of images that were decoded once, kept here or not; None where unknown."""
+def facts(key: str) -> tuple[tuple[int, ...], str, int] | None:
+    """The shape [N, C, H, W], SHA-256 and bits of images that were decoded once, kept here or not; None: unknown."""
     try:
         known = read_json(_paths(key)[1])
-        return tuple(map(int, known["shape"])), str(known["sha256"])
-    except (KeyError, TypeError, ValueError, RunError):
+        return tuple(map(int, known["shape"])), str(known["sha256"]), int(known.get("bits", 8))
+    except (KeyError, TypeError, ValueError, AttributeError, RunError):
         return None
 
 
@@ -67,15 +68,17 @@ def notes(key: str) -> tuple[str, ...]:
         return ()
 
 
-def note(key: str, shape: tuple[int, ...], parts: Iterable[Images], told: Sequence[str] = ()) -> str:
+def note(
+    key: str, shape: tuple[int, ...], parts: Iterable[NDArray[Any]], told: Sequence[str] = (), bits: int = 8
+) -> str:
     """The SHA-256 of images that arrive in parts and are not kept, written down for `facts`.
 
     told: what `notes` will answer. Raises DataError.
     """
     digest = hashlib.sha256()
     for part in parts:
-        digest.update(part.tobytes())
-    keep_json(_paths(key)[1], {"shape": list(shape), "sha256": digest.hexdigest(), "notes": list(told)})
+        digest.update(part.astype(_KINDS[bits], copy=False).tobytes())
+    keep_json(_paths(key)[1], _told(shape, digest.hexdigest(), told, bits))
     return digest.hexdigest()
 
 
@@ -117,8 +120,8 @@ def alone(key: str) -> Iterator[None]:
 
 
 def store(
-    key: str, shape: tuple[int, int, int, int], parts: Iterable[Images], told: Sequence[str] = ()
-) -> tuple[Images, str]:
+    key: str, shape: tuple[int, int, int, int], parts: Iterable[NDArray[Any]], told: Sequence[str] = (), bits: int = 8
+) -> tuple[NDArray[Any], str]:
     """Writes images that arrive in parts, and returns what `load` would. told: what `notes` will answer.
 
     The file gets its name when it is complete and on the disk, so that a killed run leaves nothing that looks like one.
@@ -129,16 +132,16 @@ def store(
     try:
         with whole_file(array) as file:
             _sweep(array.parent)
-            needed, free = int(np.prod(shape)), shutil.disk_usage(array.parent).free
+            needed, free = int(np.prod(shape)) * bits // 8, shutil.disk_usage(array.parent).free
             if needed > free:
                 raise OSError(f"{needed >> 20} MiB are needed and {free >> 20} MiB free")
-            np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+            np.lib.format.write_array_header_1_0(file, {"descr": _KINDS[bits], "fortran_order": False, "shape": shape})
             for part in parts:
-                data = part.tobytes()
+                data = part.astype(_KINDS[bits], copy=False).tobytes()
                 digest.update(data)
                 file.write(data)
         # After the images: without these facts they do not count.
-        write_json(beside, {"shape": list(shape), "sha256": digest.hexdigest(), "notes": list(told)})
+        write_json(beside, _told(shape, digest.hexdigest(), told, bits))
     except RunError as error:
         raise DataError(
             f"decoded images cannot be kept in {array.parent} ({error.__cause__}): make room there, set XDG_CACHE_HOME "
@@ -148,6 +151,11 @@ def store(
     if written is None:
         raise DataError(f"decoded images in {array} cannot be read back: set XDG_CACHE_HOME to another folder")
     return written
+
+
+def _told(shape: Sequence[int], digest: str, notes: Sequence[str], bits: int) -> dict[str, Any]:
+    """What is written beside images."""
+    return {"shape": list(shape), "sha256": digest, "notes": list(notes)} | ({} if bits == 8 else {"bits": bits})
 
 
 def _paths(key: str) -> tuple[Path, Path]:

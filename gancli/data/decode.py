@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import islice
-from typing import TYPE_CHECKING, BinaryIO, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gancli.data.layout import printable
 from gancli.data.pixels import Images, Shape, eight, window
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from gancli.data.listing import Files
 
 T = TypeVar("T")
+Decoder = Callable[["Files", int, Shape], NDArray[Any]]
 
 SUFFIXES = frozenset(
     [
@@ -51,25 +53,26 @@ GREY = frozenset(["1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B", "I;16N"])
 WIDE = frozenset(["I", "I;16", "I;16L", "I;16B", "I;16N"])
 _ORIENTATION = 0x0112  # of EXIF and TIFF; 1: as it is, 2 to 8: to be mirrored or turned
 _XMP = re.compile(rb"""tiff:Orientation\s*(?:=\s*["']|>)\s*([1-8])""")
-_RUN = 16  # files a thread takes at once
+RUN = 16  # files a thread takes at once
 _HELD = 1 << 26  # bytes of pixels that wait, about: large images in smaller parts
 
 
 def headers(files: Files) -> Iterator[Shape]:
-    """The natural shape (C, H, W) of each file, upright, C 1 or 3, by its header. Raises DataError naming the file."""
-    return _in_order(lambda i: _header(files, i), len(files), _RUN)
+    """The natural shape of each file, by its `header`."""
+    return in_order(lambda i: header(files, i), len(files), RUN)
 
 
-def images(files: Files, shape: Shape) -> Iterator[Images]:
-    """All files decoded, cropped and resized to `shape`, in order, as parts uint8 [n, C, H, W].
+def images(files: Files, shape: Shape, decoder: Decoder | None = None) -> Iterator[NDArray[Any]]:
+    """All files decoded, cropped and resized to `shape`, in order, as parts [n, C, H, W].
 
-    The largest centred window of the target's aspect is resized by an antialiased Lanczos filter; a file that fits is
-    left as it is. Raises DataError naming the first file that cannot be read.
+    decoder: of one file; None: `decode`. The largest centred window of the target's aspect is resized by an antialiased
+    Lanczos filter; a file that fits is left as it is. Raises DataError naming the first file that cannot be read.
     """
     size = math.prod(shape)
     chunk = max(1, min(256, _HELD // size))
-    part: list[Images] = []
-    for image in _in_order(lambda i: decode(files, i, shape), len(files), max(1, min(_RUN, _HELD // (64 * size)))):
+    part: list[NDArray[Any]] = []
+    one = decoder or decode
+    for image in in_order(lambda i: one(files, i, shape), len(files), max(1, min(RUN, _HELD // (64 * size)))):
         part.append(image)
         if len(part) == chunk:
             yield np.stack(part)
@@ -99,9 +102,10 @@ def worker_count() -> int:
     return max(1, min(16, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1))
 
 
-def _header(files: Files, i: int) -> Shape:
+def header(files: Files, i: int) -> Shape:
+    """The natural shape (C, H, W) of file i, upright, C 1 or 3. Raises DataError naming the file."""
     with named(files.name(i)), files.open(i) as file, opened(file) as image:
-        width, height = _upright_size(image, orientation(image, file))
+        width, height = upright_size(image, orientation(image, file))
         return 1 if image.mode in GREY else 3, height, width
 
 
@@ -161,7 +165,7 @@ def _said_late(file: BinaryIO) -> bool:
         file.seek(before)
 
 
-def _upright_size(image: Image.Image, lies: int) -> tuple[int, int]:
+def upright_size(image: Image.Image, lies: int) -> tuple[int, int]:
     """Width and height once it stands upright."""
     tags = getattr(image, "tag_v2", None)
     # Some versions of Pillow turn the size of a TIFF when it is opened.
@@ -176,7 +180,7 @@ def upright(image: Image.Image, lies: int) -> Image.Image:
     turns = Image.Transpose
     methods = (turns.FLIP_LEFT_RIGHT, turns.ROTATE_180, turns.FLIP_TOP_BOTTOM, turns.TRANSPOSE, turns.ROTATE_270,
                turns.TRANSVERSE, turns.ROTATE_90)  # fmt: skip
-    size = _upright_size(image, lies)
+    size = upright_size(image, lies)
     before = Image.Image.getexif(image).get(_ORIENTATION)
     image.load()
     # Some versions of Pillow turn a TIFF when it is loaded, and take the entry away.
@@ -217,7 +221,7 @@ def named(name: str) -> Iterator[None]:
         ) from error
 
 
-def _in_order(make: Callable[[int], T], count: int, run: int) -> Iterator[T]:
+def in_order(make: Callable[[int], T], count: int, run: int) -> Iterator[T]:
     """make(0) ... make(count - 1) in order, by threads, a few runs ahead of what was taken.
 
     Threads suffice: Pillow decodes and resizes outside the interpreter's lock.

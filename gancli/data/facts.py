@@ -80,7 +80,10 @@ class DataFacts:
 
     @property
     def told(self) -> str:
-        """How many rows there are, and of what; of several feeds, of each."""
+        """How many rows there are, and of what; of several feeds, of each, and of several images, what each is."""
+        images = {name: field for name, field in self.fields.items() if field.spatial}
+        if len(self.rows) == 1 and len(images) > 1:
+            return f"{self.images:,} rows: {' · '.join(f'{name} {field.told}' for name, field in images.items())}"
         if len(self.rows) == 1:
             return f"{self.images:,} items of {'×'.join(map(str, self.shape))}"
         first: dict[str, Field] = {}

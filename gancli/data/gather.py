@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Literal
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,9 +18,9 @@ from gancli.data import cache, decode
 from gancli.data.index import CHECKS, Check, Index, keep, look
 from gancli.data.layout import printable
 from gancli.data.listing import Files, Place
-from gancli.data.pixels import LARGEST, SMALLEST, Images, Shape, Size, parse_size
+from gancli.data.pixels import LARGEST, SMALLEST, Shape, Size, parse_size
 from gancli.data.progress import shown
-from gancli.data.rows import Encoded, RowFile, Rows
+from gancli.data.rows import Encoded, RowFile, Rows, levels
 from gancli.data.source import Dealt, Source, chosen, limit_notes, table
 from gancli.errors import ConfigError
 
@@ -44,87 +46,115 @@ def gather(
     Rows, labels and fingerprint are the same in all three. Raises ConfigError for a wrong size, store or check,
     DataError for a file that cannot be read.
     """
-    asked = _asked(place.kind, size, store, check)
+    asked = asked_size(place.kind, size, store, check)
+    if asked is not None and asked[0] not in (1, 3):
+        raise ConfigError(
+            f"dataset.size={list(asked)}: dataset={place.kind} has 1 or 3 channels; type dataset.size=[3,64,64]"
+        )
     index = look(place, check)
     rows = chosen(index.count, limit)
     labels = index.labels if rows is None or index.labels is None else index.labels[rows]
-    key = _key(place, index, size, rows)
-    content, digest, sized = _content(place, index, rows, key, size, asked, store)
-    notes = [*index.notes, *limit_notes(index.count, limit, labels, index.classes), *sized]
+    held = Held(place, index, rows, _key(place, index, size, rows), store)
+    found = held.kept()
+    if found is None:
+        whole = asked is not None and not isinstance(size, int)
+        shape, told = (asked, []) if whole and asked else _natural(held.files, asked)
+        found = held.fresh(shape, told)
+    notes = [*index.notes, *limit_notes(index.count, limit, labels, index.classes), *found.notes]
     return table(
         place.kind,
-        content,
+        found.content,
         labels,
         index.classes,
-        content_hash=digest,
+        content_hash=found.digest,
         notes=notes,
         **dealt,
     )
 
 
-def _asked(kind: str, size: Size, store: str, check: str) -> Shape | None:
-    asked = parse_size(size, None, kind)
-    if asked is not None and asked[0] not in (1, 3):
-        raise ConfigError(
-            f"dataset.size={list(asked)}: dataset={kind} has 1 or 3 channels; type dataset.size=[3,64,64]"
+class Found(NamedTuple):
+    """Pixels, their SHA-256 where it is known without them, and notes on their size."""
+
+    content: NDArray[Any] | Rows
+    digest: str | None
+    notes: Sequence[str]
+
+
+@dataclass
+class Held:
+    """The pixels of some of a place's files: kept in the cache, in memory, or decoded when a row is asked for.
+
+    rows: of the index, None for all. key: says all that the pixels depend on. decoders: of one file, by its bits.
+    """
+
+    place: Place
+    index: Index
+    rows: NDArray[np.int64] | None
+    key: str
+    store: Store
+    decoders: Mapping[int, decode.Decoder] = field(default_factory=lambda: {8: decode.decode})
+
+    @cached_property
+    def files(self) -> Files:
+        """The files. Raises DataError."""
+        listing = self.index.listing()
+        return self.place.files(listing if self.rows is None else listing.pick(self.rows))
+
+    def kept(self) -> Found | None:
+        """What the cache knows; None where it knows nothing."""
+        if self.store == "raw" and (found := cache.load(self.key)) is not None:
+            keep(self.index, self.place)
+            return Found(_file(found[0]), found[1], cache.notes(self.key))
+        known = cache.facts(self.key) if self.store == "encoded" else None
+        if known is None or len(known[0]) != 4 or known[2] not in self.decoders:
+            return None
+        shape, digest, bits = known
+        keep(self.index, self.place)
+        return Found(
+            Encoded(self.files, (shape[1], shape[2], shape[3]), self.decoders[bits], bits),
+            digest,
+            cache.notes(self.key),
         )
+
+    def fresh(self, shape: Shape, notes: Sequence[str], bits: int = 8) -> Found:
+        """The files decoded, cropped and resized to a shape (C, H, W). Raises DataError naming one that cannot be."""
+        total = len(self.files) * int(np.prod(shape)) * bits // 8
+        if self.store == "raw" and max(total, self.index.size) < IN_MEMORY:
+            pixels = np.concatenate(list(decode.images(self.files, shape, self.decoders[bits])))
+            digest = None if bits == 8 else hashlib.sha256(pixels.astype("<u2").tobytes()).hexdigest()
+            return Found(levels(pixels), digest, notes)
+        keep(self.index, self.place)
+        with cache.alone(self.key):
+            return Found(*self._made(shape, notes, bits), notes)
+
+    def _made(self, shape: Shape, notes: Sequence[str], bits: int) -> tuple[NDArray[Any] | Rows, str]:
+        """Decode all, unless another process has done so while this one waited for it."""
+        full, decoder = (len(self.files), *shape), self.decoders[bits]
+        root = printable(self.place.root)
+        if self.store == "raw":
+            found = cache.load(self.key)
+            if found is None:
+                told = f"decoding images of {root} once, into {cache.cache_dir()}"
+                parts = _watched(decode.images(self.files, shape, decoder), len(self.files), told)
+                found = cache.store(self.key, full, parts, notes, bits)
+            return _file(found[0]), found[1]
+        known = cache.facts(self.key)
+        if known is not None:
+            return Encoded(self.files, shape, decoder, bits), known[1]
+        parts = _watched(decode.images(self.files, shape, decoder), len(self.files), f"checking images of {root} once")
+        return Encoded(self.files, shape, decoder, bits), cache.note(self.key, full, parts, notes, bits)
+
+
+def asked_size(kind: str, size: Size, store: str, check: str) -> Shape | None:
+    """The shape that `dataset.size` asks for, if any. Raises ConfigError for a wrong size, store or check."""
+    asked = parse_size(size, None, kind)
     for name, value, allowed in (("store", store, STORES), ("check", check, CHECKS)):
         if value not in allowed:
             raise ConfigError(f"dataset.{name}={value} is unknown: type dataset.{name}={' or '.join(allowed)}")
     return asked
 
 
-def _content(
-    place: Place,
-    index: Index,
-    rows: NDArray[np.int64] | None,
-    key: str,
-    size: Size,
-    asked: Shape | None,
-    store: Store,
-) -> tuple[NDArray[Any] | Rows, str | None, Sequence[str]]:
-    """The pixels, their SHA-256 where it is known without them, and notes on their size."""
-
-    def files() -> Files:
-        listing = index.listing()
-        return place.files(listing if rows is None else listing.pick(rows))
-
-    if store == "raw" and (found := cache.load(key)) is not None:
-        keep(index, place)
-        return _file(found[0]), found[1], cache.notes(key)
-    if store == "encoded" and (known := cache.facts(key)) is not None and len(known[0]) == 4:
-        keep(index, place)
-        return Encoded(files(), known[0][1:]), known[1], cache.notes(key)
-    entries = files()
-    shape, notes = (asked, []) if asked and not isinstance(size, int) else _natural(entries, asked)
-    total = len(entries) * int(np.prod(shape))
-    if store == "raw" and max(total, index.size) < IN_MEMORY:
-        return np.concatenate(list(decode.images(entries, shape))), None, notes
-    keep(index, place)
-    with cache.alone(key):
-        return *_made(place, entries, shape, key, store, notes), notes
-
-
-def _made(
-    place: Place, entries: Files, shape: Shape, key: str, store: Store, notes: Sequence[str]
-) -> tuple[NDArray[Any] | Rows, str]:
-    """Decode all, unless another process has done so while this one waited for it."""
-    full = (len(entries), *shape)
-    if store == "raw":
-        found = cache.load(key)
-        if found is None:
-            told = f"decoding images of {printable(place.root)} once, into {cache.cache_dir()}"
-            found = cache.store(key, full, _watched(decode.images(entries, shape), len(entries), told), notes)
-        return _file(found[0]), found[1]
-    known = cache.facts(key)
-    if known is not None:
-        return Encoded(entries, shape), known[1]
-    told = f"checking images of {printable(place.root)} once"
-    parts = _watched(decode.images(entries, shape), len(entries), told)
-    return Encoded(entries, shape), cache.note(key, full, parts, notes)
-
-
-def _watched(parts: Iterable[Images], count: int, told: str) -> Iterator[Images]:
+def _watched(parts: Iterable[NDArray[Any]], count: int, told: str) -> Iterator[NDArray[Any]]:
     """The same parts, with progress shown."""
     with shown(told, count) as advance:
         for part in parts:
@@ -132,36 +162,56 @@ def _watched(parts: Iterable[Images], count: int, told: str) -> Iterator[Images]
             advance(len(part))
 
 
-def _file(images: Images) -> NDArray[Any] | Rows:
-    return RowFile(images) if isinstance(images, np.memmap) and hasattr(os, "preadv") else images
+def _file(images: NDArray[Any]) -> NDArray[Any] | Rows:
+    return RowFile(images) if isinstance(images, np.memmap) and hasattr(os, "preadv") else levels(images)
+
+
+class Sizes:
+    """The sizes of many images, and the one that they are given together."""
+
+    def __init__(self) -> None:
+        self._few: set[tuple[int, int]] = set()
+        self._lowest, self._highest, self._least = 1 << 62, 0, ""
+
+    def add(self, height: int, width: int, files: Files, i: int) -> None:
+        """File i's."""
+        if min(height, width) < self._lowest:
+            self._least = files.name(i)
+        self._lowest, self._highest = min(self._lowest, height, width), max(self._highest, height, width)
+        if len(self._few) < 2:
+            self._few.add((height, width))
+
+    def common(self) -> tuple[int, int, list[str]]:
+        """Height and width: those of all, else the square of the smallest side, and a note on it.
+
+        Raises ConfigError for sides that no network takes.
+        """
+        low = self._lowest
+        height, width = next(iter(self._few)) if len(self._few) == 1 else (low, low)
+        if low < SMALLEST or max(height, width) > LARGEST:
+            raise ConfigError(
+                f"{printable(self._least)} gives images of {width}x{height} pixels, which is out of range: sides are"
+                f" {SMALLEST} to {LARGEST} pixels; type dataset.size=32, say, for another size"
+            )
+        if len(self._few) == 1:
+            return height, width, []
+        note = (
+            f"images differ in size, with sides of {low} to {self._highest} pixels: their central squares, resized to"
+            f" {low} pixels, the smallest side, are taken; dataset.size= chooses another size"
+        )
+        return height, width, [note]
 
 
 def _natural(files: Files, asked: Shape | None) -> tuple[Shape, list[str]]:
-    """The shape that the files' headers give (see `folder`), and notes on it; `asked` gives the sides where there.
-
-    Raises ConfigError for sides that no network takes.
-    """
-    sizes: set[tuple[int, int]] = set()
-    channels, lowest, highest, least = 1, 1 << 62, 0, 0
+    """The shape that the files' headers give (see `folder`), and notes on it; `asked` gives the sides where there."""
+    sizes, channels = Sizes(), 1
     for i, (found, height, width) in enumerate(decode.headers(files)):
-        least = i if min(height, width) < lowest else least
-        channels, lowest, highest = max(channels, found), min(lowest, height, width), max(highest, height, width)
-        if len(sizes) < 2:
-            sizes.add((height, width))
+        channels = max(channels, found)
+        sizes.add(height, width, files, i)
     if asked is not None:
         return (channels, asked[1], asked[2]), []
-    height, width = sizes.pop() if len(sizes) == 1 else (lowest, lowest)
-    if lowest < SMALLEST or max(height, width) > LARGEST:
-        raise ConfigError(
-            f"{printable(files.name(least))} gives images of {width}x{height} pixels, which is out of range: sides are"
-            f" {SMALLEST} to {LARGEST} pixels; type dataset.size=32, say, for another size"
-        )
-    if not sizes:
-        return (channels, height, width), []
-    return (channels, height, width), [
-        f"images differ in size, with sides of {lowest} to {highest} pixels: their central squares, resized to {lowest}"
-        " pixels, the smallest side, are taken; dataset.size= chooses another size"
-    ]
+    height, width, notes = sizes.common()
+    return (channels, height, width), notes
 
 
 def _key(place: Place, index: Index, size: Size, rows: NDArray[np.int64] | None) -> str:

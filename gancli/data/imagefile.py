@@ -8,7 +8,7 @@ import struct
 import sys
 import zlib
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,6 +60,36 @@ def pixels(file: BinaryIO) -> NDArray[Any]:
     return np.concatenate(layers)
 
 
+class Header(NamedTuple):
+    """What an image file's header says. channels: without alpha."""
+
+    channels: int
+    height: int
+    width: int
+    bits: int
+    alpha: bool
+
+
+def header(file: BinaryIO) -> Header:
+    """What `pixels` will give, of an open file, without decoding it. Raises whatever decoders raise."""
+    if file.read(len(_MAGIC)) == _MAGIC:
+        (height, width, channels), kind = _array_header(file)
+        return Header(channels, height, width, 8 * kind.itemsize, False)
+    file.seek(0)
+    image: Any
+    with decode.opened(file) as image:
+        kept = _pages(image)
+        image.seek(kept[0])
+        packed, _ = _packed(image)
+        width, height = decode.upright_size(image, decode.orientation(image, file))
+        deep = image.mode in decode.WIDE or ";16" in packed
+        grey = image.mode in decode.GREY or packed == _GREY_ALPHA
+        if len(kept) > 1:
+            return Header(len(kept), height, width, 16 if deep else 8, False)
+        alpha = image.has_transparency_data
+        return Header(1 if grey else 3, height, width, 16 if deep else 8, alpha)
+
+
 def fitted(array: NDArray[Any], channels: int, bits: int, name: str) -> NDArray[Any]:
     """An image uint8 or uint16 [C, H, W] with as many channels, and as many bits (8 or 16).
 
@@ -103,6 +133,14 @@ def write(folder: Path, stem: str, array: NDArray[Any]) -> Path:
 
 def _array(file: BinaryIO) -> NDArray[Any]:
     """A NumPy file's image, no memory taken before its header was looked at. Raises ValueError."""
+    _array_header(file)
+    file.seek(0)
+    found: NDArray[Any] = np.load(file, allow_pickle=False)
+    return np.ascontiguousarray(np.atleast_3d(found).transpose(2, 0, 1), f"=u{found.itemsize}")
+
+
+def _array_header(file: BinaryIO) -> tuple[tuple[int, int, int], np.dtype[Any]]:
+    """The shape (H, W, C) and the kind of a NumPy file's numbers. Raises ValueError for what is no image."""
     file.seek(0)
     version = np.lib.format.read_magic(file)
     heads = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
@@ -116,10 +154,8 @@ def _array(file: BinaryIO) -> NDArray[Any]:
         raise ValueError(f"it says it holds {list(shape)}, and {4 * decode.PIXEL_LIMIT:,} numbers are the limit")
     if file.seek(0, os.SEEK_END) != begins + math.prod(shape) * kind.itemsize:
         raise ValueError(f"it says it holds {kind} {list(shape)}, and it has {file.tell() - begins:,} bytes of them")
-    file.seek(0)
-    found: NDArray[Any] = np.load(file, allow_pickle=False)
-    found = found.astype(kind.newbyteorder("="), copy=False)
-    return np.ascontiguousarray(np.atleast_3d(found).transpose(2, 0, 1))
+    height, width, *channels = shape
+    return (height, width, channels[0] if channels else 1), kind
 
 
 def _pages(image: Any) -> list[int]:
@@ -137,10 +173,16 @@ def _pages(image: Any) -> list[int]:
     return kept or [0]
 
 
+def _packed(image: Any) -> tuple[str, int]:
+    """How pixels lie in a file that is not loaded yet, in Pillow's words, and a PPM's highest level."""
+    told = image.tile[0][3] if image.tile else ""
+    words = (told, 0) if isinstance(told, str) else (*told, 0)
+    return str(words[0]), words[1] if isinstance(words[1], int) else 0
+
+
 def _page(image: Any, file: BinaryIO) -> NDArray[Any]:
     """The page at hand, decoded and upright. Raises ValueError for pixels that are not read, and what Pillow raises."""
-    told = image.tile[0][3] if image.tile else ""  # forgotten when it is loaded
-    words = (told,) if isinstance(told, str) else tuple(told)
+    packed, most = _packed(image)  # before it is loaded
     key = image.info.get("transparency")
     lies = decode.orientation(image, file)
     if image.mode in decode.WIDE:
@@ -148,9 +190,9 @@ def _page(image: Any, file: BinaryIO) -> NDArray[Any]:
         if values.min() < 0 or values.max() > 65535:
             raise ValueError("its whole numbers do not fit in 16 bits")
         return _keyed(values.astype(np.uint16)[None], key)
-    if ";16" in str(words[0]):
-        return _keyed(_colour(image, file, lies, str(words[0])), key)
-    if image.format == "PPM" and len(words) > 1 and words[1] > 255:
+    if ";16" in packed:
+        return _keyed(_colour(image, file, lies, packed), key)
+    if image.format == "PPM" and most > 255:
         raise ValueError("more than 8 bits of colour are not read of a PPM: save it as PNG")
     if image.mode == "F":
         raise ValueError("its pixels are floating-point numbers; save them as 8 or 16 bits")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -95,6 +96,8 @@ def noise(
     classes: int = 10,
     n: int = 256,
     seed: int = 0,
+    channels_B: int | None = None,
+    bits: int = 8,
     *,
     columns: Mapping[str, str] | None = None,
     **dealt: Unpack[Dealt],
@@ -102,7 +105,8 @@ def noise(
     """n rows of uniform noise (`dataset=random`): images and labels, or the columns that a game asks for.
 
     size: of images, any [C, H, W]; one side means a colour square. classes: labels are 0, 1, ... in turn; 0 for none.
-    columns: name -> kind (`KINDS`), or FEED.NAME -> kind for several feeds. `test` is another draw. Raises ConfigError.
+    channels_B: of the images of the column or feed B, None: those of size. bits: of images, 8 or 16. columns: name ->
+    kind (`KINDS`), or FEED.NAME -> kind for several feeds. `test` is another draw. Raises ConfigError.
     """
     check_split("random", split, ["train", "test"])
     shape = parse_size(size, (3, 32, 32), "random")
@@ -118,6 +122,7 @@ def noise(
     n = n if limit is None else min(n, limit)
     wanted = {"x": "image", "y": "label"} if columns is None else dict(columns)
     made = {name: KINDS[kind](shape, classes) for name, kind in wanted.items() if kind != "label" or classes}
+    made = _other_images(made, channels_B, bits)
     if n < classes and "label" in wanted.values():
         notes.append(f"{n} images of noise are fewer than the {classes} classes: the last {classes - n} have none")
     if sum(n * math.prod(f.shape) * np.dtype(f.dtype).itemsize for f in made.values()) > _LARGEST_BYTES:
@@ -135,6 +140,22 @@ def noise(
     if set(feeds) == {""}:
         return finished(feeds[""], notes)
     return Sources("random", {feed: finished(found) for feed, found in feeds.items()}, notes)
+
+
+def _other_images(made: Mapping[str, Field], channels_B: int | None, bits: int) -> dict[str, Field]:
+    """Images of as many bits, those of B of as many channels. Raises ConfigError where there are none of these."""
+    if bits not in (8, 16):
+        raise ConfigError(f"dataset.bits={bits}: type dataset.bits=8 or dataset.bits=16")
+    of_b = [name for name, field in made.items() if isinstance(field, Image) and name.partition(".")[0] == "B"]
+    if channels_B is not None and (channels_B < 1 or not of_b):
+        said = "this game takes no images B" if not of_b else "type 1 or more"
+        raise ConfigError(f"dataset.channels_B={channels_B}: {said}, or leave it out")
+    found = dict(made)
+    for name, field in made.items():
+        if isinstance(field, Image):
+            channels = channels_B if channels_B is not None and name in of_b else field.channels
+            found[name] = dataclasses.replace(field, channels=channels, bits=bits)
+    return found
 
 
 def _column(purpose: tuple[Any, ...], name: str, field: Field, n: int) -> Column:

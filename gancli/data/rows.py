@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from gancli.data import decode
 from gancli.data.listing import Files
-from gancli.data.pixels import Images, Shape
+from gancli.data.pixels import Shape
 from gancli.errors import DataError
 
 Index = NDArray[np.int64]
@@ -66,60 +66,64 @@ class Opened:
             view, offset = view[done:], offset + done
 
 
+def levels(pixels: NDArray[Any]) -> NDArray[Any]:
+    """Pixels as columns hold them: uint8, or int32 of 16 bits."""
+    return pixels if pixels.dtype == np.uint8 else pixels.astype(np.int32)
+
+
 class RowFile:
-    """The rows of a file of pixels, uint8 [N, C, H, W], read when they are asked for.
+    """The rows of a file of pixels, uint8 or uint16 [N, C, H, W], read as `levels` when they are asked for.
 
     A memory map's pages count as the process's own memory once they are touched, and after an epoch all are; what is
     read into a batch stays the system's, which takes it back when it needs to.
     """
 
-    dtype = np.dtype(np.uint8)
     at_hand = False
 
     def __init__(self, images: np.memmap[Any, Any]):
-        self.shape = tuple(images.shape)
-        self._size = int(np.prod(self.shape[1:]))
+        self.shape, self._kept = tuple(images.shape), images.dtype
+        self.dtype = levels(np.empty(0, self._kept)).dtype
+        self._size = int(np.prod(self.shape[1:])) * self._kept.itemsize
         self._start = int(images.offset)
         self._file = Opened(str(images.filename))
 
     def __len__(self) -> int:
         return int(self.shape[0])
 
-    def __getitem__(self, index: Index) -> Images:
-        """Rows of these numbers, uint8 [n, C, H, W]. Raises DataError where the file was cut short meanwhile."""
-        rows = np.empty((len(index), *self.shape[1:]), np.uint8)
+    def __getitem__(self, index: Index) -> NDArray[Any]:
+        """Rows of these numbers, [n, C, H, W]. Raises DataError where the file was cut short meanwhile."""
+        rows = np.empty((len(index), *self.shape[1:]), self._kept)
         view, size = memoryview(rows.data).cast("B"), self._size
         try:
             for slot, row in enumerate(index.tolist()):
                 self._file.fill(view[slot * size : (slot + 1) * size], self._start + row * size)
         except (OSError, EOFError) as error:
             raise DataError(f"{self._file.path} changed while it was read ({error}): start again") from error
-        return rows
+        return levels(rows)
 
 
 class Encoded:
     """Rows that stay in their files and are decoded, several at a time, when they are asked for."""
 
-    dtype = np.dtype(np.uint8)
     at_hand = False
 
-    def __init__(self, files: Files, shape: Shape):
-        self.shape = (len(files), *shape)
-        self._files, self._shape = files, shape
+    def __init__(self, files: Files, shape: Shape, decoder: decode.Decoder = decode.decode, bits: int = 8):
+        self.shape, self.dtype = (len(files), *shape), np.dtype(np.uint8 if bits == 8 else np.int32)
+        self._files, self._shape, self._decode = files, shape, decoder
         self._workers = decode.worker_count()
         self._pool = ThreadPoolExecutor(self._workers, "decode")
 
     def __len__(self) -> int:
         return self.shape[0]
 
-    def __getitem__(self, index: Index) -> Images:
-        """Rows of these numbers, uint8 [n, C, H, W]. Raises DataError naming a file that cannot be read any more."""
-        rows = np.empty((len(index), *self._shape), np.uint8)
+    def __getitem__(self, index: Index) -> NDArray[Any]:
+        """Rows of these numbers, [n, C, H, W]. Raises DataError naming a file that cannot be read any more."""
+        rows = np.empty((len(index), *self._shape), self.dtype)
         numbers = index.tolist()
 
         def some(first: int) -> None:
             for slot in range(first, len(numbers), self._workers):
-                rows[slot] = decode.decode(self._files, numbers[slot], self._shape)
+                rows[slot] = self._decode(self._files, numbers[slot], self._shape)
 
         for done in [self._pool.submit(some, first) for first in range(min(self._workers, len(numbers)))]:
             done.result()

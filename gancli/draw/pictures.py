@@ -20,6 +20,7 @@ Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 INK, DATA, PAPER = (200, 30, 60), (165, 175, 190), (255, 255, 255)
 LARGEST_FRAME = 1 << 26  # pixels of a film's picture; ours have below one million
 MANY, ROW = 64, 8  # images of a sheet, and of a class's row in it, where no number is given
+MADE = 16  # and of a sheet that shows what each was made from
 
 
 def to_pixels(image: Tensor) -> Pixels:

@@ -50,7 +50,9 @@ class Sampler:
         self.game, self.nets, self.facts, self.compute, self.truncation = game, dict(nets), facts, compute, truncation
         self.direction = chosen_direction(game, direction)
         if truncation is not None and "truncation" not in game.sampling_options():
-            raise ConfigError(f"truncation={truncation:g}: this game draws from no latents that could be cut off")
+            raise ConfigError(
+                f"truncation={truncation:g}: this game draws from no latents that could be cut off: leave it out"
+            )
         self.run, self.step, self.about, self.config = Path(), 0, dict[str, Any](), dict[str, Any]()
         self._rows: Rows | None = None
 

@@ -62,7 +62,8 @@ def page(shown: Sequence[Part], names: Sequence[str] = ()) -> Pixels | None:
         return sample.field.picture(sample.field.stored(sample.rows), names)
     strips, middles = _strips(beside)
     count = len(strips)
-    columns = count // len(names) if names else max(1, pictures.columns_for(count * len(beside)) // len(beside))
+    high, wide = strips.shape[2] + BETWEEN, strips.shape[3] + BETWEEN
+    columns = count // len(names) if names else pictures.columns_for(max(1, round(count * high / wide)))  # near-square
     sheet = pictures.sheet(strips, columns, BETWEEN, scale=1)
     named = pictures.with_names(sheet, names) if names else sheet
     left = named.shape[1] - sheet.shape[1] + BETWEEN

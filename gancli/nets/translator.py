@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from gancli.errors import ConfigError
 from gancli.nets.layers import own
 from gancli.nets.layers.conv import Conv
+from gancli.nets.layers.halves import Mirrored
 from gancli.nets.layers.init import dcgan_, normal
 from gancli.nets.layers.noise import Dropout
 from gancli.nets.shapes import image, positive
@@ -17,23 +18,15 @@ HALVINGS = 2
 LARGE = 128  # pixels above which the paper has 9 blocks instead of 6
 
 
-def _convolution(inputs: int, outputs: int, kernel: int, bias: bool, stride: int = 1) -> list[nn.Module]:
-    """Convolutions that keep the size mirror the image at its border; those that halve it fill up with zeros."""
-    pad = kernel // 2
-    if stride > 1:
-        return [nn.Conv2d(inputs, outputs, kernel, stride, pad, bias=bias)]
-    return [nn.ReflectionPad2d(pad), nn.Conv2d(inputs, outputs, kernel, bias=bias)]
-
-
 class Block(nn.Module):
     """x + two convolutions of it, without an activation behind the sum."""
 
     def __init__(self, ch: int, norm: own.Kind, dropout: float):
         super().__init__()
         bias = norm == "instance"
-        first = [*_convolution(ch, ch, 3, bias), own.norm(norm, ch), nn.ReLU(True)]
+        first = [Mirrored(ch, ch, 3, bias=bias), own.norm(norm, ch), nn.ReLU(True)]
         middle = [Dropout(dropout)] if dropout else []
-        self.body = nn.Sequential(*first, *middle, *_convolution(ch, ch, 3, bias), own.norm(norm, ch))
+        self.body = nn.Sequential(*first, *middle, Mirrored(ch, ch, 3, bias=bias), own.norm(norm, ch))
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, ch, H, W] -> the same."""
@@ -77,9 +70,9 @@ class Generator(nn.Module):
         if not 0 <= dropout < 1:
             raise ConfigError(f"model.dropout={dropout:g}: a share from 0 to below 1, such as 0.5")
         bias = norm == "instance"
-        layers = [*_convolution(channels, ch, 7, bias), own.norm(norm, ch), nn.ReLU(True)]
+        layers: list[nn.Module] = [Mirrored(channels, ch, 7, bias=bias), own.norm(norm, ch), nn.ReLU(True)]
         for _ in range(HALVINGS):
-            layers += [*_convolution(ch, 2 * ch, 3, bias, stride=2), own.norm(norm, 2 * ch), nn.ReLU(True)]
+            layers += [nn.Conv2d(ch, 2 * ch, 3, 2, 1, bias=bias), own.norm(norm, 2 * ch), nn.ReLU(True)]
             ch *= 2
         layers += [Block(ch, norm, dropout) for _ in range(count)]
         for _ in range(HALVINGS):
@@ -88,7 +81,7 @@ class Generator(nn.Module):
             if upsample == "nearest":
                 enlarge = Conv(2 * ch, ch, resample="up", bias=bias, init=normal(0.02))
             layers += [enlarge, own.norm(norm, ch), nn.ReLU(True)]
-        self.body = nn.Sequential(*layers, *_convolution(ch, out_channels, 7, True), nn.Tanh())
+        self.body = nn.Sequential(*layers, Mirrored(ch, out_channels, 7), nn.Tanh())
         dcgan_(self)
 
     def forward(self, x: Tensor) -> Tensor:

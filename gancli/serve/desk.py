@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
+import io
 import json
+import tempfile
 import threading
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
+from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from gancli.config.commands import command, word
-from gancli.draw import pictures
+from gancli.data import decode, imagefile
+from gancli.data.fields import Field
+from gancli.data.layout import printable
+from gancli.draw import pictures, sheets
 from gancli.draw.reading import passes_of
 from gancli.draw.sampling import CHUNK, FILES, Pair, Sampler
+from gancli.draw.translating import Translator, shown
 from gancli.draw.walks import walk
-from gancli.errors import ConfigError, Interrupted
+from gancli.errors import ConfigError, DataError, Interrupted
 from gancli.games.game import Batch, label_of
 
 MOST, MOST_FILES = 256, 1000  # images of a sheet, files of an archive
+LARGEST_UPLOAD, MOST_PIXELS = 1 << 25, 1 << 22  # bytes of a file that is uploaded, and its pixels
 GAP = 2  # pixels between images, as pictures.sheet leaves
 FRAMES = 21  # pictures of a path, both ends included
 
@@ -29,13 +38,15 @@ FRAMES = 21  # pictures of a path, both ends included
 class Wish:
     """What a sheet shows: images 0 to n - 1 of a seed; with several classes, n a class.
 
-    truncation: threshold of the latents, None for none. classes: their numbers; empty: drawn evenly.
+    truncation: threshold of the latents, None for none. classes: their numbers; empty: drawn evenly. direction: None
+    for the sampler's own.
     """
 
     seed: int = 0
     n: int = pictures.MANY
     truncation: float | None = None
     classes: tuple[int, ...] = ()
+    direction: str | None = None
 
     @property
     def size(self) -> int:
@@ -63,10 +74,12 @@ class Sheet:
     columns: int
     cell: tuple[int, int]  # height and width of an image with its gap, in pixels
     left: int  # pixels that names take
-    each: bool  # whether every row is a class's
+    each: bool  # whether every row is a class's; without columns there are no places of images
 
     def at(self, x: float, y: float) -> int | None:
         """The image under a pixel, None beside them."""
+        if not self.columns:
+            return None
         column, row = (x - self.left) // self.cell[1], y // self.cell[0]
         k = int(row * self.columns + column)
         return k if 0 <= column < self.columns and row >= 0 and k < len(self.pairs) else None
@@ -76,11 +89,26 @@ class Sheet:
         return self.left + k % self.columns * self.cell[1] + GAP, k // self.columns * self.cell[0] + GAP
 
 
+@dataclass(frozen=True)
+class One:
+    """One image and what is made of it, PNGs to be shown. truth: None where there is none. image: what was made, as it
+    is kept, uint8 or uint16 [C, H, W]. name: of its file, without a suffix. changes: what was converted.
+    """
+
+    given: bytes
+    made: bytes
+    truth: bytes | None
+    image: NDArray[Any]
+    name: str
+    changes: tuple[str, ...] = ()
+
+
 class Desk:
     """Draws for the page what `gan sample` and `gan interpolate` draw, to the byte; from any thread, one at a time."""
 
     def __init__(self, sampler: Sampler):
         self.sampler = sampler
+        self._ways: dict[str, Sampler] = {sampler.direction: sampler}
         self._one = threading.Lock()
         self._closed = threading.Event()
 
@@ -88,6 +116,35 @@ class Desk:
     def classes(self) -> tuple[str, ...]:
         """The names of the classes to choose from, none for a generator without labels."""
         return self.sampler.classes if self.sampler.labelled else ()
+
+    @property
+    def what(self) -> str:
+        """What the page is about."""
+        return "Latents" if self.column is not None else "Samples"
+
+    @property
+    def title(self) -> str:
+        """Of the page."""
+        return f"{self.what} of {self.sampler.name}"
+
+    @property
+    def directions(self) -> tuple[str, ...]:
+        """The kinds of samples to choose from."""
+        return self.sampler.game.directions()
+
+    @property
+    def translates(self) -> bool:
+        """Whether images are made of images."""
+        return self.sampler.picture is not None
+
+    @property
+    def usual(self) -> int:
+        """Images of a sheet where no number is given."""
+        return self.most(pictures.MADE if self.translates else pictures.MANY)
+
+    def most(self, most: int) -> int:
+        """As many images as there can be, up to a number."""
+        return most if self.sampler.most is None else min(most, self.sampler.most)
 
     @property
     def truncates(self) -> bool:
@@ -118,10 +175,18 @@ class Desk:
     def sheet(self, wish: Wish) -> Sheet:
         """The sheet that `gan sample` writes as grid.png, but of one class near-square, too. Raises ConfigError."""
         self.checked(wish)
+        found = self._of(wish)
         pairs, given = self._rows(wish)
-        images = torch.cat(list(self._drawn(self._of(wish).inputs(pairs, given), pairs)))
-        labels = self._labels(given)
         names = [self.classes[c] for c in wish.classes] if len(wish.classes) > 1 else []
+        made = self._drawn(found, found.inputs(pairs, given), pairs)
+        if self.translates:
+            parts = [*made]
+            whole = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+            page = sheets.page(found.parts(whole, given, pairs), names)
+            assert page is not None
+            return Sheet(pictures.png(page), pairs, self._labels(given), 0, (0, 0), 0, bool(names))
+        images = torch.cat([found.field.stored(part[found.column]) for part in made])
+        labels = self._labels(given)
         page = pictures.grid(images, names)
         columns = wish.n if names else pictures.columns_for(len(images))
         bare = pictures.sheet(images[:1], 1, GAP)
@@ -137,7 +202,8 @@ class Desk:
         inputs = {name: rows[:1].repeat_interleave(FRAMES, 0) for name, rows in ends.items()}
         first, last = ends[self.column]
         inputs[self.column] = walk(first, last, FRAMES, "slerp")
-        images = torch.cat(list(self._drawn(inputs, [wish.start] * FRAMES)))
+        made, own = self._drawn(self.sampler, inputs, [wish.start] * FRAMES), self.sampler
+        images = torch.cat([own.field.stored(part[own.column]) for part in made])
         return [pictures.png(pictures.to_pixels(image)) for image in images]
 
     def label(self, pair: Pair) -> int | None:
@@ -154,14 +220,16 @@ class Desk:
         pairs, given = self._rows(wish)
         found, labels = self._of(wish), self._labels(given)
         marks = [f"-class{c}" for c in labels] if wish.classes and labels is not None else [""] * len(pairs)
-        about = found.protocol() | {"n": len(pairs), "seeds": pairs, "classes": labels}
-        with zipfile.ZipFile(target, "w") as file:
+        about = found.protocol() | {"n": len(pairs), "seeds": pairs, "classes": labels} | found.origin(pairs)
+        with zipfile.ZipFile(target, "w") as file, tempfile.TemporaryDirectory(dir=target.parent) as scratch:
             file.writestr("sample.json", json.dumps(about, indent=1))
-            for start, images in zip(
-                range(0, len(pairs), CHUNK), self._drawn(found.inputs(pairs, given), pairs), strict=True
-            ):
-                for k, image in enumerate(images, start):
-                    file.writestr(f"{pairs[k][1]:06d}{marks[k]}.png", pictures.png(pictures.to_pixels(image)))
+            made = self._drawn(found, found.inputs(pairs, given), pairs)
+            for start, part in zip(range(0, len(pairs), CHUNK), made, strict=True):
+                names = [f"{number:06d}{mark}" for (_, number), mark in zip(pairs[start:], marks[start:], strict=True)]
+                images = found.field.stored(part[found.column])
+                for path in found.field.write(Path(scratch), names[: len(images)], images):
+                    file.write(path, path.name)
+                    path.unlink()
                 progress(start + len(images))
 
     def command(self, wish: Wish) -> str:
@@ -174,6 +242,8 @@ class Desk:
             words.append("ema=false")
         elif about["standing_stats"] != passes_of(self.sampler.game, None):
             words.append(f"standing_stats={about['standing_stats']}")
+        if len(self.directions) > 1:
+            words.append(f"direction={self._of(wish).direction}")
         words += [f"seed={wish.seed}", f"n={wish.n}"]
         if wish.truncation is not None:
             words.append(f"truncation={wish.truncation:g}")
@@ -182,30 +252,73 @@ class Desk:
             words.append(f"classes={'all' if every else ','.join(map(self.sampler.class_word, wish.classes))}")
         return command("sample", *words)
 
+    def row(self, pair: Pair, direction: str | None = None, label: int | None = None) -> One:
+        """What is made of a row of data, as the sheets have it. Raises GanError."""
+        found, pairs = self._way(direction), [pair]
+        given = found.given(pairs, label)
+        assert found.picture is not None
+        name, field = found.picture
+        (made,) = self._drawn(found, found.inputs(pairs, given), pairs)
+        right = found.targets(pairs)
+        image = _kept(found.field, made[found.column])
+        truth = None if right is None else _png(_kept(found.field, right))
+        return One(_png(_kept(field, given[name])), _png(image), truth, image, f"{pair[1]:06d}")
+
+    def upload(self, content: bytes, name: str, wish: Wish) -> One:
+        """What is made of a file's content, as `gan sample input=` makes it. Raises GanError."""
+        if len(content) > LARGEST_UPLOAD:
+            raise DataError(f"{printable(name)} has more than {LARGEST_UPLOAD >> 20} MiB, which a page takes at most")
+        label = wish.classes[0] if len(wish.classes) == 1 else None
+        with self._one:
+            with decode.named(name), decode.quiet():
+                array = imagefile.pixels(io.BytesIO(content))
+            if array.shape[1] * array.shape[2] > MOST_PIXELS:
+                raise DataError(f"{printable(name)} has more than {MOST_PIXELS:,} pixels: type gan sample input=FILE")
+            made = Translator(self._way(wish.direction), wish.seed, label)(array, name)
+        stem = PurePath(name.replace("\\", "/")).stem.replace("\0", "")[:100] or "image"
+        return One(_png(array), _png(made.image), None, made.image, stem, made.changes)
+
     def _of(self, wish: Wish) -> Sampler:
-        return self.sampler.truncated(wish.truncation)
+        return self._way(wish.direction).truncated(wish.truncation)
+
+    def _way(self, direction: str | None) -> Sampler:
+        """The sampler of a direction, which knows its rows of data already where it drew before."""
+        wanted = self.sampler.direction if direction is None else direction
+        if wanted not in self._ways:
+            self._ways[wanted] = self.sampler.directed(wanted)
+        return self._ways[wanted]
 
     def _rows(self, wish: Wish) -> tuple[list[Pair], Batch]:
-        pairs = [(wish.seed, k) for k in range(wish.n)]
+        pairs, found = [(wish.seed, k) for k in range(wish.n)], self._way(wish.direction)
         if not wish.classes:
-            return pairs, self.sampler.given(pairs)
+            return pairs, found.given(pairs)
         labels = [label for label in wish.classes for _ in pairs]
         pairs = pairs * len(wish.classes)
-        return pairs, self.sampler.given(pairs, labels)
+        return pairs, found.given(pairs, labels)
 
     def _labels(self, given: Mapping[str, Tensor]) -> list[int] | None:
         label = label_of(self.sampler.game, self.sampler.direction)
         return None if label is None else given[label[0]].tolist()
 
-    def _drawn(self, inputs: Batch, pairs: Sequence[Pair]) -> Iterator[Tensor]:
-        """uint8 images chunk by chunk; between two chunks others get their turn."""
+    def _drawn(self, sampler: Sampler, inputs: Batch, pairs: Sequence[Pair]) -> Iterator[dict[str, Tensor]]:
+        """What is made, ready, chunk by chunk; between two chunks others get their turn."""
         for start in range(0, len(pairs), CHUNK):
             if self._closed.is_set():
                 raise Interrupted("the page is closed")
             chunk = {name: rows[start : start + CHUNK] for name, rows in inputs.items()}
             with self._one:
-                made = self.sampler.generate_here(chunk, pairs[start : start + CHUNK])
-            yield self.sampler.field.stored(made[self.sampler.column])
+                made = sampler.generate_here(chunk, pairs[start : start + CHUNK])
+            yield made
+
+
+def _kept(field: Field, rows: Tensor) -> NDArray[Any]:
+    """The first of some images, uint8 or uint16 [C, H, W]."""
+    image: NDArray[Any] = field.array(field.stored(rows[:1]))[0].transpose(2, 0, 1)
+    return image
+
+
+def _png(image: NDArray[Any]) -> bytes:
+    return pictures.png(shown(image))
 
 
 def facts(sampler: Sampler) -> Sequence[str]:

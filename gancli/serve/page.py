@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import base64
 import shutil
 import tempfile
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from fastapi import FastAPI
@@ -14,14 +11,18 @@ from nicegui import run, ui
 from nicegui.events import MouseEventArguments
 
 from gancli.draw import pictures
-from gancli.errors import GanError, Interrupted
-from gancli.serve.desk import FRAMES, GAP, MOST, MOST_FILES, Desk, Sheet, Walk, Wish, facts
+from gancli.errors import Interrupted
+from gancli.serve import parts
+from gancli.serve.desk import FRAMES, GAP, LARGEST_UPLOAD, MOST, MOST_FILES, Desk, Sheet, Walk, Wish, facts
 from gancli.serve.latest import Latest
+from gancli.serve.limit import Limited
+from gancli.serve.one import OneImage
 from gancli.serve.origin import OwnOrigin
 
 BLUE, AMBER = "#2563eb", "#d97706"  # of a path's start and end
 EVENLY, EVERY = -1, -2  # choices beside the classes
 LARGEST = 2**31 - 1  # seed that the fields take
+LARGEST_BODY = LARGEST_UPLOAD + (1 << 16)  # bytes of a request: a file, and what a form says around it
 STYLE = """
 body { background: #f4f5f8; color: #1b1f27; }
 .q-card { box-shadow: none; border: 1px solid #e2e5ec; border-radius: 10px; }
@@ -37,13 +38,15 @@ def application(desk: Desk, first: Wish, folder: Path, local: bool, named: str =
     local: whether only this machine reaches it. named: the address it listens at, as typed (gancli/serve/origin.py).
     """
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    app.add_middleware(OwnOrigin, local=local, named=named)
+    app.add_middleware(Limited, most=LARGEST_BODY)
+    app.add_middleware(OwnOrigin, local=local, named=named)  # which is asked first
 
     def root() -> None:
         Page(desk, first, folder).build()
 
-    title = f"Latents of {desk.sampler.name}"
-    ui.run_with(app, root=root, title=title, favicon="🎲", binding_refresh_interval=None, show_welcome_message=False)
+    ui.run_with(
+        app, root=root, title=desk.title, favicon="🎲", binding_refresh_interval=None, show_welcome_message=False
+    )
     return app
 
 
@@ -66,7 +69,7 @@ class Page:
         ui.query(".nicegui-content").classes("p-0 gap-0")
         ui.context.client.on_delete(self._leave)
         with ui.row().classes("w-full items-baseline gap-x-4 gap-y-0 px-6 py-4 head"):
-            ui.label(f"Latents of {self.desk.sampler.name}").classes("text-xl font-semibold")
+            ui.label(self.desk.title).classes("text-xl font-semibold")
             ui.label(" · ".join(facts(self.desk.sampler))).classes("soft").props("data-show=facts")
         with ui.row().classes("w-full no-wrap items-start gap-5 p-6 mx-auto").style("max-width: 1280px"):
             with ui.column().classes("gap-5 shrink-0").style("width: 290px"):
@@ -74,20 +77,27 @@ class Page:
                 self._downloads()
             with ui.column().classes("gap-5 grow").style("min-width: 0"):
                 self._sheet()
+                self.one = OneImage(self.desk, self.folder, lambda: self._wish(1)) if self.desk.translates else None
+                if self.one is not None:
+                    self.one.build()
                 self._path()
         ui.timer(0, self.redraw, once=True)
         ui.timer(0, self.rewalk, once=True)
 
     def _controls(self) -> None:
         first = self.first
-        with _card("Samples"):
+        with parts.card("Samples"):
             with ui.row().classes("w-full no-wrap items-center gap-2"):
-                self.seed = _number("Seed", first.seed, 0, LARGEST, "seed", self.redraw).classes("grow")
+                self.seed = parts.number("Seed", first.seed, 0, LARGEST, "seed", self.redraw).classes("grow")
                 ui.button("next", on_click=self._next_seed).props("outline no-caps data-ask=next")
-            self.n = _number("Images", first.n, 1, MOST, "n", self.redraw).classes("w-full")
+            self.n = parts.number("Images", first.n, 1, self.desk.most(MOST), "n", self.redraw).classes("w-full")
             several = len(first.classes) > 1
             self.rows = first.classes if several else tuple(range(len(self.desk.classes)))
             chosen = EVERY if several else next(iter(first.classes), EVENLY)
+            ways = self.desk.directions
+            self.direction = ui.select(list(ways), label="Direction", value=first.direction or ways[0])
+            self.direction.on_value_change(self.redraw).props("outlined dense data-ask=direction")
+            self.direction.classes("w-full").set_visibility(len(ways) > 1)
             self.classes = ui.select(self._choices(), label="Class", value=chosen, on_change=self._other_class)
             self.classes.classes("w-full").props("outlined dense data-ask=class")
             self.classes.set_visibility(bool(self.desk.classes))
@@ -103,9 +113,11 @@ class Page:
             self._say_cut()
 
     def _downloads(self) -> None:
-        with _card("Download"):
+        with parts.card("Download"):
             words = "Images 0 to N - 1 of the seed" + (", of each class that has a row" if self.desk.classes else "")
-            self.count = _number("N", 100, 1, MOST_FILES, "count").classes("w-full")
+            self.count = parts.number("N", self.desk.most(100), 1, self.desk.most(MOST_FILES), "count").classes(
+                "w-full"
+            )
             ui.label(words).classes("soft")
             self.zip = ui.button("PNG files in a zip", icon="folder_zip", on_click=self._download_zip)
             self.zip.classes("w-full").props("unelevated no-caps data-ask=zip")
@@ -116,7 +128,7 @@ class Page:
             save.classes("w-full").props("outline no-caps data-ask=png")
 
     def _sheet(self) -> None:
-        with _card("Sheet"):
+        with parts.card("Sheet"):
             self.picture = ui.interactive_image(on_mouse=self._pick, events=["click"], sanitize=False)
             self.picture.classes("pixels cursor-pointer self-center").style("width: min(100%, 720px)").props(
                 "data-show=sheet"
@@ -131,10 +143,10 @@ class Page:
 
     def _path(self) -> None:
         seed = self.first.seed
-        with _card("Path", self.desk.column is not None):
+        with parts.card("Path", self.desk.column is not None):
             with ui.row().classes("w-full no-wrap items-center justify-center gap-6"):
                 self.start, self.start_picture = self._end("start", BLUE, (seed, 0))
-                self.between = _picture("between", 240)
+                self.between = parts.picture("between", 240)
                 self.end, self.end_picture = self._end("end", AMBER, (seed, 1))
             with ui.row().classes("w-full no-wrap items-center gap-4 px-2"):
                 step = 1 / (FRAMES - 1)
@@ -151,10 +163,10 @@ class Page:
         """One end of the path: its picture, and the fields of its seed and number."""
         with ui.column().classes("items-center gap-2 shrink-0").style("width: 190px"):
             ui.label(name.capitalize()).classes("font-semibold").style(f"color: {colour}")
-            picture = _picture(name, 118).style(f"border: 3px solid {colour}; border-radius: 6px")
+            picture = parts.picture(name, 118).style(f"border: 3px solid {colour}; border-radius: 6px")
             with ui.row().classes("no-wrap gap-2"):
-                seed = _number("Seed", pair[0], 0, LARGEST, f"{name}-seed", self.rewalk)
-                number = _number("Image", pair[1], 0, LARGEST, f"{name}-image", self.rewalk)
+                seed = parts.number("Seed", pair[0], 0, LARGEST, f"{name}-seed", self.rewalk)
+                number = parts.number("Image", pair[1], 0, LARGEST, f"{name}-image", self.rewalk)
         return (seed, number), picture
 
     def _choices(self) -> dict[int, str]:
@@ -168,7 +180,7 @@ class Page:
     def _wish(self, n: int) -> Wish:
         chosen = int(self.classes.value)
         classes = self.rows if chosen == EVERY else () if chosen == EVENLY else (chosen,)
-        return Wish(_whole(self.seed), n, self._truncation(), classes)
+        return Wish(parts.whole(self.seed), n, self._truncation(), classes, self.direction.value or None)
 
     def _truncation(self) -> float | None:
         return round(float(self.threshold.value), 4) if self.cut.value else None
@@ -184,51 +196,55 @@ class Page:
         await self.rewalk()
 
     def _next_seed(self) -> None:
-        self.seed.value = min(LARGEST, _whole(self.seed) + 1)  # which draws
+        self.seed.value = min(LARGEST, parts.whole(self.seed) + 1)  # which draws
 
     async def _other_class(self) -> None:
         """Draw; where one row a class begins or ends, with as many images as suit it."""
         each = self.classes.value == EVERY
         if each != (self.sheet is not None and self.sheet.each):
-            self.n.value = max(1, min(pictures.ROW, MOST // len(self.rows))) if each else pictures.MANY
+            self.n.value = max(1, min(pictures.ROW, MOST // len(self.rows))) if each else self.desk.usual
         await self.redraw()
 
     async def _draw_sheet(self) -> None:
-        with _told():
-            wish = self._wish(_whole(self.n))
+        with parts.told():
+            wish = self._wish(parts.whole(self.n))
             sheet = await run.io_bound(self.desk.sheet, wish)
             if sheet is None or self.left:
                 return
             self.sheet = sheet
-            self.picture.source = _address(sheet.png)
+            self.picture.source = parts.address(sheet.png)
             self.command.text = self.desk.command(wish)
             self._mark()
+        if self.one is not None:
+            await self.one.redraw()
 
     async def _draw_walk(self) -> None:
         if self.desk.column is None:
             return
-        with _told():
-            ends = [(_whole(seed), _whole(number)) for seed, number in (self.start, self.end)]
+        with parts.told():
+            ends = [(parts.whole(seed), parts.whole(number)) for seed, number in (self.start, self.end)]
             walk = Walk(ends[0], ends[1], self._truncation(), self.label.value)
             frames = await run.io_bound(self.desk.walk, walk)
             if frames is None or self.left:
                 return
             self.frames = frames
-            self.start_picture.source, self.end_picture.source = _address(frames[0]), _address(frames[-1])
+            self.start_picture.source, self.end_picture.source = parts.address(frames[0]), parts.address(frames[-1])
             self._show_frame()
             self._mark()
 
     def _show_frame(self) -> None:
         if self.frames:
             k = round(self.t.value * (FRAMES - 1))
-            self.between.source = _address(self.frames[k])
+            self.between.source = parts.address(self.frames[k])
             self.shown_t.text = f"t = {k / (FRAMES - 1):.2f}"
 
     def _mark(self) -> None:
         """Frame the path's ends in the sheet."""
+        if self.desk.column is None:
+            return
         frames = []
         for (seed, number), colour in ((self.start, BLUE), (self.end, AMBER)):
-            pair = (_whole(seed), _whole(number))
+            pair = (parts.whole(seed), parts.whole(number))
             if self.sheet is not None and pair in self.sheet.pairs:
                 x, y = self.sheet.corner(self.sheet.pairs.index(pair))
                 height, width = (side - GAP for side in self.sheet.cell)
@@ -251,9 +267,9 @@ class Page:
 
     async def _download_zip(self) -> None:
         self._busy(True)
-        with _told():
-            wish = self._wish(_whole(self.count))
-            for old in self.folder.iterdir():
+        with parts.told():
+            wish = self._wish(parts.whole(self.count))
+            for old in self.folder.glob("*.zip"):
                 old.unlink()
             target = self.folder / f"{self.desk.sampler.name}-seed{wish.seed}.zip"
             await run.io_bound(self.desk.archive, wish, target, lambda drawn: self._advance(drawn / wish.size))
@@ -276,52 +292,8 @@ class Page:
 
     def _download_sheet(self) -> None:
         if self.sheet is not None:
-            ui.download.content(self.sheet.png, f"{self.desk.sampler.name}-seed{_whole(self.seed)}.png")
+            ui.download.content(self.sheet.png, f"{self.desk.sampler.name}-seed{parts.whole(self.seed)}.png")
 
     def _leave(self) -> None:
         self.left = True
         shutil.rmtree(self.folder, ignore_errors=True)
-
-
-@contextmanager
-def _told() -> Iterator[None]:
-    """Tell the visitor of an error; the page goes on."""
-    try:
-        yield
-    except Interrupted:
-        return
-    except GanError as error:
-        ui.notify(str(error), type="warning", multi_line=True)
-    except Exception as error:
-        ui.notify(f"{type(error).__name__}: {' '.join(str(error).split())[:300]}", type="negative", multi_line=True)
-
-
-def _card(title: str, shown: bool = True) -> ui.column:
-    """A box with a title; what is made inside it stands in it."""
-    with ui.card().classes("w-full p-5") as card, ui.column().classes("w-full gap-3") as inside:
-        card.set_visibility(shown)
-        ui.label(title).classes("text-base font-semibold")
-    return inside
-
-
-def _number(
-    label: str, value: int, least: int, most: int, ask: str, change: Callable[[], Awaitable[None]] | None = None
-) -> ui.number:
-    """A field of a whole number within bounds."""
-    field = ui.number(label, value=value, min=least, max=most, precision=0, step=1, on_change=change)
-    return field.props(f"outlined dense debounce=300 data-ask={ask}")
-
-
-def _whole(field: ui.number) -> int:
-    """A field's number, brought within its bounds; an empty field is its least."""
-    return int(min(max(field.value or 0, field.min), field.max))
-
-
-def _picture(show: str, width: int) -> ui.interactive_image:
-    image = ui.interactive_image(sanitize=False).classes("pixels").props(f"data-show={show}")
-    return image.style(f"width: {width}px")
-
-
-def _address(png: bytes) -> str:
-    """A picture as an address that holds it."""
-    return f"data:image/png;base64,{base64.b64encode(png).decode()}"

@@ -40,7 +40,10 @@ def serve(desk: Desk, first: Wish, listener: socket.socket, show: bool, named: s
     local, where = address.loopback(listener), address.url(listener)
     if not local:
         print(f"note: {listener.getsockname()[0]} is not this machine alone: all who reach it can draw", flush=True)
-    print(f"latents of {desk.sampler.run.name} at step {desk.sampler.step:,}: {where} (Ctrl-C ends it)", flush=True)
+    print(
+        f"{desk.what.lower()} of {desk.sampler.run.name} at step {desk.sampler.step:,}: {where} (Ctrl-C ends it)",
+        flush=True,
+    )
     if show and screen():
         webbrowser.open(where)
     folder = tempfile.TemporaryDirectory(prefix="gan-page-", ignore_cleanup_errors=True)

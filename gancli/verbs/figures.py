@@ -62,7 +62,9 @@ def arithmetic(sampler: Sampler, text: str, chosen: int | None, seed: int) -> tu
     paths = sampler.game.interpolation_paths(sampler.direction).values()
     column = next((path.column for path in paths if path.latent is not None), None)
     if column is None:
-        raise RunError(f"{sampler.run.name} has no latents to add: arithmetic= is of games that draw from them")
+        raise RunError(
+            f"{sampler.run.name} has no latents to add, as its samples are made from data: leave arithmetic out"
+        )
     latents = [sampler.inputs([(s, 0) for s in term.seeds])[column] for term in parts]
     means = [z.mean(0, keepdim=True) for z in latents]
     total = torch.stack([term.sign * mean for term, mean in zip(parts, means, strict=True)]).sum(0)
@@ -105,10 +107,9 @@ def attention(
         raise ConfigError(f"n={len(seeds)}: attention is drawn for {CHUNK} images at most")
     with _watched([sampler.nets[name] for name in sampler.game.generators()]) as kept:
         if not kept:
-            raise RunError(
-                f"{sampler.run.name} has no attention in its generator: train one that has, such as model=sagan,"
-                " or model.attention=[16]"
-            )
+            remedy = "train one that has, such as model=sagan, or model.attention=[16]"
+            remedy = remedy if sampler.picture is None else "leave attention out"
+            raise RunError(f"{sampler.run.name} has no attention in its generator: {remedy}")
         made = sampler.generate_here(sampler.inputs(seeds, given), seeds)  # here, where it is looked into
         images = sampler.field.stored(made[sampler.column])
     sheets = {}

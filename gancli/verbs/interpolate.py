@@ -58,7 +58,10 @@ def _paths(settings: InterpolateSettings, sampler: Sampler) -> tuple[str, list[P
     """The axis, and what changes along it. Raises ConfigError for what this game cannot walk."""
     there = sampler.game.interpolation_paths(sampler.direction)
     if not there:
-        raise ConfigError("gan interpolate: this game's samples are made from data, between which there is no path")
+        raise ConfigError(
+            "gan interpolate walks between latents, and this game makes its samples from data: type gan sample, which"
+            " shows them beside what they are made from"
+        )
     axis = settings.axis or next(iter(there))
     if axis in ("both", "class") and not any(path.kind == "classes" for path in there.values()):
         raise ConfigError(

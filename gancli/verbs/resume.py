@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 # pretrained network: it is their fingerprint, or hash, that must be as it was.
 FREE = frozenset(
     "steps images max_time device precision compile observers note resume run_dir init micro_batch dataset.root"  # noqa: SIM905
-    " pretrained.weights pretrained.source".split()
+    " dataset.root_B pretrained.weights pretrained.source".split()
 )
 
 
@@ -51,7 +51,10 @@ def recorded_overrides(which: str) -> list[str]:
     found = {key: word for key, word in paths.recorded(config).items() if key != "init"}
     typed = {o.lstrip("+").partition("=")[0] for o in kept}
     others = [o for o in kept if o.lstrip("+").partition("=")[0] not in found]
-    return [*others, *(word for key, word in found.items() if key in typed or key == "dataset.root")]
+    return [
+        *others,
+        *(word for key, word in found.items() if key in typed or key in ("dataset.root", "dataset.root_B")),
+    ]
 
 
 def refuse_held(which: str | None) -> None:

@@ -18,11 +18,11 @@ from gancli.draw.sheets import Part, save_sheet
 from gancli.errors import ConfigError
 from gancli.games.game import Batch, label_of
 from gancli.store.files import whole_file
-from gancli.verbs import exporting, figures
+from gancli.verbs import exporting, figures, translate
 from gancli.verbs.drawing import directory, need_images, open_sampler
 from gancli.verbs.lists import class_list, seed_list
 
-FEW, MADE = 6, 16  # images of an attention sheet, and of one with what they were made from, where n is not given
+FEW = 6  # images of an attention sheet, where n is not given
 BESIDE = 4  # images of a row of such a sheet, about
 
 
@@ -35,6 +35,8 @@ def run(config: Mapping[str, Any], overrides: Sequence[str]) -> Path:
         return exporting.run(settings)
     if settings.serve:
         return _serve(settings)
+    if settings.input is not None:
+        return translate.run(settings, settings.input)
     sampler = open_sampler(settings, settings.truncation)
     if settings.arithmetic is not None:
         return _arithmetic(settings, sampler)
@@ -61,6 +63,8 @@ def run(config: Mapping[str, Any], overrides: Sequence[str]) -> Path:
 
 def _refuse(settings: SampleSettings) -> None:
     """Raise ConfigError for keys that exclude each other."""
+    if settings.input is not None:
+        translate.refuse(settings)
     if settings.serve:
         _refuse_page(settings)
     elif (settings.host, settings.port, settings.open) != ("127.0.0.1", 0, True):
@@ -102,8 +106,8 @@ def _serve(settings: SampleSettings) -> Path:
         sampler = open_sampler(settings, settings.truncation)
         need_images(sampler.field, "sample serve=true")
         wanted = tuple(class_list(settings.classes, sampler))
-        n = settings.n or (pictures.ROW if len(wanted) > 1 else pictures.MANY)
         desk = Desk(sampler)
+        n = settings.n or (pictures.ROW if len(wanted) > 1 else desk.usual)
         first = desk.checked(Wish(settings.seed, n, settings.truncation, wanted))
         server.serve(desk, first, listener, settings.open, settings.host)
     return Path()
@@ -112,7 +116,7 @@ def _serve(settings: SampleSettings) -> Path:
 def _plan(settings: SampleSettings, sampler: Sampler, seeds: Sequence[int]) -> tuple[list[Pair], Batch]:
     """(seed, number) of every sample, and what it is made from: the same latents for every class that is asked for."""
     wanted = class_list(settings.classes, sampler)
-    few = MADE if sampler.picture is not None else pictures.MANY
+    few = pictures.MADE if sampler.picture is not None else pictures.MANY
     n = settings.n or (FEW if settings.attention else pictures.ROW if wanted else few)
     n = n if settings.n or sampler.most is None else min(n, sampler.most)
     times = max(1, len(wanted)) * (1 if sampler.picture is None else BESIDE)

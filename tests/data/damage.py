@@ -58,6 +58,46 @@ def chunk(kind: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
+def deep_png(pixels: np.ndarray, colour: int, *more: bytes) -> bytes:
+    """A PNG of 16 bits [H, W, C], unfiltered, with more chunks before the pixels."""
+    height, width = pixels.shape[:2]
+    rows = b"".join(b"\x00" + row.astype(">u2").tobytes() for row in pixels)
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, colour, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + b"".join([header, *more, chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b"")])
+
+
+def deep_tiff(pixels: np.ndarray, order: str = "<", *more: tuple[int, int], packed: bool = False) -> bytes:
+    """A TIFF of one strip of 16 bits [H, W, C], as libtiff writes them."""
+    height, width, channels = pixels.shape
+    data = pixels.astype(f"{order}u2").tobytes()
+    data = zlib.compress(data) if packed else data
+    entries = {
+        256: width, 257: height, 259: 8 if packed else 1, 262: 2 if channels > 1 else 1, 277: channels, 278: height,
+        279: len(data), **dict(more),
+    }  # fmt: skip
+    tags = sorted([*entries, 258, 273])
+    ends = 8 + 2 + 12 * len(tags) + 4
+    head = (b"II" if order == "<" else b"MM") + struct.pack(f"{order}HIH", 42, 8, len(tags))
+    for tag in tags:
+        if tag == 258:
+            head += (
+                struct.pack(f"{order}HHII", tag, 3, channels, ends)
+                if channels > 2
+                else (struct.pack(f"{order}HHIHH", tag, 3, channels, 16, 16))
+            )
+        else:
+            value = ends + 8 if tag == 273 else entries[tag]
+            head += struct.pack(f"{order}HHII", tag, 4, 1, value)
+    return head + struct.pack(f"{order}I", 0) + struct.pack(f"{order}4H", *[16] * 4) + data
+
+
+def saved(array: Any) -> bytes:
+    """A NumPy file."""
+    file = io.BytesIO()
+    np.save(file, array, allow_pickle=True)
+    return file.getvalue()
+
+
 def late_png() -> bytes:
     plain = picture("png")
     place = plain.index(b"IEND") - 4
@@ -105,6 +145,7 @@ DIGITS: Files = {
     )
 }
 IMAGES = np.random.default_rng(0).integers(0, 256, (6, 9, 8, 3), np.uint8)
+DEEP, WHOLE = np.random.default_rng(0).integers(0, 1 << 16, (12, 16, 3), np.uint16), picture("png")
 # Each data set: which reader, its files, and which of them is damaged.
 SETS: dict[str, tuple[str, Files, str]] = {
     "png": ("folder", {"x.png": late_png()}, "x.png"),
@@ -121,6 +162,10 @@ SETS: dict[str, tuple[str, Files, str]] = {
     "stored zip": ("zip", {"x.zip": zipped({"c/": b"", **TWO}, zipfile.ZIP_STORED)}, "x.zip"),
     "tar": ("tar", {"x.tar": sharded({**TWO, "a/0.cls": b"0", "b/1.json": b'{"label": 4}'})}, "x.tar"),
     "npz": ("npz", {"x.npz": arrays(images=IMAGES, labels=np.arange(6) % 2, classes=["owl", "newt"])}, "x.npz"),
+    "deep png": ("pairs", {"A/x.png": deep_png(DEEP, 2), "B/x.png": WHOLE}, "A/x.png"),
+    "deep tif": ("pairs", {"A/x.tif": deep_tiff(DEEP, ">"), "B/x.png": WHOLE}, "A/x.tif"),
+    "packed deep tif": ("pairs", {"A/x.tif": deep_tiff(DEEP, packed=True), "B/x.png": WHOLE}, "A/x.tif"),
+    "npy": ("pairs", {"A/x.npy": saved(DEEP), "B/x.png": WHOLE}, "A/x.npy"),
     "idx": ("mnist", DIGITS, "MNIST/raw/train-images-idx3-ubyte"),
     "idx labels": ("mnist", DIGITS, "MNIST/raw/train-labels-idx1-ubyte"),
 }
@@ -245,11 +290,6 @@ def members_of_npz(draw: random.Random, data: bytes) -> bytes:
     values = [(10**14, 8), (-1, -1), "|O", "<f8", "|V7", True, 3, (), None, "('x',)", (6, 9.5)]
     odd = {**header, draw.choice(sorted(header)): draw.choice(values)}
 
-    def saved(array: Any) -> bytes:
-        buffer = io.BytesIO()
-        np.save(buffer, array, allow_pickle=True)
-        return buffer.getvalue()
-
     def headed() -> bytes:
         text = repr(odd).encode() + b"\n"
         return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text + bytes(200)
@@ -265,6 +305,7 @@ KNOWING: dict[str, Damage] = {
     "png": chunks_of_png,
     "early png": chunks_of_png,
     "jpg": segments_of_jpg,
+    "deep png": chunks_of_png,
     "description": description,
     "zip": entries_of_zip,
     "stored zip": entries_of_zip,

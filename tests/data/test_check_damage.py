@@ -15,8 +15,9 @@ import pytest
 from gancli.data.folder import folder
 from gancli.data.layout import printable
 from gancli.data.npz import npz
+from gancli.data.pairs import pairs
 from gancli.data.shards import webdataset
-from gancli.data.source import Source
+from gancli.data.source import Source, feeds_of
 from gancli.data.torchvision import mnist
 from gancli.data.zipped import archive
 from gancli.errors import GanError
@@ -28,6 +29,7 @@ READERS: dict[str, Callable[[Path], Source]] = {
     "folder": lambda top: folder(str(top)),
     "zip": lambda top: archive(str(top / "x.zip")),
     "tar": lambda top: webdataset(str(top / "x.tar")),
+    "pairs": lambda top: feeds_of(pairs(str(top), columns={"A.x": "image", "B.x": "image"}))["A"],
     "npz": lambda top: npz(str(top / "x.npz")),
     "mnist": lambda top: mnist(root=str(top)),
 }

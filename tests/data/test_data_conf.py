@@ -18,8 +18,8 @@ NAMES = sorted(path.stem for path in CONF.glob("*.yaml"))
 
 def test_every_data_set_has_a_file() -> None:
     expected = (
-        "celeba cifar10 cifar100 emoji fashion fashion_mnist folder gauss1d grid hub mnist npz random ring stl10"
-        " svhn swissroll webdataset zip"
+        "celeba cifar10 cifar100 emoji emoji_pairs fashion fashion_mnist folder gauss1d grid hub mnist npz pairs"
+        " random ring stl10 svhn swissroll unpaired webdataset zip"
     )
     assert expected.split() == NAMES
 

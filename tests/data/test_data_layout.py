@@ -357,7 +357,7 @@ def test_notes_are_kept_with_the_index(tmp_path: Path, monkeypatch: pytest.Monke
     top = fill(tmp_path / "d", "a.png", "b.heic")
     os.utime(top, ns=(0, 10**18))
     first = folder(str(top), check="quick")
-    monkeypatch.setattr("gancli.data.folder._Walk.run", None)  # it is not listed again
+    monkeypatch.setattr("gancli.data.walk.Walk.run", None)  # it is not listed again
     assert folder(str(top), check="quick").notes == first.notes == ("left out: 1 .heic",)
 
 

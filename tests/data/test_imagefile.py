@@ -14,43 +14,7 @@ from PIL import Image
 
 from gancli.data import imagefile
 from gancli.errors import DataError
-
-
-def chunk(kind: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-
-def png(pixels: np.ndarray, colour: int, *more: bytes) -> bytes:
-    """A PNG of 16 bits [H, W, C], unfiltered, with more chunks before the pixels."""
-    height, width = pixels.shape[:2]
-    rows = b"".join(b"\x00" + row.astype(">u2").tobytes() for row in pixels)
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, colour, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + b"".join([header, *more, chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b"")])
-
-
-def tiff(pixels: np.ndarray, order: str = "<", *more: tuple[int, int], packed: bool = False) -> bytes:
-    """A TIFF of one strip of 16 bits [H, W, C], as libtiff writes them."""
-    height, width, channels = pixels.shape
-    data = pixels.astype(f"{order}u2").tobytes()
-    data = zlib.compress(data) if packed else data
-    entries = {
-        256: width, 257: height, 259: 8 if packed else 1, 262: 2 if channels > 1 else 1, 277: channels, 278: height,
-        279: len(data), **dict(more),
-    }  # fmt: skip
-    tags = sorted([*entries, 258, 273])
-    ends = 8 + 2 + 12 * len(tags) + 4
-    head = (b"II" if order == "<" else b"MM") + struct.pack(f"{order}HIH", 42, 8, len(tags))
-    for tag in tags:
-        if tag == 258:
-            head += (
-                struct.pack(f"{order}HHII", tag, 3, channels, ends)
-                if channels > 2
-                else (struct.pack(f"{order}HHIHH", tag, 3, channels, 16, 16))
-            )
-        else:
-            value = ends + 8 if tag == 273 else entries[tag]
-            head += struct.pack(f"{order}HHII", tag, 4, 1, value)
-    return head + struct.pack(f"{order}I", 0) + struct.pack(f"{order}4H", *[16] * 4) + data
+from tests.data.damage import chunk, deep_png, deep_tiff
 
 
 def noisy(*shape: int, bits: int = 16) -> np.ndarray:
@@ -142,7 +106,7 @@ def test_eight_bits_of_all_modes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("colour", "channels"), [(0, 1), (2, 3), (4, 2), (6, 4)])
 def test_sixteen_bits_of_png(tmp_path: Path, colour: int, channels: int) -> None:
     image = noisy(9, 13, channels)
-    (tmp_path / "a.png").write_bytes(png(image, colour))
+    (tmp_path / "a.png").write_bytes(deep_png(image, colour))
     expected = image[..., [0, 0, 0, 1]] if channels == 2 else image
     assert np.array_equal(imagefile.read(tmp_path / "a.png"), expected.transpose(2, 0, 1))
 
@@ -151,7 +115,7 @@ def test_a_transparent_colour_of_sixteen_bits(tmp_path: Path) -> None:
     for channels, colour in ((1, 0), (3, 2)):
         image = noisy(9, 13, channels)
         key = chunk(b"tRNS", image[2, 3].astype(">u2").tobytes())
-        (tmp_path / "a.png").write_bytes(png(image, colour, key))
+        (tmp_path / "a.png").write_bytes(deep_png(image, colour, key))
         found = imagefile.read(tmp_path / "a.png")
         assert np.array_equal(found[:3], np.broadcast_to(image.transpose(2, 0, 1), (3, 9, 13)))
         assert np.argwhere(found[3] == 0).tolist() == [[2, 3]]
@@ -164,14 +128,14 @@ def test_a_transparent_colour_of_sixteen_bits(tmp_path: Path) -> None:
 def test_sixteen_bits_of_tiff(tmp_path: Path, order: str, packed: bool, channels: int) -> None:
     image = noisy(9, 13, channels)
     more = ((338, 2),) if channels == 4 else ()
-    (tmp_path / "a.tif").write_bytes(tiff(image, order, *more, packed=packed))
+    (tmp_path / "a.tif").write_bytes(deep_tiff(image, order, *more, packed=packed))
     found = imagefile.read(tmp_path / "a.tif")
     assert found.dtype == np.uint16
     assert np.array_equal(found, image.transpose(2, 0, 1))
 
 
 def test_sixteen_bits_that_were_multiplied_are_refused(tmp_path: Path) -> None:
-    (tmp_path / "a.tif").write_bytes(tiff(noisy(9, 13, 4), "<", (338, 1)))
+    (tmp_path / "a.tif").write_bytes(deep_tiff(noisy(9, 13, 4), "<", (338, 1)))
     with pytest.raises(DataError, match="16 bits are not read of RGBa;16L: save it as PNG"):
         imagefile.read(tmp_path / "a.tif")
 
@@ -183,12 +147,12 @@ def test_sixteen_bits_stand_upright(tmp_path: Path, lies: int, kind: str) -> Non
     exif[0x0112] = lies
     x = noisy(8, 16, 1 if kind == "grey.tif" else 3)
     if kind == "a.png":
-        (tmp_path / kind).write_bytes(png(x, 2, chunk(b"eXIf", exif.tobytes()[6:])))
+        (tmp_path / kind).write_bytes(deep_png(x, 2, chunk(b"eXIf", exif.tobytes()[6:])))
     elif kind == "a.jpg":
         Image.new("RGB", (16, 8)).save(tmp_path / kind, exif=exif)
         x = np.zeros((8, 16, 3), np.uint8)
     else:
-        (tmp_path / kind).write_bytes(tiff(x, "<", (274, lies)))
+        (tmp_path / kind).write_bytes(deep_tiff(x, "<", (274, lies)))
     # EXIF 2.32 (4.6.5.1.6): where the file's first row and first column belong
     expected = {
         1: x, 2: x[:, ::-1], 3: np.rot90(x, 2), 4: x[::-1], 5: x.transpose(1, 0, 2), 6: np.rot90(x, -1),
@@ -276,7 +240,7 @@ def test_depths_fit() -> None:
 @pytest.mark.parametrize("name", ["cut.png", "crc.png", "cut.tif", "text.tif", "empty.png", "text.npy"])
 def test_a_broken_file_is_named(tmp_path: Path, name: str) -> None:
     path, image = tmp_path / name, noisy(32, 32, 3)
-    whole = png(image, 2) if name.endswith("png") else tiff(image)
+    whole = deep_png(image, 2) if name.endswith("png") else deep_tiff(image)
     broken = bytearray(whole[:-400])
     if name == "crc.png":
         broken = bytearray(whole)

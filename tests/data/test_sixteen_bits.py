@@ -13,7 +13,8 @@ from gancli.data.columns import Column
 from gancli.data.facts import DataFacts
 from gancli.data.fields import Geometry, Image
 from gancli.data.loader import Stream
-from gancli.data.source import Source
+from gancli.data.noise import noise
+from gancli.data.source import Source, Sources
 from gancli.draw import pictures
 from gancli.errors import ConfigError, DataError
 from gancli.metrics.images import from_source
@@ -93,6 +94,7 @@ def test_facts_of_before_stay() -> None:
     facts = DataFacts("a", {"A": Image(1, 8, 8, 16), "B": Image(3, 8, 8)}, {"": 4}, "f")
     assert facts.plain()["fields"]["A"] == Image(1, 8, 8).plain() | {"bits": 16}
     assert DataFacts.read(facts.plain()) == facts
+    assert facts.told == "4 rows: A images of 1×8×8 and 16 bits · B images of 3×8×8"
     narrow = DataFacts("a", {"A": Image(1, 8, 8), "B": Image(3, 8, 8)}, {"": 4}, "f")
     assert narrow.differences(facts) == "A images of 1×8×8 -> images of 1×8×8 and 16 bits"
 
@@ -120,3 +122,17 @@ def test_samples_are_files_of_all_their_channels(tmp_path: Path, channels: int, 
     paths = Image(channels, 8, 9).write(tmp_path, ["a", "b"], rows)
     assert [path.name for path in paths] == [f"a.{suffix}", f"b.{suffix}"]
     assert np.array_equal(np.stack(list(map(imagefile.read, paths))), rows.numpy())
+
+
+def test_noise_of_two_domains() -> None:
+    table = noise([1, 8, 9], n=4, channels_B=3, bits=16, columns={"A": "image", "B": "image"})
+    assert isinstance(table, Source)
+    assert table.fields == {"A": Image(1, 8, 9, 16), "B": Image(3, 8, 9, 16)}
+    found = table.rows(np.arange(4))
+    assert (found["A"].dtype, int(found["B"].max()) > 60_000) == (torch.int32, True)
+    both = noise([1, 8, 9], n=4, channels_B=2, columns={"A.x": "image", "B.x": "image"})
+    assert isinstance(both, Sources)
+    assert [feed.shape for feed in both.feeds.values()] == [(1, 8, 9), (2, 8, 9)]
+    for keys, told in (({"channels_B": 2}, "this game takes no images B"), ({"bits": 12}, "type dataset.bits=8 or")):
+        with pytest.raises(ConfigError, match=told):
+            noise(8, **keys)

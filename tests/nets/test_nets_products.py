@@ -75,7 +75,7 @@ def test_only_what_is_wanted_is_computed(way: str, monkeypatch: pytest.MonkeyPat
     frozen = kernel.detach()
     asked: list[list[bool]] = []
     plain = products._conv_backward
-    monkeypatch.setattr(products, "_conv_backward", lambda *a: (asked.append(a[4]), plain(*a))[1])
+    monkeypatch.setattr(products, "_conv_backward", lambda *a, **k: (asked.append(a[4]), plain(*a, **k))[1])
     out = products.convolve(x, frozen, bias.detach())
     out.sum().backward()
     assert x.grad is not None

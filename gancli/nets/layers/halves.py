@@ -1,7 +1,8 @@
-"""Convolutions of kernel 4 that halve or double an image, as DCGAN, pix2pix and their kin have them."""
+"""Convolutions of image translation: of kernel 4 that halve or double an image, and with mirrored borders."""
 
 from __future__ import annotations
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gancli.nets.layers import products
@@ -33,3 +34,15 @@ class Double(nn.Conv2d):
     def forward(self, input: Tensor) -> Tensor:
         """As a product of patches where that is faster."""
         return products.convolve_up(input, self.weight, self.bias)
+
+
+class Mirrored(nn.Conv2d):
+    """A convolution that keeps the size of images, which are mirrored at their borders (reflection padding)."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, *, bias: bool = True):
+        super().__init__(inputs, outputs, kernel, bias=bias)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """[B, I, H, W] -> [B, O, H, W]."""
+        padded = F.pad(input, [self.kernel_size[0] // 2] * 4, mode="reflect")
+        return products.convolve(padded, self.weight, self.bias, padding=0)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-import torch.nn.functional as F
+import torch
 from torch import Tensor, nn
 
+from gancli.nets.layers.instance import instance_norm
 from gancli.nets.layers.norms import BatchNorm2d
 
 Kind = Literal["batch", "instance"]
@@ -21,7 +22,7 @@ class InstanceNorm2d(nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """[B, channels, H, W] -> the same."""
-        return F.instance_norm(input, eps=self.eps)
+        return instance_norm(input, self.eps)
 
     def extra_repr(self) -> str:
         """What `print(net)` shows of this layer."""
@@ -41,7 +42,7 @@ class ImageBatchNorm2d(BatchNorm2d):
         """[B, channels, H, W] -> the same; the labels are ignored."""
         if self.training:
             return super().forward(input)
-        return F.instance_norm(input, weight=self.weight, bias=self.bias, eps=self.eps)
+        return torch.addcmul(self.bias[:, None, None], instance_norm(input, self.eps), self.weight[:, None, None])
 
 
 def norm(kind: Kind, channels: int) -> nn.Module:

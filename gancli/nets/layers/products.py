@@ -20,11 +20,11 @@ from torch import Tensor
 WHOLE, GRADIENT = (1, 4) if torch.backends.cpu.get_cpu_capability() == "AVX512" else (2, 32)
 
 
-def convolve(x: Tensor, kernel: Tensor, bias: Tensor | None, stride: int = 1) -> Tensor:
-    """F.conv2d with padding 1: x [B, I, H, W], kernel [O, I, k, k] -> [B, O, H / stride, W / stride]."""
+def convolve(x: Tensor, kernel: Tensor, bias: Tensor | None, stride: int = 1, padding: int = 1) -> Tensor:
+    """F.conv2d: x [B, I, H, W], kernel [O, I, k, k] -> [B, O, H / stride, W / stride], for k = 3 and padding 1."""
     if not _pays(x, kernel):
-        return F.conv2d(x, kernel, bias, stride, 1)
-    out: Tensor = _Convolution.apply(x, kernel, bias, stride)
+        return F.conv2d(x, kernel, bias, stride, padding)
+    out: Tensor = _Convolution.apply(x, kernel, bias, stride, padding)
     return out
 
 
@@ -80,62 +80,68 @@ def _kernel(matrix: Tensor, like: Tensor) -> Tensor:
     return matrix.view(outputs, k, k, inputs).permute(0, 3, 1, 2)
 
 
-def _patches(x: Tensor, k: int, stride: int) -> Tensor:
+def _patches(x: Tensor, k: int, stride: int, padding: int = 1) -> Tensor:
     """What each output pixel of a padded convolution reads: [B, C, H, W] -> [B·h·w, k·k·C]."""
-    b, c, height, width = x.shape
-    h, w = (height + 2 - k) // stride + 1, (width + 2 - k) // stride + 1
-    padded = F.pad(x, [1, 1, 1, 1]).permute(0, 2, 3, 1)
+    b, c = x.shape[:2]
+    h, w = _sides(x, k, stride, padding)
+    padded = (F.pad(x, [padding] * 4) if padding else x).permute(0, 2, 3, 1)
     taps = [padded[:, i : i + stride * h : stride, j : j + stride * w : stride] for i in range(k) for j in range(k)]
     return torch.stack(taps, 3).view(b * h * w, k * k * c)
 
 
-def _unpatched(patches: Tensor, shape: torch.Size, k: int, stride: int) -> Tensor:
+def _sides(x: Tensor | torch.Size, k: int, stride: int, padding: int) -> tuple[int, int]:
+    """Height and width of what a convolution makes of x."""
+    height, width = (x if isinstance(x, torch.Size) else x.shape)[-2:]
+    return (height + 2 * padding - k) // stride + 1, (width + 2 * padding - k) // stride + 1
+
+
+def _unpatched(patches: Tensor, shape: torch.Size, k: int, stride: int, padding: int = 1) -> Tensor:
     """The adjoint of `_patches`: every patch is added where it was read, [B·h·w, k·k·C] -> [B, C, H, W]."""
     b, c, height, width = shape
-    h, w = (height + 2 - k) // stride + 1, (width + 2 - k) // stride + 1
+    h, w = _sides(shape, k, stride, padding)
     taps = patches.view(b, h, w, k, k, c)
-    padded = patches.new_zeros(b, height + 2, width + 2, c)
+    padded = patches.new_zeros(b, height + 2 * padding, width + 2 * padding, c)
     for i in range(k):
         for j in range(k):
             padded[:, i : i + stride * h : stride, j : j + stride * w : stride] += taps[:, :, :, i, j]
-    return padded[:, 1 : height + 1, 1 : width + 1].permute(0, 3, 1, 2)
+    inner = padded[:, padding : height + padding, padding : width + padding]
+    return inner.permute(0, 3, 1, 2)
 
 
 class _Convolution(torch.autograd.Function):
     """A padded convolution, each of whose three products takes the faster way. Differentiable any number of times."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, kernel: Tensor, bias: Tensor | None, stride: int) -> Tensor:
+    def forward(ctx: Any, x: Tensor, kernel: Tensor, bias: Tensor | None, stride: int, padding: int) -> Tensor:
         ctx.save_for_backward(x, kernel)
-        ctx.stride, ctx.biased = stride, bias is not None
-        b, _, height, width = x.shape
-        outputs, _, k, _ = kernel.shape
-        h, w = (height + 2 - k) // stride + 1, (width + 2 - k) // stride + 1
+        ctx.stride, ctx.padding, ctx.biased = stride, padding, bias is not None
+        b, outputs, k = len(x), len(kernel), kernel.shape[2]
+        h, w = _sides(x, k, stride, padding)
         ctx.rows = b * h * w
         if ctx.rows > WHOLE * outputs:
-            return F.conv2d(x, kernel, bias, stride, 1)
-        patches, matrix = _patches(x, k, stride), _matrix(kernel).t()
+            return F.conv2d(x, kernel, bias, stride, padding)
+        patches, matrix = _patches(x, k, stride, padding), _matrix(kernel).t()
         out = _images(x, (b, outputs, h, w))  # filled, not returned as a view of a product: callers add to it in place
         rows = out.permute(0, 2, 3, 1).view(-1, outputs)
         torch.mm(patches, matrix, out=rows) if bias is None else torch.addmm(bias, patches, matrix, out=rows)
         return out
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None, None]:
         x, kernel = ctx.saved_tensors
-        stride, k, outputs = ctx.stride, kernel.shape[2], len(kernel)
+        stride, padding, k, outputs = ctx.stride, ctx.padding, kernel.shape[2], len(kernel)
         gx = gk = None
         if ctx.needs_input_grad[0]:
             if ctx.rows > WHOLE * outputs:
-                gx = _conv_backward(grad, x, kernel, stride, [True, False, False])[0]
+                gx = _conv_backward(grad, x, kernel, stride, [True, False, False], padding=padding)[0]
             else:
-                gx = _unpatched(_rows(grad) @ _matrix(kernel), x.shape, k, stride)
+                gx = _unpatched(_rows(grad) @ _matrix(kernel), x.shape, k, stride, padding)
         if ctx.needs_input_grad[1]:
             if ctx.rows > GRADIENT * outputs:
-                gk = _conv_backward(grad, x, kernel, stride, [False, True, False])[1]
+                gk = _conv_backward(grad, x, kernel, stride, [False, True, False], padding=padding)[1]
             else:
-                gk = _kernel(_rows(grad).t() @ _patches(x, k, stride), kernel)
-        return gx, gk, grad.sum((0, 2, 3)) if ctx.biased and ctx.needs_input_grad[2] else None, None
+                gk = _kernel(_rows(grad).t() @ _patches(x, k, stride, padding), kernel)
+        return gx, gk, grad.sum((0, 2, 3)) if ctx.biased and ctx.needs_input_grad[2] else None, None, None
 
 
 class _Upward(torch.autograd.Function):
@@ -185,10 +191,17 @@ def _inputs_first(kernel: Tensor) -> Tensor:
 
 
 def _conv_backward(
-    grad: Tensor, x: Tensor, kernel: Tensor, stride: int, mask: list[bool], transposed: bool = False
+    grad: Tensor,
+    x: Tensor,
+    kernel: Tensor,
+    stride: int,
+    mask: list[bool],
+    transposed: bool = False,
+    *,
+    padding: int = 1,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The library's own gradients of a padded convolution: of x and of the kernel, as the mask says."""
     found: tuple[Tensor, Tensor, Tensor] = torch.ops.aten.convolution_backward(
-        grad, x, kernel, None, [stride] * 2, [1, 1], [1, 1], transposed, [0, 0], 1, mask
+        grad, x, kernel, None, [stride] * 2, [padding] * 2, [1, 1], transposed, [0, 0], 1, mask
     )
     return found

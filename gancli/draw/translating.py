@@ -1,0 +1,160 @@
+"""One image through a trained game: fitted to the network, made alone, cut back to its own size and depth."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from gancli.data import imagefile
+from gancli.data.fields import Image
+from gancli.data.layout import printable
+from gancli.draw import pictures
+from gancli.draw.sampling import Sampler
+from gancli.errors import ConfigError, DataError
+from gancli.games.game import draws_freely, label_of
+
+LEAST = 4  # multiples that a side has at least, or the field's own side where that is less: for layers that reflect
+KINDS = {1: "grey", 3: "colour", 4: "colour with alpha"}
+
+
+class Made(NamedTuple):
+    """image: uint8 or uint16 [C, H, W]. facts: of the file, as plain values. changes: what was converted, in words."""
+
+    image: NDArray[Any]
+    facts: dict[str, Any]
+    changes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Translator:
+    """Makes an image of an image, a function of the weights, the image, the seed and the class alone.
+
+    Numbers inside the network are those of sample 0 of the seed, whatever other images there are. label: the class that
+    is asked for; None: that of sample 0, where there are classes. Raises ConfigError where the game does not take one
+    image, or makes none.
+    """
+
+    sampler: Sampler
+    seed: int = 0
+    label: int | None = None
+
+    def __post_init__(self) -> None:
+        refuse(self.sampler)
+
+    @functools.cached_property
+    def taken(self) -> tuple[str, Image]:
+        """The column that an image stands for, and what it is."""
+        found = self.sampler.picture
+        assert found is not None
+        return found
+
+    @property
+    def asked(self) -> int | None:
+        """The class that is asked for; None where there are no classes."""
+        label = label_of(self.sampler.game, self.sampler.direction)
+        if label is None or self.label is not None:
+            return self.label
+        return int(self.sampler.given([(self.seed, 0)], own={self.taken[0]: torch.empty(1)})[label[0]])
+
+    def __call__(self, array: NDArray[Any], name: str) -> Made:
+        """Of an image uint8 or uint16 [C, H, W]. name: of the file. Raises DataError for one that does not fit."""
+        column, field = self.taken
+        height, width = array.shape[1:]
+        tall, wide = self._sides(height, width, name)
+        fitted = imagefile.fitted(array, field.channels, field.bits, name)
+        ready = field.ready(torch.from_numpy(fitted.astype("int32" if field.bits == 16 else "uint8")))
+        pairs = [(self.seed, 0)]
+        given = self.sampler.given(pairs, self.label, own={column: padded(ready, tall, wide)[None]})
+        try:
+            made = self.sampler.generate_here(self.sampler.inputs(pairs, given), pairs)[self.sampler.column][0]
+        except (MemoryError, RuntimeError) as error:
+            if not _no_memory(error):
+                raise
+            words = f"{printable(name)} needs more memory than there is at {tall}×{wide} pixels: make it smaller"
+            raise DataError(words) from None
+        # Of a network that enlarges, as much of what it made as of what it was given.
+        made = made[:, : height * made.shape[1] // tall, : width * made.shape[2] // wide]
+        bits = 8 * array.dtype.itemsize
+        own = dataclasses.replace(self._output, height=made.shape[1], width=made.shape[2], bits=bits)
+        facts: dict[str, Any] = {"shape": list(array.shape), "bits": bits}
+        facts |= {"padded": [tall, wide]} if (tall, wide) != (height, width) else {}
+        return Made(own.stored(made).numpy().astype(array.dtype), facts, self._changes(array, (tall, wide)))
+
+    @property
+    def _output(self) -> Image:
+        field = self.sampler.field
+        assert isinstance(field, Image)
+        return field
+
+    def _sides(self, height: int, width: int, name: str) -> tuple[int, int]:
+        """What an image is padded to. Raises DataError where the network takes another size alone."""
+        field, multiple = self.taken[1], self.sampler.game.input_multiple(self.sampler.direction)
+        if multiple is None:
+            if (height, width) != (field.height, field.width):
+                raise DataError(
+                    f"{printable(name)} is {height}×{width} and this network takes {field.height}×{field.width} alone:"
+                    " resize it first"
+                )
+            return height, width
+        least = [min(LEAST * multiple, side) for side in (field.height, field.width)]
+        tall, wide = (
+            -(-max(side, few) // multiple) * multiple for side, few in zip((height, width), least, strict=True)
+        )
+        return tall, wide
+
+    def _changes(self, array: NDArray[Any], sides: tuple[int, int]) -> tuple[str, ...]:
+        field, own, bits = self.taken[1], len(array), 8 * array.dtype.itemsize
+        found = []
+        if own != field.channels:
+            before, after = (KINDS.get(count, f"{count} channels") for count in (own, field.channels))
+            found.append(f"{before} made {after}{', on white' if own == 4 else ''}")
+        if bits != field.bits:
+            found.append(f"{bits} bits made {field.bits} for the network, whose outputs have {bits} again")
+        if sides != array.shape[1:]:
+            multiple = self.sampler.game.input_multiple(self.sampler.direction)
+            found.append(f"padded by reflection to multiples of {multiple}, and cut back")
+        return tuple(found)
+
+
+def refuse(sampler: Sampler) -> None:
+    """Raise ConfigError where a game's samples are not made of one image, or are none."""
+    game, direction = sampler.game, sampler.direction
+    if draws_freely(game, direction):
+        raise ConfigError("input= is translated, and this game makes samples of random numbers: leave input out")
+    if sampler.picture is None:
+        told = " and ".join(field.told for field in sampler.taken.values())
+        raise ConfigError(f"input= is an image, and this game makes samples of {told}: leave input out")
+    if not isinstance(sampler.field, Image):
+        raise ConfigError(f"input= is made an image, and this game makes {sampler.field.told}: leave input out")
+
+
+def padded(image: Tensor, height: int, width: int) -> Tensor:
+    """[C, H, W] continued below and at the right by its reflection; where it is too small for that, by its edge.
+
+    >>> padded(torch.tensor([[[1.0, 2.0, 3.0]]]), 2, 5)
+    tensor([[[1., 2., 3., 2., 1.],
+             [1., 2., 3., 2., 1.]]])
+    """
+    for axis, side in ((1, height), (2, width)):
+        more = side - image.shape[axis]
+        if more:
+            mode = "reflect" if more < image.shape[axis] else "replicate"
+            image = F.pad(image[None], (0, 0, 0, more) if axis == 1 else (0, more, 0, 0), mode)[0]
+    return image
+
+
+def _no_memory(error: Exception) -> bool:
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)
+
+
+def shown(image: NDArray[Any]) -> pictures.Pixels:
+    """An image uint8 or uint16 [C, H, W] as a page shows it, uint8 [H, W, 3]."""
+    return pictures.to_pixels(torch.from_numpy(image if image.dtype == np.uint8 else image.astype(np.int32)))
