@@ -6,18 +6,21 @@ import copy
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from gancli.compute.rng import Rng
-from gancli.draw import reading
+from gancli.draw import pictures, reading
 from gancli.draw.sheets import Part, save_sheet
 from gancli.errors import CombinationError
 from gancli.games.cogan import CoupledGame
 from gancli.games.latent import Latent
 from gancli.losses.adversarial import NonSaturating
 from gancli.nets.cogan import Discriminator, Generator
+from gancli.serve.desk import Desk, Wish
 from gancli.store import checkpoint
 from gancli.store.rundir import RunDir
 from gancli.train.engine import Engine
@@ -224,6 +227,22 @@ def test_samples_are_pairs_and_a_direction_chooses_whose_image_is_first(gan: Gan
     answer = gan("sample", f"run={run}", "direction=A2B")
     assert (answer.code, answer.err) == (2, "gan: direction=A2B: this game draws in no such direction: type"
                                          " direction=A or B\n")  # fmt: skip
+
+
+def test_the_page_shows_the_pairs_and_finds_them_under_the_mouse(gan: Gan, run: Path) -> None:
+    desk = Desk(reading.load(str(run)))
+    sheet = desk.sheet(Wish(0, 5))
+    assert gan("sample", f"run={run}", "n=5", "run_dir=s").code == 0
+    assert sheet.png == Path("s/grid.png").read_bytes()
+    page = np.asarray(Image.open("s/grid.png"))
+    (made,) = desk.sampler.samples(5)
+    height, width = (side - sheet.gap for side in sheet.cell)
+    for k, image in enumerate(made):
+        x, y = sheet.corner(k)
+        large = pictures.to_pixels(image).repeat(height // 16, 0).repeat(height // 16, 1)
+        np.testing.assert_array_equal(page[y : y + height, x : x + height], large)  # A's, at the left of its pair
+        assert sheet.at(x, y) == sheet.at(x + width - 1, y + height - 1) == k
+        assert sheet.at(x, sheet.top - 1) is None  # titles
 
 
 def test_an_export_draws_the_same_pairs(gan: Gan, run: Path) -> None:
