@@ -9,6 +9,7 @@ from gancli.errors import ConfigError
 
 SMALLEST, LARGEST = 8, 8192  # pixels a side of an image that is evaluated
 Node = dict[str, Any]  # a group's part of the configuration, checked against what it builds
+SAMPLES = 1000  # that are evaluated unless n says otherwise
 SIGNED = "signed"
 Signed = Annotated[float, SIGNED]  # a number that may be below 0, as no other may
 
@@ -165,9 +166,10 @@ class EvalSettings(DrawSettings):
     export_reference: str | None
     size: int | list[int] | None
     dataset: DataPlace
+    controls: bool
     cache: bool
     compile: bool
-    n: int
+    n: int | None
     n_real: int | None
     metrics: Node = field(default_factory=dict)
     extractor: Node
@@ -183,6 +185,12 @@ class EvalSettings(DrawSettings):
             raise ConfigError(
                 f"size={self.size}: one side, or [height,width], of {SMALLEST} to {LARGEST} pixels, such as size=64"
             )
+
+    def count(self, rows: int | None = None) -> int:
+        """How many samples: n; where that is null, as many as there are rows to make them from, else SAMPLES."""
+        if self.n is not None:
+            return self.n
+        return SAMPLES if rows is None else rows
 
     def sides(self) -> list[int] | None:
         """[height, width] that images are to have; None: their own."""

@@ -34,8 +34,8 @@ Pair = tuple[int, int]  # a sample's seed and its number
 class Sampler:
     """A trained game, ready to draw: `samples(n, seed)`; or `given`, `inputs` and `generate` one after another.
 
-    direction: None: the game's first. truncation: threshold of the latents, None for none. Raises ConfigError for what
-    the game does not know.
+    direction: None: the game's first. truncation: threshold of the latents, None for none. rows: what samples are made
+    from; None: looked for where the run says. Raises ConfigError for what the game does not know.
     """
 
     def __init__(
@@ -46,15 +46,13 @@ class Sampler:
         compute: Compute,
         truncation: float | None = None,
         direction: str | None = None,
+        rows: Rows | None = None,
     ):
         self.game, self.nets, self.facts, self.compute, self.truncation = game, dict(nets), facts, compute, truncation
         self.direction = chosen_direction(game, direction)
-        if truncation is not None and "truncation" not in game.sampling_options():
-            raise ConfigError(
-                f"truncation={truncation:g}: this game draws from no latents that could be cut off: leave it out"
-            )
+        self._check(truncation)
         self.run, self.step, self.about, self.config = Path(), 0, dict[str, Any](), dict[str, Any]()
-        self._rows: Rows | None = None
+        self._rows = rows
 
     @property
     def rows(self) -> Rows:
@@ -154,10 +152,13 @@ class Sampler:
 
     def targets(self, pairs: Sequence[Pair]) -> Tensor | None:
         """The right answers for samples of these pairs, ready; None where a game or the data have none."""
+        return None if self.target is None else self.rows.take(self.target, pairs)
+
+    @property
+    def target(self) -> str | None:
+        """The column that has the right answers; None where a game or the data have none."""
         name = self.game.targets(self.direction)
-        if name is None or not self.rows.partner(name, self.taken):
-            return None
-        return self.rows.take(name, pairs)
+        return name if name is not None and self.rows.partner(name, self.taken) else None
 
     def origin(self, pairs: Sequence[Pair]) -> dict[str, Any]:
         """The rows of data that samples of these pairs are made from, by column, as plain values; {} for none."""
@@ -169,7 +170,7 @@ class Sampler:
     def parts(self, made: Mapping[str, Tensor], given: Mapping[str, Tensor], pairs: Sequence[Pair]) -> list[Part]:
         """What a sheet shows of samples: what they were made from, what was made, and the right answers."""
         inputs = {name: (field, given[name]) for name, field in self.taken.items()}
-        name, right = self.game.targets(self.direction), self.targets(pairs)
+        name, right = self.target, self.targets(pairs)
         truth = None if name is None or right is None else (name, self.field, right)
         return parts(self.game.output_fields(self.direction), made, inputs, truth)
 
@@ -269,10 +270,17 @@ class Sampler:
         return other
 
     def truncated(self, threshold: float | None) -> Sampler:
-        """The same generator with latents cut off at another threshold."""
+        """The same generator with latents cut off at another threshold. Raises ConfigError where there are none."""
+        self._check(threshold)
         other = copy.copy(self)
         other.truncation = threshold
         return other
+
+    def _check(self, threshold: float | None) -> None:
+        if threshold is not None and "truncation" not in self.game.sampling_options():
+            raise ConfigError(
+                f"truncation={threshold:g}: this game draws from no latents that could be cut off: leave it out"
+            )
 
     def protocol(self) -> dict[str, Any]:
         """What the samples depend on, as plain values."""

@@ -18,9 +18,11 @@ from gancli.metrics.extractor import Extractor
 from gancli.metrics.frechet import LEVEL, METHOD, RESAMPLES, SEED, interval
 from gancli.metrics.images import CHUNK, ImageSet, Progress, extract
 from gancli.metrics.kept import KeptFeatures
-from gancli.metrics.metric import ImageMetric, LabelMetric, Metric
+from gancli.metrics.metric import ImageMetric, LabelMetric, Metric, PairMetric
 from gancli.metrics.reference import Reference
 
+GIVEN = "these are made from none; take metrics=[fid,kid]"
+INTERVALS_BY = {"level": LEVEL, "resamples": RESAMPLES, "seed": SEED, "method": METHOD}
 SMALL = 4096  # up to so many images an interval stands beside FID and KID; of more it is narrow, and slow to find
 
 
@@ -63,10 +65,12 @@ class Evaluator:
         self.metrics, self.extractor, self.source, self.progress = list(metrics), extractor, source, progress
         self.real, self.kept, self.intervals = real, kept, intervals
         self.was_kept = False  # whether the real images' features came from where they are kept
-        self.by_features = [m for m in metrics if not isinstance(m, (LabelMetric, ImageMetric))]
+        self.by_features = [m for m in metrics if not isinstance(m, (LabelMetric, ImageMetric, PairMetric))]
         self.by_image = [m for m in metrics if isinstance(m, ImageMetric)]
         self.by_label = [m for m in metrics if isinstance(m, LabelMetric)]
+        self.by_pair = [m for m in metrics if isinstance(m, PairMetric)]
         self._features: Tensor | None = None
+        self._statistics: list[Tensor] = []  # of the metrics by pair, of the images that are looked at
 
     def evaluate(self, fake: ImageSet) -> Evaluation:
         """All metrics of one set of samples.
@@ -75,6 +79,7 @@ class Evaluator:
         """
         warnings = self._check(fake)
         self._begin()
+        self._statistics = [torch.zeros(fake.n, m.width, dtype=torch.float64) for m in self.by_pair]
         values, details = self._watch(fake) if self.extractor is None else self._score(fake, self.extractor)
         for metric in self.by_image:
             scores, more = metric.look(fake, self.real if isinstance(self.real, ImageSet) else None, self.progress)
@@ -89,6 +94,12 @@ class Evaluator:
                 f"metrics={self.by_label[0].name} asks whether samples show the class they were asked for, and these"
                 " were asked for none: train a conditional model (model.conditioning=projection)"
             )
+        if self.by_pair and fake.shown is None:
+            raise MetricError(
+                f"metrics={self.by_pair[0].name} looks at outputs beside what they were made from: {GIVEN}"
+            )
+        if self.by_features or self.by_image:
+            fake.check_channels()
         blind = [m.name for m in self.by_image if m.compares and isinstance(self.real, Reference)]
         if blind:
             raise MetricError(f"metrics={blind[0]} looks at the real images themselves: type reference=FOLDER")
@@ -137,7 +148,8 @@ class Evaluator:
     def _score(self, fake: ImageSet, extractor: Extractor) -> tuple[dict[str, float], dict[str, Any]]:
         """Features of the samples, which the metrics by label see on their way, then every metric."""
         assert self._features is not None
-        features = extract(self._watched(fake) if self.by_label else fake, extractor, self.progress, "samples")
+        watched = self._watched(fake) if self.by_label or self.by_pair else fake
+        features = extract(watched, extractor, self.progress, "samples")
         real = self._features
         given = self.real if isinstance(self.real, Reference) and self.real.features is None else None
 
@@ -148,31 +160,59 @@ class Evaluator:
 
         values, details = World.of_group().from_first(scores)
         more, named = self._finish()
-        return values | more, details | named
+        values, details = values | more, details | named
+        return self._told(values, details)
 
     def _watch(self, fake: ImageSet) -> tuple[dict[str, float], dict[str, Any]]:
-        """Samples that only the metrics by label look at."""
+        """Samples that only the metrics by label and by pair look at."""
         done, world = 0, World.of_group()
         if world.size > 1 and fake.span is not None:
             fake = fake.span(*world.rows(fake.n, CHUNK))
-        for images in self._seen(fake) if self.by_label else ():
+        for images in self._seen(fake) if self.by_label or self.by_pair else ():
             done += len(images)
             if self.progress is not None:
                 self.progress("samples", done, fake.n)
-        return self._finish()
+        return self._told(*self._finish())
 
     def _watched(self, fake: ImageSet) -> ImageSet:
-        """The same images, shown to the metrics by label on their way; a part of them, too."""
+        """The same images, shown to the metrics by label and by pair on their way; a part of them, too."""
         part = fake.span
         cut = None if part is None else lambda start, stop: self._watched(part(start, stop))
         return replace(fake, chunks=lambda: self._seen(fake), span=cut)
 
     def _seen(self, fake: ImageSet) -> Iterator[Tensor]:
-        assert fake.labelled is not None
-        for images, labels in fake.labelled():
-            for metric in self.by_label:
-                metric.see(images, labels)
-            yield images
+        if not self.by_pair:
+            assert fake.labelled is not None
+            for images, labels in fake.labelled():
+                self._label(images, labels)
+                yield images
+            return
+        assert fake.shown is not None
+        for shown in fake.shown():
+            if shown.labels is not None:
+                self._label(shown.images, shown.labels)
+            rows = slice(shown.first, shown.first + len(shown.images))
+            for metric, statistics in zip(self.by_pair, self._statistics, strict=True):
+                statistics[rows] = metric.see(shown)
+            yield shown.images
+
+    def _label(self, images: Tensor, labels: Tensor) -> None:
+        for metric in self.by_label:
+            metric.see(images, labels)
+
+    def _told(self, values: dict[str, float], details: dict[str, Any]) -> tuple[dict[str, float], dict[str, Any]]:
+        """These results with those of the metrics by pair, and with their intervals."""
+        World.of_group().sum(self._statistics)
+        found, intervals = dict[str, float](), dict[str, list[float]]()
+        for metric, statistics in zip(self.by_pair, self._statistics, strict=True):
+            mine, influences = by_image(metric, statistics)
+            found |= mine
+            if self.intervals and 1 < len(statistics) <= SMALL:
+                intervals |= {name: interval(mine[name], (each,)) for name, each in influences.items()}
+        if intervals:
+            intervals = details.get("intervals", {}) | intervals
+            details = details | {"intervals": intervals, "intervals_by": INTERVALS_BY}
+        return values | found, details
 
     def _finish(self) -> tuple[dict[str, float], dict[str, Any]]:
         values: dict[str, float] = {}
@@ -203,8 +243,27 @@ def spread(
     for metric in metrics:
         pairs = metric.influences(fake, real, extractor) if metric.compares and len(fake) > 1 < len(real) else {}
         found |= {name: interval(values[name], pair) for name, pair in pairs.items()}
-    how = {"level": LEVEL, "resamples": RESAMPLES, "seed": SEED, "method": METHOD}
-    return {"intervals": found, "intervals_by": how} if found else {}
+    return {"intervals": found, "intervals_by": INTERVALS_BY} if found else {}
+
+
+def by_image(metric: PairMetric, statistics: Tensor) -> tuple[dict[str, float], dict[str, Tensor]]:
+    """A metric's results, and what each image adds to them to first order, [n], of statistics float64 [n, S].
+
+    The influence of an image is the results' derivative in the mean, times how far its statistics are from that.
+    Raises MetricError for a result that is not finite.
+    """
+    mean = statistics.mean(0).requires_grad_()
+    with torch.enable_grad():
+        told = metric.told(mean)
+        slopes = [torch.autograd.grad(value, mean, retain_graph=True)[0] for value in told.values()]
+    values = {name: float(value.detach()) for name, value in told.items()}
+    broken = [name for name, value in values.items() if not math.isfinite(value)]
+    if broken:
+        raise MetricError(
+            f"{broken[0]} is not a finite number for these {len(statistics)} images: leave it out of metrics"
+        )
+    away = statistics - statistics.mean(0)
+    return values, {name: away @ slope for name, slope in zip(told, slopes, strict=True)}
 
 
 def check(

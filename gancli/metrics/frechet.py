@@ -7,6 +7,8 @@ itself stays torch-fidelity's: of fewer images than features its root of a singu
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -60,8 +62,8 @@ def kernel_influences(fake: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
     return found[0], found[1]
 
 
-def interval(value: float, influences: tuple[Tensor, Tensor]) -> list[float]:
-    """The central LEVEL of `value` over RESAMPLES draws with replacement of both sets of images, keyed by SEED.
+def interval(value: float, influences: Sequence[Tensor]) -> list[float]:
+    """The central LEVEL of `value` over RESAMPLES draws with replacement of each set of images, keyed by SEED.
 
     Drawing features with replacement and computing the distance anew would shift it: repeated images lower the rank of
     the covariance. The influences are resampled instead, whose mean stays 0. The interval is of the distance at these

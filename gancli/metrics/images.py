@@ -36,13 +36,33 @@ class Sampler(Protocol):
 
 
 @dataclass(frozen=True)
+class Shown:
+    """Outputs beside what they were made from, as saved: float64 [B, C, H, W] in [0, 1] where nothing else is said.
+
+    first: the number of the first. images: the outputs as uint8. levels: the largest value of a saved pixel.
+    labels: the class of each input, int64 [B]. given: the inputs. truth: the right answers. back: the inputs as they
+    come back. None: there are none.
+    """
+
+    first: int
+    images: Tensor
+    levels: int
+    made: Tensor
+    given: Tensor
+    labels: Tensor | None = None
+    truth: Tensor | None = None
+    back: Tensor | None = None
+
+
+@dataclass(frozen=True)
 class ImageSet:
     """n images of one shape (C, H, W), C being 1 or 3; (C, 0, 0) where each has sides of its own.
 
     chunks: begins anew at each call; uint8 [B, C, H, W] of any B, n in all. protocol: where they come from, as plain
     JSON values. labelled: the same images with their classes, int64 [B], where they were asked for by class.
     span: the images [start, stop) as a set of their own, for several ranks; None where they cannot be told apart.
-    Raises MetricError for a shape that no image has.
+    shown: the same images beside what they were made from, where that is data. Raises MetricError for images that no
+    extractor reads, where they are not shown so.
     """
 
     n: int
@@ -51,6 +71,7 @@ class ImageSet:
     protocol: Mapping[str, Any] = field(default_factory=dict)
     labelled: Callable[[], Iterator[tuple[Tensor, Tensor]]] | None = None
     span: Callable[[int, int], ImageSet] | None = None
+    shown: Callable[[], Iterator[Shown]] | None = None
 
     @property
     def mixed(self) -> bool:
@@ -58,6 +79,11 @@ class ImageSet:
         return self.shape[1:] == (0, 0)
 
     def __post_init__(self) -> None:
+        if self.shown is None:
+            self.check_channels()
+
+    def check_channels(self) -> None:
+        """Raise MetricError for other images than of grey or colour."""
         if self.shape[0] not in (1, 3):
             raise MetricError(
                 f"these metrics read images of 1 or 3 channels and were given {self.shape[0]}: set dataset.size=[3,H,W]"

@@ -6,11 +6,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
+import torch
 from torch import Tensor
 
 from gancli.data.source import Source
 from gancli.metrics.extractor import Extractor
-from gancli.metrics.images import ImageSet, Progress
+from gancli.metrics.images import ImageSet, Progress, Shown
 from gancli.metrics.reference import Reference
 
 Better = Literal["low", "high", "neither"]  # neither: a share of copies is 0 for noise, too
@@ -107,6 +108,47 @@ class ImageMetric(Metric):
         self, fake: ImageSet, real: ImageSet | None, progress: Progress | None = None
     ) -> tuple[dict[str, float], dict[str, Any]]:
         """Results by name and details (plain JSON values). Raises MetricError for images that it cannot evaluate."""
+
+    def score(self, fake: Tensor, real: Tensor, extractor: Extractor) -> dict[str, float]:
+        """Nothing can be told from features."""
+        return {}
+
+
+class PairMetric(Metric):
+    """A metric of each output beside its right answer, or beside what it was made from; it needs no extractor.
+
+    Its results are functions of statistics that are averaged over images, so that an interval can be told of each.
+    """
+
+    compares: ClassVar[bool] = False
+    wants: ClassVar[Literal["truth", "back", "given"]] = "truth"  # what it looks at beside the outputs
+
+    def needs_extractor(self) -> bool:
+        """It does not."""
+        return False
+
+    def settings(self, n_fake: int, n_real: int) -> dict[str, Any]:
+        """Nothing to set."""
+        return {}
+
+    def refuse(self, shape: tuple[int, ...], given: tuple[int, ...]) -> None:
+        """Raise MetricError for outputs and inputs of these shapes (C, H, W) that it cannot judge."""
+
+    def begin(self, device: torch.device | str) -> None:
+        """Load what is needed, once for any number of evaluations. Raises GanError."""
+
+    @abstractmethod
+    def see(self, shown: Shown) -> Tensor:
+        """Statistics of each image, float64 [B, S] on the CPU."""
+
+    @property
+    def width(self) -> int:
+        """S, of the statistics."""
+        return 1
+
+    def told(self, mean: Tensor) -> dict[str, Tensor]:
+        """Results by name, differentiable, from the statistics' mean over all images, float64 [S]."""
+        return {self.name: mean[0]}
 
     def score(self, fake: Tensor, real: Tensor, extractor: Extractor) -> dict[str, float]:
         """Nothing can be told from features."""

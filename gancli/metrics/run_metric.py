@@ -12,12 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from gancli.data.columns import Index
-from gancli.data.source import Source, lone, order
+from gancli.data.source import Source, order
 from gancli.draw.pictures import Pixels
 from gancli.errors import ConfigError, MetricError, SplitError
 from gancli.metrics.extractor import Extractor
 from gancli.metrics.images import Progress
 from gancli.metrics.metric import Metric
+from gancli.metrics.outputs import like_samples
 from gancli.train.dealing import data_set, split_of
 
 if TYPE_CHECKING:
@@ -51,8 +52,11 @@ class RunMetric(Metric):
 
 
 def own_data(sampler: Sampler, **changes: Any) -> Source:
-    """The run's data set, other values of its keys apart. Raises ConfigError or DataError."""
-    return lone(data_set({**sampler.config["dataset"], **changes}, sampler.config.get("game") or {}), "an evaluation")
+    """The run's data set, other values of its keys apart: of several images, those that samples are to be like.
+
+    Raises ConfigError or DataError.
+    """
+    return like_samples(data_set({**sampler.config["dataset"], **changes}, sampler.config.get("game") or {}), sampler)
 
 
 def data(sampler: Sampler, split: str, metric: str) -> Source:
@@ -64,7 +68,8 @@ def data(sampler: Sampler, split: str, metric: str) -> Source:
             " dataset.split=train"
         )
     try:
-        source = lone(split_of(sampler.config["dataset"], sampler.config.get("game") or {}, split), f"metrics={metric}")
+        found = split_of(sampler.config["dataset"], sampler.config.get("game") or {}, split)
+        source = like_samples(found, sampler, f"metrics={metric}")
     except SplitError:
         raise MetricError(
             f"metrics={metric} needs {split} data, which {sampler.facts.name} does not have:"
@@ -122,13 +127,13 @@ class FeatureRunMetric(Metric):
 
 def training_data(sampler: Sampler, metric: str) -> Source:
     """What the run was trained on. Raises MetricError where that has changed since."""
-    source = own_data(sampler)
-    if source.fingerprint != sampler.facts.fingerprint:
+    found = data_set(sampler.config["dataset"], sampler.config.get("game") or {})
+    if found.fingerprint != sampler.facts.fingerprint:
         raise MetricError(
-            f"metrics={metric} looks at what the run was trained on, and {source.name} has changed since: bring the "
+            f"metrics={metric} looks at what the run was trained on, and {found.name} has changed since: bring the "
             "data back, or leave it out of metrics"
         )
-    return source
+    return like_samples(found, sampler)
 
 
 def left_out(sampler: Sampler, source: Source) -> tuple[Source, Index]:

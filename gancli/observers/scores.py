@@ -13,16 +13,20 @@ from gancli.compute import ranks
 from gancli.config.build import make
 from gancli.config.compose import compose
 from gancli.config.grammar import in_quotes
+from gancli.config.settings import SAMPLES
 from gancli.data.facts import DataFacts
+from gancli.data.source import Source, Sources
+from gancli.draw.given import Rows
 from gancli.draw.reading import passes_of
 from gancli.draw.sampling import Sampler
 from gancli.draw.standing import with_standing_statistics
-from gancli.errors import CombinationError, ConfigError
-from gancli.games.game import sample_of
+from gancli.errors import CombinationError, ConfigError, MetricError
+from gancli.games.game import draws_freely, sample_of
 from gancli.metrics.evaluation import Evaluator
 from gancli.metrics.extractor import Extractor
-from gancli.metrics.images import enough, from_sampler, from_source, shape_of
-from gancli.metrics.metric import Metric
+from gancli.metrics.images import ImageSet, enough, from_sampler, from_source, shape_of
+from gancli.metrics.metric import ImageMetric, LabelMetric, Metric, PairMetric
+from gancli.metrics.outputs import from_rows, made_of_rows, reference, refuse_classes, refuse_pairs, table_of
 from gancli.metrics.results import finished
 from gancli.metrics.run_metric import FeatureRunMetric, RunMetric
 from gancli.observers.drawn import stream_of
@@ -33,6 +37,8 @@ OWN = frozenset({"metrics", "n", "extractor", "standing_stats"})  # keys of gan 
 
 class Scores(Observer):
     """Every `every` steps (null: never), `metrics` of `n` samples of the averaged generator; then a checkpoint.
+
+    n: null: 1000, and of a game that is given an input all held-out rows, in its first direction.
 
     What `gan eval` says of that checkpoint with the same keys: results with their protocol are kept in the run's eval/,
     from where observers.checkpoints.best chooses, and a row of metrics.jsonl has the numbers. metrics, extractor: names
@@ -47,21 +53,23 @@ class Scores(Observer):
         self,
         every: int | None = None,
         metrics: Sequence[str] = ("kid",),
-        n: int = 1000,
+        n: int | None = None,
         extractor: str = "inception",
         weights: str | None = None,
         standing_stats: int | None = None,
         options: Sequence[str] = (),
     ):
-        if (every is not None and every < 1) or n < 2 or (standing_stats or 0) < 0 or not metrics:
+        if (every is not None and every < 1) or (n is not None and n < 2) or (standing_stats or 0) < 0 or not metrics:
             raise ConfigError(
-                "observers.scores: every is at least 1 or null, n at least 2, standing_stats at least 0, and metrics"
-                f" names one at least, not every={every} n={n} standing_stats={standing_stats} metrics={list(metrics)}"
+                "observers.scores: every is at least 1 or null, n at least 2 or null, standing_stats at least 0, and"
+                f" metrics names one at least, not every={every} n={n} standing_stats={standing_stats}"
+                f" metrics={list(metrics)}"
             )
         for option in options:
             _refuse(option)
         self.every, self.n, self.standing_stats = every, n, standing_stats
         self._evaluator: Evaluator | None = None
+        self._rows: Rows | None = None
         self._notes: list[str] = []
         keys = [f"metrics=[{','.join(metrics)}]", f"extractor={extractor}", *options]
         keys += [f"extractor.weights={in_quotes(weights)}"] if weights is not None else []
@@ -92,27 +100,62 @@ class Scores(Observer):
         return any(metric.compares for metric in self._metrics)
 
     def refuse(self, view: RunView) -> None:
-        """Refuse samples that are no images, and more of them than memory holds. Raises MetricError, ConfigError."""
+        """Refuse samples that are no images, or lack what metrics look at, and more of them than memory holds.
+
+        Raises MetricError, ConfigError.
+        """
         if self.every is not None and view.steps:
             shape_of(sample_of(view.engine.game)[1])
-            view.refuse_many("scores.n", self.n)
+            view.refuse_many("scores.n", self.n or SAMPLES)
+            game = view.engine.game
+            if not draws_freely(game, game.directions()[0]):
+                self._refuse(self._sampler(view))
+            elif of_pairs := [metric.name for metric in self._metrics if isinstance(metric, PairMetric)]:
+                raise MetricError(
+                    f"observers.scores.metrics: {of_pairs[0]} looks at images made from images, and this game is given"
+                    " none: take fid or kid"
+                )
 
     def open(self, view: RunView) -> None:
         """Take the data that samples are compared with."""
         if self.every is None or not view.steps:
             return
+        if self._extractor is not None:
+            self._extractor.to(view.engine.compute.device)
+        sampler = self._sampler(view)
+        real, source = self._real(view, sampler)
+        self._evaluator = Evaluator(self._metrics, real, self._extractor, source, intervals=True)
+        for metric in self._evaluator.by_pair:
+            metric.begin(view.engine.compute.device)
+
+    def _real(self, view: RunView, sampler: Sampler) -> tuple[ImageSet | None, Source]:
+        """What samples are compared with, and the training data of their kind. Raises GanError where there is none."""
+        if made_of_rows(sampler):
+            self._refuse(sampler)
+            feeds = {feed: stream.source for feed, stream in view.engine.streams.items()}
+            self._notes = sampler.notes
+            looks = any(m.compares or isinstance(m, ImageMetric) for m in self._metrics)
+            return reference(sampler) if looks else None, table_of(feeds, sampler.column)
         found = stream_of(view, sample_of(view.engine.game)[0])
         if found is None:
             raise CombinationError(
                 "observers.scores compares samples with data of the same kind, and this run has none"
             )
         source = found[0].source
-        if self._extractor is not None:
-            self._extractor.to(view.engine.compute.device)
-        split = view.config["dataset"].get("split")
-        count, self._notes = enough(source.name, len(source), self.n)
-        real = from_source(source, count, 0, split=split)
-        self._evaluator = Evaluator(self._metrics, real, self._extractor, source, intervals=True)
+        count, self._notes = enough(source.name, len(source), self._count(sampler))
+        return from_source(source, count, 0, split=view.config["dataset"].get("split")), source
+
+    def _refuse(self, sampler: Sampler) -> None:
+        """Take the rows that samples are made from. Raises MetricError for what they lack and metrics ask for."""
+        self._rows = sampler.rows
+        refuse_pairs(sampler, [metric for metric in self._metrics if isinstance(metric, PairMetric)])
+        for metric in self._metrics:
+            if isinstance(metric, LabelMetric):
+                refuse_classes(sampler, metric.name)
+
+    def _count(self, sampler: Sampler) -> int:
+        """How many samples are looked at, as gan eval has it."""
+        return self.n or sampler.most or SAMPLES
 
     def on_step(self, view: RunView) -> Iterator[Event]:
         """A result, its row and a checkpoint, when they are due."""
@@ -128,8 +171,11 @@ class Scores(Observer):
         """The result with its protocol, from copies: measuring leaves no trace in the run."""
         began = time.perf_counter()
         sampler = self._sampler(view)
-        result = evaluator.evaluate(from_sampler(sampler, self.n, 0, bool(evaluator.by_label))).as_json()
-        result["warnings"] += self._notes if self._compares else []
+        n = self._count(sampler)
+        of_rows = made_of_rows(sampler)
+        fake = from_rows(sampler, n, 0) if of_rows else from_sampler(sampler, n, 0, bool(evaluator.by_label))
+        result = evaluator.evaluate(fake).as_json()
+        result["warnings"] += self._notes if of_rows or self._compares else []
         return finished(result, view.step, time.perf_counter() - began)
 
     def _sampler(self, view: RunView) -> Sampler:
@@ -138,10 +184,19 @@ class Scores(Observer):
         nets, averaged = engine.networks(), bool(engine.averages)
         passes = passes_of(engine.game, self.standing_stats) if averaged else 0
         nets = with_standing_statistics(engine.game, nets, engine.compute, passes)
-        sampler = Sampler(engine.game, nets, DataFacts.of(engine.main.source), engine.compute)
-        sampler.run, sampler.step = view.folder, view.step
+        sampler = Sampler(engine.game, nets, _facts(view), engine.compute, rows=self._rows)
+        sampler.run, sampler.step, sampler.config = view.folder, view.step, dict(view.config)
         sampler.about = {"ema": averaged, "standing_stats": passes, "seen": view.seen}
         return sampler
+
+
+def _facts(view: RunView) -> DataFacts:
+    """What is known of the run's data, whose columns the game calls by their feeds where there are several."""
+    engine = view.engine
+    main = engine.main.source
+    if not any("." in name for name in engine.game.fields):
+        return DataFacts.of(main)
+    return DataFacts.of(Sources(main.name, {name: stream.source for name, stream in engine.streams.items()}))
 
 
 def _refuse(option: str) -> None:

@@ -116,7 +116,8 @@ def _spread(rows: Sequence[Line], key: str) -> bool:
 def _reference(row: Line) -> tuple[Any, ...]:
     told = row.values["protocol"]
     real = told["reference"] or {}
-    return told["n_real"], real.get("fingerprint"), real.get("sha256"), real.get("seed")
+    made_of = told["fake"].get("fingerprint")  # the rows that outputs are made from, and held against
+    return told["n_real"], real.get("fingerprint"), real.get("sha256"), real.get("seed"), made_of
 
 
 def _cell(row: Line, key: str) -> str:

@@ -44,26 +44,38 @@ def run(config: Mapping[str, Any], overrides: Sequence[str]) -> Path:
         if len(runs) > 1:
             if settings.export_reference is not None:
                 raise ConfigError(f"export_reference={settings.export_reference}: of one run's data: give one run")
+            if settings.direction == measuring.ALL:
+                raise ConfigError("direction=all: directions are compared for one run: give one, or one direction")
             return _compare(settings, runs, metrics, extractor)
         settings = replace(settings, run=runs[0])
-    evaluated = measuring.evaluate(settings, metrics, extractor)
+    each = measuring.by_direction(settings, metrics)
+    evaluated = {mark: measuring.evaluate(one, metrics, extractor) for mark, one in each.items()}
     if not World.of_group().first:
         return Path()  # rank 0 writes
-    found, results = evaluated.found, evaluated.results
+    found = next(iter(evaluated.values())).found
     name = Path(settings.input or "").stem if found is None else found.run.name
-    _show(results, settings.thresholds(), name, found)
-    with _said(evaluated.unkept):
+    for one in evaluated.values():
+        _show(one.results, settings.thresholds(), name, one.found)
+    with _said([error for one in evaluated.values() for error in one.unkept]):
         folder = rundir.new_directory("eval", name, settings.run_dir)
-        for picture, pixels in evaluated.pictures.items():
-            save_png(folder / picture, pixels)
-        if isinstance(settings.truncation, list):
-            _write_curve(folder, settings.thresholds(), results)
-        else:
-            write_json(folder / "results.json", results[0])
-        print(f"results with protocol: {folder / 'results.json'}")
-        for picture in evaluated.pictures:
-            print(f"picture: {folder / picture}")
+        for mark, one in evaluated.items():
+            _write(folder, mark, settings, one)
     return folder
+
+
+def _write(folder: Path, mark: str, settings: EvalSettings, evaluated: measuring.Evaluated) -> None:
+    """results.json, curve and pictures. mark: what names of files end with, where there are several of them."""
+    pictures = {f"{Path(name).stem}{mark}.png": pixels for name, pixels in evaluated.pictures.items()}
+    for picture, pixels in pictures.items():
+        save_png(folder / picture, pixels)
+    target = folder / f"results{mark}.json"
+    if isinstance(settings.truncation, list):
+        _write_curve(folder, mark, settings.thresholds(), evaluated.results)
+    else:
+        write_json(target, evaluated.results[0])
+    print(f"results with protocol: {target}")
+    for picture in pictures:
+        print(f"picture: {folder / picture}")
 
 
 @contextmanager
@@ -159,9 +171,11 @@ def _compare(
     return folder
 
 
-def _write_curve(folder: Path, thresholds: Sequence[float | None], results: Sequence[Mapping[str, Any]]) -> None:
+def _write_curve(
+    folder: Path, mark: str, thresholds: Sequence[float | None], results: Sequence[Mapping[str, Any]]
+) -> None:
     """All thresholds' results in one file, and truncation.png: every metric over the threshold."""
-    write_json(folder / "results.json", {"truncation": list(thresholds), "results": [dict(r) for r in results]})
+    write_json(folder / f"results{mark}.json", {"truncation": list(thresholds), "results": [dict(r) for r in results]})
     names = {float(k): "none" if t is None else f"{t:g}" for k, t in enumerate(thresholds)}
 
     def curve(key: str) -> list[tuple[float, float]]:
@@ -172,7 +186,7 @@ def _write_curve(folder: Path, thresholds: Sequence[float | None], results: Sequ
     panels = [Panel(key, {key: curve(key)}, "truncation", names) for key in keys if key not in together]
     if together:
         panels.append(Panel(" and ".join(together), {key: curve(key) for key in together}, "truncation", names))
-    save_png(folder / "truncation.png", chart(panels))
+    save_png(folder / f"truncation{mark}.png", chart(panels))
 
 
 def _show(
@@ -181,15 +195,17 @@ def _show(
     """One result as lines, several as a table."""
     protocol = results[0]["protocol"]
     where = f"{name} at step {sampler.step:,}" if sampler else name
+    where += f", {sampler.direction}" if sampler and sampler.direction else ""
     real = ""
     if protocol["reference"]:
         count = f"{protocol['n_real']:,}" if protocol["n_real"] else "an unknown number of"
         real = f" against {count} real images"
     print(f"{where}: {protocol['n_fake']:,} samples{real}, {protocol.get('extractor', 'no extractor')}")
     if len(results) == 1:
+        width = max(10, *map(len, numbers(results[0])))
         for key, value in numbers(results[0]).items():
             low, high = results[0].get("intervals", {}).get(key, (None, None))
-            print(f"  {key:10} {value:.4f}" + ("" if low is None else f"  ({low:.4f} to {high:.4f})"))
+            print(f"  {key:{width}} {value:.4f}" + ("" if low is None else f"  ({low:.4f} to {high:.4f})"))
     else:
         keys = list(numbers(results[0]))
         print("  truncation" + "".join(f"{key:>{max(12, len(key) + 2)}}" for key in keys))

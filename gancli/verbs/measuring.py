@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,15 @@ from gancli.config.build import make
 from gancli.config.settings import EvalSettings
 from gancli.draw.pictures import Pixels
 from gancli.draw.sampling import Sampler
-from gancli.errors import GanError, MetricError, RunError
-from gancli.metrics import results
+from gancli.errors import ConfigError, GanError, MetricError, RunError
+from gancli.metrics import controls, results
+from gancli.metrics.controls import Controls
 from gancli.metrics.evaluation import Evaluator
 from gancli.metrics.extractor import Extractor
 from gancli.metrics.images import ImageSet
 from gancli.metrics.kept import KeptFeatures
-from gancli.metrics.metric import LabelMetric, Metric
+from gancli.metrics.metric import LabelMetric, Metric, PairMetric
+from gancli.metrics.outputs import made_of_rows, refuse_classes, refuse_pairs
 from gancli.metrics.reference import write as write_reference
 from gancli.metrics.run_metric import FeatureRunMetric, RunMetric
 from gancli.store.rundir import real as own_path
@@ -29,6 +32,8 @@ from gancli.verbs import sides
 from gancli.verbs.drawing import compute, need_images, open_sampler
 from gancli.verbs.remaining import Remaining, ahead
 from gancli.verbs.sides import place_data
+
+ALL = "all"  # directions
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,17 @@ class Evaluated:
     results: list[dict[str, Any]]
     pictures: dict[str, Pixels]
     unkept: list[GanError]
+
+
+def by_direction(settings: EvalSettings, metrics: Sequence[Metric]) -> dict[str, EvalSettings]:
+    """The settings of each direction that is asked for, by what names of its files end with. Raises GanError."""
+    if settings.direction != ALL:
+        return {"": settings}
+    found = load(replace(settings, direction=None, standing_stats=0), metrics)
+    known = found.game.directions() if found is not None else ("",)
+    if not all(known):
+        raise ConfigError("direction=all: this game draws in one direction that has no name: leave direction out")
+    return {f"-{direction}": replace(settings, direction=direction) for direction in known}
 
 
 def evaluate(settings: EvalSettings, metrics: Sequence[Metric], extractor: Callable[[], Extractor]) -> Evaluated:
@@ -72,6 +88,7 @@ def load(settings: EvalSettings, metrics: Sequence[Metric]) -> Sampler | None:
     if sampler is not None:
         place_data(settings, sampler)
     _refuse_labels(metrics, sampler)
+    _refuse_pairs(settings, metrics, sampler)
     of_run, of_images = _parted(metrics)
     if of_run and sampler is None:
         raise MetricError(f"metrics={of_run[0].name} looks into a run: give run= instead of input=")
@@ -105,9 +122,8 @@ def _parted(metrics: Sequence[Metric]) -> tuple[list[RunMetric | FeatureRunMetri
 
 def _sides(settings: EvalSettings, sampler: Sampler | None, metrics: Sequence[Metric]) -> sides.Sides:
     """What these metrics of images are given."""
-    labelled = any(isinstance(m, LabelMetric) for m in metrics)
     with ranks.one_first():
-        return sides.of(settings, sampler, any(m.compares for m in metrics), labelled)
+        return sides.of(settings, sampler, metrics)
 
 
 def extractor_of(settings: EvalSettings) -> Extractor:
@@ -142,9 +158,14 @@ def _evaluate_images(
     report = Remaining(ahead(metrics, given.evaluated, real, extractor))
     evaluator = Evaluator(metrics, real, extractor, given.source, report, kept, intervals=True)
     made = []
+    for metric in evaluator.by_pair:
+        metric.begin(compute(settings).device)
     for fake in given.evaluated:
         began = time.perf_counter()
         made.append(evaluator.evaluate(fake).as_json())
+        if settings.controls and sampler is not None:
+            training = partial(sides.unchanged, sampler)
+            controls.add(made[-1], Controls(sampler, fake.n, settings.seed, training, report), evaluator)
         made[-1]["seconds"] = time.perf_counter() - began
         made[-1]["reference_was_cached"] = evaluator.was_kept
         made[-1]["warnings"] += given.notes
@@ -165,11 +186,16 @@ def exported_to(path: str) -> Path:
     return own_path(typed.parent) / typed.name
 
 
+def _count(settings: EvalSettings, sampler: Sampler | None) -> int:
+    """How many samples are evaluated."""
+    return settings.count(None if sampler is None else sampler.most)
+
+
 def _blank(settings: EvalSettings, sampler: Sampler | None, threshold: float | None) -> dict[str, Any]:
     """A result that holds nothing yet but its protocol."""
     fake = {"seed": settings.seed} | (sampler.truncated(threshold).protocol() if sampler else {})
     return {
-        "protocol": {"n_fake": settings.n, "n_real": 0, "fake": fake, "reference": None},
+        "protocol": {"n_fake": _count(settings, sampler), "n_real": 0, "fake": fake, "reference": None},
         "warnings": [],
         "seconds": 0.0,
     }
@@ -195,18 +221,19 @@ def _evaluate_run(
     """Add what metrics of a run say to its results, and the time that took; their pictures. Raises MetricError."""
     began = time.perf_counter()
     pictures: dict[str, Pixels] = {}
+    n = _count(settings, sampler) if metrics else 0
     for metric in metrics:
         if isinstance(metric, FeatureRunMetric):
             extractor = make_extractor() if metric.needs_extractor() else None
-            findings = metric.measure(extractor, sampler, settings.n, settings.seed, Remaining())
+            findings = metric.measure(extractor, sampler, n, settings.seed, Remaining())
             if extractor is not None:
                 values["protocol"] |= extractor.protocol()
         else:
-            findings = metric.measure(sampler, settings.n, settings.seed, Remaining())
+            findings = metric.measure(sampler, n, settings.seed, Remaining())
         values |= findings.values | findings.details
         values["warnings"] += [note for note in findings.notes if note not in values["warnings"]]
         pictures |= findings.pictures
-        values["protocol"][metric.name] = metric.settings(settings.n, 0)
+        values["protocol"][metric.name] = metric.settings(n, 0)
     if metrics:
         about = {"name": sampler.facts.name, "fingerprint": sampler.facts.fingerprint}
         about |= {key: sampler.config["dataset"].get(key) for key in ("split", "limit")}
@@ -220,8 +247,23 @@ def _refuse_labels(metrics: Sequence[Metric], sampler: Sampler | None) -> None:
     wanting = [m.name for m in metrics if isinstance(m, LabelMetric)]
     if wanting and sampler is None:
         raise MetricError(f"metrics={wanting[0]} evaluates a conditional run's samples: give run= instead of input=")
-    if wanting and sampler is not None and not sampler.labelled:
+    if wanting and sampler is not None and made_of_rows(sampler):
+        refuse_classes(sampler, wanting[0])
+    elif wanting and sampler is not None and not sampler.labelled:
         raise MetricError(
             f"metrics={wanting[0]} asks whether samples show the class they were asked for, and {sampler.run.name}"
             " knows no classes: train a conditional model (model.conditioning=projection)"
         )
+
+
+def _refuse_pairs(settings: EvalSettings, metrics: Sequence[Metric], sampler: Sampler | None) -> None:
+    """Raise GanError where metrics look at outputs beside something that this run does not have."""
+    of_pairs = [m for m in metrics if isinstance(m, PairMetric)]
+    if of_pairs and sampler is None:
+        raise MetricError(f"metrics={of_pairs[0].name} looks at a run's inputs, too: give run= instead of input=")
+    if settings.controls and (sampler is None or not made_of_rows(sampler)):
+        raise ConfigError(
+            "controls=true: these samples are made from no input that they could be held against: leave it out"
+        )
+    if sampler is not None:
+        refuse_pairs(sampler, of_pairs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,15 +10,17 @@ from typing import Any
 from gancli.config.commands import word
 from gancli.config.settings import EvalSettings
 from gancli.data.facts import DataFacts
-from gancli.data.source import Source
+from gancli.data.source import DataSet, Source
 from gancli.draw.sampling import Sampler
 from gancli.errors import ConfigError, MetricError
 from gancli.metrics.given import Given, find, holds_images
 from gancli.metrics.images import ImageSet, enough, from_sampler, from_source, shape_of
+from gancli.metrics.metric import ImageMetric, LabelMetric, Metric
+from gancli.metrics.outputs import from_rows, like_samples, made_of_rows, reference
 from gancli.metrics.reference import SUFFIXES, Reference
 from gancli.metrics.reference import read as read_reference
-from gancli.metrics.run_metric import own_data
 from gancli.store.rundir import RunDir
+from gancli.train.dealing import data_set
 
 
 @dataclass(frozen=True)
@@ -33,8 +36,11 @@ class Sides:
     notes: list[str] = field(default_factory=list)
 
 
-def of(settings: EvalSettings, sampler: Sampler | None, compares: bool, labelled: bool) -> Sides:
-    """Both sides as the settings ask for them. Raises DataError, MetricError, RunError or ConfigError."""
+def of(settings: EvalSettings, sampler: Sampler | None, metrics: Sequence[Metric]) -> Sides:
+    """Both sides as the settings ask for them, for these metrics of images.
+
+    Raises DataError, MetricError, RunError or ConfigError.
+    """
     statistics = _statistics(settings)
     if statistics is not None and settings.n_real is not None:
         raise ConfigError(
@@ -43,7 +49,10 @@ def of(settings: EvalSettings, sampler: Sampler | None, compares: bool, labelled
     if sampler is None:
         return _of_files(settings, statistics)
     shape_of(sampler.field)
-    return _of_run(settings, sampler, statistics, compares, labelled)
+    labelled = any(isinstance(m, LabelMetric) for m in metrics)
+    if made_of_rows(sampler):
+        return _of_rows(settings, sampler, statistics, metrics, labelled)
+    return _of_run(settings, sampler, statistics, any(m.compares for m in metrics), labelled)
 
 
 def _statistics(settings: EvalSettings) -> Reference | None:
@@ -64,10 +73,11 @@ def _of_files(settings: EvalSettings, statistics: Reference | None) -> Sides:
         run = word("run", settings.input)
         raise ConfigError(f"input={settings.input} is a run, not a folder of finished images: type {run}")
     given = find("input", settings.input, size)
-    n = min(settings.n, len(given))
+    asked = settings.count()
+    n = min(asked, len(given))
     fake, notes = given.images(n, seed), list[str]()
-    if n < settings.n:
-        notes.append(f"n={settings.n:,} asked for, and input has {len(given):,}: all of them are evaluated")
+    if n < asked:
+        notes.append(f"n={asked:,} asked for, and input has {len(given):,}: all of them are evaluated")
     if statistics is not None or settings.reference is None:
         return Sides([fake], statistics, None, notes + _unlike((given, fake)))
     other = find("reference", settings.reference, size)
@@ -79,26 +89,59 @@ def _of_run(
     settings: EvalSettings, sampler: Sampler, statistics: Reference | None, compares: bool, labelled: bool
 ) -> Sides:
     """A run's samples, at each threshold."""
-    evaluated = [from_sampler(sampler.truncated(t), settings.n, settings.seed, labelled) for t in settings.thresholds()]
+    n = settings.count()
+    evaluated = [from_sampler(sampler.truncated(t), n, settings.seed, labelled) for t in settings.thresholds()]
     if settings.reference is not None and statistics is None:
         other = find("reference", settings.reference, list(sampler.field.shape))
-        real, notes = _real(settings, other, settings.n)
+        real, notes = _real(settings, other, n)
         return Sides(evaluated, real, other.source, notes + _unlike((other, real)))
     if statistics is not None and not labelled:
         return Sides(evaluated, statistics)
-    source = own_data(sampler)
-    if source.fingerprint != sampler.facts.fingerprint:
-        raise MetricError(
-            f"the data set {source.name} has changed since the run was trained on it"
-            f" ({sampler.facts.differences(DataFacts.of(source))}): type dataset.root=PATH with the data as they were,"
-            " or reference=FOLDER"
-        )
+    source = like_samples(unchanged(sampler), sampler)
     if statistics is not None:
         return Sides(evaluated, statistics, source)
-    count, notes = _count(settings, source.name, len(source), settings.n)
+    count, notes = _count(settings, source.name, len(source), n)
     split = sampler.config["dataset"].get("split")
     real = from_source(source, count, settings.seed, exact=settings.n_real is not None, split=split)
     return Sides(evaluated, real, source, notes if compares else [])
+
+
+def _of_rows(
+    settings: EvalSettings,
+    sampler: Sampler,
+    statistics: Reference | None,
+    metrics: Sequence[Metric],
+    labelled: bool,
+) -> Sides:
+    """What a run makes of held-out rows, each once, against held-out rows of what that is to be like."""
+    n = settings.count(sampler.most)
+    sampler.given([(settings.seed, n - 1)])  # more than there are is said now
+    evaluated = [from_rows(sampler.truncated(t), n, settings.seed) for t in settings.thresholds()]
+    source, notes = None, list(sampler.notes)
+    if labelled:  # the classifier learns from what the run was trained on
+        source = like_samples(unchanged(sampler), sampler)
+    if settings.reference is not None and statistics is None:
+        other = find("reference", settings.reference, list(sampler.field.shape))
+        real, more = _real(settings, other, n)
+        return Sides(evaluated, real, source, notes + more + _unlike((other, real)))
+    if statistics is not None:
+        return Sides(evaluated, statistics, source, notes)
+    looks = any(m.compares or isinstance(m, ImageMetric) for m in metrics)
+    if looks and not labelled:
+        unchanged(sampler)
+    return Sides(evaluated, reference(sampler, settings.n_real, settings.seed) if looks else None, source, notes)
+
+
+def unchanged(sampler: Sampler) -> DataSet:
+    """What the run was trained on. Raises MetricError where that is not what it was."""
+    found = data_set(sampler.config["dataset"], sampler.config.get("game") or {})
+    if found.fingerprint != sampler.facts.fingerprint:
+        raise MetricError(
+            f"the data set {found.name} has changed since the run was trained on it"
+            f" ({sampler.facts.differences(DataFacts.of(found))}): type dataset.root=PATH with the data as they were,"
+            " or reference=FOLDER"
+        )
+    return found
 
 
 def _real(settings: EvalSettings, given: Given, n: int) -> tuple[ImageSet, list[str]]:
@@ -116,7 +159,7 @@ def _count(settings: EvalSettings, name: str, there: int, n: int) -> tuple[int, 
     """How many real images are taken, and a note where that is not as many as were asked for, or leaves many out."""
     if settings.n_real is not None:
         return settings.n_real, []
-    if n < settings.n and there > n:
+    if n < settings.count() and there > n:
         return n, [f"{n:,} of the {there:,} images of {name} are compared with, as many as there are samples:"
                    f" n_real={there} takes all"]  # fmt: skip
     return enough(name, there, n)

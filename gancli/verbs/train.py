@@ -86,7 +86,7 @@ def _run(config: Mapping[str, Any], overrides: Sequence[str], signals: _Signals)
     observers = {n: make(node, f"observers.{n}") for n, node in settings.observers.items() if node is not None}
     for key, observer in observers.items():
         observer.name = key
-        observer.refuse(RunView(engine, engine.steps))
+        observer.refuse(RunView(engine, engine.steps, config=config))
     config = with_best(config, observers)
     if found:
         starting.take(found, engine)

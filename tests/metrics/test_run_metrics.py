@@ -39,6 +39,7 @@ class Plain:
         self.field, self.classes, self.run = source.fields["x"], source.classes, Path("outputs/x")
         self.labelled = len(source.classes) > 1
         self.config: dict[str, Any] = {"dataset": {"limit": None}}
+        self.game, self.direction = SimpleNamespace(input_fields=lambda direction: {}), ""
 
     def labelled_samples(self, n: int, seed: int, classes: int | None = None, first: int = 0) -> Any:
         """The first n, or of one class, again and again."""
@@ -246,6 +247,8 @@ def test_test_data_are_found_where_the_run_was_not_trained_on_them() -> None:
         facts=SimpleNamespace(name="emoji"),
         field=fields.Image(3, 8, 8),
         labelled=False,
+        game=SimpleNamespace(input_fields=lambda direction: {}),
+        direction="",
     )
     assert len(data(found, "test", "parzen")) == 200
     assert len(data(found, "train", "parzen")) == 1706

@@ -1,0 +1,200 @@
+"""What a game that is given an input makes of held-out ones, beside them, their right answers and their classes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from gancli.data.fields import Field, Image, Label
+from gancli.data.source import DataSet, Source, Sources, feeds_of, lone
+from gancli.errors import MetricError
+from gancli.games.game import draws_freely
+from gancli.metrics.images import CHUNK, ImageSet, Shown, eight_bits, from_source, shape_of
+from gancli.metrics.metric import PairMetric
+
+if TYPE_CHECKING:
+    from gancli.draw.sampling import Pair, Sampler
+
+BACK = "back"  # what games call an input that was translated there and back
+
+
+def made_of_rows(sampler: Sampler) -> bool:
+    """Whether samples are images, and made from rows of data, one from each."""
+    return not draws_freely(sampler.game, sampler.direction) and isinstance(sampler.field, Image)
+
+
+def input_of(sampler: Sampler) -> str | None:
+    """The column of images that outputs are made from; None where they are made from none."""
+    fields = sampler.game.input_fields(sampler.direction)
+    return next((name for name, field in fields.items() if isinstance(field, Image)), None)
+
+
+def returned(sampler: Sampler) -> bool:
+    """Whether inputs come back among what is made."""
+    name, made = input_of(sampler), sampler.game.output_fields(sampler.direction)
+    return name is not None and made.get(BACK) == sampler.game.input_fields(sampler.direction)[name]
+
+
+def classes_of(sampler: Sampler) -> str | None:
+    """The column of the classes of inputs, as a batch calls it; None where they have none."""
+    name = input_of(sampler)
+    if name is None:
+        return None
+    feed = name.rpartition(".")[0]
+    own = {c: f for c, f in sampler.facts.fields.items() if c.rpartition(".")[0] == feed}
+    return next((column for column, field in own.items() if isinstance(field, Label)), None)
+
+
+def table_of(feeds: Mapping[str, Source], name: str) -> Source:
+    """The images of a column, as batches call it, as the column x of a table, with their classes as y."""
+    feed, _, column = name.rpartition(".")
+    source = feeds[feed] if feed in feeds else next(iter(feeds.values()))
+    if next(iter(source.columns)) == column == "x":
+        return source
+    label = next((c for c in source.columns.values() if isinstance(c.field, Label)), None)
+    columns = {"x": source.columns[column]} | ({} if label is None else {"y": label})
+    dealt: dict[str, Any] = {"flip": source.flip, "crop": source.crop, "jitter": source.jitter}
+    return Source(source.name, columns, dequantize=source.dequantize, **dealt)
+
+
+def like_samples(data: DataSet, sampler: Sampler, who: str = "an evaluation") -> Source:
+    """What samples are to be like, out of a data set: its lone table, or where it has several images the right one.
+
+    who: asks for it. Raises CombinationError for several tables where samples are no images.
+    """
+    several = isinstance(data, Sources) or made_of_rows(sampler)
+    if not several or not isinstance(sampler.field, Image):
+        return lone(data, who)
+    return table_of(feeds_of(data), sampler.column)
+
+
+def reference(sampler: Sampler, n: int | None = None, seed: int = 0) -> ImageSet:
+    """n images, None for all, of the kind that outputs are to be of, out of the same split as the inputs.
+
+    Raises MetricError for more than there are.
+    """
+    rows = sampler.rows
+    source = table_of(rows.feeds, sampler.column)
+    return from_source(source, n, seed, exact=True, split=rows.split, column=sampler.column)
+
+
+def levels_of(field: Field) -> int:
+    """The largest value of a saved pixel."""
+    assert isinstance(field, Image)
+    return field.top
+
+
+def beside(
+    sampler: Sampler, first: int, pairs: Sequence[Pair], given: Tensor, made: Tensor, back: Tensor | None = None
+) -> Shown:
+    """Outputs of these pairs, as saved, beside all that goes with them. given, back: their inputs, as saved."""
+    game, rows = sampler.game, sampler.rows
+    name, label, target = input_of(sampler), classes_of(sampler), sampler.target
+    assert name is not None
+    eaten, levels = levels_of(game.input_fields(sampler.direction)[name]), levels_of(sampler.field)
+    truth = None if target is None else sampler.field.stored(rows.take(target, pairs)).double() / levels
+    return Shown(
+        first,
+        eight_bits(made),
+        levels,
+        made.double() / levels,
+        given.double() / eaten,
+        labels=None if label is None else rows.take(label, pairs),
+        truth=truth,
+        back=None if back is None else back.double() / eaten,
+    )
+
+
+def inputs_of(sampler: Sampler, pairs: Sequence[Pair], given: Mapping[str, Tensor] | None = None) -> Tensor:
+    """The images that samples of these pairs are made from, as saved. given: the columns, where they are at hand."""
+    name = input_of(sampler)
+    assert name is not None
+    ready = sampler.rows.take(name, pairs) if given is None else given[name]
+    return sampler.game.input_fields(sampler.direction)[name].stored(ready)
+
+
+def from_rows(sampler: Sampler, n: int, seed: int) -> ImageSet:
+    """What is made of the first n rows in the order of `seed`; each is taken once.
+
+    Raises MetricError for samples that are no images, or are made from none.
+    """
+
+    def part(start: int, stop: int) -> Shown:
+        pairs = [(seed, k) for k in range(start, stop)]
+        given = sampler.given(pairs)
+        made = sampler.generate_here(sampler.inputs(pairs, given), pairs)
+        shown = inputs_of(sampler, pairs, given)
+        back = sampler.game.output_fields(sampler.direction)[BACK].stored(made[BACK]) if BACK in made else None
+        return beside(sampler, start, pairs, shown, sampler.field.stored(made[sampler.column]), back)
+
+    return in_parts(sampler, n, seed, part)
+
+
+def in_parts(sampler: Sampler, n: int, seed: int, part: Callable[[int, int], Shown]) -> ImageSet:
+    """A set of n outputs, or of what stands in for them, `CHUNK` at a time. part: those of these numbers."""
+    name, rows = input_of(sampler), sampler.rows
+    if name is None:
+        raise MetricError("these metrics look at images made from images, and this game is given none: use gan sample")
+    shape = shape_of(sampler.field)
+    told = {"shape": list(shape), "seed": seed, **sampler.protocol()}
+    source = rows.source(name)[0]
+    told |= {"data": source.name, "split": rows.split, "rows": len(source), "fingerprint": source.fingerprint}
+    known = classes_of(sampler) is not None
+
+    def span(first: int, last: int) -> ImageSet:
+        def shown() -> Iterator[Shown]:
+            return (part(start, min(start + CHUNK, last)) for start in range(first, last, CHUNK))
+
+        def labelled() -> Iterator[tuple[Tensor, Tensor]]:
+            return ((each.images, each.labels) for each in shown() if each.labels is not None)
+
+        def chunks() -> Iterator[Tensor]:
+            return (each.images for each in shown())
+
+        return ImageSet(last - first, shape, chunks, told, labelled if known else None, span, shown)
+
+    return span(0, n)
+
+
+def refuse_pairs(sampler: Sampler, metrics: Sequence[PairMetric]) -> None:
+    """Raise MetricError for the first metric that looks at something which this run does not have."""
+    for metric in metrics:
+        key, name = f"metrics={metric.name}", input_of(sampler)
+        if name is None or not isinstance(sampler.field, Image):
+            raise MetricError(
+                f"{key} looks at images made from images, and this game is given none: take metrics=[fid,kid]"
+            )
+        if metric.wants == "truth" and sampler.target is None:
+            raise MetricError(
+                f"{key} compares outputs with their right answers, and {sampler.facts.name} has none for this game: its"
+                " images are not of pairs; take metrics=[fid,kid]"
+            )
+        if metric.wants == "back" and not returned(sampler):
+            raise MetricError(
+                f"{key} compares inputs with what comes back of them, and this game translates one way: leave it out of"
+                " metrics, or train model=cyclegan"
+            )
+        if metric.wants == "back" and not sampler.whole:
+            raise MetricError(f"{key} translates there and back, and {sampler.run} holds one way only: give the run")
+        metric.refuse(sampler.field.shape, sampler.game.input_fields(sampler.direction)[name].shape)
+
+
+def refuse_classes(sampler: Sampler, metric: str) -> None:
+    """Raise MetricError where inputs have no classes, or other ones than the images that outputs are to be like."""
+    name, column = classes_of(sampler), sampler.column
+    fields = sampler.facts.fields
+    labels = [
+        f for c, f in fields.items() if isinstance(f, Label) and c.rpartition(".")[0] == column.rpartition(".")[0]
+    ]
+    if name is None or not labels:
+        raise MetricError(
+            f"metrics={metric} asks whether outputs show the class of their input, and {sampler.facts.name} has no"
+            " classes: leave it out of metrics"
+        )
+    if labels[0] != fields[name]:
+        raise MetricError(
+            f"metrics={metric} asks whether outputs show the class of their input, and {column}'s are others than"
+            f" {name}: leave it out of metrics"
+        )
