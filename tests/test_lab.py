@@ -29,6 +29,7 @@ from gancli.observers.alarms import Alarms
 from gancli.observers.observer import Alarm, RunView, Stop, Values
 from gancli.observers.plane import Plane
 from gancli.observers.remedies import remedy
+from gancli.observers.spread import Spread
 from gancli.train import assemble, dealing
 from tests import tiny
 from tests.conftest import Gan
@@ -129,7 +130,7 @@ def looks(observer: Alarms, view: RunView, rows: list[dict[str, float]]) -> list
 def test_a_sure_d_is_told_once_after_patience_and_again_only_after_it_was_well() -> None:
     observer, view = Alarms(every=1, patience=2, n=4), RunView(tiny.engine(), 100)
     observer.open(view)
-    observer._data = 1e-3
+    observer._spreads.data["x"] = 1e-3
     sure, well = {"D_real": 9.0, "D_fake": -9.0}, {"D_real": 1.0, "D_fake": -1.0}
     said = [a.name for a in looks(observer, view, [sure] * 5 + [well] + [sure] * 3) if isinstance(a, Alarm)]
     assert said == ["saturated", "saturated"]
@@ -139,7 +140,7 @@ def test_collapse_and_a_vanishing_gradient_are_told_with_remedies() -> None:
     observer, engine = Alarms(every=1, patience=1, n=16), tiny.engine()
     view = RunView(engine, 100)
     observer.open(view)
-    observer._data = observer._data * 0.1  # what tiny networks draw is as varied as these data
+    observer._spreads.data["x"] *= 0.1  # what tiny networks draw is as varied as these data
     engine.step()
     well = {"D_real": 0.1, "D_fake": 0.0}
     (row,) = looks(observer, view, [well])
@@ -159,7 +160,7 @@ def test_a_g_that_begins_at_the_mean_image_is_not_taken_for_dead() -> None:
     observer, engine = Alarms(every=1, patience=1, n=4), tiny.engine()
     observer.open(RunView(engine, 100))
     assert observer._best["born"] > 0.01
-    observer.diversity = lambda view: 0.005  # type: ignore[method-assign]
+    observer.spreads = lambda view: [Spread("", 0.005, lone=True)]  # type: ignore[method-assign]
     view = RunView(engine, 100)
     well = {"D_real": 0.1, "D_fake": 0.0}
     assert [type(s) for s in looks(observer, view, [well])][-1] is Stop  # it drew many and now one
@@ -226,7 +227,7 @@ def test_a_sure_d_is_no_alarm_where_g_learns_from_its_features() -> None:
     engine = tiny.engine()
     view, observer = RunView(engine, 100), Alarms(every=1, patience=1, n=4)
     observer.open(view)
-    observer._data = 1e-3
+    observer._spreads.data["x"] = 1e-3
     sure = {"D_real": 9.0, "D_fake": -9.0}
     engine.game.critic.adversarial = 0.0
     assert [a for a in looks(observer, view, [sure]) if isinstance(a, Alarm)] == []

@@ -130,11 +130,12 @@ def test_rows_hold_what_each_phase_plays(odd: Path) -> None:
 
 
 def test_alarms_look_at_the_table_and_at_p(odd: Path) -> None:
-    found = [row for row in rows(odd) if "diversity" in row]
+    found = [row for row in rows(odd) if "diversity_forth" in row]
     assert [row["step"] for row in found] == [1, 2, 3, 4, 5, 6, 7, 8]
     for row in found:
-        assert set(row) == {"step", "diversity", "gradient_P"}
-        assert 0.01 < row["diversity"] < 10
+        assert set(row) == {"step", "diversity_forth", "diversity_back", "gradient_P"}
+        assert 0.01 < row["diversity_forth"] < 10
+        assert 0.01 < row["diversity_back"] < 10
         assert row["gradient_P"] > 0
     # P's optimizer starts anew after four steps: its memory is then that step's gradient alone.
     state = whole(odd, 5)
@@ -233,7 +234,14 @@ def test_the_page_holds_samples_and_curves(odd: Path, tmp_path: Path, capsys: py
     assert f"gan train --config-dir {CONF} model=odd" in text or f"--config-dir={CONF} model=odd" in text
     assert (odd / "report.html").exists()  # the run wrote its own
     assert report([str(odd), str(run)]) == 0  # beside each other
-    assert data_of(Path("comparison.html"))["figures"].keys() == {"make_P", "judge_Q", "edge", "guess_R", "diversity"}
+    assert data_of(Path("comparison.html"))["figures"].keys() == {
+        "make_P",
+        "judge_Q",
+        "edge",
+        "guess_R",
+        "diversity_forth",
+        "diversity_back",
+    }
 
 
 def test_tensorboard_is_told_numbers_and_lines(odd: Path) -> None:
@@ -439,12 +447,21 @@ def test_a_file_a_sample(gan: Gan, odd: Path) -> None:
 
 @pytest.mark.parametrize("direction", ["forth", "back"])
 def test_an_export_draws_as_the_run(gan: Gan, odd: Path, direction: str) -> None:
-    assert gan("sample", f"run={odd}", "format=safetensors", "run_dir=made").code == 0
     way = f"direction={direction}"
-    assert drawn(gan, "run=made/generator.safetensors", "n=5", way) == drawn(gan, f"run={odd}", "n=5", way)
+    assert gan("sample", f"run={odd}", "format=safetensors", way, "run_dir=made").code == 0
+    for words in ((), (way,)):
+        assert drawn(gan, "run=made/generator.safetensors", "n=5", *words) == drawn(gan, f"run={odd}", "n=5", way)
     exported = reading.load("made/generator.safetensors")
-    assert set(exported.nets) == {"P_one", "P_two", "R_eye", "R"}
+    assert exported.direction == direction
+    assert set(exported.nets) == ({"P_one", "P_two"} if direction == "forth" else {"R_eye", "R"})
     assert not exported.whole
+    other = "back" if direction == "forth" else "forth"
+    answer = gan("sample", "run=made/generator.safetensors", f"direction={other}")
+    assert answer.code == 2
+    assert answer.err == (
+        f"gan: made/generator.safetensors holds the networks of direction {direction} only: type direction={direction},"
+        " or leave it out\n"
+    )
     answer = gan("sample", "run=made/generator.safetensors", "ema=false")
     assert (answer.code, answer.err.count("\n")) == (2, 1)
 
@@ -461,8 +478,8 @@ def test_onnx_makes_the_same(gan: Gan, odd: Path, direction: str) -> None:
     found = reading.load(str(odd), direction=direction)
     pairs = [(3, k) for k in range(7)]
     inputs = found.inputs(pairs)
-    assert [each.name for each in session.get_inputs()] == list(inputs)
-    (made,) = session.run(None, {name: each.numpy() for name, each in inputs.items()})
+    assert [each.name for each in session.get_inputs()] == [name.replace(".", "_") for name in inputs]
+    (made,) = session.run(None, {name.replace(".", "_"): each.numpy() for name, each in inputs.items()})
     np.testing.assert_allclose(made, found.generate(inputs, pairs)[found.column].numpy(), atol=1e-5)
 
 

@@ -56,6 +56,8 @@ def load(
         if file.suffix == export.SUFFIX:
             export.refuse_other(file, state, ema)
         game, nets, facts = _restored(state, ema, compute, pretrained_weights)
+        if file.suffix == export.SUFFIX:
+            export.refuse_direction(file, game, list(nets), state.get("direction"), direction)
     except (RunError, WeightsError):
         raise
     except Exception as error:  # all of it comes from the file: whatever goes wrong is the file's doing
@@ -63,6 +65,7 @@ def load(
         raise RunError(f"{file} does not fit its own configuration: {words or type(error).__name__}") from None
     averaged, passes = bool(ema and state["ema"]), passes_of(game, standing_stats)
     passes = passes if averaged else 0
+    direction = state.get("direction") if direction is None else direction
     sampler = Sampler(game, nets, facts, compute, truncation, direction)  # what it refuses, before the passes
     if passes:
         sampler.nets = with_standing_statistics(game, nets, compute, passes)

@@ -41,12 +41,27 @@ def parts(
 ) -> list[Part]:
     """What is shown of samples, in order: what they were made from, they themselves and what is beside them, the truth.
 
-    fields: of what was made, the sample first. inputs that were passed on to what was made are not shown twice.
+    fields: of what was made, the sample first; what an export cannot make is left out. inputs that were passed on to
+    what was made are not shown twice.
     """
     first = next(iter(fields))
     found = [Part(name, INPUT, *each) for name, each in (inputs or {}).items() if name not in fields]
-    found += [Part("" if name == first else name, OUTPUT, field, made[name]) for name, field in fields.items()]
+    there = [name for name in fields if name in made]
+    found += [Part("" if name == first else name, OUTPUT, fields[name], made[name]) for name in there]
     return found if truth is None else [*found, Part(truth[0], TRUTH, *truth[1:])]
+
+
+class Groups(NamedTuple):
+    """A page of groups, one for each sample: how many stand in a row, height and width of one with the gap behind it.
+
+    left, top: pixels in front of the first gap, which names and titles take.
+    """
+
+    page: Pixels
+    columns: int
+    cell: tuple[int, int]
+    left: int
+    top: int
 
 
 def page(shown: Sequence[Part], names: Sequence[str] = ()) -> Pixels | None:
@@ -55,19 +70,27 @@ def page(shown: Sequence[Part], names: Sequence[str] = ()) -> Pixels | None:
     What is an image beside an image stands at its side, in a group for each sample.
     """
     sample = next(part for part in shown if part.role == OUTPUT)
+    found = groups(shown, names)
+    return sample.field.picture(sample.field.stored(sample.rows), names) if found is None else found.page
+
+
+def groups(shown: Sequence[Part], names: Sequence[str] = ()) -> Groups | None:
+    """The page where images stand beside images; None where a sample is alone."""
+    sample = next(part for part in shown if part.role == OUTPUT)
     beside = [part for part in shown if isinstance(part.field, Image)]
     if len(beside) < 2 or not isinstance(sample.field, Image):
-        return sample.field.picture(sample.field.stored(sample.rows), names)
+        return None
     strips, middles = _strips(beside)
     count = len(strips)
     high, wide = strips.shape[2] + BETWEEN, strips.shape[3] + BETWEEN
     columns = count // len(names) if names else pictures.columns_for(max(1, round(count * high / wide)))  # near-square
     sheet = pictures.sheet(strips, columns, BETWEEN, scale=1)
     named = pictures.with_names(sheet, names) if names else sheet
-    left = named.shape[1] - sheet.shape[1] + BETWEEN
-    across = [left + k * (strips.shape[3] + BETWEEN) for k in range(min(columns, count))]
+    left = named.shape[1] - sheet.shape[1]
+    across = [left + BETWEEN + k * wide for k in range(min(columns, count))]
     titles = [(x + middle, part.title) for x in across for middle, part in zip(middles, beside, strict=True)]
-    return pictures.with_titles(named, titles)
+    whole = pictures.with_titles(named, titles)
+    return Groups(whole, columns, (high, wide), left, whole.shape[0] - sheet.shape[0])
 
 
 def _strips(beside: Sequence[Part]) -> tuple[Tensor, list[float]]:

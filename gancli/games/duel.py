@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -10,22 +12,25 @@ from gancli.games.critic import Columns, Critic
 from gancli.games.game import Outcome
 
 
-def discriminator_side(critic: Critic, rng: Rng, *, real: Columns, fake: Columns, weight: float = 1.0) -> Outcome:
-    """What D pays, its objective times `weight`, and its statistics."""
+def discriminator_side(
+    critic: Critic, rng: Rng, *, real: Columns, fake: Columns, weight: float = 1.0, **told: Any
+) -> Outcome:
+    """What D pays, its objective times `weight`, and its statistics. told: to penalties, as to `Critic.context`."""
     verdicts = critic.judge(rng, real=real, fake=fake)
     losses = critic.discriminator_losses(verdicts, rng, real=real, fake=fake)
     losses[f"loss_{critic.name}"] = weight * losses[f"loss_{critic.name}"]
-    losses |= critic.due("discriminator", critic.context(rng, verdicts, real=real, fake=fake))
+    losses |= critic.due("discriminator", critic.context(rng, verdicts, real=real, fake=fake, **told))
     return Outcome(losses, critic.stats(verdicts))
 
 
-def generator_side(critic: Critic, rng: Rng, *, real: Columns, fake: Columns) -> dict[str, Tensor]:
-    """What G pays; real columns are looked at where the objective compares."""
+def generator_side(critic: Critic, rng: Rng, *, real: Columns | None, fake: Columns, **told: Any) -> dict[str, Tensor]:
+    """What G pays; real columns are looked at where the objective compares. told: as above."""
     verdicts = critic.judge(rng, fake=fake)
     if not critic.compares():
         losses = critic.generator_losses(verdicts, fake=fake)
-        return losses | critic.due("generator", critic.context(rng, verdicts, fake=fake))
+        return losses | critic.due("generator", critic.context(rng, verdicts, fake=fake, **told))
+    assert real is not None
     with torch.no_grad():  # what D says of real images does not depend on G
         verdicts |= critic.judge(rng, real=real)
     losses = critic.generator_losses(verdicts, real=real, fake=fake)
-    return losses | critic.due("generator", critic.context(rng, verdicts, real=real, fake=fake))
+    return losses | critic.due("generator", critic.context(rng, verdicts, real=real, fake=fake, **told))

@@ -200,6 +200,10 @@ class Game(nn.Module):
         """The networks that samples are drawn with: by default the first player's."""
         return next(iter(self.players(list(self.nets)).values()))
 
+    def drawing(self, direction: str = "") -> tuple[str, ...]:
+        """Those of the generators that samples of a direction cannot do without; an export of it holds them alone."""
+        return self.generators()
+
     def discriminators(self) -> tuple[str, ...]:
         """The networks that tell samples from data, the first of them the one that others ask; () where none does."""
         return tuple(critic.name for critic in self.judging())
@@ -217,7 +221,10 @@ class Game(nn.Module):
         return None
 
     def output_fields(self, direction: str = "") -> Mapping[str, Field]:
-        """What `generate` makes, by name: first the sample, called as the column of the data that it is to be like."""
+        """What `generate` makes, by name: first the sample, called as the column of the data that it is to be like.
+
+        What stands beside it may be left out where networks are missing that only this needs.
+        """
         raise NotImplementedError
 
     def targets(self, direction: str = "") -> str | None:

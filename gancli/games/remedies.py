@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from gancli.data.fields import Image
+from gancli.data.fields import Image, Label
 from gancli.losses.adversarial import Minimax
 from gancli.nets.layers.together import MinibatchDiscrimination
 
@@ -36,7 +36,8 @@ def _collapse(game: Game, critic: Critic) -> Iterator[str]:
     # Judged one at a time and without classes, samples could be judged several at a time.
     if critic.pack == 1 and not critic.labelled and "pack" in inspect.signature(type(game).__init__).parameters:
         yield "set game.pack=2"
-    if "mode_seeking" not in critic.penalties:
+    freely = all(isinstance(field, Label) for d in game.directions() for field in game.input_fields(d).values())
+    if "mode_seeking" not in critic.penalties and freely:
         yield "add penalty=mode_seeking"
     compares = any(isinstance(module, MinibatchDiscrimination) for module in critic.net.modules())
     if _takes(critic, "minibatch") and not compares:

@@ -41,6 +41,10 @@ class Translation(Game):
         """Those that translate."""
         return tuple(dict.fromkeys(route.net for route in self.routes.values()))
 
+    def drawing(self, direction: str = "") -> tuple[str, ...]:
+        """The one that goes this way."""
+        return (self.route(direction).net,)
+
     def directions(self) -> tuple[str, ...]:
         """Such as A2B and B2A."""
         return tuple(self.routes)

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from gancli.draw.standing import with_standing_statistics
 from gancli.errors import ConfigError
-from gancli.games.game import draws_freely, sample_of
-from gancli.observers.drawn import data_of, shown
+from gancli.games.game import sample_of
 from gancli.observers.observer import Alarm, Event, Observer, RunView, Values, ended
 from gancli.observers.remedies import MEANINGS, players, remedy
+from gancli.observers.spread import ALIKE, Spread, Spreads, noiseless
 
 LARGE = 1e6  # a loss or logit beyond which nothing is learned any more
 POOR, FALLEN = 0.25, 0.5  # diversity: less than this share of the data's, and of the run's own best so far
-ALIKE = 0.01  # less than this share of the data's diversity is none
 FAINT = 1e-3  # of the strongest gradient so far
 MEMORIES = ("exp_avg_sq", "square_avg")  # where optimizers keep the mean square of gradients
 
@@ -24,8 +22,10 @@ class Alarms(Observer):
     """Looks every `every` steps; what was wrong at `patience` looks in a row is said, and again only after it was well.
 
     n: images that diversity is measured on, of the raw generator from latents that stay the same. A row of
-    metrics.jsonl says how varied samples are (1: as the data) and how large the generator's gradient is. A run is
-    stopped whose losses or logits explode, whose samples are all alike, or whose critic says the same of everything.
+    metrics.jsonl says how varied samples are (1: as the data) and how large the generator's gradient is. What is made
+    of data is measured beside its inputs, each direction by itself (1: as varied as these, each as a share of the data
+    that it is like): not by what else G makes of one input, so that a G without noise is no alarm. A run is stopped
+    whose losses or logits explode, whose samples are all alike, or whose critic says the same of everything.
     """
 
     def __init__(self, every: int = 100, patience: int = 3, n: int = 64):
@@ -36,8 +36,9 @@ class Alarms(Observer):
             )
         self.every, self.patience, self.n = every, patience, n
         self._strikes: dict[str, int] = {}
-        self._best = {"born": 0.0, "diversity": 0.0, "gradient": 0.0}
-        self._data, self._words = 1.0, ""
+        self._best = {"gradient": 0.0}
+        self._spreads: Spreads | None = None
+        self._words = ""
 
     def refuse(self, view: RunView) -> None:
         """Refuse more samples than memory holds. Raises ConfigError."""
@@ -45,10 +46,9 @@ class Alarms(Observer):
 
     def open(self, view: RunView) -> None:
         """Measure the data's own diversity, and G's at the start."""
-        name, field = sample_of(view.engine.game)
-        rows, self._words = data_of(view, name, self.n), field.words
-        self._data = (0.0 if rows is None else field.variety(rows)) or 1.0
-        self._best["born"] = self.diversity(view)
+        self._spreads, self._words = Spreads(view, self.n), sample_of(view.engine.game)[1].words
+        for spread in self.spreads(view):
+            self._best |= {f"born{spread.mark}": spread.share or 0.0, f"diversity{spread.mark}": 0.0}
 
     def state(self) -> dict[str, Any]:
         """Looks in a row at which something was wrong, and the best of the run so far."""
@@ -69,54 +69,62 @@ class Alarms(Observer):
             yield ended(f"{wild[0]} is {values[wild[0]]:.2g} at step {view.step}", view.engine)
             return
         watched = view.engine.game.diagnostics()
-        diversity, gradient = self.diversity(view), rms_gradient(view, watched.learner, values)
-        told = {} if watched.learner is None else {f"gradient_{watched.learner}": gradient}
-        yield Values({"step": view.step, "diversity": round(diversity, 5), **told})
-        self._best["diversity"] = max(self._best["diversity"], min(1.0, diversity))
-        once = max(self._best["born"], self._best["diversity"])
-        who, critic = players(view.engine.game)
-        given = "latent" if draws_freely(view.engine.game, view.engine.game.directions()[0]) else "row"
-        dead = {
-            # A G that begins at the mean image draws the same until it has learnt anything: that is no death.
-            f"{who} has drawn the same for every {given}": diversity < ALIKE <= once,
-            f"{critic} has said the same of every sample": _equal(values.get(watched.real), values.get(watched.fake)),
-        }
-        for words, true in dead.items():
-            looks = self._strikes[words] = self._strikes.get(words, 0) + 1 if true else 0
+        spreads, gradient = self.spreads(view), rms_gradient(view, watched.learner, values)
+        told: dict[str, Any] = {} if watched.learner is None else {f"gradient_{watched.learner}": gradient}
+        shares = {f"diversity{spread.mark}": spread.share for spread in spreads if spread.share is not None}
+        yield Values({"step": view.step, **{name: round(share, 5) for name, share in shares.items()}, **told})
+        for name, share in shares.items():
+            self._best[name] = max(self._best[name], min(1.0, share))
+        critic = players(view.engine.game)[1]
+        dead = dict(self._dead(view, spread) for spread in spreads)
+        said = _equal(values.get(watched.real), values.get(watched.fake))
+        dead[f"{critic} has said the same of every sample"] = "" if said else None
+        for words, figures in dead.items():
+            looks = self._strikes[words] = 0 if figures is None else self._strikes.get(words, 0) + 1
             if looks >= self.patience:
                 since = view.step - (self.patience - 1) * self.every
-                yield ended(f"{words} since step {since}", view.engine)
+                yield ended(f"{words} since step {since}{figures}", view.engine)
                 return
-        for name, figures in self.wrong(view, values, diversity, gradient).items():
-            strikes = self._strikes[name] = self._strikes.get(name, 0) + 1 if figures else 0
+        for key, figures in self.wrong(view, values, spreads, gradient).items():
+            strikes = self._strikes[key] = self._strikes.get(key, 0) + 1 if figures else 0
             if strikes == self.patience:
+                name = key.partition("_")[0]
                 yield Alarm(name, f"{figures}: {remedy(name, view.engine.game)}")
 
+    def _dead(self, view: RunView, spread: Spread) -> tuple[str, str | None]:
+        """What it is called that all samples of a direction are alike, and its figures; None where they are not."""
+        where = "latent" if spread.given is None else "row"
+        words = f"{players(view.engine.game)[0]} has drawn the same for every {where}"
+        if spread.direction:
+            words += f" in direction {spread.direction}"
+        once = max(self._best[f"born{spread.mark}"], self._best[f"diversity{spread.mark}"])
+        # A G that begins at the mean image draws the same until it has learnt anything: that is no death.
+        true = spread.share is not None and spread.share < ALIKE <= once
+        return words, (f" ({spread})" if spread.direction else "") if true else None
+
     def wrong(
-        self, view: RunView, values: dict[str, float], diversity: float, gradient: float | None
+        self, view: RunView, values: dict[str, float], spreads: Sequence[Spread], gradient: float | None
     ) -> dict[str, str]:
-        """Each alarm with the figures that speak for it at this step, empty where all is well."""
-        found = dict.fromkeys(MEANINGS, "")
+        """Each alarm with the figures that speak for it at this step, empty where all is well; of each direction."""
+        found = dict.fromkeys((name for name in MEANINGS if name != "collapse"), "")
         watched = view.engine.game.diagnostics()
         real, fake = values.get(watched.real), values.get(watched.fake)
         if watched.sure is not None and real is not None and fake is not None and real - fake > watched.sure:
             who, critic = players(view.engine.game)
             found["saturated"] = f"{critic} says {real:.3g} of real {self._words} and {fake:.3g} of {who}'s"
-        if diversity < POOR and diversity < FALLEN * self._best["diversity"]:
-            found["collapse"] = f"the spread of samples is {diversity:.0%} of the data's"
+        for spread in spreads:
+            key, share = f"collapse{spread.mark}", spread.share
+            poor = share is not None and share < POOR and share < FALLEN * self._best[f"diversity{spread.mark}"]
+            found[key] = f"{spread}{noiseless(view.engine.game, spread)}" if poor else ""
         if gradient is not None and gradient < FAINT * self._best["gradient"]:
             found["vanishing"] = f"it is {gradient:.1e}, after {self._best['gradient']:.1e}"
         self._best["gradient"] = max(self._best["gradient"], gradient or 0.0)
         return found
 
-    def diversity(self, view: RunView) -> float:
-        """The variety of samples over the data's."""
-        engine, game = view.engine, view.engine.game
-        rows = min(self.n, engine.micro_batch or engine.batch_size)  # what the device is known to bear
-        raw = dict(game.nets.items())
-        nets = with_standing_statistics(game, raw, engine.compute, passes=2, batch=max(2, rows))
-        name, field = sample_of(game)
-        return field.variety(shown(view, "alarms", self.n, nets)[name]) / self._data
+    def spreads(self, view: RunView) -> list[Spread]:
+        """How varied samples are, of each direction."""
+        assert self._spreads is not None
+        return self._spreads.now(view)
 
 
 def _equal(a: float | None, b: float | None) -> bool:

@@ -33,15 +33,20 @@ def data_of(view: RunView, name: str, n: int) -> Tensor | None:
 
 
 def shown(
-    view: RunView, purpose: str, n: int, nets: Mapping[str, nn.Module], labels: Tensor | None = None
+    view: RunView,
+    purpose: str,
+    n: int,
+    nets: Mapping[str, nn.Module],
+    labels: Tensor | None = None,
+    direction: str | None = None,
 ) -> dict[str, Tensor]:
-    """n samples of the first direction, ready, with what the game shows beside them.
+    """n samples of a direction (None: the first), ready, with what the game shows beside them.
 
     labels: classes asked for, int64 [n]; None: drawn. They are made in parts that the device is known to bear.
     """
     engine = view.engine
     game, device = engine.game, engine.compute.device
-    direction = game.directions()[0]
+    direction = game.directions()[0] if direction is None else direction
     noise = Rng(engine.seed, purpose, total=n, device=device, dtype=engine.dtype)
     inputs = game.inputs(noise, _given(view, purpose, n, direction, labels), direction)
     rows, parts = min(n, engine.micro_batch or engine.batch_size), list[dict[str, Tensor]]()
@@ -69,6 +74,11 @@ def parts_of(view: RunView, purpose: str, n: int, made: Mapping[str, Tensor]) ->
         truth = target, sample_of(game, direction)[1], _dealt(view, stream, purpose, n)[column].cpu()
     given = {name: rows.cpu() for name, rows in _given(view, purpose, n, direction, None).items()}
     return parts(game.output_fields(direction), made, {name: (taken[name], given[name]) for name in taken}, truth)
+
+
+def given_of(view: RunView, purpose: str, n: int, direction: str) -> Batch:
+    """The rows of data that `shown` makes its samples of, by column, labels apart."""
+    return _given(view, purpose, n, direction, None)
 
 
 def _dealt(view: RunView, stream: Stream, purpose: str, n: int) -> Batch:

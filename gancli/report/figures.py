@@ -35,7 +35,7 @@ def of_run(record: Record) -> list[Figure]:
         ("rates", "Learning rates", lambda k: k.startswith("lr_"), True),
         ("gradients", "Norms of the gradients", lambda k: k.startswith("grad_norm_"), True),
         ("weights", "Norms of the weights", lambda k: k.startswith("weight_norm_"), True),
-        ("diversity", "Variety of samples over the data's", lambda k: k == "diversity", False),
+        ("diversity", "Variety of samples over the data's", lambda k: k.startswith("diversity"), False),
         ("speed", "Images a second", lambda k: k == "images_per_second", False),
     ]
     told = {*TOLD, *record.scores()}
@@ -67,7 +67,8 @@ def _compared(record: Record) -> list[str]:
     """What of a run stands beside other runs: its losses, or all that its game says where it names none so."""
     losses = [name for name in record.names() if name.startswith("loss_")]
     own = losses or [name for name in record.names() if name not in TOLD and not name.startswith(RATES)]
-    return own + [name for name in ("diversity", "D_real", "D_fake") if name in record.names() and name not in own]
+    more = [name for name in record.names() if name in ("D_real", "D_fake") or name.startswith("diversity")]
+    return own + [name for name in more if name not in own]
 
 
 def drawing(

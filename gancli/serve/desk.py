@@ -75,18 +75,21 @@ class Sheet:
     cell: tuple[int, int]  # height and width of an image with its gap, in pixels
     left: int  # pixels that names take
     each: bool  # whether every row is a class's; without columns there are no places of images
+    top: int = 0  # pixels that titles take
+    gap: int = GAP
 
     def at(self, x: float, y: float) -> int | None:
         """The image under a pixel, None beside them."""
         if not self.columns:
             return None
-        column, row = (x - self.left) // self.cell[1], y // self.cell[0]
+        column, row = (x - self.left) // self.cell[1], (y - self.top) // self.cell[0]
         k = int(row * self.columns + column)
         return k if 0 <= column < self.columns and row >= 0 and k < len(self.pairs) else None
 
     def corner(self, k: int) -> tuple[int, int]:
         """x and y of an image's first pixel."""
-        return self.left + k % self.columns * self.cell[1] + GAP, k // self.columns * self.cell[0] + GAP
+        x, y = k % self.columns * self.cell[1], k // self.columns * self.cell[0]
+        return self.left + x + self.gap, self.top + y + self.gap
 
 
 @dataclass(frozen=True)
@@ -179,14 +182,15 @@ class Desk:
         pairs, given = self._rows(wish)
         names = [self.classes[c] for c in wish.classes] if len(wish.classes) > 1 else []
         made = self._drawn(found, found.inputs(pairs, given), pairs)
-        if self.translates:
-            parts = [*made]
-            whole = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-            page = sheets.page(found.parts(whole, given, pairs), names)
-            assert page is not None
-            return Sheet(pictures.png(page), pairs, self._labels(given), 0, (0, 0), 0, bool(names))
-        images = torch.cat([found.field.stored(part[found.column]) for part in made])
+        drawn = [*made]
+        whole = {name: torch.cat([part[name] for part in drawn]) for name in drawn[0]}
         labels = self._labels(given)
+        beside = sheets.groups(found.parts(whole, given, pairs), names)
+        if beside is not None:
+            page, columns, cell, left, top = beside
+            columns = 0 if self.translates else columns  # images are chosen for the paths between their latents
+            return Sheet(pictures.png(page), pairs, labels, columns, cell, left, bool(names), top, sheets.BETWEEN)
+        images = found.field.stored(whole[found.column])
         page = pictures.grid(images, names)
         columns = wish.n if names else pictures.columns_for(len(images))
         bare = pictures.sheet(images[:1], 1, GAP)

@@ -13,7 +13,7 @@ from nicegui.events import MouseEventArguments
 from gancli.draw import pictures
 from gancli.errors import Interrupted
 from gancli.serve import parts
-from gancli.serve.desk import FRAMES, GAP, LARGEST_UPLOAD, MOST, MOST_FILES, Desk, Sheet, Walk, Wish, facts
+from gancli.serve.desk import FRAMES, LARGEST_UPLOAD, MOST, MOST_FILES, Desk, Sheet, Walk, Wish, facts
 from gancli.serve.latest import Latest
 from gancli.serve.limit import Limited
 from gancli.serve.one import OneImage
@@ -247,7 +247,7 @@ class Page:
             pair = (parts.whole(seed), parts.whole(number))
             if self.sheet is not None and pair in self.sheet.pairs:
                 x, y = self.sheet.corner(self.sheet.pairs.index(pair))
-                height, width = (side - GAP for side in self.sheet.cell)
+                height, width = (side - self.sheet.gap for side in self.sheet.cell)
                 frames.append(
                     f'<rect x="{x}" y="{y}" width="{width}" height="{height}" fill="none" stroke="{colour}"'
                     ' stroke-width="4" rx="2" />'

@@ -1,6 +1,7 @@
 """The networks that draw as one file for others: safetensors (weights and what they are of) or ONNX (the computation).
 
-Either file gets its name only after it was read back and gave what PyTorch gives here.
+Of a game with several directions it holds those of one. Either file gets its name only after it was read back and gave
+what PyTorch gives here.
 """
 
 from __future__ import annotations
@@ -17,12 +18,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from gancli.compute.rng import RowRng
+from gancli.data.fields import Image, Label
 from gancli.errors import RunError
+from gancli.nets.layers.noise import Dropout
 from gancli.store.earlier import refuse_earlier
 from gancli.store.files import whole_file
 
 if TYPE_CHECKING:
     from gancli.draw.sampling import Sampler
+    from gancli.games.game import Game
 
 SUFFIX = ".safetensors"
 FORMAT = 1
@@ -53,7 +58,8 @@ def about(sampler: Sampler) -> dict[str, Any]:
         "seen": sampler.about.get("seen", 0),
         "ema": sampler.about.get("ema", False),
         "standing_stats": sampler.about.get("standing_stats", 0),
-        "nets": list(sampler.game.generators()),
+        **({"direction": sampler.direction} if sampler.direction else {}),
+        "nets": list(sampler.game.drawing(sampler.direction)),
         "config": {k: sampler.config[k] for k in PARTS if k in sampler.config},
         "data": sampler.facts.plain(),
         "pretrained": None if sampler.game.pretrained is None else sampler.game.pretrained.facts.plain(),
@@ -92,12 +98,15 @@ def read(path: Path) -> dict[str, Any]:
         numbers = {name: told[name] for name in ("step", "seen", "standing_stats")}
         if any(type(n) is not int or n < 0 for n in numbers.values()) or type(told["ema"]) is not bool:
             raise ValueError("no step")
+        if type(told.get("direction", "")) is not str:
+            raise ValueError("no direction")
         data = dict(told["data"])
         refuse_earlier(data, path)
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, RecursionError, MemoryError) as error:
         words = " ".join(str(error).split())[:100]
         raise RunError(f"{path} is no generator that gan sample format=safetensors wrote ({words})") from None
     own = {"ema": told["ema"], "standing_stats": told["standing_stats"]}
+    numbers |= {"direction": told["direction"]} if told.get("direction") else {}
     numbers |= {} if told.get("pretrained") is None else {"pretrained": told["pretrained"]}
     return numbers | {"config": told["config"], "data": data, "nets": nets, "game": tensors, "ema": {}, "about": own}
 
@@ -110,9 +119,18 @@ def refuse_other(path: Path, state: Mapping[str, Any], ema: bool) -> None:
         raise RunError(f"{path} holds the {kind} generator only: type ema={str(held['ema']).lower()}")
 
 
+def refuse_direction(path: Path, game: Game, nets: Sequence[str], own: str | None, asked: str | None) -> None:
+    """Raise RunError where an export lacks networks of the direction asked for. own: the one that it was made for."""
+    missing = [name for name in game.drawing(own or "") if name not in nets]
+    if missing:
+        raise RunError(f"{path} does not fit its own configuration: it lacks {missing[0]}")
+    if asked in game.directions() and not set(game.drawing(asked)) <= set(nets):
+        raise RunError(f"{path} holds the networks of direction {own} only: type direction={own}, or leave it out")
+
+
 def _parts(sampler: Sampler) -> dict[str, Tensor]:
     """The tensors of what draws, under the names they have in a game."""
-    nets = {name: sampler.nets[name].state_dict() for name in sampler.game.generators()}
+    nets = {name: sampler.nets[name].state_dict() for name in sampler.game.drawing(sampler.direction)}
     return {
         f"nets.{net}.{name}": t.detach().cpu().contiguous() for net, state in nets.items() for name, t in state.items()
     }
@@ -140,13 +158,16 @@ def _check_safetensors(sampler: Sampler, content: bytes) -> float:
 
 
 class _Drawing(nn.Module):
-    """The inputs one after another -> samples, as ONNX sees it."""
+    """The inputs one after another -> samples, as ONNX sees it: without the dropout that is on when a run draws."""
 
     def __init__(self, sampler: Sampler, names: Sequence[str]):
         super().__init__()
         # In the plain order of memory, and without the products that only pay on this CPU.
         plain = {"memory_format": torch.contiguous_format}
-        nets = {name: copy.deepcopy(sampler.nets[name]).cpu().float().to(**plain) for name in sampler.game.generators()}
+        nets = {
+            name: _quiet(sampler.nets[name]).cpu().float().to(**plain)
+            for name in sampler.game.drawing(sampler.direction)
+        }
         self.nets = nn.ModuleDict(nets)
         self.names, self.column = names, sampler.column
         self.game, self.direction = (sampler.game.generate,), sampler.direction  # in a tuple: the game is no part of it
@@ -156,24 +177,63 @@ class _Drawing(nn.Module):
         return self.game[0](dict(self.nets.items()), inputs, self.direction)[self.column].contiguous()
 
 
-def _inputs(sampler: Sampler, rows: int) -> dict[str, Tensor]:
-    """What samples are drawn from, latents and class numbers, say; on the CPU."""
-    pairs = [(rows, k) for k in range(rows)]
-    inputs = sampler.inputs(pairs)
+def drops(sampler: Sampler) -> bool:
+    """Whether dropout is on when samples are made, which ONNX has no seeds for."""
+    layers = (m for name in sampler.game.drawing(sampler.direction) for m in sampler.nets[name].modules())
+    return any(isinstance(layer, Dropout) and layer.always and layer.p > 0 for layer in layers)
+
+
+def _quiet(net: nn.Module) -> nn.Module:
+    """A copy whose dropout is on in training only."""
+    found = copy.deepcopy(net)
+    for layer in found.modules():
+        if isinstance(layer, Dropout):
+            layer.always = False
+    return found
+
+
+def _inputs(sampler: Sampler, rows: int, larger: int = 0) -> dict[str, Tensor]:
+    """What samples are drawn from, latents and class numbers, say; on the CPU. Images are noise: no data need be there.
+
+    larger: by how many of the network's steps sides of images are longer, where it takes other sizes, the width twice.
+    """
+    pairs, given = [(rows, k) for k in range(rows)], dict[str, Tensor]()
+    step = larger * (sampler.game.input_multiple(sampler.direction) or 0)
+    for name, field in sampler.game.input_fields(sampler.direction).items():
+        noise = RowRng([(s, "export", k) for s, k in pairs])
+        if isinstance(field, Image):
+            channels, height, width = field.shape
+            given[name] = noise.uniform(name, channels, height + step, width + 2 * step) * 2 - 1
+        elif isinstance(field, Label):
+            given[name] = noise.integers(name, len(field.names))
+        else:
+            given[name] = sampler.rows.take(name, pairs)
+    inputs = sampler.inputs(pairs, given)
     return {name: t.float() if t.is_floating_point() else t for name, t in inputs.items()}
+
+
+def _shapes(sampler: Sampler, inputs: Mapping[str, Tensor]) -> dict[str, dict[int, Any]]:
+    """Which sides of each input are free: rows, and height and width of images where the network takes other sizes."""
+    rows = {0: torch.export.Dim("batch", min=1)}
+    step = sampler.game.input_multiple(sampler.direction)
+    if step is None:
+        return dict.fromkeys(inputs, rows)
+    sides = {2: step * torch.export.Dim("height", min=1), 3: step * torch.export.Dim("width", min=1)}
+    fields = sampler.game.input_fields(sampler.direction)
+    return {name: rows | sides if isinstance(fields.get(name), Image) else rows for name in inputs}
 
 
 def _onnx(sampler: Sampler) -> bytes:
     need("onnx")
-    inputs = _inputs(sampler, BATCHES[0])
-    rows = {name: {0: torch.export.Dim("batch", min=1)} for name in inputs}
+    inputs = _inputs(sampler, BATCHES[0], larger=1)
+    shapes = _shapes(sampler, inputs)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's own deprecations
         try:
             program = torch.onnx.export(
                 _Drawing(sampler, list(inputs)).eval(), tuple(inputs.values()), dynamo=True, verbose=False,
-                optimize=True, input_names=list(inputs), output_names=[sampler.field.words.replace(" ", "_")],
-                dynamic_shapes={"values": tuple(rows.values())},
+                optimize=True, input_names=[plain_name(name) for name in inputs],
+                output_names=[sampler.field.words.replace(" ", "_")], dynamic_shapes={"values": tuple(shapes.values())},
             )  # fmt: skip
         except Exception as error:  # the exporter raises a dozen kinds, with pages of text
             first = re.sub(r"\x1b\[[0-9;]*m", "", " ".join(str(error).split()))[:200]
@@ -184,22 +244,31 @@ def _onnx(sampler: Sampler) -> bytes:
     return content
 
 
+def plain_name(column: str) -> str:
+    """What ONNX calls an input: the column's name without dots.
+
+    >>> plain_name("A.x"), plain_name("z")
+    ('A_x', 'z')
+    """
+    return column.replace(".", "_")
+
+
 @torch.no_grad()
 def _check_onnx(sampler: Sampler, content: bytes) -> float:
     """The largest difference between ONNX Runtime's samples and PyTorch's. Raises RunError where it is too large."""
     import onnxruntime
 
-    worst = 0.0
-    for rows in BATCHES:
-        inputs = _inputs(sampler, rows)
+    worst, ours = 0.0, _Drawing(sampler, list(_inputs(sampler, 1))).eval()
+    for larger, rows in enumerate(BATCHES):
+        inputs = _inputs(sampler, rows, larger)
         try:
             session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
-            (made,) = session.run(None, {name: tensor.numpy() for name, tensor in inputs.items()})
+            (made,) = session.run(None, {plain_name(name): tensor.numpy() for name, tensor in inputs.items()})
         except Exception as error:  # the runtime's own kinds
             words = " ".join(str(error).split())[:200]
             raise RunError(f"format=onnx: ONNX Runtime does not take what was exported ({words})") from None
-        ours = sampler.generate_here(inputs)[sampler.column].numpy()
-        worst = max(worst, float(np.abs(made - ours).max())) if made.shape == ours.shape else float("inf")
+        wanted = (ours(*inputs.values()) if drops(sampler) else sampler.generate_here(inputs)[sampler.column]).numpy()
+        worst = max(worst, float(np.abs(made - wanted).max())) if made.shape == wanted.shape else float("inf")
     if not worst <= CLOSE:
         said = f"ONNX Runtime's {sampler.field.words} differ by {worst:.2g} from PyTorch's"
         raise RunError(f"format=onnx: {said}; nothing was kept")

@@ -14,7 +14,7 @@ from gancli.sweeps.results import Findings, names
 GROUPS = frozenset(("loss", "penalty", "game", "model", "experiment"))  # whose choice changes what is minimised
 # Columns of metrics.jsonl: of losses and players, of what D says, of alarms.
 COLUMNS = ("loss_D", "loss_G", "D_real", "D_fake", "D_sign", "errors", "diversity", "gradient_G")
-PLAYERS = re.compile(r"(loss|penalty|class|grad_norm|weight_norm|lr)_\w+")
+PLAYERS = re.compile(r"(loss|penalty|class|grad_norm|weight_norm|lr|diversity)_\w+")  # and directions
 
 
 def swept(keys: Sequence[str]) -> list[str]:

@@ -25,7 +25,7 @@ def refuse(settings: SampleSettings) -> None:
 
 def run(settings: SampleSettings) -> Path:
     """Write the generator, checked against what it gives here, into a new directory. Raises RunError."""
-    sampler = open_sampler(settings)
+    sampler = open_sampler(settings, draws=False)
     with tempfile.TemporaryDirectory() as scratch:  # what cannot be exported leaves nothing behind
         made, worst = export.write(sampler, settings.format, Path(scratch))
         about = sampler.protocol() | {"largest_difference": worst}
@@ -35,5 +35,10 @@ def run(settings: SampleSettings) -> Path:
                 shutil.copyfileobj(content, file)
     near = f"at most {worst:.1e} from PyTorch's {sampler.field.words}"
     same = "read back bit by bit" if settings.format == "safetensors" else near
-    print(f"generator of {sampler.run.name} at step {sampler.step:,}: {target} ({same})")
+    way = f", direction {sampler.direction}," if sampler.direction else ""
+    print(f"generator of {sampler.run.name}{way} at step {sampler.step:,}: {target} ({same})")
+    if settings.format == "onnx" and export.drops(sampler):
+        print(
+            "dropout, this run's noise, is left out of the ONNX file: it makes one output of an image, without a seed"
+        )
     return folder

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from itertools import combinations
 from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
 
 from gancli.config.paths import split_source
 from gancli.errors import ConfigError, RunError
@@ -34,16 +38,33 @@ def networks(init: Mapping[str, Any], shapes: Callable[[], Game]) -> dict[str, S
     own = shapes().nets
     for name, stored in found.items():
         refuse_shapes(own[name].state_dict(), stored, f"init.{name}={init[name]}")
+    for a, b in combinations(found, 2):
+        common = _shared(own[a], own[b])
+        if not all(torch.equal(found[a].state[one], found[b].state[other]) for one, other in common):
+            raise RunError(
+                f"init.{a} and init.{b} have other weights for the layers that these networks share: type one of them,"
+                " or both of one run"
+            )
     return found
 
 
-def notes(found: Mapping[str, StoredNetwork]) -> list[str]:
-    """Where networks start from, a line each."""
+def _shared(one: nn.Module, other: nn.Module) -> list[tuple[str, str]]:
+    """The names of tensors that two networks hold together."""
+    held = {id(t): name for name, t in other.state_dict(keep_vars=True).items()}
+    return [(name, held[id(t)]) for name, t in one.state_dict(keep_vars=True).items() if id(t) in held]
+
+
+def notes(found: Mapping[str, StoredNetwork], game: Game) -> list[str]:
+    """Where networks start from, a line each; and which others thereby start from there in part."""
     kinds = {True: "averaged weights", False: "raw weights"}
-    return [
-        f"{name} starts from {stored.name} of {stored.file} at step {stored.step}, {kinds[stored.averaged]}"
-        for name, stored in found.items()
-    ]
+    lines = []
+    for name, stored in found.items():
+        lines.append(
+            f"{name} starts from {stored.name} of {stored.file} at step {stored.step}, {kinds[stored.averaged]}"
+        )
+        others = [k for k, net in game.nets.items() if k not in found and _shared(game.nets[name], net)]
+        lines += [f"the layers that {other} shares with {name} start from there, too" for other in others]
+    return lines
 
 
 def take(found: Mapping[str, StoredNetwork], engine: Engine) -> None:

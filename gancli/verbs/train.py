@@ -91,7 +91,7 @@ def _run(config: Mapping[str, Any], overrides: Sequence[str], signals: _Signals)
     if found:
         starting.take(found, engine)
     notes = [*source.notes, *dealing.unread(engine.game, source), *pretrained_notes(frozen)]
-    notes += [*starting.notes(found), *compute.notes]
+    notes += [*starting.notes(found, engine.game), *compute.notes]
     notes += [*rank_notes(engine), *split_notes(engine), *left_out(overrides), *_idle(settings, engine, overrides)]
     rehearsal = Rehearsal(engine, lambda: assemble.twin(settings, config, source, facts, frozen))
     need, seconds = forecast(rehearsal, settings, notes, overrides)

@@ -34,6 +34,7 @@ TINY = {
     "cyclegan_unet": ["model=cyclegan_unet", "model.ch=2", "dataset=random", "dataset.size=[1,32,32]"],
     "biggan_deep": ["model=biggan_deep", "model.ch=4", "dataset=random", "dataset.size=[1,16,16]"],
 }
+TINY["cogan"] = ["model=cogan", "model.ch_g=16", "model.ch_d=4", "dataset=random", "dataset.size=[1,16,16]"]
 TINY["improved"] += ["dataset.classes=2", "game.labels=4", "game.adversarial=1"]
 
 # A game that no model takes by itself, with a model that plays it.

@@ -112,6 +112,9 @@ class OddGame(Game):
     def generators(self) -> tuple[str, ...]:
         return ("P_one", "P_two", "R_eye", "R")
 
+    def drawing(self, direction: str = "") -> tuple[str, ...]:
+        return ("R_eye", "R") if direction == "back" else ("P_one", "P_two")
+
     def directions(self) -> tuple[str, ...]:
         return ("forth", "back")
 
