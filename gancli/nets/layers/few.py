@@ -49,7 +49,7 @@ class _Few(torch.autograd.Function):
         if torch.is_grad_enabled():  # the gradient of a gradient is asked for
             with torch.enable_grad():
                 gx = F.conv_transpose2d(grad, weight) if ctx.needs_input_grad[0] else None
-                gw = conv2d_weight(x, weight.shape, grad) if ctx.needs_input_grad[1] else None
+                gw = conv2d_weight(x, weight.shape, grad) if ctx.needs_input_grad[1] else None  # type: ignore[no-untyped-call]
             return gx, gw
         # What each input pixel gives to: the outputs around it, those of the last tap first.
         wide = F.pad(grad, [k - 1] * 4).permute(0, 2, 3, 1).contiguous()
