@@ -370,6 +370,10 @@ def build(keys: list[str]) -> Engine:
         ([*PIX, "dataset.size=[3,32,32]", "terms.l1.columns=[fake,B]"], "no column B"),
         ([*CYCLE, "dataset.size=[3,24,24]", "penalty=r1", "penalty.r1.every=4"], "pays its penalties at each step"),
         ([*CYCLE, "dataset.size=[3,24,24]", "game.pool=-1"], "game.pool"),
+        (
+            [*CYCLE, "dataset.size=[3,24,24]", "dataset.channels_B=1"],
+            "set terms.identity_A.weight=0 terms.identity_B.weight=0",
+        ),
         (["model=pix2pix", "dataset.disjoint=true"], "leaves no pair"),
         (["model=cyclegan", "terms=cyclegan_features", "dataset.size=24"], "features"),
     ],
@@ -405,6 +409,15 @@ def test_options_of_cyclegan_change_the_run(keys: list[str]) -> None:
         assert all(value.isfinite() for value in logs.values())
         moved.append(weights(engine.game))
     assert len(moved[0]) != len(moved[1]) or not torch.equal(*moved)
+
+
+def test_unequal_channels_are_translated_without_identity() -> None:
+    """Grey to colour and back, pools of each kind."""
+    keys = [*CYCLE, "dataset.size=[3,24,24]", "dataset.channels_B=1"]
+    engine = engine_of([*keys, "terms.identity_A.weight=0", "terms.identity_B.weight=0"])
+    logs = [engine.step() for _ in range(2)][1]
+    assert all(value.isfinite() for value in logs.values())
+    assert [engine.game.pools[d].images.shape[1:] for d in "AB"] == [(3, 24, 24), (1, 24, 24)]
 
 
 def test_reversed_it_makes_a_of_b() -> None:

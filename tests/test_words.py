@@ -181,8 +181,9 @@ def test_a_word_is_read_back_as_it_was() -> None:
 @pytest.mark.parametrize(
     ("word", "choices", "near"),
     [
-        ("cyclegan", groups("train")["model"], None),
-        ("pix2pix", groups("train")["model"], None),
+        ("srgan", ["gan", "dcgan", "sagan", "ebgan"], "sagan"),
+        ("cyclegan", ["gan", "dcgan", "sagan", "ebgan"], None),
+        ("pix2pix", ["gan", "dcgan", "sagan", "ebgan"], None),
         ("translate", ["train", "sample", "eval", "interpolate"], None),
         ("input", ["points", "run", "seeds"], None),
         ("interp", ["train", "sample", "eval", "interpolate"], "interpolate"),

@@ -6,9 +6,7 @@ import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from gancli.augment.augment import Augment
 from gancli.compute.rng import Rng
@@ -17,11 +15,11 @@ from gancli.data.fields import Field
 from gancli.data.paired import DOMAINS, both_feeds
 from gancli.data.source import DataSet, Source
 from gancli.games.critic import Critic
-from gancli.games.duel import discriminator_side, generator_side
+from gancli.games.duel import discriminator_side, generator_side, together
 from gancli.games.game import Batch, Move, Outcome, Result
 from gancli.games.pool import Pool
 from gancli.games.stages import Moment
-from gancli.games.translation import Route, Translation
+from gancli.games.translation import Route, Translation, refuse_unlike
 from gancli.losses.adversarial import AdversarialLoss
 from gancli.losses.penalties import Penalty
 from gancli.losses.terms import Term, Terms
@@ -64,13 +62,15 @@ class CycleGame(Translation):
         at_most(MOST_KEPT, **{"game.pool": pool})
         self.nets, self.d_weight = nn.ModuleDict(nets), d_weight
         shared: dict[str, Any] = {"columns": ("x",), "adversarial": adversarial, "ramp": ramp, "lone": False}
-        self.critics = nn.ModuleDict()
+        self._critics = dict[str, Critic]()
         for direction, (_, b) in DIRECTIONS.items():
             parts = loss, penalties, copy.deepcopy(augment)  # which learns from its own critic
-            self.critics[b] = Critic(f"D_{b}", self.nets, *parts, generator=f"G_{direction}", **shared)
+            self._critics[b] = Critic(f"D_{b}", self.nets, *parts, generator=f"G_{direction}", **shared)
+        self._pools = {domain: Pool(pool, fields[f"{domain}.x"].shape) for domain in DOMAINS}
+        self.critics, self.pools = nn.ModuleDict(self._critics), nn.ModuleDict(self._pools)
         self.routes = {name: Route(f"G_{name}", f"{a}.x", f"{b}.x") for name, (a, b) in DIRECTIONS.items()}
-        self.pools = nn.ModuleDict({domain: Pool(pool, fields[f"{domain}.x"].shape) for domain in DOMAINS})
         self.terms = Terms(terms or {}, columns=COLUMNS, distances=feature_distances(pretrained))
+        refuse_unlike(self.terms, fields[IMAGES[0]], fields[IMAGES[1]])
         self._fakes = tuple(f"fake_{domain}" for domain in DOMAINS)
         self._moves = (
             Move("G", self.generator_loss, DOMAINS, remembers=self._fakes),
@@ -113,14 +113,14 @@ class CycleGame(Translation):
         with once(self.nets):
             made = self._made(batch, self.terms.wanted("G"))
         losses = self.terms.costs("G", made)
-        for domain, critic in self._critics():
+        for domain, critic in self._critics.items():
             losses |= generator_side(critic, rng, real=(made[domain],), fake=(made[f"fake_{domain}"],))
         return Outcome(losses, carry={name: made[name].detach() for name in self._fakes})
 
     def discriminator_loss(self, batch: Batch, rng: Rng) -> Outcome:
         """The objective's D side of both critics, on what the pools gave back."""
         found = Outcome({})
-        for domain, critic in self._critics():
+        for domain, critic in self._critics.items():
             sides = {"real": (batch[f"{domain}.x"],), "fake": (batch[f"fake_{domain}"],)}
             one = discriminator_side(critic, rng, **sides, weight=self.d_weight)
             found = Outcome(found.losses | one.losses, found.stats | one.stats)
@@ -130,32 +130,18 @@ class CycleGame(Translation):
         """Fakes go through their pools, all ranks' in the order of the batch."""
         super().after(move, result, rng, at)
         exchanged = {}
-        for domain, pool in self.pools.items() if move.player == "G" else ():
-            assert isinstance(pool, Pool)
-            fakes = result.carry[f"fake_{domain}"]
-            exchanged[f"fake_{domain}"] = pool.exchange(fakes, rng.uniform(f"pool {domain}"), at.seen)
+        for domain, pool in self._pools.items() if move.player == "G" else ():
+            name, draws = f"fake_{domain}", rng.uniform(f"pool {domain}")
+            exchanged[name] = pool.exchange(result.carry[name], draws, at.seen)
         return exchanged or None
-
-    def _critics(self) -> list[tuple[str, Critic]]:
-        return [(domain, critic) for domain, critic in self.critics.items() if isinstance(critic, Critic)]
 
     def _made(self, batch: Batch, wanted: set[str]) -> Batch:
         """The columns that terms and critics look at: all that a generator makes of data goes through it at once."""
         made = {domain: batch[f"{domain}.x"] for domain in DOMAINS}
         for direction, (a, b) in DIRECTIONS.items():
             sources = {f"fake_{b}": made[a]} | ({f"same_{b}": made[b]} if f"same_{b}" in wanted else {})
-            made |= self._through(self.nets[f"G_{direction}"], sources)
+            made |= together(self.nets[f"G_{direction}"], sources)
         for direction, (a, b) in DIRECTIONS.items():
             if f"back_{b}" in wanted:
                 made[f"back_{b}"] = self.nets[f"G_{direction}"](made[f"fake_{a}"])
         return made
-
-    @staticmethod
-    def _through(net: nn.Module, sources: Batch) -> Batch:
-        """What a network makes of each source: in one pass, unless it would mix them or they differ in shape."""
-        shapes = {x.shape[1:] for x in sources.values()}
-        mixes = any(isinstance(module, _BatchNorm) for module in net.modules())
-        if len(sources) == 1 or len(shapes) > 1 or mixes:
-            return {name: net(x) for name, x in sources.items()}
-        parts = net(torch.cat(list(sources.values()))).split([len(x) for x in sources.values()])
-        return dict(zip(sources, parts, strict=True))

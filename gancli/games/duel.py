@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from gancli.compute.rng import Rng
 from gancli.games.critic import Columns, Critic
@@ -34,3 +36,13 @@ def generator_side(critic: Critic, rng: Rng, *, real: Columns | None, fake: Colu
         verdicts |= critic.judge(rng, real=real)
     losses = critic.generator_losses(verdicts, real=real, fake=fake)
     return losses | critic.due("generator", critic.context(rng, verdicts, real=real, fake=fake, **told))
+
+
+def together(net: nn.Module, sources: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What a network makes of several sources of images: in one pass, unless it mixes rows or they differ in shape."""
+    mixes = any(isinstance(module, _BatchNorm) for module in net.modules())
+    kinds = {tuple(x.shape[1:]) for x in sources.values()}
+    if mixes or len(kinds) > 1:
+        return {name: net(x) for name, x in sources.items()}
+    parts: Tensor = net(torch.cat(list(sources.values()))) if len(sources) > 1 else net(next(iter(sources.values())))
+    return dict(zip(sources, torch.split(parts, [len(x) for x in sources.values()]), strict=True))

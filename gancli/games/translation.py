@@ -8,7 +8,9 @@ from typing import ClassVar, NamedTuple
 from torch import nn
 
 from gancli.data.fields import Field
+from gancli.errors import CombinationError
 from gancli.games.game import Batch, Game
+from gancli.losses.terms import Terms
 
 
 class Route(NamedTuple):
@@ -73,3 +75,14 @@ class Translation(Game):
         way, back = self.route(direction), self.back(direction)
         made = {way.made: nets[way.net](inputs[way.taken])}
         return made if back is None or back.net not in nets else made | {"back": nets[back.net](made[way.made])}
+
+
+def refuse_unlike(terms: Terms, a: Field, b: Field) -> None:
+    """Raise CombinationError for identity terms (columns same_A, same_B) where A and B are images of other kinds."""
+    same = [n for n, t in terms.terms.items() if t.weight and any(c.startswith("same_") for c in t.columns)]
+    if same and a != b:
+        way = " ".join(f"terms.{name}.weight=0" for name in same)
+        raise CombinationError(
+            f"terms.{same[0]} gives images of one domain to the generator of the other, and A are {a.told}, B {b.told}:"
+            f" set {way}"
+        )
