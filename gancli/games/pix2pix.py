@@ -10,7 +10,7 @@ from torch import nn
 
 from gancli.augment.augment import Augment
 from gancli.compute.rng import Rng
-from gancli.config.settings import at_least
+from gancli.config.settings import at_least, at_most
 from gancli.data.fields import Field
 from gancli.data.source import DataSet, Source, lone
 from gancli.errors import CombinationError
@@ -33,7 +33,8 @@ class Pix2PixGame(Translation):
     """D's move, then G's on the same images: D(A, B) against D(A, G(A)), and terms such as ‖B - G(A)‖₁ (eq. 4).
 
     terms: over the columns condition, target and fake. reverse: G makes A of B. d_weight: of the objective in D's loss,
-    which slows D down beside G. Raises ConfigError for numbers out of range.
+    which slows D down beside G. mismatched: share of D's fakes that are true images beside the condition of another,
+    so that D learns to compare them (Reed et al. 2016, section 4.2). Raises ConfigError for numbers out of range.
     """
 
     def __init__(
@@ -48,11 +49,13 @@ class Pix2PixGame(Translation):
         reverse: bool = False,
         adversarial: float = 1.0,
         d_weight: float = 0.5,
+        mismatched: float = 0.0,
         ramp: Ramp | None = None,
     ):
         super().__init__()
-        at_least(0, **{"game.d_weight": d_weight})
-        self.nets, self.d_weight = nn.ModuleDict(nets), d_weight
+        at_least(0, **{"game.d_weight": d_weight, "game.mismatched": mismatched})
+        at_most(1, **{"game.mismatched": mismatched})
+        self.nets, self.d_weight, self.mismatched = nn.ModuleDict(nets), d_weight, mismatched
         self.condition, self.target = ("B", "A") if reverse else ("A", "B")
         columns = (self.condition, self.target)
         self.routes = {"2".join(columns): Route("G", *columns)}
@@ -69,7 +72,7 @@ class Pix2PixGame(Translation):
         )
         self.terms = Terms(terms or {}, columns=COLUMNS, distances=feature_distances(pretrained))
         self._moves = (
-            Move("D", self.discriminator_loss, ("pairs",)),
+            Move("D", self.discriminator_loss, ("pairs", "others") if mismatched else ("pairs",)),
             Move("G", self.generator_loss, ("pairs",), shared=True),
         )
 
@@ -97,8 +100,12 @@ class Pix2PixGame(Translation):
         return {"A": "image", "B": "image"}
 
     def feeds(self, data: DataSet) -> dict[str, Source]:
-        """One table of pairs. Raises CombinationError for several."""
-        return {"pairs": lone(data, "pix2pix")}
+        """One table of pairs, and once more in another order where D is shown mismatched ones.
+
+        Raises CombinationError for several tables.
+        """
+        table = lone(data, "pix2pix")
+        return {"pairs": table, "others": table} if self.mismatched else {"pairs": table}
 
     def reads(self) -> tuple[str, ...]:
         """Both images."""
@@ -109,12 +116,20 @@ class Pix2PixGame(Translation):
         return self._moves
 
     def discriminator_loss(self, batch: Batch, rng: Rng) -> Outcome:
-        """The objective's D side on a true and a made pair of each condition."""
-        condition, target = batch[self.condition], batch[self.target]
+        """The objective's D side on a true and a made pair of each condition, and on mismatched ones."""
+        own = "pairs." if self.mismatched else ""  # as batches of several feeds are named
+        condition, target = batch[own + self.condition], batch[own + self.target]
         with torch.no_grad():
             fake = self.nets["G"](condition)
-        sides = {"real": (condition, target), "fake": (condition, fake)}
-        return discriminator_side(self.critic, rng, **sides, weight=self.d_weight)
+        real, share = (condition, target), self.d_weight * (1 - self.mismatched)
+        found = discriminator_side(self.critic, rng, real=real, fake=(condition, fake), weight=share)
+        if not self.mismatched:
+            return found
+        wrong = batch[f"others.{self.condition}"], target
+        verdicts = self.critic.judge(rng, real=real, fake=wrong)
+        costs = self.critic.discriminator_losses(verdicts, rng, real=real, fake=wrong)
+        weighted = self.d_weight * self.mismatched * costs["loss_D"]
+        return Outcome(found.losses | {"loss_D_mismatched": weighted}, found.stats)
 
     def generator_loss(self, batch: Batch, rng: Rng) -> Outcome:
         """The objective's G side, and the terms; the same fakes as in D's move, since dropout draws the same."""
