@@ -72,7 +72,8 @@ class Spreads:
     def _of(self, view: RunView, nets: Mapping[str, nn.Module], direction: str) -> Spread:
         game = view.engine.game
         name, field = sample_of(game, direction)
-        made = field.variety(shown(view, "alarms", self.n, nets, direction=direction)[name]) / self.data[name]
+        needed = {net: nets[net] for net in game.drawing(direction)}  # and nothing is shown beside the sample
+        made = field.variety(shown(view, "alarms", self.n, needed, direction=direction)[name]) / self.data[name]
         fields = game.input_fields(direction)
         rows = given_of(view, "alarms", self.n, direction)
         shares = [fields[column].variety(x) / self.data[column] for column, x in rows.items()]

@@ -89,15 +89,12 @@ class _TilesBackward(torch.autograd.Function):
         return gx, gu
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, ggx: Tensor, ggu: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """⟨gx, a⟩ + ⟨gu, b⟩ = ⟨g, conv(a, U)⟩ + ⟨g, conv(x, b)⟩, differentiated by x, U and g."""
         x, u, grad = ctx.saved_tensors
-        tiles, spread = _tiles(x), _spread(grad)
-        given = _tiles(ggx)
-        by_grad = torch.bmm(given, u.transpose(1, 2)) + torch.bmm(tiles, ggu.transpose(1, 2))
-        by_x = _untiled(torch.bmm(spread, ggu), x.shape)
-        return by_x, torch.bmm(spread.transpose(1, 2), given), _assembled(by_grad, x.shape)
+        by_x: Tensor = _TilesBackward.apply(x, ggu, grad)[0]
+        by_u: Tensor = _TilesBackward.apply(ggx, u, grad)[1]
+        return by_x, by_u, tiled(ggx, u) + tiled(x, ggu)
 
 
 def _counts(shape: torch.Size) -> tuple[int, int, int]:
