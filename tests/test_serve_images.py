@@ -87,6 +87,8 @@ def test_an_upload_becomes_what_input_makes_of_it(gan: Gan, run: Path, desk: Des
     np.testing.assert_array_equal(np.asarray(Pillow.open(io.BytesIO(one.made))), translating.shown(one.image))
     assert "padded by reflection to multiples of 4, and cut back" in one.changes
     assert desk.upload(path.read_bytes(), "../..", Wish()).name == ".."
+    named = desk.upload(path.read_bytes(), "写真" * 60 + ".png", Wish()).name
+    assert named == "写真" * 16 + "写"  # 99 bytes
 
 
 def test_uploads_that_cannot_be_used_are_refused(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,6 +100,11 @@ def test_uploads_that_cannot_be_used_are_refused(desk: Desk, monkeypatch: pytest
         desk.upload(b"", "a.png", Wish())
     monkeypatch.setattr(desks, "MOST_PIXELS", 99)
     with pytest.raises(DataError, match=r"^a\.png has more than 99 pixels: type gan sample input=FILE$"):
+        desk.upload(coded(np.zeros((3, 10, 10), np.uint8)), "a.png", Wish())
+    monkeypatch.setattr(desks, "MOST_VALUES", 299)
+    monkeypatch.setattr(desks, "MOST_PIXELS", 100)
+    monkeypatch.setattr(imagefile, "pixels", None)  # nothing is decoded
+    with pytest.raises(DataError, match=r"^a\.png has more than 299 values: type gan sample input=FILE$"):
         desk.upload(coded(np.zeros((3, 10, 10), np.uint8)), "a.png", Wish())
     monkeypatch.setattr(desks, "LARGEST_UPLOAD", 1 << 20)
     with pytest.raises(DataError, match=r"^a\.png has more than 1 MiB, which a page takes at most$"):

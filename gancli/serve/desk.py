@@ -30,6 +30,7 @@ from gancli.games.game import Batch, label_of
 
 MOST, MOST_FILES = 256, 1000  # images of a sheet, files of an archive
 LARGEST_UPLOAD, MOST_PIXELS = 1 << 25, 1 << 22  # bytes of a file that is uploaded, and its pixels
+MOST_VALUES = 4 * MOST_PIXELS  # of it, each channel counted
 GAP = 2  # pixels between images, as pictures.sheet leaves
 FRAMES = 21  # pictures of a path, both ends included
 
@@ -272,15 +273,10 @@ class Desk:
         """What is made of a file's content, as `gan sample input=` makes it. Raises GanError."""
         if len(content) > LARGEST_UPLOAD:
             raise DataError(f"{printable(name)} has more than {LARGEST_UPLOAD >> 20} MiB, which a page takes at most")
-        label = wish.classes[0] if len(wish.classes) == 1 else None
+        label, array = wish.classes[0] if len(wish.classes) == 1 else None, _decoded(content, name)
         with self._one:
-            with decode.named(name), decode.quiet():
-                array = imagefile.pixels(io.BytesIO(content))
-            if array.shape[1] * array.shape[2] > MOST_PIXELS:
-                raise DataError(f"{printable(name)} has more than {MOST_PIXELS:,} pixels: type gan sample input=FILE")
             made = Translator(self._way(wish.direction), wish.seed, label)(array, name)
-        stem = PurePath(name.replace("\\", "/")).stem.replace("\0", "")[:100] or "image"
-        return One(_png(array), _png(made.image), None, made.image, stem, made.changes)
+        return One(_png(array), _png(made.image), None, made.image, _stem(name), made.changes)
 
     def _of(self, wish: Wish) -> Sampler:
         return self._way(wish.direction).truncated(wish.truncation)
@@ -313,6 +309,28 @@ class Desk:
             with self._one:
                 made = sampler.generate_here(chunk, pairs[start : start + CHUNK])
             yield made
+
+
+def _decoded(content: bytes, name: str) -> NDArray[Any]:
+    """A file's image, uint8 or uint16 [C, H, W]. Raises DataError, for too large ones before they are decoded."""
+    with decode.named(name), decode.quiet():
+        told = imagefile.header(io.BytesIO(content))
+    pixels = told.height * told.width
+    for count, most, words in ((pixels, MOST_PIXELS, "pixels"), (pixels * told.channels, MOST_VALUES, "values")):
+        if count > most:
+            raise DataError(f"{printable(name)} has more than {most:,} {words}: type gan sample input=FILE")
+    with decode.named(name), decode.quiet():
+        return imagefile.pixels(io.BytesIO(content))
+
+
+def _stem(name: str) -> str:
+    """What a file that is made of an upload is called, without a suffix: systems count the bytes of names.
+
+    >>> _stem("C:\\\\photos\\\\a.png"), len(_stem("é" * 99).encode("utf-8"))
+    ('a', 100)
+    """
+    stem = PurePath(name.replace("\\", "/")).stem.replace("\0", "")
+    return stem.encode("utf-8", "ignore")[:100].decode("utf-8", "ignore") or "image"
 
 
 def _kept(field: Field, rows: Tensor) -> NDArray[Any]:
