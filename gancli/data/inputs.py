@@ -65,7 +65,8 @@ def find(text: str, key: str = "input") -> Inputs:
 def outputs(names: Sequence[str]) -> list[str]:
     """What is made of files is called, without the suffix it gets: as they, less theirs, which two of one stem keep.
 
-    So does one that would be written where a folder of others stands. Names that differ in case alone count as the same, since some systems take them so.
+    So does one that would be written where a folder of others stands. Names that differ in case alone count as the
+    same, since some systems take them so.
 
     >>> outputs(["a.jpg", "a.png", "b/a.png", "c.tar.png"])
     ['a.jpg', 'a.png', 'b/a', 'c.tar']
