@@ -14,7 +14,8 @@ from PIL import Image as Pillow
 
 from gancli.cli import main
 from gancli.data import imagefile
-from gancli.draw import reading, translating
+from gancli.draw import pictures, reading, translating
+from gancli.draw.given import Rows
 from gancli.errors import ConfigError, DataError
 from gancli.serve import desk as desks
 from gancli.serve.desk import Desk, Wish, facts
@@ -56,7 +57,7 @@ def test_a_sheet_is_the_grid_of_the_command_that_it_names(gan: Gan, desk: Desk, 
 
 def test_the_page_says_what_it_is_of(desk: Desk, run: Path) -> None:
     assert desk.title == f"Samples of {run.name}"
-    assert (desk.translates, desk.directions, desk.usual, desk.most(1000)) == (True, ("A2B", "B2A"), 12, 12)
+    assert (desk.translates, desk.directions, desk.usual(), desk.most(1000)) == (True, ("A2B", "B2A"), 12, 12)
     assert facts(desk.sampler) == ["step 0", "raw weights", "8 × 12 colour", "2 classes"]
     with pytest.raises(ConfigError, match="type n=12 or less"):
         desk.sheet(Wish(0, 13))
@@ -121,3 +122,22 @@ def test_an_archive_has_the_files_of_format_png(gan: Gan, run: Path, desk: Desk,
     assert json.loads(packed.pop("sample.json")) == json.loads(Path("r/sample.json").read_text(encoding="utf-8"))
     assert packed == {p.name: p.read_bytes() for p in Path("r").glob("*.png")}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.zip", "r"]
+
+
+def test_bounds_are_those_of_the_direction(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(type(desk.sampler), "most", property(lambda found: {"A2B": 12, "B2A": 7}[found.direction]))
+    assert [desk.most(10, way) for way in (None, "A2B", "B2A")] == [10, 10, 7]
+    assert (desk.usual("A2B"), desk.usual("B2A")) == (12, 7)
+
+
+def test_without_data_files_are_taken_all_the_same(desk: Desk, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(*args: object) -> None:
+        raise DataError("the data are not there")
+
+    content = coded(np.zeros((3, 8, 12), np.uint8))
+    wanted = desk.upload(content, "a.png", Wish())
+    monkeypatch.setattr(Rows, "of_run", gone)
+    bare = Desk(reading.load(str(run)))
+    assert (desk.lack, bare.lack) == ("", "the data are not there")
+    assert (bare.most(1000), bare.usual()) == (1000, pictures.MADE)
+    assert bare.upload(content, "a.png", Wish()).made == wanted.made

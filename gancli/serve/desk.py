@@ -25,7 +25,7 @@ from gancli.draw.reading import passes_of
 from gancli.draw.sampling import CHUNK, FILES, Pair, Sampler
 from gancli.draw.translating import Translator, shown
 from gancli.draw.walks import walk
-from gancli.errors import ConfigError, DataError, Interrupted
+from gancli.errors import ConfigError, DataError, GanError, Interrupted
 from gancli.games.game import Batch, label_of
 
 MOST, MOST_FILES = 256, 1000  # images of a sheet, files of an archive
@@ -115,6 +115,7 @@ class Desk:
         self._ways: dict[str, Sampler] = {sampler.direction: sampler}
         self._one = threading.Lock()
         self._closed = threading.Event()
+        self.lack = self._lack()  # why there are no rows to make images of, "" where there are: files can still be used
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -141,14 +142,14 @@ class Desk:
         """Whether images are made of images."""
         return self.sampler.picture is not None
 
-    @property
-    def usual(self) -> int:
-        """Images of a sheet where no number is given."""
-        return self.most(pictures.MADE if self.translates else pictures.MANY)
+    def usual(self, direction: str | None = None) -> int:
+        """Images of a sheet where no number is given. Raises GanError as `most`."""
+        return self.most(pictures.MADE if self.translates else pictures.MANY, direction)
 
-    def most(self, most: int) -> int:
-        """As many images as there can be, up to a number."""
-        return most if self.sampler.most is None else min(most, self.sampler.most)
+    def most(self, most: int, direction: str | None = None) -> int:
+        """As many images as there can be in a direction, up to a number. Raises GanError for data that do not fit."""
+        found = None if self.lack else self._way(direction).most
+        return most if found is None else min(most, found)
 
     @property
     def truncates(self) -> bool:
@@ -277,6 +278,13 @@ class Desk:
         with self._one:
             made = Translator(self._way(wish.direction), wish.seed, label)(array, name)
         return One(_png(array), _png(made.image), None, made.image, _stem(name), made.changes)
+
+    def _lack(self) -> str:
+        try:
+            _ = self.translates and self.sampler.rows
+        except GanError as error:
+            return str(error)
+        return ""
 
     def _of(self, wish: Wish) -> Sampler:
         return self._way(wish.direction).truncated(wish.truncation)
