@@ -14,7 +14,8 @@ from PIL import Image as Pillow
 
 from gancli.cli import main
 from gancli.data import imagefile
-from gancli.draw import reading, translating
+from gancli.draw import pictures, reading, translating
+from gancli.draw.given import Rows
 from gancli.errors import ConfigError, DataError
 from gancli.serve import desk as desks
 from gancli.serve.desk import Desk, Wish, facts
@@ -56,7 +57,7 @@ def test_a_sheet_is_the_grid_of_the_command_that_it_names(gan: Gan, desk: Desk, 
 
 def test_the_page_says_what_it_is_of(desk: Desk, run: Path) -> None:
     assert desk.title == f"Samples of {run.name}"
-    assert (desk.translates, desk.directions, desk.usual, desk.most(1000)) == (True, ("A2B", "B2A"), 12, 12)
+    assert (desk.translates, desk.directions, desk.usual(), desk.most(1000)) == (True, ("A2B", "B2A"), 12, 12)
     assert facts(desk.sampler) == ["step 0", "raw weights", "8 × 12 colour", "2 classes"]
     with pytest.raises(ConfigError, match="type n=12 or less"):
         desk.sheet(Wish(0, 13))
@@ -87,6 +88,8 @@ def test_an_upload_becomes_what_input_makes_of_it(gan: Gan, run: Path, desk: Des
     np.testing.assert_array_equal(np.asarray(Pillow.open(io.BytesIO(one.made))), translating.shown(one.image))
     assert "padded by reflection to multiples of 4, and cut back" in one.changes
     assert desk.upload(path.read_bytes(), "../..", Wish()).name == ".."
+    named = desk.upload(path.read_bytes(), "写真" * 60 + ".png", Wish()).name
+    assert named == "写真" * 16 + "写"  # 99 bytes
 
 
 def test_uploads_that_cannot_be_used_are_refused(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,6 +101,11 @@ def test_uploads_that_cannot_be_used_are_refused(desk: Desk, monkeypatch: pytest
         desk.upload(b"", "a.png", Wish())
     monkeypatch.setattr(desks, "MOST_PIXELS", 99)
     with pytest.raises(DataError, match=r"^a\.png has more than 99 pixels: type gan sample input=FILE$"):
+        desk.upload(coded(np.zeros((3, 10, 10), np.uint8)), "a.png", Wish())
+    monkeypatch.setattr(desks, "MOST_VALUES", 299)
+    monkeypatch.setattr(desks, "MOST_PIXELS", 100)
+    monkeypatch.setattr(imagefile, "pixels", None)  # nothing is decoded
+    with pytest.raises(DataError, match=r"^a\.png has more than 299 values: type gan sample input=FILE$"):
         desk.upload(coded(np.zeros((3, 10, 10), np.uint8)), "a.png", Wish())
     monkeypatch.setattr(desks, "LARGEST_UPLOAD", 1 << 20)
     with pytest.raises(DataError, match=r"^a\.png has more than 1 MiB, which a page takes at most$"):
@@ -114,3 +122,22 @@ def test_an_archive_has_the_files_of_format_png(gan: Gan, run: Path, desk: Desk,
     assert json.loads(packed.pop("sample.json")) == json.loads(Path("r/sample.json").read_text(encoding="utf-8"))
     assert packed == {p.name: p.read_bytes() for p in Path("r").glob("*.png")}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.zip", "r"]
+
+
+def test_bounds_are_those_of_the_direction(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(type(desk.sampler), "most", property(lambda found: {"A2B": 12, "B2A": 7}[found.direction]))
+    assert [desk.most(10, way) for way in (None, "A2B", "B2A")] == [10, 10, 7]
+    assert (desk.usual("A2B"), desk.usual("B2A")) == (12, 7)
+
+
+def test_without_data_files_are_taken_all_the_same(desk: Desk, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(*args: object) -> None:
+        raise DataError("the data are not there")
+
+    content = coded(np.zeros((3, 8, 12), np.uint8))
+    wanted = desk.upload(content, "a.png", Wish())
+    monkeypatch.setattr(Rows, "of_run", gone)
+    bare = Desk(reading.load(str(run)))
+    assert (desk.lack, bare.lack) == ("", "the data are not there")
+    assert (bare.most(1000), bare.usual()) == (1000, pictures.MADE)
+    assert bare.upload(content, "a.png", Wish()).made == wanted.made

@@ -149,6 +149,13 @@ def test_a_held_out_row_becomes_the_same_as_its_file(gan: Gan, runs: dict[str, P
     np.testing.assert_array_equal(imagefile.read(Path("out/row.png")), made)
 
 
+def test_an_output_stands_beside_a_folder_of_its_name(gan: Gan, runs: dict[str, Path]) -> None:
+    lay("in", {"x.png/b": noise(3, 8, 12)})
+    Pillow.fromarray(noise(3, 8, 12).transpose(1, 2, 0)).save("in/x.jpg")
+    assert gan("sample", f"run={runs['noisy']}", "input=in", "run_dir=out").code == 0
+    assert written("out") == ["sample.json", "x.jpg.png", "x.png/b.png"]
+
+
 def test_two_of_one_stem_keep_their_suffix(gan: Gan, runs: dict[str, Path]) -> None:
     lay("in", {"a": noise(3, 8, 12), "b/a": noise(3, 8, 12)})
     with Pillow.open("in/a.png") as image:

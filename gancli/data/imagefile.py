@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import struct
@@ -22,7 +23,9 @@ from gancli.errors import DataError
 from gancli.store.files import whole_file
 
 SUFFIXES = decode.SUFFIXES | {".npy"}
+WRITTEN = (".png", ".npy")  # as `write` names files
 _MAGIC = b"\x93NUMPY"
+MOST_PAGES = 1024  # of a TIFF
 _REDUCED, _KIND_OF_PAGE = 1, 254  # a TIFF's page that is another's small copy says so in this entry
 _COLOURS = {1: 0, 3: 2, 4: 6}  # PNG's number for so many channels
 _GREY_ALPHA = "LA;16B"
@@ -56,7 +59,7 @@ def pixels(file: BinaryIO) -> NDArray[Any]:
             image.seek(number)
             layers.append(_page(image, file))
     if len({(layer.shape, layer.dtype) for layer in layers}) > 1 or len(layers[0]) > 1:
-        raise ValueError(f"it has {len(kept)} pages, and only pages of grey, of one size and depth, are read together")
+        raise ValueError(_unlike(len(kept)))
     return np.concatenate(layers)
 
 
@@ -162,15 +165,27 @@ def _pages(image: Any) -> list[int]:
     """The numbers of a TIFF's pages that are no small copies of others; of other kinds the first one."""
     if image.format != "TIFF":
         return [0]
-    kept, total = [], 0
-    for number in range(image.n_frames):
-        image.seek(number)
+    kept, total, sizes = list[int](), 0, set[tuple[int, int]]()
+    for number in itertools.count():  # a count of all would be taken before there is a limit
+        try:
+            image.seek(number)
+        except EOFError:
+            break
+        if number == MOST_PAGES:
+            raise ValueError(f"it has more than {MOST_PAGES:,} pages, which are the limit")
         if not int(image.tag_v2.get(_KIND_OF_PAGE, 0)) & _REDUCED:
             kept.append(number)
             total += image.width * image.height
+            sizes.add(image.size)
         if max(image.width * image.height, total // 4) > decode.PIXEL_LIMIT:
             raise ValueError(f"its pages have more than {decode.PIXEL_LIMIT:,} pixels, which are the limit")
+    if len(sizes) > 1:  # before any is decoded
+        raise ValueError(_unlike(len(kept)))
     return kept or [0]
+
+
+def _unlike(pages: int) -> str:
+    return f"it has {pages} pages, and only pages of grey, of one size and depth, are read together"
 
 
 def _packed(image: Any) -> tuple[str, int]:

@@ -65,17 +65,23 @@ def find(text: str, key: str = "input") -> Inputs:
 def outputs(names: Sequence[str]) -> list[str]:
     """What is made of files is called, without the suffix it gets: as they, less theirs, which two of one stem keep.
 
-    Names that differ in case alone count as the same, since some systems take them so.
+    So does one that would be written where a folder of others stands. Names that differ in case alone count as the
+    same, since some systems take them so.
 
     >>> outputs(["a.jpg", "a.png", "b/a.png", "c.tar.png"])
     ['a.jpg', 'a.png', 'b/a', 'c.tar']
     >>> outputs(["a.jpg", "a.jpg.gif", "a.png"])
     ['a.jpg', 'a.jpg.gif', 'a.png']
+    >>> outputs(["a.jpg", "a.png/b.jpg", "c.gif", "c.NPY/d/e.png"])
+    ['a.jpg', 'a.png/b', 'c.gif', 'c.NPY/d/e']
     """
+    folders = {str(parent).casefold() for name in names for parent in PurePath(name).parents}
     found = [str(PurePath(name).with_suffix("")) for name in names]
     while True:
         counts = Counter(name.casefold() for name in found)
-        again = [own if counts[short.casefold()] > 1 else short for own, short in zip(names, found, strict=True)]
+        clash = {short for short in found if counts[short.casefold()] > 1}
+        clash |= {short for short in found if {f"{short}{end}".casefold() for end in imagefile.WRITTEN} & folders}
+        again = [own if short in clash else short for own, short in zip(names, found, strict=True)]
         if again == found:
             return found
         found = again

@@ -25,11 +25,12 @@ from gancli.draw.reading import passes_of
 from gancli.draw.sampling import CHUNK, FILES, Pair, Sampler
 from gancli.draw.translating import Translator, shown
 from gancli.draw.walks import walk
-from gancli.errors import ConfigError, DataError, Interrupted
+from gancli.errors import ConfigError, DataError, GanError, Interrupted
 from gancli.games.game import Batch, label_of
 
 MOST, MOST_FILES = 256, 1000  # images of a sheet, files of an archive
 LARGEST_UPLOAD, MOST_PIXELS = 1 << 25, 1 << 22  # bytes of a file that is uploaded, and its pixels
+MOST_VALUES = 4 * MOST_PIXELS  # of it, each channel counted
 GAP = 2  # pixels between images, as pictures.sheet leaves
 FRAMES = 21  # pictures of a path, both ends included
 
@@ -114,6 +115,7 @@ class Desk:
         self._ways: dict[str, Sampler] = {sampler.direction: sampler}
         self._one = threading.Lock()
         self._closed = threading.Event()
+        self.lack = self._lack()  # why there are no rows to make images of, "" where there are: files can still be used
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -140,14 +142,14 @@ class Desk:
         """Whether images are made of images."""
         return self.sampler.picture is not None
 
-    @property
-    def usual(self) -> int:
-        """Images of a sheet where no number is given."""
-        return self.most(pictures.MADE if self.translates else pictures.MANY)
+    def usual(self, direction: str | None = None) -> int:
+        """Images of a sheet where no number is given. Raises GanError as `most`."""
+        return self.most(pictures.MADE if self.translates else pictures.MANY, direction)
 
-    def most(self, most: int) -> int:
-        """As many images as there can be, up to a number."""
-        return most if self.sampler.most is None else min(most, self.sampler.most)
+    def most(self, most: int, direction: str | None = None) -> int:
+        """As many images as there can be in a direction, up to a number. Raises GanError for data that do not fit."""
+        found = None if self.lack else self._way(direction).most
+        return most if found is None else min(most, found)
 
     @property
     def truncates(self) -> bool:
@@ -272,15 +274,17 @@ class Desk:
         """What is made of a file's content, as `gan sample input=` makes it. Raises GanError."""
         if len(content) > LARGEST_UPLOAD:
             raise DataError(f"{printable(name)} has more than {LARGEST_UPLOAD >> 20} MiB, which a page takes at most")
-        label = wish.classes[0] if len(wish.classes) == 1 else None
+        label, array = wish.classes[0] if len(wish.classes) == 1 else None, _decoded(content, name)
         with self._one:
-            with decode.named(name), decode.quiet():
-                array = imagefile.pixels(io.BytesIO(content))
-            if array.shape[1] * array.shape[2] > MOST_PIXELS:
-                raise DataError(f"{printable(name)} has more than {MOST_PIXELS:,} pixels: type gan sample input=FILE")
             made = Translator(self._way(wish.direction), wish.seed, label)(array, name)
-        stem = PurePath(name.replace("\\", "/")).stem.replace("\0", "")[:100] or "image"
-        return One(_png(array), _png(made.image), None, made.image, stem, made.changes)
+        return One(_png(array), _png(made.image), None, made.image, _stem(name), made.changes)
+
+    def _lack(self) -> str:
+        try:
+            _ = self.translates and self.sampler.rows
+        except GanError as error:
+            return str(error)
+        return ""
 
     def _of(self, wish: Wish) -> Sampler:
         return self._way(wish.direction).truncated(wish.truncation)
@@ -313,6 +317,28 @@ class Desk:
             with self._one:
                 made = sampler.generate_here(chunk, pairs[start : start + CHUNK])
             yield made
+
+
+def _decoded(content: bytes, name: str) -> NDArray[Any]:
+    """A file's image, uint8 or uint16 [C, H, W]. Raises DataError, for too large ones before they are decoded."""
+    with decode.named(name), decode.quiet():
+        told = imagefile.header(io.BytesIO(content))
+    pixels = told.height * told.width
+    for count, most, words in ((pixels, MOST_PIXELS, "pixels"), (pixels * told.channels, MOST_VALUES, "values")):
+        if count > most:
+            raise DataError(f"{printable(name)} has more than {most:,} {words}: type gan sample input=FILE")
+    with decode.named(name), decode.quiet():
+        return imagefile.pixels(io.BytesIO(content))
+
+
+def _stem(name: str) -> str:
+    """What a file that is made of an upload is called, without a suffix: systems count the bytes of names.
+
+    >>> _stem("C:\\\\photos\\\\a.png"), len(_stem("é" * 99).encode("utf-8"))
+    ('a', 100)
+    """
+    stem = PurePath(name.replace("\\", "/")).stem.replace("\0", "")
+    return stem.encode("utf-8", "ignore")[:100].decode("utf-8", "ignore") or "image"
 
 
 def _kept(field: Field, rows: Tensor) -> NDArray[Any]:

@@ -29,8 +29,10 @@ class OneImage:
         """Lay it out."""
         with parts.card("One image"):
             with ui.row().classes("w-full items-center gap-4"):
-                self.row = parts.number("Row", 0, 0, self.desk.most(1 << 30) - 1, "row", self._to_row)
-                self.row.style("width: 120px")
+                self.row = parts.number(
+                    "Row", 0, 0, self.desk.most(1 << 30, self.wish().direction) - 1, "row", self._to_row
+                )
+                self.row.style("width: 120px").set_visibility(not self.desk.lack)
                 pick = ui.button("Your own image", icon="upload").props("outline no-caps")
                 save = ui.button("The output", icon="image", on_click=self._download)
                 save.props("outline no-caps data-ask=output")
@@ -53,6 +55,10 @@ class OneImage:
                         ui.label(name).classes("soft")
             self.said = ui.label().classes("soft").props("data-show=said")
 
+    def bound(self, direction: str | None) -> None:
+        """Take as many rows as a direction has. Raises GanError."""
+        self.row.max = self.desk.most(1 << 30, direction) - 1
+
     async def _to_row(self) -> None:
         self.file = None
         await self.redraw()
@@ -67,6 +73,9 @@ class OneImage:
             wish, file = self.wish(), self.file
             label = wish.classes[0] if len(wish.classes) == 1 else None
             pair = wish.seed, parts.whole(self.row)
+            if file is None and self.desk.lack:
+                self.said.text = self.desk.lack
+                return
             if file is None:
                 found = await run.io_bound(self.desk.row, pair, wish.direction, label)
             else:

@@ -90,13 +90,17 @@ class Page:
             with ui.row().classes("w-full no-wrap items-center gap-2"):
                 self.seed = parts.number("Seed", first.seed, 0, LARGEST, "seed", self.redraw).classes("grow")
                 ui.button("next", on_click=self._next_seed).props("outline no-caps data-ask=next")
-            self.n = parts.number("Images", first.n, 1, self.desk.most(MOST), "n", self.redraw).classes("w-full")
+            most = self.desk.most(MOST, first.direction)
+            self.n = parts.number("Images", first.n, 1, most, "n", self.redraw).classes("w-full")
+            self.n.set_visibility(not self.desk.lack)
             several = len(first.classes) > 1
             self.rows = first.classes if several else tuple(range(len(self.desk.classes)))
             chosen = EVERY if several else next(iter(first.classes), EVENLY)
             ways = self.desk.directions
-            self.direction = ui.select(list(ways), label="Direction", value=first.direction or ways[0])
-            self.direction.on_value_change(self.redraw).props("outlined dense data-ask=direction")
+            self.direction = ui.select(
+                list(ways), label="Direction", value=first.direction or self.desk.sampler.direction
+            )
+            self.direction.on_value_change(self._other_direction).props("outlined dense data-ask=direction")
             self.direction.classes("w-full").set_visibility(len(ways) > 1)
             self.classes = ui.select(self._choices(), label="Class", value=chosen, on_change=self._other_class)
             self.classes.classes("w-full").props("outlined dense data-ask=class")
@@ -113,11 +117,10 @@ class Page:
             self._say_cut()
 
     def _downloads(self) -> None:
-        with parts.card("Download"):
+        with parts.card("Download", not self.desk.lack):
             words = "Images 0 to N - 1 of the seed" + (", of each class that has a row" if self.desk.classes else "")
-            self.count = parts.number("N", self.desk.most(100), 1, self.desk.most(MOST_FILES), "count").classes(
-                "w-full"
-            )
+            few, most = (self.desk.most(n, self.first.direction) for n in (100, MOST_FILES))
+            self.count = parts.number("N", few, 1, most, "count").classes("w-full")
             ui.label(words).classes("soft")
             self.zip = ui.button("PNG files in a zip", icon="folder_zip", on_click=self._download_zip)
             self.zip.classes("w-full").props("unelevated no-caps data-ask=zip")
@@ -128,7 +131,7 @@ class Page:
             save.classes("w-full").props("outline no-caps data-ask=png")
 
     def _sheet(self) -> None:
-        with parts.card("Sheet"):
+        with parts.card("Sheet", not self.desk.lack):
             self.picture = ui.interactive_image(on_mouse=self._pick, events=["click"], sanitize=False)
             self.picture.classes("pixels cursor-pointer self-center").style("width: min(100%, 720px)").props(
                 "data-show=sheet"
@@ -142,8 +145,10 @@ class Page:
                 copy.props("flat dense aria-label='copy the command'")
 
     def _path(self) -> None:
+        if self.desk.column is None:
+            return
         seed = self.first.seed
-        with parts.card("Path", self.desk.column is not None):
+        with parts.card("Path"):
             with ui.row().classes("w-full no-wrap items-center justify-center gap-6"):
                 self.start, self.start_picture = self._end("start", BLUE, (seed, 0))
                 self.between = parts.picture("between", 240)
@@ -198,15 +203,32 @@ class Page:
     def _next_seed(self) -> None:
         self.seed.value = min(LARGEST, parts.whole(self.seed) + 1)  # which draws
 
+    async def _other_direction(self) -> None:
+        """Draw; where there are other rows, as many as there are at most."""
+        with parts.told():
+            way = self.direction.value or None
+            self.n.max, self.count.max = self.desk.most(MOST, way), self.desk.most(MOST_FILES, way)
+            if self.one is not None:
+                self.one.bound(way)
+            self.n.value, self.count.value = parts.whole(self.n), parts.whole(self.count)
+        await self.redraw()
+
     async def _other_class(self) -> None:
         """Draw; where one row a class begins or ends, with as many images as suit it."""
         each = self.classes.value == EVERY
         if each != (self.sheet is not None and self.sheet.each):
-            self.n.value = max(1, min(pictures.ROW, MOST // len(self.rows))) if each else self.desk.usual
+            self.n.value = (
+                max(1, min(pictures.ROW, MOST // len(self.rows)))
+                if each
+                else self.desk.usual(self.direction.value or None)
+            )
         await self.redraw()
 
     async def _draw_sheet(self) -> None:
         with parts.told():
+            if self.desk.lack:
+                await self._draw_one()
+                return
             wish = self._wish(parts.whole(self.n))
             sheet = await run.io_bound(self.desk.sheet, wish)
             if sheet is None or self.left:
@@ -215,6 +237,9 @@ class Page:
             self.picture.source = parts.address(sheet.png)
             self.command.text = self.desk.command(wish)
             self._mark()
+        await self._draw_one()
+
+    async def _draw_one(self) -> None:
         if self.one is not None:
             await self.one.redraw()
 
@@ -257,7 +282,7 @@ class Page:
     async def _pick(self, event: MouseEventArguments) -> None:
         """Take the image under the mouse as an end of the path; its class becomes the path's with its start."""
         k = self.sheet.at(event.image_x, event.image_y) if self.sheet is not None else None
-        if self.sheet is None or k is None:
+        if self.sheet is None or k is None or self.desk.column is None:
             return
         seed, number = self.end if event.shift else self.start
         seed.value, number.value = self.sheet.pairs[k]

@@ -35,6 +35,7 @@ PARTS = ("model", "game", "loss", "penalty", "augment", "seed", "dataset", "pret
 LARGEST_HEADER = 1 << 24  # bytes of a safetensors header
 CLOSE = 1e-4  # between ONNX and PyTorch, in pixels of [-1, 1]
 BATCHES = (3, 1, 8)  # of latents: ONNX is tried with each; traced with the first
+COARSE = 256  # pixels of a network's multiple from which on one larger size is tried: their pixels grow by its square
 
 
 def write(sampler: Sampler, kind: str, folder: Path) -> tuple[Path, float]:
@@ -253,13 +254,23 @@ def plain_name(column: str) -> str:
     return column.replace(".", "_")
 
 
+def _trials(multiple: int | None) -> list[tuple[int, int]]:
+    """How many rows ONNX is tried with, and how much larger images (`_inputs`): several rows at their own size alone.
+
+    >>> _trials(None), _trials(4)[3:], _trials(512)[3:]
+    ([(3, 0), (1, 0), (8, 0)], [(1, 1), (1, 2)], [(1, 1)])
+    """
+    sizes = () if multiple is None else (1,) if multiple >= COARSE else (1, 2)
+    return [(rows, 0) for rows in BATCHES] + [(1, larger) for larger in sizes]
+
+
 @torch.no_grad()
 def _check_onnx(sampler: Sampler, content: bytes) -> float:
     """The largest difference between ONNX Runtime's samples and PyTorch's. Raises RunError where it is too large."""
     import onnxruntime
 
     worst, ours = 0.0, _Drawing(sampler, list(_inputs(sampler, 1))).eval()
-    for larger, rows in enumerate(BATCHES):
+    for rows, larger in _trials(sampler.game.input_multiple(sampler.direction)):
         inputs = _inputs(sampler, rows, larger)
         try:
             session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -103,11 +104,13 @@ def _serve(settings: SampleSettings) -> Path:
         raise ConfigError("serve=true opens one page: start it without torchrun")
     server.need_library()
     with address.bound(settings.host, settings.port) as listener:
-        sampler = open_sampler(settings, settings.truncation)
+        sampler = open_sampler(settings, settings.truncation, draws=False)
         need_images(sampler.field, "sample serve=true")
         wanted = tuple(class_list(settings.classes, sampler))
         desk = Desk(sampler)
-        n = settings.n or (pictures.ROW if len(wanted) > 1 else desk.usual)
+        for note in [desk.lack] if desk.lack else sampler.notes:
+            print(f"note: {note}", file=sys.stderr, flush=True)
+        n = settings.n or (pictures.ROW if len(wanted) > 1 else desk.usual())
         first = desk.checked(Wish(settings.seed, n, settings.truncation, wanted))
         server.serve(desk, first, listener, settings.open, settings.host)
     return Path()

@@ -187,6 +187,15 @@ def test_pages_have_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     small.save(tmp_path / "a.tif", save_all=True, append_images=[small] * 15)
     with pytest.raises(DataError, match="its pages have more than 399 pixels"):
         imagefile.read(tmp_path / "a.tif")
+    monkeypatch.setattr(imagefile, "MOST_PAGES", 3)
+    for pages in (3, 4):
+        small.save(tmp_path / f"{pages}.tif", save_all=True, append_images=[small] * (pages - 1))
+    assert imagefile.read(tmp_path / "3.tif").shape == (3, 10, 10)
+    with pytest.raises(DataError, match="it has more than 3 pages, which are the limit"):
+        imagefile.read(tmp_path / "4.tif")
+    small.save(tmp_path / "a.tif", save_all=True, append_images=[Image.new("L", (10, 11))])
+    with (tmp_path / "a.tif").open("rb") as file, pytest.raises(ValueError, match="it has 2 pages, and only"):
+        imagefile.header(file)  # before a page is decoded
 
 
 def test_a_small_copy_is_no_page(tmp_path: Path) -> None:
