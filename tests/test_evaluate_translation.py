@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from gancli.cli import main
+from gancli.data import imagefile
 from gancli.metrics.results import numbers
 from gancli.store.rundir import RunDir
 from tests.conftest import Gan
@@ -147,6 +150,70 @@ def test_scores_that_a_run_cannot_have_leave_nothing(gan: Gan, tmp_path: Path) -
         True,
     )
     assert not (tmp_path / "outputs").exists()
+
+
+def images(folder: Path, first: int) -> None:
+    for number, path in enumerate([folder / s / d / f"{k}" for s in ("train", "val") for d in "AB" for k in range(2)]):
+        imagefile.write(
+            path.parent, path.name, np.random.default_rng(first + number).integers(0, 256, (3, 32, 32), "u1")
+        )
+
+
+def test_data_may_lie_elsewhere(gan: Gan, tmp_path: Path) -> None:
+    images(tmp_path / "p1", 0)
+    images(tmp_path / "p2", 0)
+    for k in range(2):  # other held-out targets
+        shutil.copy(tmp_path / f"p2/val/A/{k}.png", tmp_path / f"p2/val/B/{k}.png")
+    trained(tmp_path, *PAIRS, "dataset=pairs", "dataset.root=p1", "observers=none", "batch_size=2", "steps=0")
+    words = ["eval", "run=r", "metrics=[l1]", "device=cpu"]
+    assert gan(*words, "run_dir=one").code == 0
+    assert gan(*words, "run_dir=two", "dataset.root=p2").code == 0
+    assert result(tmp_path / "one")["l1"] != result(tmp_path / "two")["l1"]
+    (tmp_path / "p1").rename(tmp_path / "p3")
+    assert gan(*words).code == 2
+    assert gan(*words, "run_dir=three", "dataset.root=p3").code == 0
+    assert result(tmp_path / "three")["l1"] == result(tmp_path / "one")["l1"]
+    drawn = ["sample", "run=r", "device=cpu"]
+    assert gan(*drawn).code == 2
+    assert gan(*drawn, "dataset.root=p3", "run_dir=s").code == 0
+    for word, said in (
+        ("dataset.root_B=p3", "dataset.root_B=p3: the data of r (pairs) have no such place: leave it out"),
+        ("dataset.root=", "dataset.root= is empty"),
+    ):
+        answer = gan(*drawn, word)
+        assert (answer.code, said in answer.err) == (2, True), answer.err
+
+
+def test_what_says_nothing_of_data_is_refused(gan: Gan, trained: Path) -> None:
+    for words, said in (
+        ([], "lie nowhere: leave it out"),
+        (["format=safetensors"], "leave dataset.root out"),
+        (["input=a.png"], "dataset.root= and input="),
+    ):
+        answer = gan("sample", f"run={trained}", "dataset.root=x", *words)
+        assert (answer.code, answer.err.count("\n")) == (2, 1), answer.err
+        assert said in answer.err
+
+
+def test_domains_of_two_folders_may_lie_elsewhere(gan: Gan, tmp_path: Path) -> None:
+    images(tmp_path / "p", 0)
+    words = ["dataset=unpaired", "dataset.root=p/train/A", "dataset.root_B=p/train/B", "observers=none"]
+    trained(tmp_path, *CYCLE, *words, "batch_size=2", "steps=0")
+    (tmp_path / "p").rename(tmp_path / "q")
+    there = ["dataset.root=q/train/A", "dataset.root_B=q/train/B"]
+    words = ["eval", "run=r", "metrics=[cycle]", "device=cpu"]
+    assert gan(*words, there[0]).code == 2
+    assert gan(*words, *there, "run_dir=e").code == 0
+
+
+def test_a_run_trained_on_val_has_no_held_out_rows(gan: Gan, tmp_path: Path) -> None:
+    images(tmp_path / "p", 0)
+    words = ["dataset=pairs", "dataset.root=p", "dataset.split=val", "observers=none", "steps=0", "dataset.limit=1"]
+    trained(tmp_path, *PAIRS, *words, "batch_size=1")
+    answer = gan("eval", "run=r", "metrics=[l1]", "device=cpu", "run_dir=e")
+    assert answer.code == 0, answer.err
+    assert "there are no held-out rows of this run's data" in answer.err
+    assert result(tmp_path / "e")["protocol"]["fake"]["split"] == "val"
 
 
 def test_directions_are_of_one_run(gan: Gan, paired: Path, cycled: Path) -> None:

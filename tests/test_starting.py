@@ -88,6 +88,17 @@ def test_what_cannot_start_a_network_is_refused_before_it_is_built(
     assert not Path("r").exists()
 
 
+def test_pools_of_fakes_are_left_behind(gan: Gan) -> None:
+    words = ["train", "model=cyclegan", "model.ch=2", "model.blocks=0", "model.layers=1", "dataset.size=8"]
+    words += ["dataset.limit=4", "batch_size=1", "device=cpu", "observers=none"]
+    assert gan(*words, "steps=1", "run_dir=old", "game.pool=3").code == 0
+    assert gan(*words, "steps=0", "run_dir=new", "game.pool=2", "init=old").code == 0
+    old, new = state("old", 1)["game"], state("new", 0)["game"]
+    pools = {f"pools.{domain}.images" for domain in "AB"}
+    assert all(old[name].any() and not new[name].any() and new[name].shape[0] == 2 for name in pools)
+    same(*({k: t for k, t in each.items() if k not in pools} for each in (old, new)))
+
+
 def test_a_damaged_run_is_refused(gan: Gan, trained: Path) -> None:
     Path("bad.pt").write_bytes(b"no checkpoint")
     answer = gan("train", *TINY, "steps=1", "run_dir=r", "init={G: run:bad.pt}")

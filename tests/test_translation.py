@@ -16,7 +16,8 @@ from gancli.config.build import make_as
 from gancli.config.compose import compose
 from gancli.config.settings import TrainSettings
 from gancli.data.facts import DataFacts
-from gancli.errors import GanError
+from gancli.data.fields import Image
+from gancli.errors import CombinationError, GanError
 from gancli.games.cyclegan import CycleGame
 from gancli.games.pool import Pool
 from gancli.losses.adversarial import LeastSquares
@@ -409,6 +410,12 @@ def test_options_of_cyclegan_change_the_run(keys: list[str]) -> None:
         assert all(value.isfinite() for value in logs.values())
         moved.append(weights(engine.game))
     assert len(moved[0]) != len(moved[1]) or not torch.equal(*moved)
+
+
+def test_cyclegan_refuses_domains_of_two_sizes() -> None:
+    fields = {"A.x": Image(3, 24, 24), "B.x": Image(1, 24, 32)}
+    with pytest.raises(CombinationError, match="cyclegan takes images of one size, not 24×24 and 24×32: set dataset"):
+        CycleGame.told("G_A2B", fields, 0, {})
 
 
 def test_unequal_channels_are_translated_without_identity() -> None:

@@ -101,6 +101,22 @@ def check_truncation(threshold: float | None) -> None:
         raise ConfigError(f"truncation={threshold:g}: a threshold above 0, such as 0.5, or null for none")
 
 
+@dataclass(frozen=True)
+class DataPlace:
+    """Where a run's data are now, by the keys of its data set that name folders; null: where the run says."""
+
+    root: str | None = None
+    root_B: str | None = None  # noqa: N815 - as the key of dataset=unpaired
+
+    def typed(self) -> dict[str, str]:
+        """The places that are named, by key. Raises ConfigError for an empty one."""
+        found = {key: place for key, place in (("root", self.root), ("root_B", self.root_B)) if place is not None}
+        for key, place in found.items():
+            if not place.strip():
+                raise ConfigError(f"dataset.{key}= is empty: name where the run's data are, or leave it out")
+        return found
+
+
 @dataclass(frozen=True, kw_only=True)
 class SampleSettings(DrawSettings):
     """`gan sample`."""
@@ -118,6 +134,7 @@ class SampleSettings(DrawSettings):
     host: str
     port: int
     open: bool
+    dataset: DataPlace
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -146,13 +163,6 @@ class InterpolateSettings(DrawSettings):
         at_least(1, rows=self.rows)
         at_least(2, frames=self.frames)
         at_most(MOST, rows=self.rows, frames=self.frames)
-
-
-@dataclass(frozen=True)
-class DataPlace:
-    """Where a run's data are now; null: where the run says."""
-
-    root: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ from typing_extensions import Unpack
 
 from gancli.data.columns import Column, Index
 from gancli.data.fields import Label, Tokens, field_of
-from gancli.data.paired import as_feeds, asks_feeds
+from gancli.data.paired import KEPT, as_feeds, asks_feeds
 from gancli.data.pixels import Size, fit
 from gancli.data.source import DataSet, Dealt, Source, check_split, chosen, finish, limit_notes
 from gancli.errors import ConfigError, DataError
@@ -114,6 +114,7 @@ def emoji_pairs(
     if keep is not None:
         found = {name: column.only(keep) for name, column in found.items()}
     notes = limit_notes(count, limit, read.labels if keep is None else read.labels[keep], read.classes)
+    notes += [KEPT] if disjoint and split == "test" else []
     table = Source("emoji_pairs", found, notes=notes, **dealt)
     return as_feeds(table, disjoint=split != "test" and disjoint is not False) if apart else table
 

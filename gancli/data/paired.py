@@ -10,6 +10,7 @@ from gancli.data.source import DataSet, Source, Sources
 from gancli.errors import CombinationError, ConfigError
 
 DOMAINS = ("A", "B")
+KEPT = "dataset.disjoint=true: rows of the split test keep their partners"  # since outputs are held against them
 
 
 def asks_feeds(columns: Mapping[str, str] | None) -> bool:

@@ -25,7 +25,7 @@ from gancli.data.domains import (
 from gancli.data.imagefile import SUFFIXES
 from gancli.data.layout import printable, some
 from gancli.data.listing import Listing
-from gancli.data.paired import DOMAINS, as_feeds, asks_feeds
+from gancli.data.paired import DOMAINS, KEPT, as_feeds, asks_feeds
 from gancli.data.pixels import Size
 from gancli.data.source import DataSet, Dealt, Source, limit_notes
 from gancli.data.walk import Walk, given_folder, unlistable
@@ -53,9 +53,10 @@ def pairs(
     for the suffix, or files whose left half is A and whose right half is B. A/train, B/train and trainA, trainB are
     read, too. Where there is no test, val is taken. size: null keeps images that are all of one size, else the square
     of the smallest side. channels: null as files have them, alpha on white; [a,b] otherwise. 16 bits are kept where any
-    file of a domain has them. disjoint: for feeds, A of the first half of the rows and B of the second. store: `Held`;
-    check: `index.look`. Raises ConfigError for a missing `root` or wrong keys, SplitError for a split that is not
-    there, DataError naming a file without a partner, of another size than it, or that cannot be read.
+    file of a domain has them. disjoint: for feeds, A of the first half of the rows and B of the second; rows of test,
+    or of val in its place, keep their partners. store: `Held`; check: `index.look`. Raises ConfigError for a missing
+    `root` or wrong keys, SplitError for a split that is not there, DataError naming a file without a partner, of
+    another size than it, or that cannot be read.
     """
     apart = asks_feeds(columns)
     if disjoint and not apart:
@@ -71,8 +72,9 @@ def pairs(
         _, height, width = found[0].field.shape
         notes.append(f"each file is taken for A and B side by side, images of {width}x{height} here")
     notes += [*told, *limit_notes(counts[0], limit, None, ())]
+    notes += [KEPT] if disjoint and split == "test" else []
     table = Source("pairs", dict(zip(DOMAINS, found, strict=True)), notes=notes, **dealt)
-    return as_feeds(table, disjoint=disjoint) if apart else table
+    return as_feeds(table, disjoint=disjoint and split != "test") if apart else table
 
 
 def _sides(top: Path, split: str) -> tuple[list[Side], list[str]]:

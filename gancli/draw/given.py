@@ -18,6 +18,14 @@ from gancli.train.dealing import data_set, split_of
 HELD_OUT = "test"  # the split that no run is trained on, unless it says so
 
 
+def _trained_on(node: Node, game: Node, held: DataSet) -> bool:
+    """Whether rows are those of the split that a run was trained on, as val is where there is no test."""
+    if node.get("split") in (None, "train"):
+        return False
+    whole = {**node, "disjoint": False} if "disjoint" in node else node  # as held-out rows are
+    return split_of(whole, game, node["split"]).fingerprint == held.fingerprint
+
+
 class Rows:
     """Rows of a data set by seed and number, in an order of each seed's own.
 
@@ -39,7 +47,10 @@ class Rows:
         try:
             if node.get("split") in (HELD_OUT, "all"):  # which the run has seen
                 raise SplitError(f"{HELD_OUT} rows are among those of the training")
-            rows = Rows(split_of(node, game, HELD_OUT), split=HELD_OUT)
+            held = split_of(node, game, HELD_OUT)
+            if _trained_on(node, game, held):
+                raise SplitError(f"{HELD_OUT} rows are those of the training")
+            rows = Rows(held, split=HELD_OUT)
         except SplitError:
             rows = Rows(
                 data_set(node, game),

@@ -61,6 +61,10 @@ class Sampler:
             self._rows = Rows.of_run(self.config["dataset"], self.config["game"], self.taken)
         return self._rows
 
+    def place(self, node: Mapping[str, Any]) -> None:
+        """Let the data that samples are made from be those of this section."""
+        self.config, self._rows = {**self.config, "dataset": dict(node)}, None
+
     @property
     def taken(self) -> dict[str, Field]:
         """The columns of data that samples are made from, labels apart."""

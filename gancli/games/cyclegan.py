@@ -19,7 +19,7 @@ from gancli.games.duel import discriminator_side, generator_side, together
 from gancli.games.game import Batch, Move, Outcome, Result
 from gancli.games.pool import Pool
 from gancli.games.stages import Moment
-from gancli.games.translation import Route, Translation, refuse_unlike
+from gancli.games.translation import Route, Translation, refuse_sizes, refuse_unlike
 from gancli.losses.adversarial import AdversarialLoss
 from gancli.losses.penalties import Penalty
 from gancli.losses.terms import Term, Terms
@@ -88,6 +88,7 @@ class CycleGame(Translation):
     ) -> dict[str, Any]:
         """A generator takes its input's shape and makes the other domain's channels; a critic takes its domain's."""
         taken, made = DIRECTIONS.get(network.removeprefix("G_"), (network[-1], network[-1]))
+        refuse_sizes("cyclegan takes images", [fields[name] for name in IMAGES])
         shape = fields[f"{taken}.x"].shape
         return {"shape": shape, "out_channels": fields[f"{made}.x"].shape[0], "latent_dim": latent_dim, "classes": 0}
 

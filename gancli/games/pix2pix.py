@@ -13,12 +13,11 @@ from gancli.compute.rng import Rng
 from gancli.config.settings import at_least, at_most
 from gancli.data.fields import Field
 from gancli.data.source import DataSet, Source, lone
-from gancli.errors import CombinationError
 from gancli.games.critic import Critic
 from gancli.games.duel import discriminator_side, generator_side
 from gancli.games.game import Batch, Move, Outcome
 from gancli.games.stages import Moment
-from gancli.games.translation import Route, Translation
+from gancli.games.translation import Route, Translation, refuse_sizes
 from gancli.losses.adversarial import AdversarialLoss
 from gancli.losses.penalties import Penalty
 from gancli.losses.terms import Term, Terms
@@ -86,10 +85,9 @@ class Pix2PixGame(Translation):
         cls, network: str, fields: Mapping[str, Field], latent_dim: int, options: Mapping[str, Any]
     ) -> dict[str, Any]:
         """G takes the condition and makes the target's channels; D takes both, joined in their channels."""
-        shapes = [fields[name].shape for name in (("B", "A") if options.get("reverse") else ("A", "B"))]
-        if shapes[0][1:] != shapes[1][1:]:
-            sizes = " and ".join("×".join(map(str, shape[1:])) for shape in shapes)
-            raise CombinationError(f"pix2pix takes pairs of one size, not {sizes}: set dataset.size=SIDE")
+        columns = [fields[name] for name in (("B", "A") if options.get("reverse") else ("A", "B"))]
+        refuse_sizes("pix2pix takes pairs", columns)
+        shapes = [field.shape for field in columns]
         channels = shapes[1][0]
         shape = (shapes[0][0] + channels, *shapes[0][1:]) if network == "D" else shapes[0]
         return {"shape": shape, "out_channels": channels, "latent_dim": latent_dim, "classes": 0}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import ClassVar, NamedTuple
 
 from torch import nn
@@ -75,6 +75,14 @@ class Translation(Game):
         way, back = self.route(direction), self.back(direction)
         made = {way.made: nets[way.net](inputs[way.taken])}
         return made if back is None or back.net not in nets else made | {"back": nets[back.net](made[way.made])}
+
+
+def refuse_sizes(who: str, fields: Iterable[Field]) -> None:
+    """Raise CombinationError for images of several heights or widths. who: takes them."""
+    shapes = [field.shape for field in fields]
+    if len({shape[1:] for shape in shapes}) > 1:
+        sizes = " and ".join("×".join(map(str, shape[1:])) for shape in shapes)
+        raise CombinationError(f"{who} of one size, not {sizes}: set dataset.size=SIDE")
 
 
 def refuse_unlike(terms: Terms, a: Field, b: Field) -> None:

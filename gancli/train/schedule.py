@@ -12,8 +12,8 @@ from gancli.errors import ConfigError
 class Schedule:
     """A player's learning rate over a run: constant, or from `start` in a straight line to 0 at `end`.
 
-    start: below 1 a share of the run, else what `unit` counts, as end: steps or images. end: None is the end of the
-    run. Raises ConfigError.
+    start: below 1 a share of the whole run, else what `unit` counts, as end: steps or images. end: None is the end of
+    the run; where a share of the run lies behind it, the rate is 0 from end on. Raises ConfigError.
     """
 
     kind: Literal["constant", "linear"] = "constant"
@@ -37,12 +37,18 @@ class Schedule:
 
         >>> Schedule(kind="linear").factor(25, 100), Schedule(kind="linear", unit="images").factor(0, 9, 50, 200)
         (0.75, 0.75)
-        >>> [Schedule(kind="linear", start=0.5).factor(step, 100) for step in (49, 50, 75, 99)]
-        [1.0, 1.0, 0.5, 0.02]
+        >>> [Schedule(kind="linear", start=0.5).factor(step, 100) for step in (49, 50, 75)]
+        [1.0, 1.0, 0.5]
+        >>> [Schedule(kind="linear", start=0.5, end=60).factor(step, 100) for step in (30, 50, 55, 60)]
+        [1.0, 1.0, 0.5, 0.0]
+        >>> [Schedule(kind="linear", start=0.5, end=40).factor(step, 100) for step in (39, 40)]
+        [1.0, 0.0]
         """
-        at, last = (step, steps) if self.unit == "steps" else (seen, images)
-        last = self.end or last
-        start = self.start * last if self.start < 1 else self.start
-        if self.kind == "constant" or at < start:
+        at, whole = (step, steps) if self.unit == "steps" else (seen, images)
+        last = self.end or whole
+        start = self.start * whole if self.start < 1 else self.start
+        if self.kind == "constant" or at < min(start, last):  # an end before a share of the run: 0 from there on
             return 1.0
+        if at >= last:
+            return 0.0
         return max(0.0, 1 - (at - start) / max(1, last - start))

@@ -12,11 +12,11 @@ from typing import Any
 from gancli.compute import device
 from gancli.compute.dist import World
 from gancli.config.build import make_as
-from gancli.config.settings import DrawSettings
+from gancli.config.settings import DataPlace, DrawSettings
 from gancli.data.fields import Field, Image
 from gancli.draw.reading import load
 from gancli.draw.sampling import Sampler
-from gancli.errors import RunError
+from gancli.errors import ConfigError, RunError
 from gancli.store import rundir
 from gancli.store.files import write_json
 
@@ -26,13 +26,20 @@ def compute(settings: DrawSettings) -> device.Compute:
     return device.resolve(make_as(device.DeviceChoice, settings.device, "device"), device.PrecisionChoice(kind="fp32"))
 
 
-def open_sampler(settings: DrawSettings, truncation: float | None = None, *, draws: bool = True) -> Sampler:
-    """The trained generator that the settings ask for. draws: whether samples are made. Raises RunError."""
+def open_sampler(
+    settings: DrawSettings, truncation: float | None = None, *, draws: bool = True, data: DataPlace | None = None
+) -> Sampler:
+    """The trained generator that the settings ask for, and its data where they are now.
+
+    draws: whether samples are made. Raises RunError, and ConfigError for data that have no such place.
+    """
     rundir.refuse_taken(settings.run_dir)
     options: dict[str, Any] = {"ema": settings.ema, "standing_stats": settings.standing_stats}
     options |= {"direction": settings.direction, "truncation": truncation}
     options |= {"pretrained_weights": settings.pretrained.weights}
     found = load(settings.run, settings.checkpoint, compute=compute(settings), **options)
+    if data is not None:
+        _place(data, found)
     paths = found.game.interpolation_paths(found.direction).values()
     uniform = any(path.latent is not None and path.latent.kind == "uniform" for path in paths)
     if truncation is not None and truncation >= 1 and uniform:
@@ -43,6 +50,19 @@ def open_sampler(settings: DrawSettings, truncation: float | None = None, *, dra
         for note in [*(found.notes if draws else []), *(plain if settings.ema and not found.about["ema"] else [])]:
             print(f"note: {note}", file=sys.stderr, flush=True)
     return found
+
+
+def _place(data: DataPlace, sampler: Sampler) -> None:
+    """Let a run's data be where `dataset.root` says. Raises ConfigError for data that have no such place."""
+    node: dict[str, Any] = dict(sampler.config.get("dataset") or {})
+    for key, place in data.typed().items():
+        if key not in node:
+            lie = "lie nowhere" if "root" not in node else "have no such place"
+            words = f"the data of {sampler.run.name} ({sampler.facts.name}) {lie}: leave it out"
+            raise ConfigError(f"dataset.{key}={place}: {words}")
+        path = Path(place).expanduser()
+        node[key] = str(path.absolute()) if path.exists() else place  # of a hub's data set, or shards, it is no path
+    sampler.place(node)
 
 
 def need_images(field: Field, verb: str) -> None:

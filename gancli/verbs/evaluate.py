@@ -100,6 +100,7 @@ OF_A_RUN = (
     "standing_stats",
     "direction",
     "dataset.root",
+    "dataset.root_B",
     "pretrained.weights",
 )
 

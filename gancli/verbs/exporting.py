@@ -20,6 +20,8 @@ def refuse(settings: SampleSettings) -> None:
     for name in ("n", "seeds", "classes", "truncation"):
         if getattr(settings, name) is not None:
             raise ConfigError(f"format={settings.format} writes the generator, not images: leave {name} out")
+    for name in settings.dataset.typed():
+        raise ConfigError(f"format={settings.format} writes the generator, not images: leave dataset.{name} out")
     export.need(settings.format)
 
 

@@ -31,7 +31,6 @@ from gancli.store.rundir import real as own_path
 from gancli.verbs import sides
 from gancli.verbs.drawing import compute, need_images, open_sampler
 from gancli.verbs.remaining import Remaining, ahead
-from gancli.verbs.sides import place_data
 
 ALL = "all"  # directions
 
@@ -84,9 +83,7 @@ def evaluate(settings: EvalSettings, metrics: Sequence[Metric], extractor: Calla
 
 def load(settings: EvalSettings, metrics: Sequence[Metric]) -> Sampler | None:
     """The run that is evaluated; None for finished images. Raises GanError for what these metrics cannot evaluate."""
-    sampler = None if settings.input is not None else open_sampler(settings)
-    if sampler is not None:
-        place_data(settings, sampler)
+    sampler = None if settings.input is not None else open_sampler(settings, data=settings.dataset)
     _refuse_labels(metrics, sampler)
     _refuse_pairs(settings, metrics, sampler)
     of_run, of_images = _parted(metrics)

@@ -17,7 +17,7 @@ from gancli.draw import pictures
 from gancli.draw.sampling import Pair, Sampler
 from gancli.draw.sheets import Part, save_sheet
 from gancli.errors import ConfigError
-from gancli.games.game import Batch, label_of
+from gancli.games.game import Batch, draws_freely, label_of
 from gancli.store.files import whole_file
 from gancli.verbs import exporting, figures, translate
 from gancli.verbs.drawing import directory, need_images, open_sampler
@@ -38,7 +38,7 @@ def run(config: Mapping[str, Any], overrides: Sequence[str]) -> Path:
         return _serve(settings)
     if settings.input is not None:
         return translate.run(settings, settings.input)
-    sampler = open_sampler(settings, settings.truncation)
+    sampler = _open(settings)
     if settings.arithmetic is not None:
         return _arithmetic(settings, sampler)
     pairs, given = _plan(settings, sampler, seeds)
@@ -60,6 +60,14 @@ def run(config: Mapping[str, Any], overrides: Sequence[str]) -> Path:
             target = save_sheet(folder, parts, _names(settings, sampler, labels))
     print(f"{len(pairs)} samples of {sampler.run.name} at step {sampler.step:,}: {target}")
     return folder
+
+
+def _open(settings: SampleSettings, draws: bool = True) -> Sampler:
+    """The sampler, with its data in their place. Raises ConfigError where samples are made of no data."""
+    sampler = open_sampler(settings, settings.truncation, draws=draws, data=settings.dataset)
+    for key in settings.dataset.typed() if draws_freely(sampler.game, sampler.direction) else ():
+        raise ConfigError(f"dataset.{key}=: samples of {sampler.run.name} are made of no data: leave it out")
+    return sampler
 
 
 def _refuse(settings: SampleSettings) -> None:
@@ -104,7 +112,7 @@ def _serve(settings: SampleSettings) -> Path:
         raise ConfigError("serve=true opens one page: start it without torchrun")
     server.need_library()
     with address.bound(settings.host, settings.port) as listener:
-        sampler = open_sampler(settings, settings.truncation, draws=False)
+        sampler = _open(settings, draws=False)
         need_images(sampler.field, "sample serve=true")
         wanted = tuple(class_list(settings.classes, sampler))
         desk = Desk(sampler)

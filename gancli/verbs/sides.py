@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from gancli.config.commands import word
 from gancli.config.settings import EvalSettings
@@ -172,20 +171,3 @@ def _unlike(*sides: tuple[Given, ImageSet]) -> list[str]:
         for text in filter(None, (*given.left_out, given.resizing(images.shape))):
             said.setdefault(text, []).append(given.key)
     return [f"{' and '.join(keys)}: {text}" for text, keys in said.items()]
-
-
-def place_data(settings: EvalSettings, sampler: Sampler) -> None:
-    """Let a run's data be where `dataset.root` says. Raises ConfigError for data that have no such place."""
-    root = settings.dataset.root
-    if root is None:
-        return
-    if not root.strip():
-        raise ConfigError("dataset.root= is empty: name where the run's data are, or leave it out")
-    node: dict[str, Any] = dict(sampler.config.get("dataset") or {})
-    if "root" not in node:
-        raise ConfigError(
-            f"dataset.root={root}: the data of {sampler.run.name} ({sampler.facts.name}) lie nowhere: leave it out"
-        )
-    path = Path(root).expanduser()
-    node["root"] = str(path.absolute()) if path.exists() else root  # of a hub's data set, or shards, it is no path
-    sampler.config = {**sampler.config, "dataset": node}

@@ -77,7 +77,11 @@ def take(found: Mapping[str, StoredNetwork], engine: Engine) -> None:
 
 
 def start_from(which: str, engine: Engine) -> None:
-    """Take another run's weights, and nothing else of it. Raises RunError where they do not fit."""
+    """Take another run's weights, and nothing else of it: what the game remembers comes along, but for old fakes.
+
+    Raises RunError where they do not fit.
+    """
+    from gancli.games.pool import Pool
     from gancli.store import checkpoint
 
     def found() -> dict[str, Any]:
@@ -86,7 +90,9 @@ def start_from(which: str, engine: Engine) -> None:
 
     state = engine.world.from_first(found)
     try:
-        engine.game.load_state_dict(state["game"])
+        pools = tuple(f"{name}." for name, part in engine.game.named_modules() if isinstance(part, Pool))
+        own = {name: t for name, t in engine.game.state_dict().items() if name.startswith(pools)}
+        engine.game.load_state_dict({k: t for k, t in state["game"].items() if not k.startswith(pools)} | own)
         for name, net in engine.averages.items():
             net.load_state_dict(state["ema"].get(name) or engine.game.nets[name].state_dict())
     except Exception as error:  # all of it comes from the file: whatever goes wrong is the file's doing

@@ -32,6 +32,8 @@ def refuse(settings: SampleSettings) -> None:
     for name in ("n", "seeds", "arithmetic", "attention", "points"):
         if getattr(settings, name):
             raise ConfigError(f"{name}= and input=: one image is made of each file; leave one of them out")
+    for key in settings.dataset.typed():
+        raise ConfigError(f"dataset.{key}= and input=: samples are made of these files alone: leave one of them out")
     if World.of_group().size > 1:
         raise ConfigError("input= is translated by one process: start it without torchrun")
 

@@ -13,9 +13,11 @@ import torch
 from PIL import Image
 
 from gancli.data import decode, gather, imagefile
+from gancli.data.embedded import emoji_pairs
 from gancli.data.fields import Image as Images
 from gancli.data.folder import folder
 from gancli.data.loader import Stream
+from gancli.data.paired import KEPT
 from gancli.data.pairs import pairs
 from gancli.data.source import Source, Sources
 from gancli.errors import ConfigError, DataError, SplitError
@@ -370,6 +372,23 @@ def test_games_without_pairs_get_feeds(tmp_path: Path) -> None:
     assert not apart.aligned
     assert np.array_equal(apart.feeds["A"].rows(np.arange(2))["x"], table[0][:2])
     assert np.array_equal(apart.feeds["B"].rows(np.arange(2))["x"], table[1][2:])
+
+
+@pytest.mark.parametrize("folder", ["test", "val"])
+def test_held_out_rows_keep_their_partners(tmp_path: Path, folder: str) -> None:
+    for first, split in ((0, "train"), (10, folder)):
+        fill(tmp_path / split / "A", tmp_path / split / "B", first=first)
+    held = pairs(str(tmp_path), columns=FEEDS, disjoint=True, split="test")
+    assert isinstance(held, Sources)
+    assert held.aligned
+    assert held.notes[0 if folder == "test" else 1] == KEPT
+    for feed, number in zip(held.feeds.values(), (10, 110), strict=True):
+        assert np.array_equal(feed.rows(np.arange(3))["x"], np.stack([image(number + k) for k in range(3)]))
+
+
+def test_emoji_say_that_test_rows_keep_their_partners() -> None:
+    for split, disjoint, said in (("test", True, [KEPT]), ("test", None, []), ("train", True, [])):
+        assert list(emoji_pairs(8, split=split, disjoint=disjoint, columns=FEEDS).notes) == said
 
 
 @pytest.mark.parametrize("size", [None, [3, 16, 16]])
