@@ -26,6 +26,7 @@ from gancli.nets import patch, translator, unet
 from gancli.nets.layers.noise import Dropout, keyed
 from gancli.train import assemble, checks, dealing
 from gancli.train.engine import Engine
+from gancli.verbs.train import split_notes
 from tests import released
 from tests.contract.cast import engine_of
 from tests.tiny import weights
@@ -363,8 +364,8 @@ def build(keys: list[str]) -> Engine:
         (["model=pix2pix", "dataset=random", "dataset.size=[3,40,40]"], "halve exactly 3 times"),
         (["model=pix2pix", "dataset=random", "dataset.size=[3,16,16]"], "halve exactly 4 times"),
         ([*PIX, "dataset.size=[3,32,32]", "model.D.layers=5"], "model.D.layers=5 needs images of 96 pixels"),
-        ([*PIX, "dataset.size=[3,32,32]", "model.G.downs=7"], "model.downs=7: 2 to 5"),
-        ([*PIX, "dataset.size=[3,32,32]", "model.G.dropout=1"], "model.dropout=1: a share"),
+        ([*PIX, "dataset.size=[3,32,32]", "model.G.downs=7"], "model.G.downs=7: 2 to 5"),
+        ([*PIX, "dataset.size=[3,32,32]", "model.G.dropout=1"], "model.G.dropout=1: a share"),
         (["model=cyclegan", "dataset=random", "dataset.size=[3,26,26]"], "multiples of 4"),
         (["model=cyclegan", "dataset=fashion"], "reads the column A.x, and dataset=fashion has x, y"),
         (["model=pix2pix", "dataset=fashion"], "reads the column A, and dataset=fashion has x, y"),
@@ -431,3 +432,10 @@ def test_reversed_it_makes_a_of_b() -> None:
     game = engine_of([*PIX, "dataset.size=[3,32,32]", "game.reverse=true"]).game
     assert game.directions() == ("B2A",)
     assert list(chain(game.input_fields("B2A"), game.output_fields("B2A"), [game.targets("B2A")])) == ["B", "A", "A"]
+
+
+@pytest.mark.parametrize(("keys", "said"), [([], True), (["batch_size=1"], False), (["model.norm=instance"], False)])
+def test_batch_norm_of_several_images_is_said_to_be_another_one(keys: list[str], said: bool) -> None:
+    """Trained over a batch, drawn with an image's own statistics."""
+    notes = split_notes(engine_of([*PIX, "dataset.size=[3,32,32]", *keys]))
+    assert any("batch norm looks at 2 images at once" in note for note in notes) == said

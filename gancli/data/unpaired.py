@@ -64,6 +64,10 @@ def _folders(root: str | None, root_B: str | None, split: str) -> tuple[tuple[Pa
     top = given_folder("unpaired", root, "with folders trainA and trainB, or with A's images beside dataset.root_B")
     if root_B is not None:
         other = given_folder("unpaired", root_B, "with images of B", key="root_B")
+        if split_folders(top):
+            raise DataError(
+                f"dataset.root={root} has folders of both domains: leave dataset.root_B out, or name A's folder"
+            )
         return of_split("unpaired", {"train": (top, other)}, split)
     splits = split_folders(top)
     if not splits:

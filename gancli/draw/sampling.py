@@ -250,10 +250,9 @@ class Sampler:
         Raises ConfigError with the names there are.
         """
         if not self.labelled:
-            raise ConfigError(
-                f"classes={word}: this generator knows no classes; leave classes out, or train one that does"
-                " (model.conditioning=projection)"
-            )
+            other = ", or train one that does (model.conditioning=projection)"
+            way = other if draws_freely(self.game, self.direction) else ""
+            raise ConfigError(f"classes={word}: this generator knows no classes; leave classes out{way}")
         text = printable(str(word).strip())  # as names are kept
         if isinstance(word, str) and text in self.classes:
             return self.classes.index(text)

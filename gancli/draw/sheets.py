@@ -30,7 +30,7 @@ class Part(NamedTuple):
     @property
     def title(self) -> str:
         """What stands above it: what it is, and of a further output its name."""
-        return self.role if self.role != OUTPUT or not self.name else self.name
+        return self.role if self.role != OUTPUT or not self.name else self.name.removesuffix(".x")
 
 
 def parts(
@@ -47,7 +47,8 @@ def parts(
     first = next(iter(fields))
     found = [Part(name, INPUT, *each) for name, each in (inputs or {}).items() if name not in fields]
     there = [name for name in fields if name in made]
-    found += [Part("" if name == first else name, OUTPUT, fields[name], made[name]) for name in there]
+    alone = len(there) == 1 or bool(found)  # else each is as much the sample as the others
+    found += [Part("" if name == first and alone else name, OUTPUT, fields[name], made[name]) for name in there]
     return found if truth is None else [*found, Part(truth[0], TRUTH, *truth[1:])]
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from gancli.augment.ada import Ada
 from gancli.errors import CombinationError
 from gancli.losses.adversarial import Energy
+from gancli.nets.layers.own import ImageBatchNorm2d
 from gancli.nets.layers.spectral import is_spectral
 
 if TYPE_CHECKING:
@@ -48,11 +49,14 @@ def refuse(critic: Critic, latents: bool, lazy: bool) -> None:
             "ramp.augment is where p of augment=ada leads: add augment=ada augment.target=null,"
             " or set ramp.augment=null"
         )
+    way = f"model.{critic.name}.norm=auto (layer norm here), layer or none"
+    if any(isinstance(m, ImageBatchNorm2d) for m in critic.net.modules()):
+        way = "model.norm=instance"
     for name, penalty in penalties.items():
         if penalty.per_sample and critic.has_batch_norm:
             raise CombinationError(
                 f"penalty={name} looks at each image's own gradient and D's batch norm mixes the images of a batch:"
-                f" set model.{critic.name}.norm=auto (layer norm here), layer or none"
+                f" set {way}"
             )
         if penalty.needs_latents and not latents:
             raise CombinationError(

@@ -127,6 +127,8 @@ class Terms:
                 raise CombinationError(f"{told}; {suggestion(term.player, players)}")
             if term.distance not in self.distances:
                 told = f"terms.{name}.distance={term.distance}: there is no such distance here"
+                if term.distance in ("features", "features_l2"):
+                    raise CombinationError(f"{told} without a frozen network: type pretrained=NAME")
                 raise CombinationError(f"{told}; {suggestion(term.distance, self.distances)}")
             if term.every > 1 and not lazy:
                 raise CombinationError(

@@ -60,9 +60,11 @@ class Generator(nn.Module):
         channels, height, width = image(shape, "pix2pix")
         exact = natural_downs(height, width)
         if downs is not None and not 2 <= downs <= exact:
-            raise ConfigError(f"model.downs={downs}: 2 to {exact} for images of {height}x{width}, or null for {exact}")
+            raise ConfigError(
+                f"model.G.downs={downs}: 2 to {exact} for images of {height}x{width}, or null for {exact}"
+            )
         if not 0 <= dropout < 1:
-            raise ConfigError(f"model.dropout={dropout:g}: a share from 0 to below 1, such as 0.5")
+            raise ConfigError(f"model.G.dropout={dropout:g}: a share from 0 to below 1, such as 0.5")
         count = exact if downs is None else downs
         self.multiple = 2**count
         widths = [ch * min(2**level, WIDEST) for level in range(count)]

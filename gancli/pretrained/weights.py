@@ -41,11 +41,13 @@ def offline(where: str) -> str:
 def given(weights: str, key: str = KEY) -> Path:
     """The file that a key, such as `extractor.weights`, names. Raises WeightsError unless it is there."""
     path = Path(weights).expanduser()
+    # Metrics that look through a network of their own download none.
+    remedy = "name a weights file" + ("" if key.startswith("metrics.") else ", or leave the key out to download one")
     if not weights.strip():
-        raise WeightsError(f"{key}= is empty: name a weights file, or leave the key out to download one")
+        raise WeightsError(f"{key}= is empty: {remedy}")
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "is no regular file" if path.exists() else "does not exist"
-        raise WeightsError(f"{key}={weights} {what}: name a weights file, or leave the key out to download one")
+        raise WeightsError(f"{key}={weights} {what}: {remedy}")
     return path
 
 
@@ -154,7 +156,8 @@ def fit(net: nn.Module, state: Mapping[str, Tensor], path: str, what: str, key: 
     missing = [name for name in needed if name not in loaded]
     odd = [name for name in needed if name in loaded and loaded[name].shape != wanted[name].shape]
     if missing or odd:
-        other = f", or another {key.removesuffix('weights')}arch" if key.endswith(".weights") else ""
+        word = "network" if key.startswith("metrics.") else "arch"
+        other = f", or another {key.removesuffix('weights')}{word}" if key.endswith(".weights") else ""
         lack = f"lacks {missing[0]}" if missing else f"has {odd[0]} of shape {list(loaded[odd[0]].shape)}"
         raise WeightsError(
             f"{path} belongs to another network than {what}: it {lack} ({len(missing) + len(odd)} of {len(needed)} "

@@ -25,6 +25,7 @@ from gancli.data.facts import DataFacts
 from gancli.errors import ConfigError, Interrupted, RankError
 from gancli.games.game import sample_of
 from gancli.nets.layers.norms import AcrossRanks
+from gancli.nets.layers.own import ImageBatchNorm2d
 from gancli.observers.checkpoints import with_best
 from gancli.observers.observer import Observer, RunView
 from gancli.observers.plane import in_a_plane
@@ -237,6 +238,10 @@ def split_notes(engine: Engine) -> list[str]:
         each = " of every rank" if world.size > 1 else ""
         many = ", ".join(map(str, split))
         return [f"micro_batch={many}: batch norm takes its statistics over so many images{each}"]
+    several = max(batch for _, batch in sizes)
+    if several > 1 and any(isinstance(m, ImageBatchNorm2d) for m in engine.game.modules()):
+        told = f"batch norm looks at {several} images at once in training, and at each alone when samples are made"
+        return [f"{told}: model.norm=instance does the same in both"]
     return []
 
 
