@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 NARROWEST = 256  # channels from which it pays; measured
+AT_ONCE = 128  # tiles; measured
 
 
 def _square(line: list[list[float]]) -> Tensor:
@@ -60,7 +61,8 @@ class _Tiles(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, u: Tensor) -> Tensor:
         ctx.save_for_backward(x, u)  # tiles, four times as large, are made again on the way back: that is no slower
-        return _assembled(torch.bmm(_tiles(x), u.transpose(1, 2)), x.shape)
+        outs = [_assembled(torch.bmm(_tiles(part), u.transpose(1, 2)), part.shape) for part in _parts(x)]
+        return outs[0] if len(outs) == 1 else torch.cat(outs)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
@@ -72,9 +74,20 @@ class _Tiles(torch.autograd.Function):
 
 
 def _gradients(x: Tensor, u: Tensor, grad: Tensor, needed: tuple[bool, bool]) -> tuple[Tensor | None, Tensor | None]:
-    spread = _spread(grad)
-    gx = _untiled(torch.bmm(spread, u), x.shape) if needed[0] else None
-    return gx, torch.bmm(spread.transpose(1, 2), _tiles(x)) if needed[1] else None
+    found, gu = [], torch.zeros_like(u) if needed[1] else None
+    for part, g in zip(_parts(x), torch.split(grad, len(_parts(x)[0])), strict=True):
+        spread = _spread(g)
+        if needed[0]:
+            found.append(_untiled(torch.bmm(spread, u), part.shape))
+        if gu is not None:
+            gu.baddbmm_(spread.transpose(1, 2), _tiles(part))
+    return (torch.cat(found) if len(found) > 1 else found[0]) if found else None, gu
+
+
+def _parts(x: Tensor) -> tuple[Tensor, ...]:
+    """So many images at once that their tiles stay in a core's own memory."""
+    _, down, across = _counts(x.shape)
+    return torch.split(x, max(1, AT_ONCE // (down * across)))
 
 
 class _TilesBackward(torch.autograd.Function):
