@@ -32,6 +32,8 @@ from tests.tiny import facts_of, weights
 
 GROUPS = groups("train")
 NEEDS = {"dataset=folder": ["dataset.root=x"], "dataset=npz": ["dataset.root=x"]}
+NEEDS |= {f"game={name}": [f"model={name}"] for name in ("cogan", "cyclegan", "pix2pix")}
+NEEDS |= {f"terms={name}": [f"model={name.partition('_')[0]}"] for name in GROUPS["terms"] if name != "none"}
 
 
 @pytest.mark.parametrize("choice", [f"{g}={c}" for g, cs in GROUPS.items() for c in cs])
