@@ -17,10 +17,10 @@ from gancli.data.paired import DOMAINS, both_feeds
 from gancli.data.source import DataSet, Source
 from gancli.games.critic import Critic
 from gancli.games.drawing import Option, Path
-from gancli.games.duel import discriminator_side, generator_side
 from gancli.games.game import Batch, Game, Move, Outcome
 from gancli.games.latent import Latent
 from gancli.games.noise import MOST_REPEATS
+from gancli.games.sides import discriminator_side, generator_side
 from gancli.games.stages import Moment
 from gancli.losses.adversarial import AdversarialLoss
 from gancli.losses.penalties import Penalty

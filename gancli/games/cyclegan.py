@@ -15,9 +15,9 @@ from gancli.data.fields import Field
 from gancli.data.paired import DOMAINS, both_feeds
 from gancli.data.source import DataSet, Source
 from gancli.games.critic import Critic
-from gancli.games.duel import discriminator_side, generator_side, together
 from gancli.games.game import Batch, Move, Outcome, Result
 from gancli.games.pool import Pool
+from gancli.games.sides import discriminator_side, generator_side, together
 from gancli.games.stages import Moment
 from gancli.games.translation import Route, Translation, refuse_sizes, refuse_unlike
 from gancli.losses.adversarial import AdversarialLoss

@@ -14,8 +14,8 @@ from gancli.config.settings import at_least, at_most
 from gancli.data.fields import Field
 from gancli.data.source import DataSet, Source, lone
 from gancli.games.critic import Critic
-from gancli.games.duel import discriminator_side, generator_side
 from gancli.games.game import Batch, Move, Outcome
+from gancli.games.sides import discriminator_side, generator_side
 from gancli.games.stages import Moment
 from gancli.games.translation import Route, Translation, refuse_sizes
 from gancli.losses.adversarial import AdversarialLoss
