@@ -47,8 +47,7 @@ def parts(
     first = next(iter(fields))
     found = [Part(name, INPUT, *each) for name, each in (inputs or {}).items() if name not in fields]
     there = [name for name in fields if name in made]
-    alone = len(there) == 1 or bool(found)  # else each is as much the sample as the others
-    found += [Part("" if name == first and alone else name, OUTPUT, fields[name], made[name]) for name in there]
+    found += [Part("" if name == first else name, OUTPUT, fields[name], made[name]) for name in there]
     return found if truth is None else [*found, Part(truth[0], TRUTH, *truth[1:])]
 
 

@@ -259,7 +259,7 @@ class PullingAway(Penalty):
         """Over all ordered pairs of different rows."""
         features = context.verdicts["fake"].features
         assert features is not None  # needs_features
-        rows = gathered(torch.nn.functional.normalize(features[-1].float(), dim=1))
+        rows = gathered(torch.nn.functional.normalize(features[-1].float().flatten(1), dim=1))
         cosines = (rows @ rows.t()).square()
         n = len(rows)
         return (cosines.sum() - cosines.diagonal().sum()) / max(1, n * (n - 1))
