@@ -67,7 +67,8 @@ def test_two_ranks_are_one(ranks: list[dict[str, Any]], cast: str) -> None:
 # -- verbs -------------------------------------------------------------------------------------------------------------
 
 # What a cast refuses, in a line; all else works. A cast that is new stands here or does everything.
-REFUSED: dict[str, set[str]] = {}
+FROM_DATA = ("pix2pix", "cyclegan", "cyclegan_unet")  # whose samples are made of images
+REFUSED: dict[str, set[str]] = {cast: {"interpolate"} for cast in FROM_DATA}
 
 
 def outcome(answer: Answer, folder: str) -> bool:
@@ -122,17 +123,18 @@ def exports(gan: Gan, kind: str) -> Callable[[], bool]:
 
         session = onnxruntime.InferenceSession("onnx/generator.onnx", providers=["CPUExecutionProvider"])
         inputs = found.inputs(pairs)
-        (made,) = session.run(None, {name: rows.numpy() for name, rows in inputs.items()})
+        made, *_ = session.run(None, {name.replace(".", "_"): rows.numpy() for name, rows in inputs.items()})
         np.testing.assert_allclose(made, found.generate(inputs, pairs)[found.column].numpy(), atol=1e-4)
         return True
 
     return run
 
 
-def evaluates(gan: Gan, found: Sampler) -> bool:
+def evaluates(gan: Gan, found: Sampler, cast: str) -> bool:
     """`gan eval` by a metric that fits: the same numbers as the scores of the training."""
     metric = judged(found.field)
-    keys = [f"metrics=[{metric}]", "n=8", "standing_stats=1", "run_dir=judged"]
+    keys = [f"metrics=[{metric}]", "n=8", "run_dir=judged"]
+    keys += [] if cast in FROM_DATA else ["standing_stats=1"]
     if not outcome(gan("eval", "run=r", *keys), "judged"):
         return False
     result = json.loads(Path("judged/results.json").read_text(encoding="utf-8"))
@@ -155,7 +157,8 @@ def shows(gan: Gan) -> bool:
     desk = Desk(reading.load("r"))
     sheet = desk.sheet(Wish(0, 3))
     assert sheet.png == Path("grid/grid.png").read_bytes()
-    assert len(desk.walk(Walk((0, 0), (0, 1), label=desk.label((0, 0))))) == FRAMES
+    if desk.column is not None:  # else there is no path
+        assert len(desk.walk(Walk((0, 0), (0, 1), label=desk.label((0, 0))))) == FRAMES
     desk.archive(Wish(0, 3), Path("archive.zip"), lambda drawn: None)
     with zipfile.ZipFile("archive.zip") as file:
         names = file.namelist()
@@ -165,13 +168,14 @@ def shows(gan: Gan) -> bool:
     return True
 
 
-def trains(gan: Gan, keys: Sequence[str]) -> bool:
+def trains(gan: Gan, keys: Sequence[str], cast: str) -> bool:
     """Two steps with scores on the way; without these where they are refused."""
     large = [key.replace("[1,8,8]", "[1,16,16]") for key in keys]  # as swd wants them
     words = ["train", *with_common(large)]
     words += ["steps=2", "observers.progress=null", "observers.grid.n=4", "observers.metrics.every=1", "run_dir=r"]
     scores = ["observers.scores.every=2", "observers.scores.metrics=[swd]", "observers.scores.n=8"]
-    scored = outcome(gan(*words, *scores, "observers.scores.standing_stats=1"), "r")
+    scores += [] if cast in FROM_DATA else ["observers.scores.standing_stats=1"]
+    scored = outcome(gan(*words, *scores), "r")
     if not scored:
         assert gan(*words).code == 0
     about = json.loads(Path("r/run.json").read_text(encoding="utf-8"))
@@ -183,11 +187,11 @@ def trains(gan: Gan, keys: Sequence[str]) -> bool:
 
 @pytest.mark.parametrize("cast", CASTS)
 def test_every_verb_works_or_says_why_not(gan: Gan, cast: str) -> None:
-    works = {"scores": trains(gan, CASTS[cast])}
+    works = {"scores": trains(gan, CASTS[cast], cast)}
     found = reading.load("r")
     attempts: dict[str, Callable[[], bool]] = {kind: draws(gan, kind) for kind in ("grid", "npz", "png")}
     attempts |= {kind: exports(gan, kind) for kind in ("safetensors", "onnx")}
-    attempts |= {"eval": lambda: evaluates(gan, found), "interpolate": lambda: interpolates(gan)}
+    attempts |= {"eval": lambda: evaluates(gan, found, cast), "interpolate": lambda: interpolates(gan)}
     attempts["page"] = lambda: shows(gan)
     works |= {name: attempt() for name, attempt in attempts.items()}
     assert {name for name, worked in works.items() if not worked} == REFUSED.get(cast, set())
