@@ -560,7 +560,7 @@ OF_TRAINING = {
         "this game reads the column u.words, and dataset=fashion has x, y: take another",
     ),
     "half a batch": (["batch_size=7"], "stage all: batch_size=7: the move R takes 0.5 times as many"),
-    "game": (["game=noise"], "missing key model.P_one.words"),
+    "game": (["game=noise"], "model.P_one must be told words by its game"),
 }  # fmt: skip
 
 

@@ -46,6 +46,7 @@ def check_sections(settings: TrainSettings) -> None:
     kind: type[Game] = find(settings.game.get("_target_"), "game")  # type: ignore[assignment]
     networks = network_nodes(settings.model, {})
     for name, node in networks.items():
+        _refuse_untold(node, f"model.{name}", kind)
         check(node, f"model.{name}", (*kind.TOLD, "pretrained"))
     make_as(Latent, chosen_latent(settings.model.get("latent")), "model.latent")
     make_as(Average, settings.model.get("ema"), "model.ema")
@@ -93,3 +94,14 @@ def refuse_unused(settings: TrainSettings) -> None:
 def _takes_pretrained(node: Node, path: str) -> inspect.Parameter | None:
     """The parameter by which a game or a network is given the pretrained network; None where it has none."""
     return inspect.signature(find(node.get("_target_"), path)).parameters.get("pretrained")
+
+
+def _refuse_untold(node: Node, path: str, kind: type[Game]) -> None:
+    """Raise CombinationError for a network that must be told what this game does not know: it plays another game."""
+    for name, param in inspect.signature(find(node.get("_target_"), path)).parameters.items():
+        asked = param.kind is param.POSITIONAL_OR_KEYWORD and param.default is param.empty
+        if asked and name not in (*kind.TOLD, "pretrained", *node):
+            raise CombinationError(
+                f"{path} must be told {name} by its game, and this game knows no such thing: choose another model or"
+                " game"
+            )
