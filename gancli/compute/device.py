@@ -92,7 +92,7 @@ def keep_freed_memory() -> None:
 
     Elsewhere, and where it refuses, nothing is changed.
     """
-    with contextlib.suppress(OSError, AttributeError):
+    with contextlib.suppress(OSError, AttributeError, TypeError):
         mallopt = ctypes.CDLL(None).mallopt
         for option, number in ((-3, 32 << 20), (-1, 1 << 30)):  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, in bytes
             mallopt(option, number)

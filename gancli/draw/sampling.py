@@ -217,7 +217,14 @@ class Sampler:
 
     def sample(self, pairs: Sequence[Pair], given: Mapping[str, Tensor] | None = None) -> Tensor:
         """The samples of these pairs, ready; of several ranks, each makes its share."""
-        return self.generate(self.inputs(pairs, given), pairs)[self.column]
+        return self.alone().generate(self.inputs(pairs, given), pairs)[self.column]
+
+    def alone(self) -> Sampler:
+        """One that makes samples and nothing beside them: with those networks that its direction cannot do without."""
+        other = copy.copy(self)
+        needed = self.game.drawing(self.direction)
+        other.nets = {name: net for name, net in self.nets.items() if name in needed}
+        return other
 
     def samples(self, n: int, seed: int = 0, classes: str | int | None = None) -> Iterator[Tensor]:
         """n samples as stored chunks (images: uint8 [b, C, H, W]); sample k of a seed is the same whatever n is.
@@ -237,10 +244,11 @@ class Sampler:
         """
         one = None if classes is None else self.class_number(classes)
         found = label_of(self.game, self.direction)
+        alone = self.alone()
         for start in range(first, n, CHUNK):
             pairs = [(seed, k) for k in range(start, min(start + CHUNK, n))]
             given = self.given(pairs, one)
-            made = self.generate_here(self.inputs(pairs, given), pairs)[self.column]
+            made = alone.generate_here(self.inputs(pairs, given), pairs)[self.column]
             labels = torch.zeros(len(pairs), dtype=torch.int64) if found is None else given[found[0]]
             yield self.field.stored(made), labels
 

@@ -56,6 +56,10 @@ class Translator:
         assert found is not None
         return found
 
+    @functools.cached_property
+    def _alone(self) -> Sampler:
+        return self.sampler.alone()
+
     @property
     def asked(self) -> int | None:
         """The class that is asked for; None where there are no classes."""
@@ -74,7 +78,7 @@ class Translator:
         pairs = [(self.seed, 0)]
         given = self.sampler.given(pairs, self.label, own={column: padded(ready, tall, wide)[None]})
         try:
-            made = self.sampler.generate_here(self.sampler.inputs(pairs, given), pairs)[self.sampler.column][0]
+            made = self._alone.generate_here(self.sampler.inputs(pairs, given), pairs)[self.sampler.column][0]
         except (MemoryError, RuntimeError) as error:
             if not _no_memory(error):
                 raise

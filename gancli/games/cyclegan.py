@@ -17,7 +17,7 @@ from gancli.data.source import DataSet, Source
 from gancli.games.critic import Critic
 from gancli.games.game import Batch, Move, Outcome, Result
 from gancli.games.pool import Pool
-from gancli.games.sides import discriminator_side, generator_side, together
+from gancli.games.sides import discriminator_side, generator_side, mixes, together
 from gancli.games.stages import Moment
 from gancli.games.translation import Route, Translation, refuse_sizes, refuse_unlike
 from gancli.losses.adversarial import AdversarialLoss
@@ -71,6 +71,7 @@ class CycleGame(Translation):
         self.routes = {name: Route(f"G_{name}", f"{a}.x", f"{b}.x") for name, (a, b) in DIRECTIONS.items()}
         self.terms = Terms(terms or {}, columns=COLUMNS, distances=feature_distances(pretrained))
         refuse_unlike(self.terms, fields[IMAGES[0]], fields[IMAGES[1]])
+        self._apart = any(mixes(self.nets[route.net]) for route in self.routes.values())
         self._fakes = tuple(f"fake_{domain}" for domain in DOMAINS)
         self._moves = (
             Move("G", self.generator_loss, DOMAINS, remembers=self._fakes),
@@ -141,7 +142,7 @@ class CycleGame(Translation):
         made = {domain: batch[f"{domain}.x"] for domain in DOMAINS}
         for direction, (a, b) in DIRECTIONS.items():
             sources = {f"fake_{b}": made[a]} | ({f"same_{b}": made[b]} if f"same_{b}" in wanted else {})
-            made |= together(self.nets[f"G_{direction}"], sources)
+            made |= together(self.nets[f"G_{direction}"], sources, self._apart)
         for direction, (a, b) in DIRECTIONS.items():
             if f"back_{b}" in wanted:
                 made[f"back_{b}"] = self.nets[f"G_{direction}"](made[f"fake_{a}"])

@@ -217,7 +217,7 @@ class Game(nn.Module):
         return {}
 
     def input_multiple(self, direction: str = "") -> int | None:
-        """What the sides of an input image may be multiples of; None: it has the size of its field."""
+        """What the sides of an input image have to be multiples of; None: it has the size of its field."""
         return None
 
     def output_fields(self, direction: str = "") -> Mapping[str, Field]:

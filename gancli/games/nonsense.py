@@ -49,10 +49,15 @@ def refuse(critic: Critic, latents: bool, lazy: bool) -> None:
             "ramp.augment is where p of augment=ada leads: add augment=ada augment.target=null,"
             " or set ramp.augment=null"
         )
+    _refuse_penalties(critic, latents, lazy, spectral)
+
+
+def _refuse_penalties(critic: Critic, latents: bool, lazy: bool, spectral: bool) -> None:
+    """As `refuse`, of the penalties; spectral: whether D has spectral norm."""
     way = f"model.{critic.name}.norm=auto (layer norm here), layer or none"
     if any(isinstance(m, ImageBatchNorm2d) for m in critic.net.modules()):
         way = "model.norm=instance"
-    for name, penalty in penalties.items():
+    for name, penalty in critic.penalties.items():
         if penalty.per_sample and critic.has_batch_norm:
             raise CombinationError(
                 f"penalty={name} looks at each image's own gradient and D's batch norm mixes the images of a batch:"

@@ -38,11 +38,15 @@ def generator_side(critic: Critic, rng: Rng, *, real: Columns | None, fake: Colu
     return losses | critic.due("generator", critic.context(rng, verdicts, real=real, fake=fake, **told))
 
 
-def together(net: nn.Module, sources: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """What a network makes of several sources of images: in one pass, unless it mixes rows or they differ in shape."""
-    mixes = any(isinstance(module, _BatchNorm) for module in net.modules())
+def mixes(net: nn.Module) -> bool:
+    """Whether what a network makes of a row depends on the others."""
+    return any(isinstance(module, _BatchNorm) for module in net.modules())
+
+
+def together(net: nn.Module, sources: Mapping[str, Tensor], apart: bool) -> dict[str, Tensor]:
+    """What a network makes of several sources of images: in one pass, unless `apart` or where they differ in shape."""
     kinds = {tuple(x.shape[1:]) for x in sources.values()}
-    if mixes or len(kinds) > 1:
+    if apart or len(kinds) > 1:
         return {name: net(x) for name, x in sources.items()}
     parts: Tensor = net(torch.cat(list(sources.values()))) if len(sources) > 1 else net(next(iter(sources.values())))
     return dict(zip(sources, torch.split(parts, [len(x) for x in sources.values()]), strict=True))

@@ -9,13 +9,12 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gancli.errors import ConfigError
 from gancli.nets.layers.init import RELU_GAIN, Init, he, normal, xavier
 from gancli.nets.layers.linear import Linear
 from gancli.nets.layers.noise import Dropout
 from gancli.nets.layers.norms import Kind, Norm, norm
 from gancli.nets.layers.together import MinibatchDiscrimination, Referenced
-from gancli.nets.shapes import positive
+from gancli.nets.shapes import positive, share
 from gancli.nets.verdict import Verdict
 
 Activation = Literal["relu", "leaky_relu", "tanh", "softplus", "maxout"]
@@ -108,9 +107,8 @@ class Discriminator(nn.Module):
         init: Start = "xavier",
     ):
         super().__init__()
-        for name, share in (("dropout", dropout), ("input_dropout", input_dropout)):
-            if not 0 <= share < 1:
-                raise ConfigError(f"model.D.{name}={share:g}: a share from 0 to below 1")
+        share("model.D.dropout", dropout)
+        share("model.D.input_dropout", input_dropout)
         self.input_dropout = Dropout(input_dropout)
         positive("model.D.pieces", pieces)
         norms = [_norm("none"), *[_norm(norm)] * (len(hidden) - 1)][: len(hidden)]

@@ -24,3 +24,14 @@ def positive(key: str, value: int) -> None:
     """
     if value < 1:
         raise ConfigError(f"{key}={value}: a whole number from 1")
+
+
+def share(key: str, value: float) -> None:
+    """Raise a ConfigError for what is no share, such as of the numbers that dropout sets to 0.
+
+    >>> share("model.G.dropout", 1.0)
+    Traceback (most recent call last):
+    gancli.errors.ConfigError: model.G.dropout=1: a share from 0 to below 1
+    """
+    if not 0 <= value < 1:
+        raise ConfigError(f"{key}={value:g}: a share from 0 to below 1")

@@ -12,7 +12,7 @@ from gancli.nets.layers.conv import Conv
 from gancli.nets.layers.init import dcgan_, normal
 from gancli.nets.layers.mirrored import Mirrored
 from gancli.nets.layers.noise import Dropout
-from gancli.nets.shapes import image, positive
+from gancli.nets.shapes import image, positive, share
 
 HALVINGS = 2
 LARGE = 128  # pixels above which the paper has 9 blocks instead of 6
@@ -67,8 +67,7 @@ class Generator(nn.Module):
         count = (9 if min(height, width) > LARGE else 6) if blocks is None else blocks
         if count < 0:
             raise ConfigError(f"model.blocks={blocks}: a number of residual blocks, or null for the paper's")
-        if not 0 <= dropout < 1:
-            raise ConfigError(f"model.dropout={dropout:g}: a share from 0 to below 1, such as 0.5")
+        share("model.G_A2B.dropout", dropout)
         bias = norm == "instance"
         layers: list[nn.Module] = [Mirrored(channels, ch, 7, bias=bias), own.norm(norm, ch), nn.ReLU(True)]
         for _ in range(HALVINGS):

@@ -11,7 +11,7 @@ from gancli.nets.layers import own
 from gancli.nets.layers.halves import Double, Patchwise
 from gancli.nets.layers.init import dcgan_
 from gancli.nets.layers.noise import Dropout
-from gancli.nets.shapes import image, positive
+from gancli.nets.shapes import image, positive, share
 
 LEAK = 0.2
 FEWEST, MOST = 5, 9  # stages, of 32 and of 512 pixels
@@ -63,8 +63,7 @@ class Generator(nn.Module):
             raise ConfigError(
                 f"model.G.downs={downs}: 2 to {exact} for images of {height}x{width}, or null for {exact}"
             )
-        if not 0 <= dropout < 1:
-            raise ConfigError(f"model.G.dropout={dropout:g}: a share from 0 to below 1, such as 0.5")
+        share("model.G.dropout", dropout)
         count = exact if downs is None else downs
         self.multiple = 2**count
         widths = [ch * min(2**level, WIDEST) for level in range(count)]

@@ -5,9 +5,9 @@ What it adds stands in games.py, nets.py, data.py and conf/; `move_in` lets thes
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from pathlib import Path
+
+from tests import rooms
 
 HERE = Path(__file__).parent
 CONF = HERE / "conf"
@@ -19,13 +19,4 @@ TRAIN = [
 
 def move_in() -> None:
     """Let the files of this folder be gancli.games.maps, gancli.nets.maps and gancli.data.maps."""
-    for room in ("data", "nets", "games"):
-        name = f"gancli.{room}.maps"
-        if name in sys.modules:
-            continue
-        spec = importlib.util.spec_from_file_location(name, HERE / f"{room}.py")
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[name] = module
-        spec.loader.exec_module(module)
+    rooms.move_in("maps", HERE)

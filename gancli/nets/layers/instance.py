@@ -12,27 +12,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gancli.nets.layers.products import exporting
+from gancli.nets.layers.products import by_hand
 
 
 def instance_norm(x: Tensor, eps: float = 1e-5) -> Tensor:
     """Each channel of each image [B, C, H, W] to mean 0 and variance 1, in the order of x."""
-    if not _pays(x):
+    ordered = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+    if not (ordered and by_hand(x)):
         return F.instance_norm(x, eps=eps)
     out: Tensor = _PerImage.apply(x, eps)
     return out
-
-
-def _pays(x: Tensor) -> bool:
-    return (
-        x.device.type == "cpu"
-        and x.dim() == 4
-        and x.is_contiguous(memory_format=torch.channels_last)
-        and not x.is_contiguous()
-        and not torch.is_autocast_enabled("cpu")
-        and not torch.compiler.is_compiling()
-        and not exporting()
-    )
 
 
 class _PerImage(torch.autograd.Function):

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gancli.nets.layers import few, winograd
-from gancli.nets.layers.products import exporting
+from gancli.nets.layers.products import by_hand
 
 
 class Mirrored(nn.Conv2d):
@@ -29,11 +29,11 @@ class Mirrored(nn.Conv2d):
         """[B, I, H, W] -> [B, O, H, W]."""
         k = self.kernel_size[0]
         padded = F.pad(input, [k // 2] * 4, mode="reflect")
-        if _plain(padded, self.weight):
-            return F.conv2d(padded, self.weight, self.bias)
-        if few.pays(self.weight):
+        ordered = padded.is_contiguous(memory_format=torch.channels_last) and padded.dtype == self.weight.dtype
+        ours = ordered and by_hand(padded)
+        if ours and few.pays(self.weight):
             out = few.convolve(padded, self.weight)
-        elif winograd.pays(self.weight) and winograd.whole(padded):
+        elif ours and winograd.pays(self.weight) and winograd.whole(padded):
             out = winograd.tiled(padded, self._factor())
         else:
             return F.conv2d(padded, self.weight, self.bias)
@@ -61,15 +61,3 @@ def once(*nets: nn.Module) -> Iterator[None]:
     finally:
         for layer in layers:
             layer._shared = None
-
-
-def _plain(x: Tensor, weight: Tensor) -> bool:
-    """Whether the library's own kernels are to be taken: elsewhere than on a CPU, in another order, in exports."""
-    return (
-        x.device.type != "cpu"
-        or x.dtype != weight.dtype
-        or not x.is_contiguous(memory_format=torch.channels_last)
-        or torch.is_autocast_enabled("cpu")
-        or torch.compiler.is_compiling()
-        or exporting()
-    )

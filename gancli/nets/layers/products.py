@@ -43,15 +43,18 @@ def pointwise(x: Tensor, kernel: Tensor, bias: Tensor | None) -> Tensor:
     return F.linear(x.permute(0, 2, 3, 1), kernel.flatten(1), bias).permute(0, 3, 1, 2)
 
 
+def by_hand(x: Tensor) -> bool:
+    """Whether kernels of ours may be taken: on a CPU, where nobody writes the network down in another form.
+
+    A compiler has kernels of its own, and an export cannot choose by the batch size.
+    """
+    compiled = torch.compiler.is_compiling() or exporting()
+    return x.device.type == "cpu" and not torch.is_autocast_enabled("cpu") and not compiled
+
+
 def _pays(x: Tensor, kernel: Tensor) -> bool:
-    """Whether products may pay at all: float weights in channels-last order on a CPU."""
-    return (
-        x.device.type == "cpu"
-        and not torch.is_autocast_enabled("cpu")
-        and kernel.is_contiguous(memory_format=torch.channels_last)
-        and x.dtype == kernel.dtype
-        and not exporting()  # an export cannot choose by the batch size
-    )
+    """Whether products may pay at all: weights in channels-last order, of the images' kind."""
+    return by_hand(x) and kernel.is_contiguous(memory_format=torch.channels_last) and x.dtype == kernel.dtype
 
 
 def exporting() -> bool:
@@ -64,7 +67,7 @@ def _images(like: Tensor, shape: Sequence[int]) -> Tensor:
     return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=torch.channels_last)
 
 
-def _rows(x: Tensor) -> Tensor:
+def rows(x: Tensor) -> Tensor:
     """[B, C, H, W] -> [B·H·W, C]; without a copy in channels-last."""
     return x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])
 
@@ -129,12 +132,12 @@ class _Convolution(torch.autograd.Function):
             if ctx.rows > WHOLE * outputs:
                 gx = _conv_backward(grad, x, kernel, stride, [True, False, False])[0]
             else:
-                gx = _unpatched(_rows(grad) @ _matrix(kernel), x.shape, k, stride)
+                gx = _unpatched(rows(grad) @ _matrix(kernel), x.shape, k, stride)
         if ctx.needs_input_grad[1]:
             if ctx.rows > GRADIENT * outputs:
                 gk = _conv_backward(grad, x, kernel, stride, [False, True, False])[1]
             else:
-                gk = _kernel(_rows(grad).t() @ _patches(x, k, stride), kernel)
+                gk = _kernel(rows(grad).t() @ _patches(x, k, stride), kernel)
         return gx, gk, grad.sum((0, 2, 3)) if ctx.biased and ctx.needs_input_grad[2] else None, None
 
 
@@ -151,7 +154,7 @@ class _Upward(torch.autograd.Function):
         if ctx.rows > WHOLE * outputs:
             return F.conv_transpose2d(x, _inputs_first(kernel), bias, 2, 1)
         # What each pixel adds to its 4×4 surroundings; patches are few here, so they change their order, not weights.
-        patches = _rows(x) @ _matrix(kernel).view(outputs * 16, inputs).t()
+        patches = rows(x) @ _matrix(kernel).view(outputs * 16, inputs).t()
         by_tap = patches.view(ctx.rows, outputs, 16).transpose(1, 2).reshape(ctx.rows, -1)
         shape = torch.Size((b, outputs, 2 * height, 2 * width))
         parts, out = _unpatched(by_tap, shape, 4, 2), _images(x, shape)
@@ -168,12 +171,12 @@ class _Upward(torch.autograd.Function):
                 gx = patches @ _matrix(kernel).view(outputs * 16, inputs)
                 gx = gx.view(len(x), *x.shape[2:], inputs).permute(0, 3, 1, 2)
             if ctx.needs_input_grad[1]:
-                gk = _kernel(patches.t() @ _rows(x), kernel)
+                gk = _kernel(patches.t() @ rows(x), kernel)
         else:
             if ctx.needs_input_grad[0]:
                 gx = F.conv2d(grad, _inputs_first(kernel), None, 2, 1)
             if ctx.needs_input_grad[1] and ctx.rows <= GRADIENT * outputs:
-                gk = (_patches(grad, 4, 2).t() @ _rows(x)).view(4, 4, outputs, inputs).permute(2, 3, 0, 1)
+                gk = (_patches(grad, 4, 2).t() @ rows(x)).view(4, 4, outputs, inputs).permute(2, 3, 0, 1)
             elif ctx.needs_input_grad[1]:
                 gk = _conv_backward(grad, x, _inputs_first(kernel), 2, [False, True, False], True)[1].transpose(0, 1)
         return gx, gk, grad.sum((0, 2, 3)) if ctx.biased and ctx.needs_input_grad[2] else None
