@@ -12,7 +12,7 @@ from gancli.data.source import DataSet, Source, Sources, feeds_of, lone
 from gancli.errors import MetricError
 from gancli.games.game import draws_freely
 from gancli.metrics.images import CHUNK, ImageSet, Shown, eight_bits, from_source, shape_of
-from gancli.metrics.metric import PairMetric
+from gancli.metrics.metric import Metric, PairMetric
 
 if TYPE_CHECKING:
     from gancli.draw.sampling import Pair, Sampler
@@ -115,19 +115,26 @@ def inputs_of(sampler: Sampler, pairs: Sequence[Pair], given: Mapping[str, Tenso
     return sampler.game.input_fields(sampler.direction)[name].stored(ready)
 
 
-def from_rows(sampler: Sampler, n: int, seed: int) -> ImageSet:
+def look_back(metrics: Sequence[Metric]) -> bool:
+    """Whether any of them looks at what comes back of inputs."""
+    return any(isinstance(metric, PairMetric) and metric.wants == BACK for metric in metrics)
+
+
+def from_rows(sampler: Sampler, n: int, seed: int, back: bool = True) -> ImageSet:
     """What is made of the first n rows in the order of `seed`; each is taken once.
 
-    Raises MetricError for samples that are no images, or are made from none.
+    back: whether what comes back of them is made, too, where a game has such. Raises MetricError for samples that are
+    no images, or are made from none.
     """
+    making = sampler if back else sampler.alone()
 
     def part(start: int, stop: int) -> Shown:
         pairs = [(seed, k) for k in range(start, stop)]
         given = sampler.given(pairs)
-        made = sampler.generate_here(sampler.inputs(pairs, given), pairs)
+        made = making.generate_here(sampler.inputs(pairs, given), pairs)
         shown = inputs_of(sampler, pairs, given)
-        back = sampler.game.output_fields(sampler.direction)[BACK].stored(made[BACK]) if BACK in made else None
-        return beside(sampler, start, pairs, shown, sampler.field.stored(made[sampler.column]), back)
+        cycled = sampler.game.output_fields(sampler.direction)[BACK].stored(made[BACK]) if BACK in made else None
+        return beside(sampler, start, pairs, shown, sampler.field.stored(made[sampler.column]), cycled)
 
     return in_parts(sampler, n, seed, part)
 

@@ -26,7 +26,7 @@ from gancli.metrics.evaluation import Evaluator
 from gancli.metrics.extractor import Extractor
 from gancli.metrics.images import ImageSet, enough, from_sampler, from_source, shape_of
 from gancli.metrics.metric import ImageMetric, LabelMetric, Metric, PairMetric
-from gancli.metrics.outputs import from_rows, made_of_rows, reference, refuse_classes, refuse_pairs, table_of
+from gancli.metrics.outputs import from_rows, look_back, made_of_rows, reference, refuse_classes, refuse_pairs, table_of
 from gancli.metrics.results import finished
 from gancli.metrics.run_metric import FeatureRunMetric, RunMetric
 from gancli.observers.drawn import stream_of
@@ -173,7 +173,11 @@ class Scores(Observer):
         sampler = self._sampler(view)
         n = self._count(sampler)
         of_rows = made_of_rows(sampler)
-        fake = from_rows(sampler, n, 0) if of_rows else from_sampler(sampler, n, 0, bool(evaluator.by_label))
+        fake = (
+            from_rows(sampler, n, 0, look_back(self._metrics))
+            if of_rows
+            else from_sampler(sampler, n, 0, bool(evaluator.by_label))
+        )
         result = evaluator.evaluate(fake).as_json()
         result["warnings"] += self._notes if of_rows or self._compares else []
         return finished(result, view.step, time.perf_counter() - began)

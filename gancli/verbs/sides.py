@@ -15,7 +15,7 @@ from gancli.errors import ConfigError, MetricError
 from gancli.metrics.given import Given, find, holds_images
 from gancli.metrics.images import ImageSet, enough, from_sampler, from_source, shape_of
 from gancli.metrics.metric import ImageMetric, LabelMetric, Metric
-from gancli.metrics.outputs import from_rows, like_samples, made_of_rows, reference
+from gancli.metrics.outputs import from_rows, like_samples, look_back, made_of_rows, reference
 from gancli.metrics.reference import SUFFIXES, Reference
 from gancli.metrics.reference import read as read_reference
 from gancli.store.rundir import RunDir
@@ -115,7 +115,8 @@ def _of_rows(
     """What a run makes of held-out rows, each once, against held-out rows of what that is to be like."""
     n = settings.count(sampler.most)
     sampler.given([(settings.seed, n - 1)])  # more than there are is said now
-    evaluated = [from_rows(sampler.truncated(t), n, settings.seed) for t in settings.thresholds()]
+    back = look_back(metrics)
+    evaluated = [from_rows(sampler.truncated(t), n, settings.seed, back) for t in settings.thresholds()]
     source, notes = None, list(sampler.notes)
     if labelled:  # the classifier learns from what the run was trained on
         source = like_samples(unchanged(sampler), sampler)
