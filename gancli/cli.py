@@ -1,6 +1,6 @@
-"""The command line: takes the verb, composes and checks the whole configuration by Hydra, then runs it.
+"""The command line: reads the verb, composes and validates the configuration with Hydra, runs the verb.
 
-Exit codes: 0 done, 2 a GanError (one line that says what to type instead), 1 an error nobody foresaw, 130 interrupted.
+Exit codes: 0 success, 2 a GanError (one line with the remedy), 1 an unexpected error, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ from gancli.config.flags import split
 from gancli.config.help import VERBS, complete, completion_script, general_help, verb_help, version_line
 from gancli.errors import ConfigError, GanError, Interrupted, RunError, plain, suggestion
 
-LONGEST, LAST = 2000, 300  # characters of a message, and of its end where it is cut
+REFERENCE = {"--guide": "gancli.guide.pages", "--systems": "gancli.guide.systems"}  # flags, and what shows them
+LONGEST, LAST = 2000, 300  # characters of a message, and of the end that a shortened message keeps
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run `gan ARGV`; returns the exit code."""
+    """Run `gan ARGV` and return the exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
     with _printable(sys.stdout, sys.stderr):
         if ranks.several():
@@ -33,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 @contextlib.contextmanager
 def _printable(*streams: Any) -> Iterator[None]:
-    """While inside, characters that a terminal's encoding lacks are printed as `?` instead of ending the command."""
+    """Print characters that the terminal's encoding lacks as `?` instead of raising."""
     strict = ("strict", "surrogateescape")
     before = [(s, s.errors) for s in streams if isinstance(s, io.TextIOWrapper) and s.errors in strict]
     for stream, _ in before:
@@ -42,12 +43,12 @@ def _printable(*streams: Any) -> Iterator[None]:
         yield
     finally:
         for stream, errors in before:
-            with contextlib.suppress(OSError, ValueError):  # closed, or nobody reads on
+            with contextlib.suppress(OSError, ValueError):  # closed
                 stream.reconfigure(errors=errors)
 
 
 def complain(text: str) -> None:
-    """One line for the person, where there still is a place to write it."""
+    """Print an error on stderr, if stderr is still open."""
     with contextlib.suppress(OSError):
         print(f"gan: {text}", file=sys.stderr, flush=True)
 
@@ -56,8 +57,8 @@ def _answer(words: list[str], say: ranks.Say) -> int:
     try:
         return _dispatch(words)
     except Interrupted:
-        return 0  # saved, and said so
-    except BrokenPipeError:  # `gan --help | head`: nobody reads on
+        return 0  # the work is saved and the message printed
+    except BrokenPipeError:  # `gan --help | head`: the reader has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except GanError as error:
@@ -74,12 +75,12 @@ def _answer(words: list[str], say: ranks.Say) -> int:
             say(one_line(known))
             return 2
         words_of_it = " ".join(str(error).split())[:300]
-        say(f"{type(error).__name__}: {words_of_it} (not foreseen; GAN_TRACEBACK=1 shows where)")
+        say(f"{type(error).__name__}: {words_of_it} (unexpected error; GAN_TRACEBACK=1 shows the traceback)")
         return 1
 
 
 def one_line(text: str) -> str:
-    """An error as one line of printable characters, cut where it is very long.
+    """Return an error as one line of printable characters, shortened if it is very long.
 
     >>> one_line("no such\\nfile \\x00")
     'no such file \\\\x00'
@@ -87,11 +88,11 @@ def one_line(text: str) -> str:
     line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in " ".join(text.split()))
     if len(line) <= LONGEST:
         return line
-    return f"{line[: LONGEST - LAST - 5]} ... {line[-LAST:]}"  # what is wrong with a long text stands behind it
+    return f"{line[: LONGEST - LAST - 5]} ... {line[-LAST:]}"  # the reason is at the end of the message
 
 
 def foreseen(error: Exception) -> str | None:
-    """Words for errors of Python's own that any file name or size can cause; None for all others.
+    """Return the message for a built-in exception that a file name or a size can cause; None for any other.
 
     >>> foreseen(FileNotFoundError(2, "No such file or directory", "x"))
     'No such file or directory: x'
@@ -99,17 +100,17 @@ def foreseen(error: Exception) -> str | None:
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
     if isinstance(error, UnicodeEncodeError):
-        return "this locale has no such characters in file names: set LC_ALL=C.UTF-8 (or PYTHONUTF8=1)"
+        return "this locale cannot encode a file name: set LC_ALL=C.UTF-8 or PYTHONUTF8=1"
     if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
-        return "this needs more memory than there is: type smaller numbers"
+        return "not enough memory: type smaller numbers"
     if isinstance(error, RuntimeError) and "home directory" in str(error):
-        return "a path begins with ~ and the name of a person who has no home directory here: write it in full"
+        return "a path begins with ~ and the name of a user without a home directory here: type the full path"
     return None
 
 
 def _dispatch(words: list[str]) -> int:
     if not words or words[0] in ("-h", "--help", "help"):
-        print(general_help())
+        print(_help(words[1], []) if words[1:] and words[1] in VERBS else general_help())
         return 0
     if words[0] in ("--version", "-V"):
         print(version_line())
@@ -120,53 +121,67 @@ def _dispatch(words: list[str]) -> int:
     if words[0] == "--complete":
         print("\n".join(complete(words[1] if len(words) > 1 else "")))
         return 0
+    if words[0].partition("=")[0] in REFERENCE:
+        _reference(words)
+        return 0
     verb, rest = words[0], words[1:]
     if verb not in VERBS:
-        raise ConfigError(f"{verb!r} is not a verb: {suggestion(verb, VERBS)}; gan --help explains them")
+        from gancli.config import elsewhere
+
+        raise ConfigError(f"{verb!r} is not a verb: {elsewhere.verb(words, list(VERBS))}")
     if "-h" in rest or "--help" in rest:
         print(_help(verb, [word for word in rest if word not in ("-h", "--help")]))
         return 0
     return _run(verb, rest)
 
 
+def _reference(words: list[str]) -> None:
+    """Print the guide or the catalogue of systems, for `--guide TOPIC` as for `--guide=TOPIC`."""
+    flag, _, name = words[0].partition("=")
+    asked = [word for word in (name, *words[1:]) if word not in ("", "-h", "--help")]
+    importlib.import_module(REFERENCE[flag]).show(asked)
+
+
 def _help(verb: str, words: list[str]) -> str:
-    """A verb's help for what these words would run; what only a sweep reads, or a resumed run, stays as it is."""
-    from gancli.config import answers
+    """Return a verb's help with the values that these overrides give; keys of sweeps keep their defaults."""
+    from gancli.config import corrections
     from gancli.config.compose import quote
 
     flags, overrides, folders = split(words, verb)
     sweep = "-m" in flags or "--multirun" in flags
     overrides = quote(overrides, sweep, folders)
-    problem = answers.syntax(overrides, verb, folders)
+    problem = corrections.syntax(overrides, verb, folders)
     if problem:
         raise ConfigError(problem)
     if verb == "train" and sweep:
         from gancli.sweeps.sweep import divide
 
         overrides = divide(overrides, folders)[1]
-    return verb_help(verb, answers.single(overrides) if sweep else overrides, folders)
+    return verb_help(verb, corrections.single(overrides) if sweep else overrides, folders)
 
 
 def _run(verb: str, words: list[str]) -> int:
-    """Compose and check every job first, so that a wrong word writes nothing; then run them one after the other."""
-    from gancli.config import answers
+    """Validate all jobs, so that an error writes nothing, then run them one after the other."""
+    from gancli.config import corrections
     from gancli.config.choices import listed
     from gancli.config.compose import compose, expand, quote, value_of
-    from gancli.config.pinned import pinned
-    from gancli.config.sealed import refuse_addresses
+    from gancli.config.resolved import pinned
+    from gancli.config.untrusted import refuse_addresses
 
     flags, overrides, folders = split(words, verb)
     sweep = "-m" in flags or "--multirun" in flags
     shown = any(flag in ("--cfg", "-c") for flag in flags)
     if sweep and shown:
-        raise ConfigError("-m runs jobs and --cfg shows one: leave one of them out")
+        raise ConfigError("-m runs several jobs and --cfg shows one: leave one of them out")
     if sweep and (ranks.several() or ranks.job()):
-        raise ConfigError("-m runs jobs one after the other and torchrun runs one job on many ranks: leave one out")
+        raise ConfigError("-m runs several jobs and torchrun runs one job in several processes: leave one of them out")
     overrides = quote(overrides, sweep, folders)
-    problem = answers.syntax(overrides, verb, folders)
+    problem = corrections.syntax(overrides, verb, folders)
     if problem:
         raise ConfigError(problem)
-    overrides = listed(verb, overrides, folders) if sweep else overrides
+    if sweep:
+        overrides = listed(verb, overrides, folders)
+        corrections.refuse_lone_sweep(verb, overrides)
     if verb == "train":
         from gancli.sweeps import sweep as sweeps
 
@@ -197,9 +212,13 @@ def _run(verb: str, words: list[str]) -> int:
 
 
 def check(verb: str, config: dict[str, Any], typed: Sequence[str] = ()) -> None:
-    """Check a composed job's keys and types, and that of the typed ones none is idle. Raises ConfigError."""
-    from gancli.config import build, idle, settings
+    """Validate a composed job's keys and types; refuse typed keys that have no effect. Raises ConfigError."""
+    from gancli.config import build, settings, unused
 
+    if verb == "train":
+        from gancli.train import automatic
+
+        config = automatic.filled(config) if automatic.asked(config) else config
     kinds = {"train": settings.TrainSettings, "sample": settings.SampleSettings, "eval": settings.EvalSettings}
     checked = build.make_as(kinds.get(verb, settings.InterpolateSettings), config, "")
     if isinstance(checked, settings.TrainSettings):
@@ -212,11 +231,11 @@ def check(verb: str, config: dict[str, Any], typed: Sequence[str] = ()) -> None:
             if node is not None:
                 build.check(node, f"metrics.{name}")
     if isinstance(checked, settings.DrawSettings):
-        idle.refuse(checked, idle.typed_keys(typed))
+        unused.refuse(checked, unused.typed_keys(typed))
 
 
 def _with_recorded(overrides: list[str], folders: list[Path]) -> tuple[list[str], list[Path]]:
-    """A resumed run starts from the command line it was started with; what is given now comes after."""
+    """Put a resumed run's recorded overrides and folders before those that are given now."""
     from gancli.config.compose import of_choices, value_of
 
     resumed = value_of("resume", overrides)
@@ -229,23 +248,23 @@ def _with_recorded(overrides: list[str], folders: list[Path]) -> tuple[list[str]
     gone = [place for place in places if not place.is_dir()]
     if gone and not folders:
         raise RunError(
-            f"resume={resumed}: the run's --config-dir {gone[0]} is gone: type where it is, --config-dir PATH"
+            f"resume={resumed}: the run's --config-dir {gone[0]} does not exist: type its new place, --config-dir PATH"
         )
-    places = [place for place in places if place not in gone]  # what is given now stands in for them
+    places = [place for place in places if place not in gone]  # the folders given now replace them
     kept = [o for o in recorded if o.partition("=")[0].lstrip("+") not in given]
     kept = of_choices("train", kept, overrides, [*places, *folders])
     return [*kept, *overrides], [*places, *folders]
 
 
 def _verb(verb: str) -> Callable[[dict[str, Any], Sequence[str]], Path]:
-    """A verb's function; its module, and torch with it, is imported only now."""
+    """Import a verb's module, and torch with it, and return its function."""
     module = importlib.import_module(f"gancli.verbs.{'evaluate' if verb == 'eval' else verb}")
     run: Callable[[dict[str, Any], Sequence[str]], Path] = module.run
     return run
 
 
 class _Jobs:
-    """Runs jobs and keeps their errors for the end, so that one that fails does not keep the others from running."""
+    """Runs jobs in order; errors are raised at the end, so that a failed job does not stop the others."""
 
     def __init__(self, verb: Callable[[dict[str, Any], Sequence[str]], Path], folders: Sequence[Path]):
         self.verb = verb
@@ -255,7 +274,7 @@ class _Jobs:
         self.stop: BaseException | None = None
 
     def run(self, config: dict[str, Any], typed: list[str]) -> None:
-        """One job: its composed configuration as plain values, and the overrides that made it, as they were typed."""
+        """Run one job. config: composed, as plain values. typed: the overrides that it was composed from."""
         from gancli.compute.device import settings_kept
 
         if self.stop is not None:
@@ -273,7 +292,7 @@ class _Jobs:
             self.stop = error
 
     def report(self) -> None:
-        """Raise what is to be said at the end: why it was stopped, the one job's error, or which jobs failed."""
+        """Raise why the jobs were stopped, the only job's error, or an error that lists the failed jobs."""
         if self.stop is not None:
             raise self.stop
         if self.failed and self.count == 1:
@@ -284,7 +303,7 @@ class _Jobs:
 
 
 def _show(verb: str, flags: list[str], overrides: list[str], folders: list[Path]) -> None:
-    """--cfg, which is Hydra's own."""
+    """Print the configuration by Hydra's own --cfg."""
     import hydra
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
@@ -292,13 +311,13 @@ def _show(verb: str, flags: list[str], overrides: list[str], folders: list[Path]
     from gancli.config.composition import search_path
     from gancli.config.files import conf_dir
 
-    def nothing(config: Any) -> None:  # Hydra asks for a function
-        raise AssertionError("Hydra was asked to show, not to run")
+    def nothing(config: Any) -> None:  # Hydra requires a function
+        raise AssertionError("Hydra ran a job instead of printing its configuration")
 
     before = sys.argv
     sys.argv = ["gan", *flags, *search_path(folders), *overrides]
     full = os.environ.get("HYDRA_FULL_ERROR")
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises its errors then, instead of printing them over many lines
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # so that Hydra raises errors instead of printing them
     try:
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=verb)(nothing)()
     except (HydraException, OmegaConfBaseException) as error:
@@ -306,9 +325,7 @@ def _show(verb: str, flags: list[str], overrides: list[str], folders: list[Path]
         raise ConfigError(f"{verb}{flag} cannot be shown ({plain(error)}); gan {verb} --help lists the flags") from None
     except SystemExit as end:
         if end.code:
-            raise ConfigError(
-                f"Hydra could not make sense of {' '.join(flags)}; gan {verb} --help lists the flags"
-            ) from None
+            raise ConfigError(f"Hydra cannot read {' '.join(flags)}; gan {verb} --help lists the flags") from None
     finally:
         sys.argv = before
         os.environ.pop("HYDRA_FULL_ERROR")

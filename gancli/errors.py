@@ -1,16 +1,17 @@
-"""Every error that a person can cause, as one tree. The command line prints its text on one line and exits with 2.
+"""The exceptions that users can cause. The command line prints the message on one line and exits with 2.
 
     GanError
     ├── ConfigError        a key, value, type or combination in the configuration
-    │   └── CombinationError   parts that are each right and make no sense together
+    │   ├── SplitError         a split that the data set does not have
+    │   └── CombinationError   valid parts that do not work together
     ├── DataError          a data set that is missing, empty or unreadable
-    ├── RunError           a run directory or checkpoint that is missing, cut short or does not fit
-    │   └── DamagedError       a checkpoint that is not whole: an older one may be
-    ├── MetricError        an evaluation that cannot be made as asked
-    ├── WeightsError       a pretrained network whose weights are missing, damaged or of another network
+    ├── RunError           a run directory or checkpoint that is missing, truncated or does not fit
+    │   └── DamagedError       a damaged checkpoint; an older one may be intact
+    ├── MetricError        an evaluation that is not possible as requested
+    ├── WeightsError       pretrained weights that are missing, damaged or of another network
     ├── DeviceError        a device, precision or compiler that this machine lacks
-    ├── RankError          another rank of this run failed, is gone or does not come
-    └── Interrupted        not an error: a person asked to stop, and what was done is saved
+    ├── RankError          another process (rank) of this run failed, ended or does not respond
+    └── Interrupted        not an error: the user stopped the command, and its work is saved
 
 A message says what was given, what is allowed and what to type instead.
 """
@@ -22,7 +23,7 @@ from collections.abc import Iterable
 
 
 class GanError(Exception):
-    """Root of the tree: one line for the person at the terminal."""
+    """Base class: an error with a message of one line for the terminal."""
 
 
 class ConfigError(GanError):
@@ -30,11 +31,11 @@ class ConfigError(GanError):
 
 
 class SplitError(ConfigError):
-    """A data set does not have the split that was asked for."""
+    """A split that the data set does not have."""
 
 
 class CombinationError(ConfigError):
-    """Parts that are each right and make no sense together."""
+    """Valid parts that do not work together."""
 
 
 class DataError(GanError):
@@ -42,19 +43,19 @@ class DataError(GanError):
 
 
 class RunError(GanError):
-    """A run directory or checkpoint that is missing, cut short or does not fit."""
+    """A run directory or checkpoint that is missing, truncated or does not fit."""
 
 
 class DamagedError(RunError):
-    """A checkpoint that is not whole: an older one may be."""
+    """A damaged checkpoint; an older one may be intact."""
 
 
 class MetricError(GanError):
-    """An evaluation that cannot be made as asked."""
+    """An evaluation that is not possible as requested."""
 
 
 class WeightsError(GanError):
-    """A pretrained network whose weights are missing, damaged or of another network."""
+    """Pretrained weights that are missing, damaged or of another network."""
 
 
 class DeviceError(GanError):
@@ -62,22 +63,22 @@ class DeviceError(GanError):
 
 
 class RankError(GanError):
-    """Another rank of this run failed, is gone or does not come."""
+    """Another process (rank) of this run failed, ended or does not respond."""
 
 
 class Interrupted(GanError):  # noqa: N818
-    """Not an error: a person asked to stop, and what was done is saved. A sweep ends with it."""
+    """Not an error: the user stopped the command, and its work is saved. It also ends a sweep."""
 
 
 def nearest(word: str, choices: Iterable[str]) -> str | None:
-    """The choice that `word` was probably meant to be, or None when none is near.
+    """Return the choice that is most similar to `word`, or None if none is similar.
 
-    Near are the same letters in another order, the beginning of a longer word (of three letters at least), and words
-    that share three quarters of their letters.
+    Similar are: the same letters in another order; one word that begins with the other, of at least three letters;
+    words that share three quarters of their letters. Two names that end with "gan" are compared without it.
 
     >>> nearest("wieght", ["weight", "every"]), nearest("evaluate", ["eval", "train"])
     ('weight', 'eval')
-    >>> nearest("cyclegan", ["ebgan", "sagan"]) is None, nearest("translate", ["eval", "train"]) is None
+    >>> nearest("lsgan", ["gan", "sagan"]) is None, nearest("translate", ["eval", "train"]) is None
     (True, True)
     """
     names = {name.lower(): name for name in choices}
@@ -87,28 +88,36 @@ def nearest(word: str, choices: Iterable[str]) -> str | None:
     for name in names:
         if sorted(name) == sorted(low):
             return names[name]
-    found = difflib.get_close_matches(low, list(names), n=1, cutoff=0.75)
+    share, best = max(((_shared(low, name), name) for name in names), default=(0.0, ""))
+    found = [best] if share >= 0.75 else []
     begun = [n for n in sorted(names, key=len) for short in (min(n, low, key=len),) if len(short) > 2]
     found += [n for n in begun if n.startswith(low) or low.startswith(n)]
     return names[found[0]] if found else None
 
 
+def _shared(a: str, b: str) -> float:
+    """Return the share of letters that two words have in common, in order."""
+    if a.endswith("gan") and b.endswith("gan"):
+        a, b = a[:-3], b[:-3]
+    return difflib.SequenceMatcher(None, b, a).ratio()
+
+
 def suggestion(word: str, choices: Iterable[str]) -> str:
-    """The tail of a message about an unknown name: the nearest right one, and all of them when they are few.
+    """Return the end of a message about an unknown name: the most similar choice, and all of them if they are few.
 
     >>> suggestion("hinje", ["hinge", "ns"])
     'did you mean hinge? (choices: hinge, ns)'
     """
     names = sorted(choices)
     if not names:
-        return "there is nothing to choose from"
+        return "there are no choices"
     near = nearest(word, names)
     listed = f"choices: {', '.join(names)}" if len(names) <= 40 else f"{len(names)} choices"
     return f"did you mean {near}? ({listed})" if near else listed
 
 
 def plain(error: BaseException) -> str:
-    """What an exception of Python's says, on one line, without Python's own words around it.
+    """Return an exception's message on one line, without error numbers and file names.
 
     >>> plain(NotADirectoryError(20, "Not a directory", "x/run.json"))
     'Not a directory'
@@ -116,5 +125,5 @@ def plain(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     if isinstance(error, UnicodeDecodeError):
-        return "no text in UTF-8"
+        return "not UTF-8 text"
     return " ".join(str(error).split()) or type(error).__name__

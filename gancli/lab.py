@@ -1,7 +1,7 @@
-"""What an objective makes of data that the model cannot fit: `python -m gancli.lab [OUT.png]`.
+"""A Gaussian fitted to a mixture of two under four divergences: `python -m gancli.lab [FILE.png]`.
 
-One Gaussian is fitted to a mixture of two by KL(p‖q), KL(q‖p), MMD and JSD, p the data and q the model, as in Theis et
-al. 2016, figure 1, and in Goodfellow's tutorial of 2016, figure 14: the first covers both modes, the second takes one.
+The divergences are KL(p‖q), KL(q‖p), MMD and JSD, with p the data and q the model, as in Theis et al. 2016, figure 1,
+and in Goodfellow's tutorial of 2016, figure 14: KL(p‖q) covers both modes, KL(q‖p) fits one of them.
 """
 
 from __future__ import annotations
@@ -17,36 +17,36 @@ from torch import Tensor
 MEANS, SIGMAS, SHARES = (-3.0, 3.0), (0.6, 0.8), (0.6, 0.4)
 PLACES = torch.linspace(-8.0, 8.0, 801, dtype=torch.float64)
 STEP = float(PLACES[1] - PLACES[0])
-STARTS = ((-3.0, 0.0), (0.0, 1.0), (3.0, 0.0))  # mean and log σ
-WIDTH = 1.0  # of MMD's kernel
-STEPS = 1000  # of Adam, at a rate of 0.05
+STARTS = ((-3.0, 0.0), (0.0, 1.0), (3.0, 0.0))  # initial mean and log σ
+WIDTH = 1.0  # standard deviation of MMD's kernel
+STEPS = 1000  # of Adam, with a learning rate of 0.05
 
 
 def normal(mean: float | Tensor, sigma: float | Tensor) -> Tensor:
-    """The density of N(mean, σ²) at PLACES."""
+    """Return the density of N(mean, σ²) at PLACES."""
     z = (PLACES - mean) / sigma
     return torch.exp(-z.square() / 2) / (sigma * math.sqrt(2 * math.pi))
 
 
 def mixture() -> Tensor:
-    """The data's density at PLACES."""
+    """Return the data's density at PLACES."""
     return torch.stack([w * normal(m, s) for w, m, s in zip(SHARES, MEANS, SIGMAS, strict=True)]).sum(0)
 
 
 def kl(p: Tensor, q: Tensor) -> Tensor:
-    """KL(p‖q) of densities at PLACES, in nats."""
+    """Return KL(p‖q) of densities at PLACES, in nats."""
     return (p * (p.clamp_min(1e-300).log() - q.clamp_min(1e-300).log())).sum() * STEP
 
 
 def jsd(p: Tensor, q: Tensor) -> Tensor:
-    """Their Jensen-Shannon divergence."""
+    """Return the Jensen-Shannon divergence of densities at PLACES, in nats."""
     middle = (p + q) / 2
     return (kl(p, middle) + kl(q, middle)) / 2
 
 
 def mmd(p: Tensor, q: Tensor) -> Tensor:
-    """Their squared maximum mean discrepancy with a Gaussian kernel."""
-    # The kernel at all distances from 0, by which a sum over pairs is a convolution.
+    """Return the squared maximum mean discrepancy of densities at PLACES, with a Gaussian kernel."""
+    # The kernel at all distances from 0: the sum over pairs is a convolution with it.
     kernel = torch.exp(-(PLACES - PLACES[len(PLACES) // 2]).square() / (2 * WIDTH**2)).view(1, 1, -1)
     difference = (p - q) * STEP
     return difference @ torch.nn.functional.conv1d(difference.view(1, 1, -1), kernel, padding="same").flatten()
@@ -61,7 +61,7 @@ DIVERGENCES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 
 def fit(divergence: Callable[[Tensor, Tensor], Tensor]) -> tuple[float, float, float]:
-    """Mean, σ and divergence of the best Gaussian, the best of all STARTS."""
+    """Return mean, σ and divergence of the Gaussian with the smallest divergence, from all STARTS."""
     p, found = mixture(), []
     for mean, log_sigma in STARTS:
         at = torch.tensor([mean, log_sigma], dtype=torch.float64, requires_grad=True)
@@ -78,7 +78,7 @@ def fit(divergence: Callable[[Tensor, Tensor], Tensor]) -> tuple[float, float, f
 
 
 def main(target: str = "divergences.png") -> None:
-    """Draw the figure, and print the fits."""
+    """Print the fits and draw the figure."""
     from gancli.draw.charts import Panel, chart
     from gancli.draw.pictures import save_png
 

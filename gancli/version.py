@@ -1,3 +1,3 @@
-"""The version, which help and the package itself read."""
+"""The package's version."""
 
 __version__ = "0.1.0"

@@ -1,4 +1,4 @@
-"""What a person is told while they wait: a line about anything that takes longer than a moment, and nothing else."""
+"""A line on the terminal about an operation that takes longer than a second."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ MOMENT = 1.0  # seconds
 
 
 def aloud(text: str) -> None:
-    """A line on the terminal, where there still is one."""
+    """Print a line on stderr, if stderr is still open."""
     with contextlib.suppress(OSError):
         print(text, file=sys.stderr, flush=True)
 
 
 @contextmanager
 def told(text: str, say: Callable[[str], None] = aloud, after: float = 0.0) -> Iterator[None]:
-    """Say `text` when what is done inside has not ended after `after` seconds, or after a MOMENT where that is longer.
+    """Print `text` if the block takes longer than `after` seconds (MOMENT at least).
 
-    A thread says it, since torch may keep the main one for a minute in a single call.
+    A thread prints it, since a single call of torch may block the main thread for a minute.
     """
 
     def speak() -> None:
         try:
             say(f"{text} ...")
-        except GanError:  # a log that cannot be written: what it belongs to will say so
+        except GanError:  # a log that cannot be written: its owner reports the error
             aloud(f"{text} ...")
 
     timer = threading.Timer(max(after, MOMENT), speak)

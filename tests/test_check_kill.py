@@ -36,6 +36,14 @@ KINDS = {
                   "dataset.n=24", "batch_size=4", "augment=ada"], 100),
     "semisup": (["model=improved", "game=semisup", "game.labels=20", "dataset=fashion", "dataset.limit=200",
                  "batch_size=8"], 40),
+    "stylegan": (["model=stylegan", "model.ch_base=64", "model.ch_max=8", "model.latent.dim=8",
+                  "model.G.w_dim=8", "model.G.mapping_layers=2", "model.ema.half_life=null", "augment=ada",
+                  "game.first_side=4", "game.first=40", "game.fade=80", "game.hold=40", "dataset=random",
+                  "dataset.size=[1,16,16]", "dataset.n=24", "batch_size=4"], 70),
+    "stylegan2": (["model=stylegan2", "model.ch_base=64", "model.ch_max=8", "model.latent.dim=8", "model.G.w_dim=8",
+                   "model.mapping_layers=2", "model.ema.half_life=null", "model.D.group=4", "augment=ada",
+                   "augment.interval=1", "augment.images=400", "dataset=random", "dataset.size=[1,16,16]",
+                   "dataset.n=24", "batch_size=4"], 70),
 }  # fmt: skip
 KILLS = 5
 # What decides on its own how a run ends, and which of its checkpoints stay: p of the augmentation, scores, and alarms
@@ -137,7 +145,7 @@ def test_a_watched_run_ends_as_if_it_had_not_been_killed(tmp_path: Path) -> None
     alone.join(600)
     last = max(row["step"] for row in rows(tmp_path / "alone"))
     assert (alone.exitcode, outcome(tmp_path / "alone")[0]) == (2, "failed"), (tmp_path / "errors").read_text("utf-8")
-    assert "G has drawn the same for every latent" in outcome(tmp_path / "alone")[1]
+    assert "G has generated the same sample for every latent" in outcome(tmp_path / "alone")[1]
     assert 40 < last < 120
     killed, kills, chance = tmp_path / "killed", 0, random.Random(20)
     (tmp_path / "link").symlink_to("killed")
@@ -188,7 +196,7 @@ def test_a_full_disk_costs_no_checkpoint(tmp_path: Path) -> None:
     assert start(*keys, "run_dir=full", cwd=tmp_path, first=limit).wait(timeout=300) == 2
     words = (tmp_path / "errors").read_text(encoding="utf-8").splitlines()[-1]
     assert words.startswith("gan: step 3: cannot write full/checkpoints/00000003.pt: ")
-    assert "step 0 is saved: gan train resume=full goes on" in words
+    assert "step 0 is saved; resume with: gan train resume=full" in words
     assert "Traceback" not in (tmp_path / "errors").read_text(encoding="utf-8")
     about = json.loads((tmp_path / "full" / "run.json").read_text(encoding="utf-8"))
     assert about["status"] == "failed"

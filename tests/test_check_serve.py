@@ -23,7 +23,8 @@ import pytest
 
 import gancli
 from gancli.data import imagefile
-from gancli.serve.desk import FRAMES, Desk, Walk, Wish
+from gancli.serve.service import FRAMES, Edit, Service, SheetRequest, Walk
+from tests import styled
 from tests.browser import chromium, complaints
 from tests.conftest import TINY, Gan
 
@@ -138,7 +139,7 @@ def test_the_latent_page_in_a_browser(labelled: Path, tmp_path: Path) -> None:
     from selenium.webdriver.common.action_chains import ActionChains
     from selenium.webdriver.common.keys import Keys
 
-    desk = Desk(gancli.load(str(labelled)))
+    service = Service(gancli.load(str(labelled)))
     files = tmp_path / "files"
     files.mkdir()
     with served(labelled, tmp_path, "port=0", "n=12") as (process, port, said), chromium() as driver:
@@ -149,13 +150,13 @@ def test_the_latent_page_in_a_browser(labelled: Path, tmp_path: Path) -> None:
         )
         driver.get(f"http://127.0.0.1:{port}/")
 
-        becomes(driver, "sheet", desk.sheet(Wish(0, 12)).png)
+        becomes(driver, "sheet", service.sheet(SheetRequest(0, 12)).png)
         facts = driver.find_element("css selector", '[data-show="facts"]').text
         assert facts == (
             "step 4 · averaged weights (EMA) · standing statistics of 16 passes · 16 × 16 colour · 3 classes"
         )
-        walk = Walk((0, 0), (0, 1), label=desk.label((0, 0)))
-        frames = desk.walk(walk)
+        walk = Walk((0, 0), (0, 1), label=service.label((0, 0)))
+        frames = service.walk(walk)
         becomes(driver, "start", frames[0])
         becomes(driver, "between", frames[FRAMES // 2])
         becomes(driver, "end", frames[-1])
@@ -168,15 +169,15 @@ def test_the_latent_page_in_a_browser(labelled: Path, tmp_path: Path) -> None:
         assert driver.find_element("css selector", '[data-show="t"]').text == "t = 0.30"
 
         driver.execute_script("arguments[0].click()", control(driver, "next"))
-        becomes(driver, "sheet", desk.sheet(Wish(1, 12)).png)
+        becomes(driver, "sheet", service.sheet(SheetRequest(1, 12)).png)
         type_in(driver, "seed", "41")
-        becomes(driver, "sheet", desk.sheet(Wish(41, 12)).png)
+        becomes(driver, "sheet", service.sheet(SheetRequest(41, 12)).png)
         driver.execute_script("arguments[0].click()", control(driver, "cut"))
-        becomes(driver, "sheet", desk.sheet(Wish(41, 12, 1.0)).png)
-        becomes(driver, "start", desk.walk(Walk(walk.start, walk.end, 1.0, walk.label))[0])
+        becomes(driver, "sheet", service.sheet(SheetRequest(41, 12, 1.0)).png)
+        becomes(driver, "start", service.walk(Walk(walk.start, walk.end, 1.0, walk.label))[0])
 
-        choose(driver, "class", "all, a row each")
-        sheet = desk.sheet(Wish(41, 8, 1.0, (0, 1, 2)))
+        choose(driver, "class", "all, one row each")
+        sheet = service.sheet(SheetRequest(41, 8, 1.0, (0, 1, 2)))
         becomes(driver, "sheet", sheet.png)
         command = driver.find_element("css selector", '[data-show="command"]').text
         assert command == f"gan sample run={labelled} checkpoint=4 seed=41 n=8 truncation=1 classes=all"
@@ -186,11 +187,11 @@ def test_the_latent_page_in_a_browser(labelled: Path, tmp_path: Path) -> None:
         x, y = (edge + side // 2 for edge, side in zip(sheet.corner(2 * 8 + 5), sheet.cell, strict=True))
         aside = round(x * scale - image.size["width"] / 2), round(y * scale - image.size["height"] / 2)
         ActionChains(driver).move_to_element_with_offset(image, *aside).click().perform()
-        becomes(driver, "start", desk.walk(Walk((41, 5), (0, 1), 1.0, 2))[0])
+        becomes(driver, "start", service.walk(Walk((41, 5), (0, 1), 1.0, 2))[0])
 
         type_in(driver, "count", "11")
         driver.execute_script("arguments[0].click()", control(driver, "zip"))
-        desk.archive(Wish(41, 11, 1.0, (0, 1, 2)), tmp_path / "wanted.zip", lambda drawn: None)
+        service.archive(SheetRequest(41, 11, 1.0, (0, 1, 2)), tmp_path / "wanted.zip", lambda drawn: None)
         with (
             zipfile.ZipFile(io.BytesIO(downloaded(files))) as got,
             zipfile.ZipFile(tmp_path / "wanted.zip") as wanted,
@@ -212,11 +213,30 @@ def test_the_latent_page_in_a_browser(labelled: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_sliders_move_a_sample_along_directions_in_a_browser(tmp_path: Path) -> None:
+    from selenium.webdriver.common.keys import Keys
+
+    run = styled.train(tmp_path, "stylegan2")
+    service = Service(gancli.load(str(run)))
+    with served(run, tmp_path, "port=0", "n=4") as (_, port, _), chromium() as driver:
+        driver.get(f"http://127.0.0.1:{port}/")
+        becomes(driver, "edited", service.edited(Edit((0, 0), (0.0,) * 5)))
+        slider = driver.find_element("css selector", '[data-ask="direction2"] [tabindex="0"]')
+        slider.send_keys(Keys.ARROW_RIGHT * 8)
+        becomes(driver, "edited", service.edited(Edit((0, 0), (0.0, 2.0, 0.0, 0.0, 0.0))))
+        type_in(driver, "start-image", "3")
+        becomes(driver, "edited", service.edited(Edit((0, 3), (0.0, 2.0, 0.0, 0.0, 0.0))))
+        driver.execute_script("arguments[0].click()", control(driver, "reset"))
+        becomes(driver, "edited", service.edited(Edit((0, 3), (0.0,) * 5)))
+        assert complaints(driver) == []
+
+
+@pytest.mark.slow
 def test_the_page_of_a_game_of_images_in_a_browser(gan: Gan, tmp_path: Path) -> None:
     words = [word for word in TINY if not word.startswith(("model", "dataset.size", "observers"))]
     small = ["model=cyclegan", "model.ch=2", "dataset.size=[3,24,32]", "observers=none", "steps=0", "run_dir=r"]
     assert gan("train", *words, *small).code == 0
-    desk = Desk(gancli.load("r"))
+    service = Service(gancli.load("r"))
     image = np.random.default_rng(0).integers(0, 65536, (3, 21, 30)).astype(np.uint16)
     mine = imagefile.write(tmp_path / "mine", "of mine", image)
     (tmp_path / "mine" / "bad.png").write_bytes(b"no image")
@@ -228,24 +248,24 @@ def test_the_page_of_a_game_of_images_in_a_browser(gan: Gan, tmp_path: Path) -> 
             "Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(files), "eventsEnabled": True}
         )
         driver.get(f"http://127.0.0.1:{port}/")
-        becomes(driver, "sheet", desk.sheet(Wish(0, 3)).png)
+        becomes(driver, "sheet", service.sheet(SheetRequest(0, 3)).png)
         for direction in ("A2B", "B2A"):
             if direction == "B2A":
                 choose(driver, "direction", direction)
-            row = desk.row((0, 0), direction)
+            row = service.row((0, 0), direction)
             for name, png in (("input", row.given), ("output", row.made)):
                 becomes(driver, name, png)
-        becomes(driver, "sheet", desk.sheet(Wish(0, 3, direction="B2A")).png)
+        becomes(driver, "sheet", service.sheet(SheetRequest(0, 3, direction="B2A")).png)
         type_in(driver, "row", "5")
-        becomes(driver, "output", desk.row((0, 5), "B2A").made)
+        becomes(driver, "output", service.row((0, 5), "B2A").made)
 
         chosen = driver.find_element("css selector", 'input[type="file"]')
         chosen.send_keys(str(mine))
-        own = desk.upload(mine.read_bytes(), mine.name, Wish(direction="B2A"))
+        own = service.upload(mine.read_bytes(), mine.name, SheetRequest(direction="B2A"))
         becomes(driver, "input", own.given)
         becomes(driver, "output", own.made)
         told = driver.find_element("css selector", '[data-show="said"]').text
-        assert told.startswith("of mine.png; 16 bits made 8 for the network")
+        assert told.startswith("of mine.png; 16 bits converted to 8 for the network")
         driver.execute_script("arguments[0].click()", control(driver, "output"))
         (files / "got.png").write_bytes(downloaded(files))
         np.testing.assert_array_equal(imagefile.read(files / "got.png"), own.image)
@@ -253,7 +273,7 @@ def test_the_page_of_a_game_of_images_in_a_browser(gan: Gan, tmp_path: Path) -> 
         driver.find_element("css selector", 'input[type="file"]').send_keys(str(tmp_path / "mine" / "bad.png"))
         until(lambda: "bad.png cannot be used as an image" in driver.find_element("tag name", "body").text)
         type_in(driver, "seed", "1")  # goes on with the row
-        becomes(driver, "output", desk.row((1, 5), "B2A").made)
+        becomes(driver, "output", service.row((1, 5), "B2A").made)
         assert complaints(driver) == []
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=PATIENCE)
@@ -276,7 +296,9 @@ def test_a_page_for_others_says_so_and_a_local_one_answers_to_local_names(labell
         out, err = process.communicate(timeout=PATIENCE)
         assert (process.returncode, out, err) == (0, "", "")
     with served(labelled, tmp_path, "host=0.0.0.0") as (process, port, said):
-        assert said.startswith("note: 0.0.0.0 is not this machine alone: all who reach it can draw\n")
+        assert said.startswith(
+            "note: 0.0.0.0 is reachable from other machines: everyone who can connect can use the page\n"
+        )
         assert listening(port) == ["00000000"]
         assert status(port, f"10.0.0.7:{port}") == status(port, f"{socket.gethostname()}:{port}") == 200
         assert status(port, f"elsewhere.example:{port}") == 403

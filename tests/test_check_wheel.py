@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import email
 import os
 import subprocess
 import sys
 import sysconfig
+import zipfile
 from pathlib import Path
 
 import pytest
 
+import gancli
 from tests.conftest import TINY
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -38,10 +41,25 @@ def test_the_wheel_works_without_the_checkout(tmp_path: Path) -> None:
         sysconfig.get_paths()["purelib"], ""
     )
     assert run(gan, "--version").startswith("gan ")
+    assert "gan train" in run(gan, "--help")
     assert "emoji" in run(gan, "train", "--help")
+    assert run(gan, "--guide", "translate").startswith("# ")
+    assert "model=biggan" in run(gan, "--systems", "biggan")
     run(gan, "train", *TINY, "steps=2")
     run(gan, "train", "dataset=fashion", "dataset.limit=8", "model.ch=4", "batch_size=4", "steps=1", "observers=none")
     run(gan, "train", "dataset=emoji", "dataset.limit=8", "model.ch=4", "batch_size=4", "steps=1", "observers=none")
     assert "outputs/sample/" in run(gan, "sample", "n=4")
     assert "outputs/interpolate/" in run(gan, "interpolate", "rows=2", "frames=3")
-    assert (site / "gancli" / "data" / "embedded" / "LICENSE-fashion-mnist.txt").exists()
+    with zipfile.ZipFile(wheel) as archive:
+        packed = set(archive.namelist())
+        about = email.message_from_bytes(archive.read(f"gancli-{gancli.__version__}.dist-info/METADATA"))
+    tracked = subprocess.run(
+        ["git", "ls-files", "gancli", "conf"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    names = tracked.stdout.splitlines()
+    assert {f"gancli/{name}" if name.startswith("conf/") else name for name in names} <= packed
+    assert {f.suffix for f in (site / "gancli" / "guide").iterdir()} >= {".md"}
+    assert about["Requires-Python"] == ">=3.10"
+    assert about["License-Expression"] == "MIT"
+    assert "Environment :: Console" in about.get_all("Classifier", [])
+    assert str(about.get_payload()).startswith("# gan")

@@ -38,7 +38,7 @@ def test_a_file_cut_short_is_refused(tmp_path: Path, keep: int, beside: bool) ->
     path.write_bytes(path.read_bytes()[:keep])
     if not beside:
         path.with_suffix(".json").unlink()
-    with pytest.raises(RunError, match=r"damaged|no checkpoint"):
+    with pytest.raises(RunError, match=r"damaged|not a checkpoint"):
         checkpoint.read(path)
 
 
@@ -83,7 +83,7 @@ def test_the_newest_whole_one_is_taken(tmp_path: Path) -> None:
     assert "00000010.pt" in wrong[0]
     (run.checkpoints / "00000005.pt").write_bytes(b"")
     (run.checkpoints / "00000000.pt").write_bytes(b"")
-    with pytest.raises(RunError, match="no whole checkpoint"):
+    with pytest.raises(RunError, match="no intact checkpoint"):
         checkpoint.newest(run)
 
 

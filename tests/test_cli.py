@@ -71,7 +71,7 @@ def test_help_imports_nothing_heavy() -> None:
 
 
 def test_completion() -> None:
-    assert complete("gan ") == [*VERBS, "--help", "--version"]
+    assert complete("gan ") == [*VERBS, "--guide", "--systems", "--help", "--version"]
     assert complete("gan tr") == ["train"]
     assert complete("gan train mod") == ["model="]
     assert complete("gan train model=dc") == ["model=dcgan"]

@@ -20,7 +20,7 @@ from gancli.games.cogan import CoupledGame
 from gancli.games.latent import Latent
 from gancli.losses.adversarial import NonSaturating
 from gancli.nets.cogan import Discriminator, Generator
-from gancli.serve.desk import Desk, Wish
+from gancli.serve.service import Service, SheetRequest
 from gancli.store import checkpoint
 from gancli.store.rundir import RunDir
 from gancli.train.engine import Engine
@@ -156,10 +156,10 @@ def test_nothing_shared_is_two_gans() -> None:
 WRONG = {
     "model.shared_g=5": "model.shared_g=5: G has 4 stages",
     "game.d_steps=0": "game.d_steps=0",
-    "dataset.size=[1,8,8]": "16 pixels and more",
+    "dataset.size=[1,8,8]": "at least 16 pixels",
     "penalty=[r1] penalty.r1.every=2": "set penalty.r1.every=1",
     "game=noise": "missing key model.G",
-    "dataset=ring": "this game reads the column A.x, and dataset=ring has x",
+    "dataset=ring": "this game reads the column A.x, but dataset=ring has x",
 }
 
 
@@ -225,17 +225,17 @@ def test_samples_are_pairs_and_a_direction_chooses_whose_image_is_first(gan: Gan
         save_sheet(Path(), expected)
         assert Path(direction, "grid.png").read_bytes() == Path("grid.png").read_bytes()
     answer = gan("sample", f"run={run}", "direction=A2B")
-    assert (answer.code, answer.err) == (2, "gan: direction=A2B: this game draws in no such direction: type"
+    assert (answer.code, answer.err) == (2, "gan: direction=A2B: this game has no such direction: type"
                                          " direction=A or B\n")  # fmt: skip
 
 
 def test_the_page_shows_the_pairs_and_finds_them_under_the_mouse(gan: Gan, run: Path) -> None:
-    desk = Desk(reading.load(str(run)))
-    sheet = desk.sheet(Wish(0, 5))
+    service = Service(reading.load(str(run)))
+    sheet = service.sheet(SheetRequest(0, 5))
     assert gan("sample", f"run={run}", "n=5", "run_dir=s").code == 0
     assert sheet.png == Path("s/grid.png").read_bytes()
     page = np.asarray(Image.open("s/grid.png"))
-    (made,) = desk.sampler.samples(5)
+    (made,) = service.sampler.samples(5)
     height, width = (side - sheet.gap for side in sheet.cell)
     for k, image in enumerate(made):
         x, y = sheet.corner(k)

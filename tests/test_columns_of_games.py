@@ -23,7 +23,7 @@ from gancli.data.fields import Field, Image, Label, Tokens
 from gancli.data.source import Source, Sources, lone, table
 from gancli.errors import CombinationError, ConfigError
 from gancli.games.game import Batch, Game, Move, Outcome
-from gancli.train import assemble, checks, dealing
+from gancli.train import assemble, checks, streams
 from tests.conftest import TINY, Gan
 
 
@@ -103,7 +103,7 @@ def config(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 def test_a_game_of_words_and_numbers_in_two_feeds(config: dict[str, Any]) -> None:
     settings = make_as(TrainSettings, config, "")
     checks.check_sections(settings)
-    data = dealing.data(settings)
+    data = streams.data(settings)
     assert isinstance(data, Sources)
     facts = DataFacts.of(data)
     game = assemble.game(config, facts)
@@ -117,7 +117,7 @@ def test_a_game_of_words_and_numbers_in_two_feeds(config: dict[str, Any]) -> Non
         "v.row": ("torch.float32", (4, 3)),
     }
     assert {name: len(x) for name, x in WordGame.setups[0].items()} == {"u.words": 3, "v.row": 3}
-    assert dealing.unread(game, data) == ["column more of random is not read by this game"]
+    assert streams.unread(game, data) == ["column more of random is not read by this game"]
     assert engine.seen == 4
 
 
@@ -135,30 +135,32 @@ def test_what_a_network_is_told_is_no_key(config: dict[str, Any]) -> None:
 def noise_game(*keys: str) -> tuple[TrainSettings, Game]:
     config = compose("train", [*TINY[:5], *keys])
     settings = make_as(TrainSettings, config, "")
-    return settings, assemble.game(config, DataFacts.of(dealing.data(settings)))
+    return settings, assemble.game(config, DataFacts.of(streams.data(settings)))
 
 
 def test_the_noise_game_reads_samples_and_where_it_is_told_labels() -> None:
     settings, game = noise_game()
-    data = lone(dealing.data(settings))
+    data = lone(streams.data(settings))
     assert assemble.engine(settings, data, game, Compute()).main.columns == ("x",)
-    assert dealing.unread(game, data) == ["column y of random is not read by this game"]
-    assert dealing.unread(game, table("plain", np.zeros((4, 1, 8, 8), np.uint8))) == []
+    assert streams.unread(game, data) == ["column y of random is not read by this game"]
+    assert streams.unread(game, table("plain", np.zeros((4, 1, 8, 8), np.uint8))) == []
     columns = {name: Column(Image(1, 8, 8), np.zeros((4, 1, 8, 8), np.uint8)) for name in ("x", "b", "c")}
-    assert dealing.unread(game, Source("d", columns)) == ["columns b and c of d are not read by this game"]
+    assert streams.unread(game, Source("d", columns)) == ["columns b and c of d are not read by this game"]
     settings, told = noise_game("model=sngan", "model.conditioning=projection", "dataset.size=[1,16,16]")
-    data = lone(dealing.data(settings))
+    data = lone(streams.data(settings))
     assert assemble.engine(settings, data, told, Compute()).main.columns == ("x", "y")
-    assert dealing.unread(told, data) == []
+    assert streams.unread(told, data) == []
 
 
 def test_data_that_a_game_has_no_use_for_are_refused() -> None:
     settings, game = noise_game()
     images = Column(Image(1, 8, 8), np.zeros((4, 1, 8, 8), np.uint8))
-    with pytest.raises(CombinationError, match=r"this game reads the column x, and dataset=d has a: take another"):
+    with pytest.raises(
+        CombinationError, match=r"this game reads the column x, but dataset=d has a: choose another data set"
+    ):
         assemble.engine(settings, Source("d", {"a": images}), game, Compute())
     both = Sources("d", {"u": Source("u", {"x": images}), "v": Source("v", {"x": images})})
-    with pytest.raises(CombinationError, match=r"this game takes one table and dataset=d has the feeds u, v"):
+    with pytest.raises(CombinationError, match=r"this game takes one table, but dataset=d has the feeds u, v"):
         assemble.engine(settings, both, game, Compute())
 
 
@@ -166,10 +168,10 @@ def test_semisup_reads_labels_of_some() -> None:
     keys = ["model=improved", "model.D.hidden=[8,8]", "dataset=random", "dataset.size=[1,8,8]", "dataset.classes=2"]
     config = compose("train", [*keys, "game.labels=4", "batch_size=4"])
     settings = make_as(TrainSettings, config, "")
-    data = dealing.data(settings)
+    data = streams.data(settings)
     engine = assemble.engine(settings, data, assemble.game(config, DataFacts.of(data)), Compute())
     assert {feed: stream.columns for feed, stream in engine.streams.items()} == {"real": ("x",), "labelled": ("x", "y")}
-    assert dealing.unread(engine.game, data) == []
+    assert streams.unread(engine.game, data) == []
     assert Label(("0", "1")) in lone(data).fields.values()
 
 

@@ -22,7 +22,7 @@ from gancli.games.noise import NoiseGame
 from gancli.losses.adversarial import AdversarialLoss
 from gancli.losses.terms import Term, Terms
 from gancli.nets.layers.attention import Attention
-from gancli.train import assemble, dealing
+from gancli.train import assemble, automatic, streams
 from gancli.train.checks import check_sections
 from gancli.train.optimizers import schedules
 from gancli.train.schedule import Schedule
@@ -38,18 +38,19 @@ NEEDS |= {f"terms={name}": [f"model={name.partition('_')[0]}"] for name in GROUP
 
 @pytest.mark.parametrize("choice", [f"{g}={c}" for g, cs in GROUPS.items() for c in cs])
 def test_every_file_composes(choice: str) -> None:
-    settings = make_as(TrainSettings, compose("train", [choice, *NEEDS.get(choice, [])]), "")
+    config = automatic.filled(compose("train", [choice, *NEEDS.get(choice, [])]))
+    settings = make_as(TrainSettings, config, "")
     if settings.pretrained:  # which the default model does not take
         check(settings.pretrained, "pretrained", ("where",))
-        with pytest.raises(CombinationError, match="has a use for pretrained=: set pretrained=none"):
+        with pytest.raises(CombinationError, match="uses pretrained=: set pretrained=none"):
             check_sections(settings)
         return
     if not settings.loss:  # which the default game cannot do without
-        with pytest.raises(CombinationError, match="this game needs an objective: type loss=NAME"):
+        with pytest.raises(CombinationError, match="this game needs an adversarial loss: type loss=NAME"):
             check_sections(settings)
         return
     check_sections(settings)
-    assert settings.steps >= 0
+    assert settings.steps is None or settings.steps >= 0
 
 
 @pytest.mark.parametrize("choice", [f"{g}={c}" for g, cs in groups("eval").items() for c in cs])
@@ -83,8 +84,21 @@ def test_a_weight_that_was_typed_for_a_penalty_that_is_not_there_is_answered() -
 
 
 TRANSLATORS, OF_LATENTS = {"pix2pix", "cyclegan", "cyclegan_unet"}, {"mode_seeking", "zcr_d", "zcr_g"}
+OF_STYLES, STYLED = {"path_length": ("path_length",), "stylegan2": ("path_length", "r1")}, {"stylegan", "stylegan2"}
 SPECTRAL = {"sngan", "sagan", "biggan", "biggan_deep"}
-BOUNDING = {"wgan_gp", "r1", "r2", "r1_r2", "zero_centred", "dragan", "clip"}
+BOUNDING = {
+    "progan",
+    "stylegan2",
+    "wgan_gp",
+    "r1",
+    "r2",
+    "r1_r2",
+    "r1_approx",
+    "r2_approx",
+    "zero_centred",
+    "dragan",
+    "clip",
+}
 
 
 OBJECTIVES = [loss for loss in GROUPS["loss"] if loss != "none"]
@@ -101,17 +115,22 @@ def test_every_combination_trains_or_says_why(model: str, loss: str, penalty: st
     keys = [*TINY[model], f"loss={loss}", f"penalty={penalty}", "dataset.n=8", "batch_size=4"]
     keys += ["game.d_steps=1"] if "d_steps" in compose("train", TINY[model])["game"] else []
     keys += ["model.norm=instance"] if model == "pix2pix" and penalty != "none" else []
+    keys += [f"penalty.{name}.every=1" for name in OF_STYLES.get(penalty, ())]
     config = compose("train", keys)
     settings = make_as(TrainSettings, config, "")
-    source = dealing.data(settings)
+    source = streams.data(settings)
     unbound = loss == "wasserstein" and penalty not in BOUNDING and model not in SPECTRAL
     no_energy = loss == "energy" and model != "ebgan"
     if unbound or no_energy or (penalty == "clip" and model in SPECTRAL):
         with pytest.raises(CombinationError, match="loss=energy" if no_energy else "penalty="):
             assemble.game(config, DataFacts.of(source))
         return
-    if model in TRANSLATORS and penalty in OF_LATENTS:
-        with pytest.raises(CombinationError, match="this game has none: leave it out"):
+    if penalty in OF_STYLES and model not in STYLED:
+        with pytest.raises(CombinationError, match="penalty=path_length needs a generator with styles"):
+            assemble.game(config, DataFacts.of(source))
+        return
+    if model in TRANSLATORS | STYLED and penalty in OF_LATENTS:
+        with pytest.raises(CombinationError, match=r"(no latents|new noise each time): leave it out"):
             assemble.game(config, DataFacts.of(source))
         return
     engine = assemble.engine(settings, source, assemble.game(config, DataFacts.of(source)), Compute())
@@ -119,7 +138,9 @@ def test_every_combination_trains_or_says_why(model: str, loss: str, penalty: st
     for _ in range(2):
         logs = engine.step()
     assert all(value.isfinite() for value in logs.values())
-    paid = {"none": set(), "clip": set(), "r1_r2": {"penalty_r1", "penalty_r2"}}.get(penalty, {f"penalty_{penalty}"})
+    several = {"r1_r2": {"penalty_r1", "penalty_r2"}, "progan": {"penalty_wgan_gp", "penalty_drift"}}
+    several |= {"stylegan2": {"penalty_path_length", "penalty_r1"}}
+    paid = ({"none": set(), "clip": set()} | several).get(penalty, {f"penalty_{penalty}"})
     critics = [critic for critic in engine.game.judging() if not critic.lone]  # several say whose a penalty is
     paid = {name.replace("penalty", f"penalty_{c.name}", 1) for c in critics for name in paid} if critics else paid
     assert {name for name in logs if name.startswith("penalty_")} == paid
@@ -134,7 +155,7 @@ def test_real_networks_do_not_depend_on_the_split(keys: list[str]) -> None:
             "train", [*TINY["sngan"], *keys, "optimizer=sgd", "dataset.n=8", "batch_size=4", f"micro_batch={micro}"]
         )
         settings = make_as(TrainSettings, config, "")
-        source = dealing.data(settings)
+        source = streams.data(settings)
         game = assemble.game(config, DataFacts.of(source)).double()
         for norm in [m for m in game.nets["G"].modules() if isinstance(m, nn.BatchNorm2d)]:
             norm.eval()  # batch norm's statistics are those of the micro-batch, by its nature
@@ -155,7 +176,7 @@ def test_every_conditioning_trains_whatever_the_split(kind: str, penalty: str) -
         data = ["dataset=random", "dataset.size=[1,16,16]", "dataset.n=8", "dataset.classes=3", "batch_size=4"]
         config = compose("train", ["model=sngan", "model.ch=4", "game.d_steps=1", "optimizer=sgd", *data, *keys])
         settings = make_as(TrainSettings, config, "")
-        source = dealing.data(settings)
+        source = streams.data(settings)
         game = assemble.game(config, DataFacts.of(source)).double()
         for module in game.modules():
             if isinstance(module, nn.BatchNorm2d):
@@ -175,7 +196,7 @@ def test_every_conditioning_trains_whatever_the_split(kind: str, penalty: str) -
 def test_points_train_too(data: str) -> None:
     config = compose("train", ["model=mlp", f"dataset={data}", "dataset.n=100", "batch_size=8"])
     settings = make_as(TrainSettings, config, "")
-    source = dealing.data(settings)
+    source = streams.data(settings)
     engine = assemble.engine(settings, source, assemble.game(config, DataFacts.of(source)), Compute())
     assert engine.step()["loss_D"].isfinite()
 
@@ -204,7 +225,7 @@ def test_several_penalties_add_up() -> None:
         "train", [*TINY["dcgan"], "penalty=[r1,wgan_gp]", "penalty.r1.weight=2", "dataset.n=8", "batch_size=4"]
     )
     settings = make_as(TrainSettings, config, "")
-    source = dealing.data(settings)
+    source = streams.data(settings)
     engine = assemble.engine(settings, source, assemble.game(config, DataFacts.of(source)), Compute())
     assert {"penalty_r1", "penalty_wgan_gp"} <= engine.step().keys()
     assert engine.game.critic.penalties["r1"].weight == 2
@@ -324,9 +345,9 @@ def test_a_part_that_a_game_does_not_take_is_refused(monkeypatch: pytest.MonkeyP
     check_sections(settings())
     for typed in ("penalty=r1", "augment=diffaugment", "ramp=r3gan"):
         group = typed.partition("=")[0]
-        with pytest.raises(CombinationError, match=f"no use for {group}=: set {group}=none"):
+        with pytest.raises(CombinationError, match=f"does not use {group}=: set {group}=none"):
             check_sections(settings(typed))
-    with pytest.raises(CombinationError, match="no use for terms=: set terms=none"):
+    with pytest.raises(CombinationError, match="does not use terms=: set terms=none"):
         check_sections(replace(settings(), terms={"t": {"columns": ["a", "b"]}}))
 
 

@@ -138,7 +138,7 @@ def test_an_objective_beyond_logits_refuses_what_is_done_to_logits() -> None:
 
 @pytest.mark.parametrize(
     ("penalty", "said"),
-    [(R1(every=2), r"set penalty\.x\.every=1"), (ModeSeeking(), "this game has none: leave it out")],
+    [(R1(every=2), r"set penalty\.x\.every=1"), (ModeSeeking(), "this game has no latents: leave it out")],
 )
 def test_a_penalty_that_a_game_cannot_play_is_refused(penalty: Penalty, said: str) -> None:
     with pytest.raises(CombinationError, match=said):
@@ -172,7 +172,7 @@ def test_all_images_of_a_pair_are_augmented_by_one_draw() -> None:
     same_a, same_x = critic.shown((x, x), Rng(0, total=6), "real")
     assert torch.equal(same_a, same_x)
     assert not torch.equal(same_x, x)
-    with pytest.raises(CombinationError, match="theirs differ in size: set augment=none"):
+    with pytest.raises(CombinationError, match="judges together differ in size: set augment=none"):
         critic.shown((x, x[..., :2]), Rng(0, total=6), "real")
 
 
@@ -208,7 +208,7 @@ def test_what_d_says_leaves_its_modes_as_they_were() -> None:
 
 def test_networks_that_are_missing_are_named() -> None:
     nets = nn.ModuleDict({"G": tiny.TinyG()})
-    with pytest.raises(ConfigError, match=r"missing key model\.D_A: this game is played by G and D_A"):
+    with pytest.raises(ConfigError, match=r"missing key model\.D_A: this game needs the networks G and D_A"):
         Critic("D_A", nets, Hinge())
 
 
@@ -219,7 +219,7 @@ def test_networks_that_are_missing_are_named() -> None:
     ("term", "said"),
     [
         ({"columns": ("x", "mad")}, r"terms\.t\.columns: this game has no column mad; did you mean made\?"),
-        ({"columns": ("x", "made"), "player": "D"}, r"terms\.t\.player=D: no player .* choices: G"),
+        ({"columns": ("x", "made"), "player": "D"}, r"terms\.t\.player=D: this game has no terms .* choices: G"),
         ({"columns": ("x", "made"), "distance": "hubr"}, r"terms\.t\.distance=hubr: .* did you mean huber\?"),
         ({"columns": ("x", "made"), "every": 2}, r"set terms\.t\.every=1"),
     ],
@@ -230,9 +230,9 @@ def test_a_term_that_a_game_cannot_pay_is_refused(term: dict[str, object], said:
 
 
 def test_a_term_of_other_than_two_columns_or_no_weight_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"columns=\[x\]: two columns"):
+    with pytest.raises(ConfigError, match=r"columns=\[x\]: must be the two columns"):
         Term(columns=("x",))
-    with pytest.raises(ConfigError, match="weight is at least 0"):
+    with pytest.raises(ConfigError, match="weight must be at least 0"):
         Term(columns=("x", "y"), weight=-1.0)
 
 

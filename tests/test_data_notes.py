@@ -28,7 +28,7 @@ def photos(tmp_path: Path) -> Path:
 def test_a_training_says_it_and_keeps_it(gan: Gan, photos: Path) -> None:
     answer = gan("train", *TINY, "dataset=folder", "dataset.root=photos", "dataset.limit=9", "run_dir=run")
     assert answer.code == 0, answer.err
-    told = ["left out: 1 .cr3", "dataset.limit=9: there are only 4, and all of them are taken"]
+    told = ["left out: 1 .cr3", "dataset.limit=9: there are only 4, all are used"]
     lines = answer.err.splitlines()
     assert [line for line in lines if line in told] == told
     about = json.loads(Path("run/run.json").read_text(encoding="utf-8"))

@@ -17,9 +17,9 @@ from gancli.compute.rng import Rng
 from gancli.data.fields import Image as Pictures
 from gancli.data.fields import Label
 from gancli.draw import pictures
+from gancli.draw.interpolation import slerp, walk
 from gancli.draw.sampling import Sampler
 from gancli.draw.standing import with_standing_statistics
-from gancli.draw.walks import slerp, walk
 from gancli.errors import ConfigError
 from gancli.games.latent import Latent
 from gancli.verbs.sample import class_list, seed_list

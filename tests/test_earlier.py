@@ -12,7 +12,7 @@ from gancli.store import checkpoint
 from tests.conftest import TINY, Gan
 
 EARLIER = {"name": "random", "shape": [1, 8, 8], "classes": ["0"], "fingerprint": "f", "images": 24}
-SAID = "was made by an earlier form of gan, which this one does not read: train it again"
+SAID = "was made by an earlier version of gan, which this one cannot read: train it again"
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from gancli.games.game import Move
 from gancli.losses.adversarial import Hinge, LeastSquares, NonSaturating, Wasserstein
 from gancli.losses.penalties import R1, WganGp
 from gancli.losses.weights import Clip
-from gancli.nets.layers.together import MinibatchDiscrimination
+from gancli.nets.layers.minibatch import MinibatchDiscrimination
 from gancli.nets.verdict import Verdict
 from gancli.train.averages import Average
 from gancli.train.engine import Engine
@@ -226,7 +226,7 @@ def test_coupled_samples_are_not_torn_apart(
 def test_a_layer_that_compares_a_batch_is_not_split_wherever_it_lies() -> None:
     game = tiny.game()
     game.nets["D"].crowd = MinibatchDiscrimination(16, kernels=1)
-    with pytest.raises(CombinationError, match="leave micro_batch=null"):
+    with pytest.raises(CombinationError, match="set micro_batch=null"):
         tiny.engine(game, micro_batch=4)
 
 

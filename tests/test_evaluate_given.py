@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 from gancli.errors import DataError, GanError
-from gancli.metrics.given import find
+from gancli.metrics.finished_images import find
 from gancli.metrics.images import extract
 from tests.conftest import TINY, Gan
 
@@ -44,14 +44,14 @@ def test_a_count_that_the_folder_does_not_have_is_said(gan: Gan, tmp_path: Path)
     assert answer.code == 0, answer.err
     notes = results("a")["warnings"]
     assert notes == [
-        "n=1,000 asked for, and input has 5: all of them are evaluated",
-        "5 of the 9 images of reference are compared with, as many as there are samples: n_real=9 takes all",
+        "n=1,000, but input has 5 images: all of them are evaluated",
+        "5 of the 9 images of reference are used, as many as there are samples: n_real=9 uses all",
     ]
     assert all(answer.out.count(note) == 1 for note in notes)
     assert gan("eval", "input=mine", "reference=theirs", *SWD, "n=5", "n_real=9", "run_dir=b").code == 0
     assert results("b")["warnings"] == []
     assert gan("eval", "input=theirs", "reference=mine", *SWD, "n=9", "run_dir=c").code == 0
-    assert results("c")["warnings"] == ["reference has 5 real images, fewer than n=9: all of them are compared with"]
+    assert results("c")["warnings"] == ["reference has 5 real images, fewer than n=9: all of them are used"]
     refused = gan("eval", "input=mine", "reference=theirs", *SWD, "n_real=10", "run_dir=d")
     assert (refused.code, "reference=theirs has 9 images: type a smaller n_real" in refused.err) == (2, True)
 
@@ -60,7 +60,7 @@ def test_a_runs_data_with_fewer_images_than_samples_are_said(gan: Gan, labelled:
     run = shutil.copytree(labelled, tmp_path / "run")
     answer = gan("eval", f"run={run}", *SWD, "n=30", "run_dir=e")
     assert answer.code == 0, answer.err
-    assert "note: random has 24 real images, fewer than n=30: all of them are compared with" in answer.out
+    assert "note: random has 24 real images, fewer than n=30: all of them are used" in answer.out
 
 
 def test_images_that_were_not_resized_are_not_said_to_be(gan: Gan, tmp_path: Path) -> None:
@@ -140,15 +140,15 @@ def test_sizes_that_no_image_is_judged_at(gan: Gan, tmp_path: Path, size: str) -
     fill(tmp_path / "mine", (16, 16), (16, 16))
     answer = gan("eval", "input=mine", "reference=mine", *SWD, f"size={size}", "run_dir=a")
     assert answer.code == 2
-    assert "one side, or [height,width], of 8 to 8192 pixels, such as size=64" in answer.err
+    assert "a side or [height,width] of 8 to 8192 pixels, such as size=64" in answer.err
 
 
 def test_a_size_belongs_to_finished_images(gan: Gan, trained: Path) -> None:
     answer = gan("eval", f"run={trained}", *SWD, "size=16")
-    assert (answer.code, "a run's samples have the size" in answer.err) == (2, True)
+    assert (answer.code, "a run's samples keep their size" in answer.err) == (2, True)
     for key in ("dataset.root=x", "checkpoint=2"):
         beside = gan("eval", "input=mine", "reference=mine", *SWD, key)
-        assert (beside.code, "finished images have none; give run=" in beside.err) == (2, True)
+        assert (beside.code, "is a key for runs: leave it out, or give run=" in beside.err) == (2, True)
         assert key.partition("=")[0] in beside.err
 
 

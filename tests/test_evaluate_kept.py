@@ -35,10 +35,10 @@ def test_numbers_are_shown_where_they_cannot_be_kept(gan: Gan, labelled: Path, t
     assert answer.code == 2
     assert f"  swd        {results('e')['swd']:.4f}" in answer.out
     assert answer.err.count("gan: ") == 1
-    assert "computed and shown above, and not kept: " in answer.err
+    assert "the results are shown above but could not be stored: " in answer.err
     assert str(run / "eval") in answer.err
     both = gan("eval", f"run=[{run},{labelled}]", *SWD, "n=6", "run_dir=f")
-    assert (both.code, "not kept: " in both.err) == (2, True)
+    assert (both.code, "could not be stored: " in both.err) == (2, True)
     assert both.out.splitlines()[0].split() == ["run", "step", "swd", "swd_16"]
     assert Path("f/comparison.json").exists()
 
@@ -47,7 +47,7 @@ def test_numbers_are_shown_where_the_folder_cannot_be_made(gan: Gan, labelled: P
     run = shutil.copytree(labelled, tmp_path / "run")
     Path("outputs").write_text("", encoding="utf-8")
     answer = gan("eval", f"run={run}", *SWD, "n=6")
-    assert (answer.code, "swd  " in answer.out, "not kept: " in answer.err) == (2, True, True)
+    assert (answer.code, "swd  " in answer.out, "could not be stored: " in answer.err) == (2, True, True)
     assert len(list((run / "eval").glob("*.json"))) == 1
 
 
@@ -69,9 +69,9 @@ def test_runs_are_refused_before_the_first_is_judged(gan: Gan, labelled: Path, p
 @pytest.mark.parametrize(
     ("metric", "words"),
     [
-        ("parzen", "metrics=parzen measures images; for points use"),
-        ("errors", "metrics=errors counts what a classifying D names wrongly"),
-        ("cas", "metrics=cas looks at samples by the class"),
+        ("parzen", "metrics=parzen takes images; for points type"),
+        ("errors", "metrics=errors counts test errors of a D that classifies"),
+        ("cas", "metrics=cas needs samples conditioned on a class"),
         ("linear_probe", "metrics=linear_probe needs classes and ring has none"),
     ],
 )
@@ -102,13 +102,13 @@ def test_data_that_moved_are_named_and_looked_at(gan: Gan, tmp_path: Path) -> No
     Image.fromarray(np.zeros((16, 16, 3), np.uint8)).save("moved/00.png")
     other = gan("eval", "run=run", *SWD, "n=4", "dataset.root=moved", "run_dir=y")
     assert (other.code, "has changed since the run was trained on it" in other.err) == (2, True)
-    assert "type dataset.root=PATH with the data as they were" in other.err
+    assert "type dataset.root=PATH with the original data" in other.err
     assert not Path("y").exists()
 
 
 def test_a_place_for_data_that_have_none_is_refused(gan: Gan, trained: Path) -> None:
     answer = gan("eval", f"run={trained}", *SWD, "dataset.root=elsewhere", "run_dir=e")
-    assert (answer.code, "the data of run (random) lie nowhere: leave it out" in answer.err) == (2, True)
+    assert (answer.code, "the data of run (random) need no folder: leave it out" in answer.err) == (2, True)
 
 
 @pytest.mark.parametrize(

@@ -81,7 +81,7 @@ def test_a_reference_is_looked_at_once_exported_and_given(
         mu, deviation = file["mu"], math.sqrt(np.trace(file["sigma"]))
     shown = gan("eval", *keys, "run_dir=d", "reference=stats.npz")
     assert shown.code == 0, shown.err
-    assert "does not say what made it" in shown.out
+    assert "does not state its extractor" in shown.out
     # The same features; their mean in float32 there, in float64 here.
     mean = 2 * math.sqrt(a["fid"]) * FLOAT32 * float(np.linalg.norm(mu))
     assert results("d")["fid"] == pytest.approx(a["fid"], abs=2 * mean + singular(deviation, 2048))
@@ -92,7 +92,7 @@ def test_a_reference_is_looked_at_once_exported_and_given(
 def test_a_reference_that_is_there_is_not_written_over(gan: Gan, trained: Path) -> None:
     Path("real.npz").write_bytes(b"mine")
     answer = gan("eval", f"run={trained}", "metrics=[fid]", "export_reference=real.npz", "run_dir=r")
-    assert (answer.code, "there is such a file already" in answer.err) == (2, True)
+    assert (answer.code, "this file exists" in answer.err) == (2, True)
     assert Path("real.npz").read_bytes() == b"mine"
 
 
@@ -106,7 +106,7 @@ def test_a_folder_of_many_sizes_is_looked_at_with_a_note_and_its_sizes(
     keys = [f"extractor.weights={weights_file}", "metrics=[fid]", "n=3", f"reference={theirs}"]
     answer = gan("eval", "input=m", *keys, "run_dir=r")
     assert answer.code == 0, answer.err
-    assert answer.out.count("files of 12x12 and 16x16 pixels, each evaluated at its own size by the") == 1
+    assert answer.out.count("files of 12x12 and 16x16 pixels, each resized by the extractor from its own size") == 1
     assert results("r")["protocol"]["fake"]["file_sizes"] == [[12, 12], [16, 16]]
     assert "are not torch-fidelity's own file" in answer.out
 
@@ -120,7 +120,7 @@ def test_what_compares_with_nothing_needs_no_reference(gan: Gan, tmp_path: Path)
     assert 1 <= results("r")["is_efficientnet_lite0"] <= 4
     assert results("r")["protocol"]["reference"] is None
     refused = gan("eval", "input=mine", "metrics=[swd]", "n=4")
-    assert "Type reference=FOLDER" in refused.err
+    assert "type reference=FOLDER" in refused.err
 
 
 def test_runs_are_compared_in_one_table(gan: Gan, trained: Path, tmp_path: Path, weights_file: Path) -> None:
@@ -135,7 +135,7 @@ def test_runs_are_compared_in_one_table(gan: Gan, trained: Path, tmp_path: Path,
     assert (first.split()[:2], second.split()[:2]) == (["a", "6"], ["b", "6"])
     assert first.split()[1:] == second.split()[1:]
     assert " to " in first
-    assert "where two overlap, the order may be chance" in answer.out
+    assert "if two overlap, the order may be due to chance" in answer.out
     compared = json.loads(Path("r/comparison.json").read_text(encoding="utf-8"))
     assert [row["run"] for row in compared] == ["a", "b"]
     assert compared[0]["protocol"]["reference"] == compared[1]["protocol"]["reference"]

@@ -96,7 +96,7 @@ def test_each_direction_against_its_own_domain(gan: Gan, cycled: Path, tmp_path:
     for found in ways.values():
         assert found["cycle_copy"] == 0.0
         assert {"l1_copy", "l1_mean", "swd_copy", "class_accuracy_copy"} <= set(found)
-        assert "controls: training rows have no partner, so that there is no _nearest" in found["warnings"]
+        assert "controls: training rows are not paired, so there is no _nearest" in found["warnings"]
     assert ways["A2B"]["l1_copy"] == ways["B2A"]["l1_copy"]
     one = gan("eval", f"run={cycled}", "metrics=[cycle]", "direction=B2A", "n=40", "run_dir=one", "device=cpu")
     assert one.code == 0, one.err
@@ -106,15 +106,15 @@ def test_each_direction_against_its_own_domain(gan: Gan, cycled: Path, tmp_path:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["metrics=[cycle]"], "metrics=cycle compares inputs with what comes back of them, and this game translates"),
-        (["metrics=[cas]"], "metrics=cas looks at samples by the class they were asked for"),
-        (["metrics=[l1]", "direction=B2A"], "direction=B2A: this game draws in no such direction"),
+        (["metrics=[cycle]"], "metrics=cycle compares inputs with their cycle reconstructions, and this game"),
+        (["metrics=[cas]"], "metrics=cas needs samples conditioned on a class"),
+        (["metrics=[l1]", "direction=B2A"], "direction=B2A: this game has no such direction"),
         (["metrics=[ppl]"], "latent"),
-        (["metrics=[l1]", "truncation=0.5"], "truncation=0.5: this game draws from no latents"),
-        (["metrics=[swd]", "truncation=[null,1.0]"], "truncation=1: this game draws from no latents"),
-        (["metrics=[swd]", "n_real=201"], "201 real images asked for and emoji_pairs has 200"),
+        (["metrics=[l1]", "truncation=0.5"], "truncation=0.5: this game has no latents"),
+        (["metrics=[swd]", "truncation=[null,1.0]"], "truncation=1: this game has no latents"),
+        (["metrics=[swd]", "n_real=201"], "n_real=201 is more than the 200 images of emoji_pairs"),
         (["metrics=[lpips]"], "downloads none: type metrics.lpips.weights=FILE"),
-        (["metrics=[fcn]"], "downloads none: type metrics.fcn.weights=FILE"),
+        (["metrics=[fcn]"], "which is not downloaded: type metrics.fcn.weights=FILE"),
     ],
 )
 def test_what_a_translation_has_not_is_said_in_a_line(gan: Gan, paired: Path, words: list[str], said: str) -> None:
@@ -125,15 +125,15 @@ def test_what_a_translation_has_not_is_said_in_a_line(gan: Gan, paired: Path, wo
 
 def test_what_noise_has_not_is_said_in_a_line(gan: Gan, trained: Path, tmp_path: Path) -> None:
     for words, said in [
-        (["metrics=[l1]"], "metrics=l1 looks at images made from images, and this game is given none"),
-        (["metrics=[swd]", "controls=true"], "controls=true: these samples are made from no input"),
-        (["metrics=[swd]", "direction=all"], "direction=all: this game draws in one direction that has no name"),
+        (["metrics=[l1]"], "metrics=l1 needs a game with input images, and this one has none"),
+        (["metrics=[swd]", "controls=true"], "controls=true: these samples have no input"),
+        (["metrics=[swd]", "direction=all"], "direction=all: this game has no named directions"),
     ]:
         answer = gan("eval", f"run={trained}", *words, "device=cpu")
         assert (answer.code, said in answer.err) == (2, True), answer.err
     (tmp_path / "images").mkdir()
     answer = gan("eval", "input=images", "reference=images", "metrics=[l1]")
-    assert (answer.code, "metrics=l1 looks at a run's inputs, too: give run= instead of input=" in answer.err) == (
+    assert (answer.code, "metrics=l1 needs a run's inputs: give run= instead of input=" in answer.err) == (
         2,
         True,
     )
@@ -142,10 +142,10 @@ def test_what_noise_has_not_is_said_in_a_line(gan: Gan, trained: Path, tmp_path:
 def test_scores_that_a_run_cannot_have_leave_nothing(gan: Gan, tmp_path: Path) -> None:
     every = ["observers.scores.every=1", "observers.scores.metrics=[cycle]", "steps=1"]
     answer = gan(*PAIRS, *every)
-    assert (answer.code, "this game translates one way" in answer.err) == (2, True)
+    assert (answer.code, "this game translates in one direction" in answer.err) == (2, True)
     noise = ["train", "model=dcgan", "model.ch=4", "dataset=random", "dataset.size=[1,8,8]", "device=cpu"]
     answer = gan(*noise, *every)
-    assert (answer.code, "cycle looks at images made from images, and this game is given none" in answer.err) == (
+    assert (answer.code, "cycle needs a game with input images, and this one has none" in answer.err) == (
         2,
         True,
     )
@@ -177,7 +177,7 @@ def test_data_may_lie_elsewhere(gan: Gan, tmp_path: Path) -> None:
     assert gan(*drawn).code == 2
     assert gan(*drawn, "dataset.root=p3", "run_dir=s").code == 0
     for word, said in (
-        ("dataset.root_B=p3", "dataset.root_B=p3: the data of r (pairs) have no such place: leave it out"),
+        ("dataset.root_B=p3", "dataset.root_B=p3: the data of r (pairs) have no such key: leave it out"),
         ("dataset.root=", "dataset.root= is empty"),
     ):
         answer = gan(*drawn, word)
@@ -186,7 +186,7 @@ def test_data_may_lie_elsewhere(gan: Gan, tmp_path: Path) -> None:
 
 def test_what_says_nothing_of_data_is_refused(gan: Gan, trained: Path) -> None:
     for words, said in (
-        ([], "lie nowhere: leave it out"),
+        ([], "need no folder: leave it out"),
         (["format=safetensors"], "leave dataset.root out"),
         (["input=a.png"], "dataset.root= and input="),
     ):
@@ -212,13 +212,13 @@ def test_a_run_trained_on_val_has_no_held_out_rows(gan: Gan, tmp_path: Path) -> 
     trained(tmp_path, *PAIRS, *words, "batch_size=1")
     answer = gan("eval", "run=r", "metrics=[l1]", "device=cpu", "run_dir=e")
     assert answer.code == 0, answer.err
-    assert "there are no held-out rows of this run's data" in answer.err
+    assert "this run's data set has no held-out rows" in answer.err
     assert result(tmp_path / "e")["protocol"]["fake"]["split"] == "val"
 
 
 def test_directions_are_of_one_run(gan: Gan, paired: Path, cycled: Path) -> None:
     answer = gan("eval", f"run=[{paired},{cycled}]", "metrics=[cycle]", "direction=all")
-    assert (answer.code, "direction=all: directions are compared for one run" in answer.err) == (2, True)
+    assert (answer.code, "direction=all compares the directions of one run" in answer.err) == (2, True)
 
 
 @pytest.mark.slow

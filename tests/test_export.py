@@ -25,7 +25,7 @@ def test_safetensors_draw_the_same_images(gan: Gan, request: pytest.FixtureReque
     run = request.getfixturevalue(which)
     answer = gan("sample", f"run={run}", "format=safetensors", "run_dir=made")
     assert answer.code == 0, answer.err
-    assert "read back bit by bit" in answer.out
+    assert "verified bit by bit" in answer.out
     path = Path("made/generator.safetensors")
     ours = next(reading.load(str(run)).samples(5, seed=3))
     theirs = reading.load(str(path))
@@ -143,7 +143,7 @@ def test_onnx_of_a_direction_takes_any_number_and_size(
         (made,) = session.run(None, {column: x.numpy()})
         with torch.no_grad():
             np.testing.assert_allclose(made, net(x).numpy(), atol=export.CLOSE)
-    said = "dropout, this run's noise, is left out of the ONNX file"
+    said = "the ONNX file omits dropout, this run's noise"
     assert (said in answer.out) == (name == "pix2pix")
 
 

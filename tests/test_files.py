@@ -88,7 +88,7 @@ def test_a_pipe_is_neither_read_nor_written(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(RunError, match="cannot write"):
         files.add_line(tmp_path / "pipe", "x")
-    with pytest.raises(RunError, match=r"cannot read .*pipe: it is no regular file"):
+    with pytest.raises(RunError, match=r"cannot read .*pipe: it is not a regular file"):
         files.read_json(tmp_path / "pipe")
     (tmp_path / "gone").symlink_to(tmp_path / "nowhere")
     (tmp_path / "folder").mkdir()
@@ -118,7 +118,7 @@ def test_a_folder_with_other_things_in_it_is_not_taken(gan: Gan, tmp_path: Path,
     for words in (["train", *TINY, "steps=1"], ["train", *TINY, "steps=1", f"note={there}"]):
         answer = gan(*words, "run_dir=mine")
         assert answer.code == 2
-        assert answer.err.startswith("gan: run_dir=mine is a folder with other things in it (")
+        assert answer.err.startswith("gan: run_dir=mine is a folder with other files in it (")
         assert answer.err.count("\n") == 1
     assert sorted(tmp_path.rglob("*")) == before
 
@@ -143,7 +143,7 @@ def test_an_empty_folder_is_taken_also_by_a_link_to_it(tmp_path: Path) -> None:
     assert rundir.claim(tmp_path / "empty") == tmp_path / "empty"
     assert rundir.claim(tmp_path / "link") == (tmp_path / "empty").resolve()
     assert rundir.claim(tmp_path / "new" / "deeper", "sweep_dir").is_dir()
-    with pytest.raises(RunError, match=r"^sweep_dir=.* is a folder with other things in it \(deeper\)"):
+    with pytest.raises(RunError, match=r"^sweep_dir=.* is a folder with other files in it \(deeper\)"):
         rundir.claim(tmp_path / "new", "sweep_dir")
 
 
@@ -199,7 +199,7 @@ def test_a_run_that_was_killed_while_it_began_may_be_begun_again(gan: Gan, tmp_p
     assert run._lock is not None
     run._lock.close()  # as the system does of a process that is gone
     answer = gan("train", "resume=run")
-    assert (answer.code, "type again what began it" in answer.err) == (2, True)
+    assert (answer.code, "repeat its command" in answer.err) == (2, True)
     assert gan("sample", "run=run").code == 2
     assert gan("train", *TINY, "steps=2", "run_dir=run").code == 0
     assert RunDir(tmp_path / "run").about()["status"] == "finished"

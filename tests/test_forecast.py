@@ -31,11 +31,11 @@ from gancli.observers.metrics import Metrics
 from gancli.observers.observer import RunView
 from gancli.observers.progress import Progress
 from gancli.store.rundir import RunDir
-from gancli.train import assemble, dealing, rehearsal
+from gancli.train import assemble, rehearsal, streams
 from gancli.train.engine import Engine
-from gancli.train.living import Living, OverTime
 from gancli.train.rehearsal import Rehearsal, Speed
-from gancli.verbs import leaving, session
+from gancli.train.tracing import LiveTensors, OverTime
+from gancli.verbs import session, stopping
 from gancli.verbs.forecast import default_steps
 from tests import tiny
 from tests.conftest import TINY, Gan
@@ -48,7 +48,7 @@ def built(*words: str) -> tuple[Engine, Callable[[], Engine]]:
     """An engine as configured, and what makes its twin of shapes alone."""
     config = compose("train", list(words))
     settings = make_as(TrainSettings, config, "")
-    source = dealing.data(settings)
+    source = streams.data(settings)
     facts = DataFacts.of(source)
     engine = assemble.engine(settings, source, assemble.game(config, facts), assemble.Compute())
     return engine, lambda: assemble.twin(settings, config, source, facts)
@@ -89,7 +89,7 @@ def test_what_takes_too_long_is_counted(monkeypatch: Patch) -> None:
     assert not trial.real
     moves, speed = engine.moves(), Speed(1000.0, 1e30)
     monkeypatch.setattr(Speed, "measured", staticmethod(lambda engine: speed))
-    done = [growth.operations for growth in trial.growths]
+    done = [cost.operations for cost in trial.costs]
     assert trial.pace() == pytest.approx({"": sum((d.fixed + d.per_row * 64) / 1000 for d in done)}, rel=1e-6)
     assert len(done) == len(moves)
     monkeypatch.setattr(rehearsal, "COUNTED", -1.0)
@@ -115,7 +115,7 @@ def test_a_rehearsal_ends_between_two_operations(monkeypatch: Patch) -> None:
     assert Rehearsal(engine).footprint() is None
     assert time.monotonic() - began < 2
     assert 1 <= len(tried) < 10
-    with pytest.raises(OverTime), Living(until=time.monotonic() - 1):
+    with pytest.raises(OverTime), LiveTensors(until=time.monotonic() - 1):
         torch.ones(1)
 
 
@@ -131,7 +131,7 @@ def test_few_rows_stand_for_many(monkeypatch: Patch) -> None:
 
     monkeypatch.setattr(trial, "_run", linear)
     monkeypatch.setattr(rehearsal.time, "monotonic", lambda: 0.0)
-    (d, _), growth = engine.moves(), trial.growths[0]
+    (d, _), growth = engine.moves(), trial.costs[0]
     assert trial._timed(d, growth, 1.2) == pytest.approx(2 * (0.5 + 5.12))
     assert asked == [2, 4, 16, 64]  # four times more would take 3 s
     asked.clear()
@@ -142,7 +142,7 @@ def test_few_rows_stand_for_many(monkeypatch: Patch) -> None:
 def test_a_step_of_a_thousand_million_rows_is_refused_at_once(gan: Gan) -> None:
     answer = gan("train", *POINTS, "batch_size=1000000000", "micro_batch=1")
     assert answer.code == 2
-    assert "type a smaller batch_size than 1000000000" in answer.err
+    assert "set a batch_size below 1000000000" in answer.err
     assert not Path("r").exists()
     many = Footprint(0, 0, ((10**12, (Line(10.0, 3.0),)),), 10**9, 8, 10**12, None)
     largest = many.largest()
@@ -150,7 +150,7 @@ def test_a_step_of_a_thousand_million_rows_is_refused_at_once(gan: Gan) -> None:
     assert many.largest(below=100) == 96
     drawn = replace(many, draws=((10**12, 4.0),), batch_size=10**12)
     assert drawn.largest() is None
-    assert "smaller batch_size" in drawn.remedy()
+    assert "batch_size below" in drawn.remedy()
 
 
 @pytest.mark.parametrize(
@@ -167,7 +167,7 @@ def test_a_step_of_a_thousand_million_rows_is_refused_at_once(gan: Gan) -> None:
 def test_batch_norm_of_one_is_refused_before_the_run_is_made(gan: Gan, words: list[str], remedy: str) -> None:
     answer = gan("train", *POINTS, "model.G.norm=batch", *words)
     assert answer.code == 2, answer
-    assert "batch norm a single row" in answer.err
+    assert "batch norm a single value per channel" in answer.err
     assert remedy in answer.err
     assert answer.err.count("\n") == 1
     assert not Path("r").exists()
@@ -224,7 +224,7 @@ def test_a_resumed_run_that_is_stopped_before_its_step_stays_as_it_was(gan: Gan,
 def terminal(monkeypatch: Patch) -> Iterator[int]:
     """What signals are answered with, to be read from."""
     read, write = os.pipe()
-    monkeypatch.setattr(leaving, "TERMINAL", write)
+    monkeypatch.setattr(stopping, "TERMINAL", write)
     yield read
     os.close(read)
     os.close(write)
@@ -233,7 +233,7 @@ def terminal(monkeypatch: Patch) -> Iterator[int]:
 @pytest.mark.parametrize(
     ("place", "number"),
     [
-        ("train.dealing.data", signal.SIGTERM),
+        ("train.streams.data", signal.SIGTERM),
         ("train.rehearsal.Rehearsal.footprint", signal.SIGINT),
         ("train.rehearsal.Rehearsal.pace", signal.SIGTERM),
         ("verbs.train.begin", signal.SIGHUP),
@@ -324,7 +324,7 @@ def test_a_run_says_what_it_measures(gan: Gan, monkeypatch: Patch) -> None:
     answer = gan("train", *TINY, "steps=1", "run_dir=r")
     assert answer.code == 0
     lines = answer.err.splitlines()
-    assert lines.index("measuring memory and time of a step ...") < lines.index("run r")
+    assert lines.index("measuring the memory and time of a step ...") < lines.index("run r")
     assert "a step takes about" in Path("r/log.txt").read_text(encoding="utf-8")
 
 
@@ -335,7 +335,7 @@ def test_no_steps_forecast_the_steps_there_would_be(gan: Gan, monkeypatch: Patch
     assert "a step takes about 60 s, 10,000 steps about 6 days 22:40:00" in answer.err
     assert "memory about" in answer.err
     assert answer.err.splitlines()[-1] == (
-        "finished at step 0: built and written; train it with gan train resume=r steps=N, then try: gan sample run=r"
+        "finished at step 0: the run is built; train it with gan train resume=r steps=N, then try: gan sample run=r"
     )
     assert not Path("r/samples").exists()
     assert gan("sample", "run=r", "n=1").code == 0  # what was said can be typed
@@ -354,7 +354,7 @@ def test_no_steps_are_not_refused_for_what_a_step_would_need(gan: Gan, monkeypat
     monkeypatch.setattr(Rehearsal, "pace", lambda self: {})
     answer = gan("train", *TINY, "steps=0", "run_dir=r")
     assert answer.code == 0
-    assert "not even the smallest micro-batch would fit" in answer.err
+    assert "not even the smallest micro-batch fits" in answer.err
     assert "the time of a step: not measured" in answer.err
     assert gan("train", *TINY, "steps=1", "run_dir=s").code == 2
     assert not Path("s").exists()
@@ -369,7 +369,9 @@ def test_no_steps_are_not_refused_for_what_a_step_would_need(gan: Gan, monkeypat
 def test_the_last_line_names_only_what_is_there(gan: Gan) -> None:
     answer = gan("train", *[w for w in TINY if "grid" not in w], "observers.grid=null", "steps=1", "run_dir=r")
     assert "samples" not in answer.err.splitlines()[-1]
-    assert gan("train", *TINY, "steps=1", "run_dir=s").err.splitlines()[-1].count("look at s/samples, then") == 1
+    assert (
+        gan("train", *TINY, "steps=1", "run_dir=s").err.splitlines()[-1].count("samples are in s/samples; next:") == 1
+    )
 
 
 def test_time_left_leaves_out_what_came_before_the_first_step(monkeypatch: Patch) -> None:
@@ -426,7 +428,7 @@ def test_absurd_counts_of_a_run_are_refused(gan: Gan, key: str) -> None:
 def test_what_fits_is_told_from_what_is_free(monkeypatch: Patch) -> None:
     monkeypatch.setattr(memory, "available", lambda device: 1000)
     memory.refuse_many("n=10", 10, 100, "n")
-    with pytest.raises(ConfigError, match=r"n=11: 11 of them take about .* type n=5 or less"):
+    with pytest.raises(ConfigError, match=r"n=11: 11 of them need about .* set n=5 or less"):
         memory.refuse_many("n=11", 11, 100, "n")
 
 

@@ -46,7 +46,7 @@ def test_a_sweep_whose_data_were_moved_goes_on(gan: Gan) -> None:
 def test_a_run_is_no_folder_of_images(gan: Gan, trained: Path) -> None:
     answer = gan("eval", f"input={trained}", f"reference={trained}", "metrics=[swd]", "n=4")
     assert answer.code == 2
-    assert "is a run, not a folder of finished images: type run=" in answer.err
+    assert "is a run, not a folder of images: type run=" in answer.err
 
 
 def test_folders_without_labels_are_said(gan: Gan) -> None:
@@ -55,7 +55,7 @@ def test_folders_without_labels_are_said(gan: Gan) -> None:
     tiny = [key for key in TINY if not key.startswith("dataset")]
     answer = gan("train", *tiny, "dataset=folder", "dataset.root=d", "dataset.size=8", "batch_size=2", "steps=0")
     assert answer.code == 0
-    assert "dataset.json says that there are no labels: x, y are no classes" in answer.err
+    assert "dataset.json sets no labels: x, y are not classes" in answer.err
 
 
 def test_an_empty_archive_is_called_empty(gan: Gan) -> None:
@@ -97,4 +97,4 @@ def test_a_file_in_the_place_of_a_folder_is_named(gan: Gan) -> None:
     Path("r/eval").touch()
     answer = gan("eval", "run=r", "metrics=[ms_ssim]", "n=4", "device=cpu", "standing_stats=0")
     assert answer.code == 2
-    assert "a file stands where a folder should be" in answer.err
+    assert "there is a file where a folder should be" in answer.err

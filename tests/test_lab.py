@@ -30,7 +30,7 @@ from gancli.observers.observer import Alarm, RunView, Stop, Values
 from gancli.observers.plane import Plane
 from gancli.observers.remedies import remedy
 from gancli.observers.spread import Spread
-from gancli.train import assemble, dealing
+from gancli.train import assemble, streams
 from tests import tiny
 from tests.conftest import Gan
 from tests.tiny import facts_of
@@ -92,7 +92,7 @@ def test_metrics_that_do_not_fit_the_run_say_so(gan: Gan, trained: Path, labelle
         ("modes", "dataset=ring"),
         ("divergences", "use fid"),
         ("errors", "game=semisup"),
-        ("linear_probe", "tell D the labels"),
+        ("linear_probe", "this D has the labels as input"),
     ):
         run = labelled if metric == "linear_probe" else trained
         answer = gan("eval", f"run={run}", f"metrics=[{metric}]", "n=8", "run_dir=e")
@@ -187,7 +187,7 @@ def test_networks_fit_themselves_to_the_data_before_the_first_step() -> None:
         words = [*keys, "dataset=random", "dataset.size=[1,8,8]", "dataset.n=64", "dataset.classes=2", "batch_size=4"]
         config = compose("train", words)
         settings = make_as(TrainSettings, config, "")
-        source = dealing.data(settings)
+        source = streams.data(settings)
         bare = assemble.game(config, DataFacts.of(source)).nets.state_dict()[name]
         fitted = [
             assemble.engine(
@@ -209,8 +209,8 @@ def game_of(*keys: str) -> Game:
 def test_remedies_are_those_that_the_run_would_take() -> None:
     plain = game_of("model=dcgan", "model.ch=4", "loss=minimax")
     assert remedy("vanishing", plain) == (
-        "G's gradient has all but vanished: lower optimizer.D.lr, take loss=ns or loss=hinge or add penalty=r1"
-        " (beside model.D.norm=auto, where D has batch norm)"
+        "G's gradient is close to 0: lower optimizer.D.lr, set loss=ns or loss=hinge or add penalty=r1"
+        " (with model.D.norm=auto if D has batch norm)"
     )
     assert remedy("collapse", plain).endswith("add penalty=mode_seeking or set model.D.minibatch=100")
     busy = ["game.pack=2", "penalty=[r1,mode_seeking]", "model.D.minibatch=4", "augment=diffaugment", "loss.noise=0.2"]
@@ -238,7 +238,7 @@ def test_a_d_that_says_the_same_of_all_images_ends_the_run() -> None:
     observer.open(view)
     said = looks(observer, view, [{"D_real": 0.3, "D_fake": 0.3}] * 2)
     assert [type(s) for s in said if not isinstance(s, Values)] == [Stop]
-    assert "same of every sample since step 1" in said[-1].reason  # type: ignore[attr-defined]
+    assert "same output for real samples and fakes since step 1" in said[-1].reason  # type: ignore[attr-defined]
 
 
 def test_logits_beyond_all_bounds_end_the_run() -> None:
@@ -385,9 +385,9 @@ def test_semisup_trains_resumes_to_the_same_bits_and_counts_errors(gan: Gan) -> 
     assert all(torch.equal(a["game"][k], b["game"][k]) for k in a["game"])
     assert all(torch.equal(a["ema"]["D"][k], b["ema"]["D"][k]) for k in a["ema"]["D"])
     answer = gan("eval", "run=a", "metrics=[errors]", "run_dir=e")
-    assert "train on a data set that has them" in answer.err  # the embedded clothes have one split
+    assert "train on a data set that has it" in answer.err  # the embedded clothes have one split
     assert gan("sample", "run=a", "n=4").code == 0
-    assert "take model=improved" in gan("train", "model=dcgan", "game=semisup", "game.adversarial=1", "run_dir=x").err
+    assert "use model=improved" in gan("train", "model=dcgan", "game=semisup", "game.adversarial=1", "run_dir=x").err
 
 
 def test_a_probe_finds_features_in_every_dense_d() -> None:

@@ -175,4 +175,4 @@ def test_few_are_drawn_where_no_number_is_said(gan: Gan, runs: dict[str, Path]) 
     assert about["n"] == len(found["images"]) == 12  # all that there are; else 16
     answer = gan("sample", f"run={runs['pairs']}", "n=13")
     assert answer.code == 2
-    assert "13 samples are asked for, and there are 12 rows of maps to make them from: type n=12 or less" in answer.err
+    assert "13 samples are made from one row each, and maps has 12 rows: type n=12 or less" in answer.err

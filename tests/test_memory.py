@@ -28,7 +28,7 @@ def test_the_largest_micro_batch_that_fits() -> None:
     assert NEED.largest() == 36  # 20 + 10 + 360 <= 400, and a multiple of 4
     assert NEED.largest(below=36) == 32
     assert NEED.largest(free=100) is None
-    with pytest.raises(DeviceError, match=r"micro_batch=36 would fit; type micro_batch=36"):
+    with pytest.raises(DeviceError, match=r"set micro_batch=36, which fits"):
         memory.refuse(NEED)
     memory.refuse(replace(NEED, micro_batch=36))
     memory.refuse(replace(NEED, free=None))
@@ -74,7 +74,7 @@ def test_memory_that_runs_out_names_what_to_type(tmp_path: Path) -> None:
         torch.OutOfMemoryError("CUDA out of memory"),
         RuntimeError("DefaultCPUAllocator: can't allocate memory"),
     ):
-        said = r"step 0: micro_batch=32 would fit.*resume=.*00000002\.pt$"
+        said = r"step 0: set micro_batch=32, which fits.*resume=.*00000002\.pt$"
         with pytest.raises(RunError, match=said), memory.explained(fits, run, engine):
             raise error
     with pytest.raises(ValueError, match="else"), memory.explained(fits, run, engine):

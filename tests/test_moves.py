@@ -13,7 +13,7 @@ from gancli.compute.rng import Rng
 from gancli.errors import CombinationError, ConfigError
 from gancli.games.game import Batch, Move, Outcome, Result
 from gancli.games.stages import Copy, Moment, Stage
-from gancli.store import fits
+from gancli.store import compatible
 from gancli.train.engine import Engine
 from gancli.train.players import counts
 from gancli.train.rehearsal import Rehearsal
@@ -76,7 +76,7 @@ def test_a_rehearsal_hands_carried_rows_on_and_leaves_no_trace() -> None:
     before = copy.deepcopy(engine.state())
     rehearsal = Rehearsal(engine)
     assert rehearsal.footprint() is not None
-    assert len(rehearsal.growths) == 4
+    assert len(rehearsal.costs) == 4
     assert rehearsal.pace()["adversarial"] > 0
     same(before, engine.state())
 
@@ -163,11 +163,11 @@ class Torn(OddGame):
 
 
 def test_moves_that_cannot_be_played_are_refused() -> None:
-    with pytest.raises(CombinationError, match="two moves are called P"):
+    with pytest.raises(CombinationError, match="two moves are named P"):
         odd.engine(Twice())
     with pytest.raises(CombinationError, match=r"P takes 0\.5 times as many"):
         odd.engine(Half(), batch_size=3)
-    with pytest.raises(CombinationError, match="asks for 16 carried rows of made, and there are 8"):
+    with pytest.raises(CombinationError, match="needs 16 carried rows of made, but there are 8"):
         odd.engine(Torn()).step()
 
 
@@ -215,10 +215,10 @@ class Later(OddGame):
 
 
 def test_moves_of_a_later_phase_are_looked_at_too() -> None:
-    with pytest.raises(CombinationError, match="stage adversarial: two moves are called P"):
+    with pytest.raises(CombinationError, match="stage adversarial: two moves are named P"):
         odd.engine(Later(8))
     engine = run(odd.engine(Later(16)), 2)
-    with pytest.raises(CombinationError, match="two moves are called P"):
+    with pytest.raises(CombinationError, match="two moves are named P"):
         engine.step()
 
 
@@ -285,7 +285,7 @@ def test_copies_that_cannot_be_kept_are_refused() -> None:
             return {"slow": Copy(of="Z")}
 
     with pytest.raises(
-        ConfigError, match="the copy slow is of Z, and this game has the networks P_one, P_two, Q, R_eye"
+        ConfigError, match="the copy slow is of Z, but this game has the networks P_one, P_two, Q, R_eye"
     ):
         odd.engine(Nobody())
     for wrong in ({"decay": 1.0}, {"every": 0}, {"start": -1}):
@@ -348,7 +348,7 @@ def test_kept_rows_go_on_to_the_same_bits(stop: int) -> None:
 def test_kept_rows_of_another_shape_are_refused() -> None:
     engine = run(odd.engine(Recurrent()), 2)
     state = copy.deepcopy(engine.state())
-    fits.refuse_other(state, engine)
+    compatible.refuse_other(state, engine)
     for wrong in ({"last": torch.zeros(8, 3).double()}, {"last": torch.zeros(8, 2)}, {"other": torch.zeros(8, 2)}):
-        with pytest.raises(ValueError, match="is not what this game keeps"):
-            fits.refuse_other(state | {"kept": wrong}, engine)
+        with pytest.raises(ValueError, match="is not state that this game keeps between steps"):
+            compatible.refuse_other(state | {"kept": wrong}, engine)

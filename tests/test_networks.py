@@ -48,7 +48,7 @@ def test_what_is_not_there_is_refused(trained: Path, tmp_path: Path) -> None:
         read_network(f"run:{tmp_path / 'none'}", "init.G", "G")
     cut = tmp_path / "cut.pt"
     cut.write_bytes((trained / "checkpoints" / "00000006.pt").read_bytes()[:-100])
-    with pytest.raises(RunError, match="cut short or damaged"):
+    with pytest.raises(RunError, match="truncated, damaged"):
         read_network(f"run:{cut}#G", "init.G")
 
 

@@ -18,7 +18,7 @@ from gancli.data.facts import DataFacts
 from gancli.games.game import Game
 from gancli.nets.layers.attention import Attention
 from gancli.nets.layers.spectral import Weighted, is_spectral
-from gancli.train import assemble, dealing
+from gancli.train import assemble, streams
 from gancli.train.checks import check_sections
 from tests.tiny import facts_of
 
@@ -113,7 +113,7 @@ def test_a_power_iteration_a_move_of_the_layers_own_player(name: str, monkeypatc
     keys = [f"model={name}", "model.ch=8", "dataset=random", "dataset.size=[1,16,16]", "dataset.n=8", "batch_size=4"]
     config = compose("train", [*keys, "game.d_steps=3", "micro_batch=2"])
     settings = make_as(TrainSettings, config, "")
-    source = dealing.data(settings)
+    source = streams.data(settings)
     engine = assemble.engine(settings, source, assemble.game(config, DataFacts.of(source)), Compute())
     for layer in (m for m in engine.game.modules() if isinstance(m, Attention)):
         assert layer.gamma == 0
@@ -138,7 +138,7 @@ def test_every_conditioning_trains_on_the_embedded_images(dataset: str, kind: st
     keys = [f"model={model}", "model.ch=2", f"model.conditioning={kind}", f"dataset={dataset}", "dataset.limit=32"]
     config = compose("train", [*keys, "batch_size=4", "game.d_steps=1", "game.g_size=1"])
     settings = make_as(TrainSettings, config, "")
-    source = dealing.data(settings)
+    source = streams.data(settings)
     engine = assemble.engine(settings, source, assemble.game(config, DataFacts.of(source)), Compute())
     logs = engine.step()
     assert all(value.isfinite() for value in logs.values())

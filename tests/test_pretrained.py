@@ -14,7 +14,7 @@ from gancli.errors import ConfigError, WeightsError
 from gancli.pretrained.classifiers import torchvision
 from gancli.pretrained.perceptual import features_distance
 from gancli.pretrained.prepare import AsTensorFlow, Preparation
-from gancli.pretrained.pretrained import Pretrained, PretrainedFacts, Promised
+from gancli.pretrained.pretrained import LazyPretrained, Pretrained, PretrainedFacts
 
 STAGES = ["conv1", "stage2", "stage3.0", "stage4"]
 
@@ -63,7 +63,7 @@ def test_images_and_bytes_give_the_same_features(small: Pretrained) -> None:
 def test_grey_images_are_three_equal_channels_and_others_are_refused(small: Pretrained) -> None:
     x = noise(channels=1).double() / 127.5 - 1
     assert torch.equal(small(x), small(x.expand(-1, 3, -1, -1)))
-    with pytest.raises(ConfigError, match=r"^pretrained=shufflenet.* of 1 or 3 channels, and was given \[2, 8, 8\]"):
+    with pytest.raises(ConfigError, match=r"^pretrained=shufflenet.* of 1 or 3 channels, but was given \[2, 8, 8\]"):
         small(torch.zeros(1, 2, 8, 8))
     with pytest.raises(ConfigError, match=r"was given \[7\]"):
         small(torch.zeros(1, 7))
@@ -137,7 +137,7 @@ def test_layers_run_no_further_than_they_have_to_and_keep_their_numbers() -> Non
     ):
         frozen.maps(x, layers=["fist"])
     bare = Pretrained("x", net, 2, "", prepare=Preparation(None))
-    with pytest.raises(ConfigError, match=r"gives no layers unless they are named: type pretrained\.layers="):
+    with pytest.raises(ConfigError, match=r"returns layers only if they are named: type pretrained\.layers="):
         bare.maps(x)
 
 
@@ -174,7 +174,7 @@ def test_a_promise_reads_when_it_is_asked_and_verifies(small: Pretrained) -> Non
 
     facts = PretrainedFacts.read(small.facts.plain())
     assert facts == small.facts
-    promise = Promised(facts, build, "type pretrained.weights=PATH")
+    promise = LazyPretrained(facts, build, "type pretrained.weights=PATH")
     promise.to("cpu")
     assert (promise.dim, promise.channels, list(promise.tensors())) == (1024, small.channels, [])
     assert promise.channels_of(["stage2"]) == {"stage2": 48}
@@ -183,9 +183,9 @@ def test_a_promise_reads_when_it_is_asked_and_verifies(small: Pretrained) -> Non
     assert torch.equal(promise(x), small(x))
     assert torch.equal(promise.maps(x)["stage2"], small.maps(x)["stage2"])
     assert asked == [1]
-    other = Promised(PretrainedFacts("x", "0" * 64, 1024, facts.channels), build, "type pretrained.weights=PATH")
+    other = LazyPretrained(PretrainedFacts("x", "0" * 64, 1024, facts.channels), build, "type pretrained.weights=PATH")
     words = (
-        r"another one than the run was trained with: name x -> shufflenet.*SHA-256 00000000.*pretrained\.weights=PATH"
+        r"not the one that the run was trained with: name x -> shufflenet.*SHA-256 00000000.*pretrained\.weights=PATH"
     )
     with pytest.raises(WeightsError, match=words):
         other(x)

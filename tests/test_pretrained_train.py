@@ -23,7 +23,7 @@ from gancli.nets.verdict import Verdict
 from gancli.pretrained.pretrained import Pretrained
 from gancli.pretrained.tiny import random
 from gancli.store import checkpoint
-from gancli.train import assemble, checks, dealing, rehearsal
+from gancli.train import assemble, checks, rehearsal, streams
 from gancli.train.engine import Engine
 from gancli.train.rehearsal import Rehearsal
 from tests.conftest import TINY, Gan
@@ -78,7 +78,7 @@ def engine_of(keys: list[str], double: bool = False) -> Engine:
     config = compose("train", keys)
     settings = make_as(TrainSettings, config, "")
     checks.check_sections(settings)
-    source = dealing.data(settings)
+    source = streams.data(settings)
     game = assemble.game(config, DataFacts.of(source))
     for module in game.double().modules() if double else ():
         if isinstance(module, _BatchNorm):
@@ -126,7 +126,7 @@ def test_a_step_is_counted_without_memory(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(rehearsal, "TRIED", -1.0)
     config = compose("train", RANDOM)
     settings = make_as(TrainSettings, config, "")
-    source = dealing.data(settings)
+    source = streams.data(settings)
     engine = engine_of(RANDOM)
 
     def twin() -> Engine:
@@ -139,7 +139,7 @@ def test_a_step_is_counted_without_memory(monkeypatch: pytest.MonkeyPatch) -> No
     measured = Rehearsal(engine, twin)
     assert measured.footprint() is not None
     # The same operations, but for those of no cost that the meta device has, too.
-    pairs = zip(counted.growths, measured.growths, strict=True)
+    pairs = zip(counted.costs, measured.costs, strict=True)
     assert all(a.operations == b.operations for a, b in pairs)
 
 
@@ -167,7 +167,7 @@ def test_a_checkpoint_of_other_weights_is_refused(gan: Gan, monkeypatch: pytest.
     monkeypatch.setattr("gancli.pretrained.tiny.key", lambda *parts: 5)
     answer = gan("train", "resume=r", "steps=3")
     assert answer.code == 2
-    assert "the pretrained network is another one than the run was trained with: SHA-256" in answer.err
+    assert "the pretrained network is not the one that the run was trained with: SHA-256" in answer.err
     assert "type pretrained.weights=PATH" in answer.err
 
 
@@ -205,8 +205,8 @@ def test_a_file_is_needed_where_something_is_put_through_it_alone(gan: Gan, file
     other = {name: value + 1 for name, value in torch.load("moved.pth", weights_only=True).items()}
     torch.save(other, "other.pth")
     for name, words in {
-        "cut": "cut short, of another kind",
-        "other": "another one than the run was trained with",
+        "cut": "truncated, of another type",
+        "other": "not the one that the run was trained with",
     }.items():
         for verb in (["train", "resume=r", "steps=3"], ["sample", "run=r", "n=4", f"run_dir={name}"]):
             answer = gan(*verb, f"pretrained.weights={name}.pth")
@@ -236,14 +236,14 @@ def test_a_generator_of_another_run_is_a_first_stage(gan: Gan, trained: Path, tm
     lost = gan("sample", "run=second", "n=4", "run_dir=t")
     assert lost.code == 2
     assert "no such run" in lost.err
-    assert "type pretrained.weights=run:FILE#NAME, FILE being the checkpoint it had" in lost.err
+    assert "type pretrained.weights=run:FILE#NAME with the original checkpoint FILE" in lost.err
     assert gan("sample", "run=second", "n=4", "run_dir=t", "pretrained.weights=run:moved#G").code == 0
     assert Path("s/grid.png").read_bytes() == Path("t/grid.png").read_bytes()
     assert gan("train", "resume=second", "steps=3", "pretrained.source=run:moved#G").code == 0
     newer = gan("train", "resume=second", "steps=4", "pretrained.source=run:moved/checkpoints/00000004.pt#G")
-    assert "type pretrained.source=run:FILE#NAME, FILE being the checkpoint it had" in newer.err
+    assert "type pretrained.source=run:FILE#NAME with the original checkpoint FILE" in newer.err
     other = gan("sample", "run=second", "n=4", "run_dir=u", "pretrained.weights=run:moved/checkpoints/00000004.pt#G")
-    assert "another one than the run was trained with: SHA-256" in other.err
+    assert "not the one that the run was trained with: SHA-256" in other.err
 
 
 def test_the_frozen_network_of_a_run_is_that_of_the_run(trained: Path) -> None:
@@ -265,16 +265,16 @@ def test_the_frozen_network_of_a_run_is_that_of_the_run(trained: Path) -> None:
 @pytest.mark.parametrize(
     ("keys", "words"),
     [
-        ([*TINY, "pretrained=random"], "neither this game nor a network of this model has a use for pretrained="),
-        (HEADS, "model.D stands on a frozen network: type pretrained=NAME (choices: clip, "),
+        ([*TINY, "pretrained=random"], "neither this game nor a network of this model uses pretrained="),
+        (HEADS, "model.D needs a pretrained network: type pretrained=NAME (choices: clip, "),
         ([*HEADS, "pretrained=random", "pretrained.layers=[4]"], "pretrained.layers=4: this network has no such layer"),
         ([*HEADS, "pretrained=random", "pretrained.ch=0"], "pretrained.ch=0: must be at least 1"),
         ([*HEADS, "pretrained=random", "pretrained.where=x"], "unknown key pretrained.where"),
         ([*HEADS, "pretrained=run"], "missing key pretrained.source: type pretrained.source=run:PATH#NAME"),
         ([*HEADS, "pretrained=run", "pretrained.source=last"], "pretrained.source=last: expected run:PATH#NAME"),
         ([*HEADS, "pretrained=vgg16", "pretrained.weights=none.pth"], "none.pth does not exist: name a weights file"),
-        ([*RANDOM, "pretrained._target_=gancli.metrics.extractor.vgg16"], "only parts of gancli.pretrained"),
-        ([*RANDOM, "dataset.size=[2,8,8]"], "looks at images of 1 or 3 channels, and was given [2, 8, 8]"),
+        ([*RANDOM, "pretrained._target_=gancli.metrics.extractor.vgg16"], "classes and functions of gancli.pretrained"),
+        ([*RANDOM, "dataset.size=[2,8,8]"], "takes images of 1 or 3 channels, but was given [2, 8, 8]"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_is_refused_in_one_line(gan: Gan, keys: list[str], words: str) -> None:

@@ -14,7 +14,7 @@ from gancli.compute.dist import World, gathered
 from gancli.compute.ranks import Place, Watch
 from gancli.errors import CombinationError, DeviceError
 from gancli.store.files import write_json
-from gancli.train.shares import refuse_uneven
+from gancli.train.splitting import refuse_uneven
 from tests import tiny
 from tests.conftest import TINY, Gan
 
@@ -55,7 +55,7 @@ def test_a_sweep_under_torchrun_is_refused(gan: Gan, monkeypatch: Patch) -> None
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
     answer = gan("train", "-m", *TINY, "seed=1,2")
     assert answer.code == 2
-    assert "leave one out" in answer.err
+    assert "leave one of them out" in answer.err
 
 
 @pytest.mark.parametrize(("total", "unit"), [(10, 1), (10, 2), (7, 1), (70, 32), (12, 4)])
@@ -67,7 +67,7 @@ def test_shares_are_whole_and_in_order(total: int, unit: int) -> None:
 
 
 def test_batches_that_cannot_be_shared_are_refused() -> None:
-    with pytest.raises(CombinationError, match="cannot be dealt to 4 ranks: at least 4"):
+    with pytest.raises(CombinationError, match="cannot be split over 4 ranks: use at least 4"):
         refuse_uneven(3, None, tiny.game(), World(0, 4))
     refuse_uneven(7, 3, tiny.game(), World(0, 2))
     from tests.test_check_ranks import normed
@@ -124,7 +124,7 @@ def test_an_error_of_all_ranks_is_said_by_the_first(monkeypatch: Patch) -> None:
         watch.leave(whole=False)
 
 
-@pytest.mark.parametrize(("words", "told"), [("Timed out", "given no sign of life"), ("closed", "is gone")])
+@pytest.mark.parametrize(("words", "told"), [("Timed out", "has not responded for"), ("closed", "is gone")])
 def test_a_silent_rank_is_named(monkeypatch: Patch, words: str, told: str) -> None:
     first, second, _, _ = pair(monkeypatch)
     second.leave(whole=False)

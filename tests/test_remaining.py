@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gancli.verbs.remaining import Remaining
+from gancli.verbs.time_left import Remaining
 
 
 class Clock:

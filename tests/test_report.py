@@ -51,6 +51,15 @@ def test_a_run_leaves_a_page_of_itself(gan: Gan) -> None:
     assert not re.search(r'(src|href)="(?!data:)', text)
 
 
+def test_the_page_names_the_data(trained: Path, tmp_path: Path) -> None:
+    run = tmp_path / "r"
+    shutil.copytree(trained, run)
+    assert ("data", "random: 24 items of 1×8×8") in page._facts(read(run))
+    about = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    (run / "run.json").write_text(json.dumps(about | {"data": {"name": "random"}}), encoding="utf-8")
+    assert ("data", "unknown") in page._facts(read(run))
+
+
 def test_the_page_of_a_running_run_loads_itself_anew(trained: Path, tmp_path: Path) -> None:
     shutil.copytree(trained, tmp_path / "r")
     about = json.loads((tmp_path / "r" / "run.json").read_text(encoding="utf-8"))

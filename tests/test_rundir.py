@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from gancli.errors import RunError
-from gancli.store import checkpoint, rundir
+from gancli.store import checkpoint, finding, rundir
 from gancli.store.files import write_json
 from gancli.store.rundir import RunDir
 from tests.conftest import TINY, Gan
@@ -33,20 +33,20 @@ def a_run(name: str, age: float = 0) -> RunDir:
 
 def test_last_is_the_newest_run(here: Path) -> None:
     with pytest.raises(RunError, match="no run under"):
-        rundir.find("last")
+        finding.find("last")
     a_run("b-old", age=100)
     a_run("a-new")
-    assert rundir.find("last")[0].path.name == "a-new"
-    assert rundir.find("outputs/train/b-old")[0].path.name == "b-old"
+    assert finding.find("last")[0].path.name == "a-new"
+    assert finding.find("outputs/train/b-old")[0].path.name == "b-old"
 
 
 def test_a_wrong_name_gets_the_nearest_one(here: Path) -> None:
     a_run("2026-01-01_00-00-00-dcgan-fashion")
     with pytest.raises(RunError, match="did you mean 2026-01-01_00-00-00-dcgan-fashion"):
-        rundir.find("outputs/train/2026-01-01_00-00-00-dcgan-fashon")
+        finding.find("outputs/train/2026-01-01_00-00-00-dcgan-fashon")
     (here / "empty").mkdir()
     with pytest.raises(RunError, match=r"no run\.json"):
-        rundir.find("empty")
+        finding.find("empty")
 
 
 def test_config_comes_back(here: Path) -> None:

@@ -190,6 +190,15 @@ def test_old_files_of_weights_are_read_and_measured(tmp_path: Path) -> None:
         weights.read(path)
 
 
+def test_an_archive_behind_an_old_file_is_refused() -> None:
+    """torch.load would read the old file and zipfile the archive: one would be examined, the other loaded."""
+    old, new = io.BytesIO(), io.BytesIO()
+    torch.save({"w": torch.zeros(2)}, old, _use_new_zipfile_serialization=False)
+    torch.save({"w": torch.ones(2)}, new)
+    with pytest.raises(UnsafeError, match="an archive behind other content"):
+        examine(io.BytesIO(old.getvalue() + new.getvalue()), legacy=True)
+
+
 def test_a_changed_byte_is_seen_without_a_json(tmp_path: Path) -> None:
     path = checkpoint.save(tmp_path, {"step": 1, "x": torch.zeros(1000)}, {})
     path.with_suffix(".json").unlink()
@@ -227,7 +236,7 @@ def test_a_hostile_config_is_refused(tmp_path: Path, text: str) -> None:
         ("hydra/launcher=joblib", "no key of a run"),
         ("~hydra.job", "no key of a run"),
         ("note=${oc.env:HOME}", "give note= on the command line"),
-        ("loss._target_=os.mkdir", "can be built"),
+        ("loss._target_=os.mkdir", "are allowed here"),
         ("--config-dir=evil", "hydra.callbacks"),
     ],
 )
@@ -250,5 +259,5 @@ def test_arrays_that_say_more_than_they_have(tmp_path: Path) -> None:
     header = b"{'descr': '|u1', 'fortran_order': False, 'shape': (1000000, 3, 1000, 1000), }".ljust(117) + b"\n"
     with zipfile.ZipFile(tmp_path / "a.npz", "w") as file:
         file.writestr("images.npy", b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header + b"\0" * 100)
-    with pytest.raises(DataError, match="and has 100 bytes"):
+    with pytest.raises(DataError, match="but 100 bytes"):
         npz(str(tmp_path / "a.npz"))

@@ -139,7 +139,7 @@ def test_what_cannot_be_scored_is_said_before_anything_is_written(gan: Gan) -> N
         (['observers.scores.options=["n_real=30"]'], "gan eval, after the training"),
         (['observers.scores.options=["metrics=[fid]"]'], "observers.scores.metrics=[fid] instead"),
         (['observers.scores.options=["~metrics.kid"]'], "only keys of metrics and of the extractor"),
-        ([*SWD, "observers.checkpoints.best=fid"], "gives swd, so that the best would never be known: choose swd"),
+        ([*SWD, "observers.checkpoints.best=fid"], "computes only swd: choose swd"),
         (["observers.scores.metrics=[ms_ssim]", "observers.checkpoints.best=swd"], "set best=auto, or add its metric"),
         ([*OTHER, "observers.checkpoints.best=fid"], "choose fd_efficientnet_lite0 or swd (auto"),
     ):

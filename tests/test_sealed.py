@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from gancli.config.compose import compose
-from gancli.config.pinned import pinned
-from gancli.config.sealed import Asks
+from gancli.config.resolved import pinned
+from gancli.config.untrusted import Asks
 from gancli.errors import ConfigError
 from tests.conftest import TINY, Gan
 
@@ -50,7 +50,7 @@ def test_recorded_files_ask_for_nothing(text: str, key: str | None) -> None:
     with pytest.raises(Asks) as caught:
         compose("train", ["experiment=lab"], [lab(text)])
     assert "s3cr3t" not in str(caught.value)
-    assert str(caught.value).startswith(f"{key}: its" if key else "a recorded choice of a group asks this machine")
+    assert str(caught.value).startswith(f"{key}: its" if key else "a recorded choice of a group uses a resolver")
 
 
 def test_references_between_keys_are_followed() -> None:
@@ -61,7 +61,7 @@ def test_references_between_keys_are_followed() -> None:
 
 def test_an_evaluation_within_a_run_asks_for_nothing_either() -> None:
     """A text that is a resolver only when it is composed once more."""
-    with pytest.raises(ConfigError, match="asks this machine"):
+    with pytest.raises(ConfigError, match="uses a resolver"):
         compose("eval", ["extractor.weights='${oc.env:CANARY}'"])
 
 
@@ -74,7 +74,7 @@ def test_files_that_do_not_end_are_not_read(kind: str) -> None:
         path.write_bytes(b"#" * (1 << 21))
     else:
         path.symlink_to("nowhere")
-    with pytest.raises(ConfigError, match=r"lab/experiment/more\.yaml: no file of under 1 MiB"):
+    with pytest.raises(ConfigError, match=r"lab/experiment/more\.yaml: not a regular file under 1 MiB"):
         compose("train", ["experiment=lab"], [Path("lab")])
 
 
@@ -122,7 +122,7 @@ def test_a_recorded_address_is_asked_for_again(gan: Gan) -> None:
     answer = gan("train", "resume=r", "steps=2")
     assert answer.code == 2
     assert answer.err == (
-        "gan: observers.logger.uri=http://localhost:9 was recorded, not typed, and the run would be sent there: type"
+        "gan: observers.logger.uri=http://localhost:9 comes from the recorded run, and data would be sent there: type"
         " observers.logger.uri= again, or observers.logger=null\n"
     )
     assert gan("train", "resume=r", "steps=2", "observers.logger=null").code == 0
@@ -141,7 +141,7 @@ def test_an_address_is_one_wherever_it_stands(gan: Gan) -> None:
     about = json.loads(Path("r/run.json").read_text(encoding="utf-8"))
     kept = [word for word in about["overrides"] if word != "observers=none"]
     rewrite(overrides=[f"--config-dir={Path('conf').resolve()}", *kept, "observers=mine"])
-    said = "observers.report.uri=http://localhost:9 was recorded, not typed, and the run would be sent there"
+    said = "observers.report.uri=http://localhost:9 comes from the recorded run, and data would be sent there"
     for more, code in (
         ([], 2),
         (["observers.report.experiment=http://localhost:9"], 2),

@@ -23,17 +23,17 @@ import gancli
 from gancli.draw import pictures
 from gancli.errors import ConfigError, Interrupted
 from gancli.serve import address
-from gancli.serve.desk import FRAMES, Desk, Walk, Wish, facts
 from gancli.serve.latest import Latest
 from gancli.serve.limit import Limited
 from gancli.serve.origin import OwnOrigin
 from gancli.serve.server import screen
+from gancli.serve.service import FRAMES, Service, SheetRequest, Walk, facts
 from tests.conftest import Gan
 
 
 @pytest.fixture(scope="module")
-def desk(labelled: Path) -> Desk:
-    return Desk(gancli.load(str(labelled)))
+def service(labelled: Path) -> Service:
+    return Service(gancli.load(str(labelled)))
 
 
 def pixels(png: bytes) -> pictures.Pixels:
@@ -43,12 +43,12 @@ def pixels(png: bytes) -> pictures.Pixels:
 
 @pytest.mark.parametrize(
     "wish",
-    [Wish(3, 9), Wish(0, 5, 0.5, (0, 1, 2)), Wish(1, 3, None, (2, 0))],
+    [SheetRequest(3, 9), SheetRequest(0, 5, 0.5, (0, 1, 2)), SheetRequest(1, 3, None, (2, 0))],
     ids=["evenly", "all truncated", "two rows"],
 )
-def test_a_sheet_is_the_grid_of_the_command_that_it_names(gan: Gan, desk: Desk, wish: Wish) -> None:
-    sheet = desk.sheet(wish)
-    verb, *words = shlex.split(desk.command(wish))[1:]
+def test_a_sheet_is_the_grid_of_the_command_that_it_names(gan: Gan, service: Service, wish: SheetRequest) -> None:
+    sheet = service.sheet(wish)
+    verb, *words = shlex.split(service.command(wish))[1:]
     assert gan(verb, *words, "run_dir=r").code == 0
     assert sheet.png == Path("r/grid.png").read_bytes()
     about = json.loads(Path("r/sample.json").read_text(encoding="utf-8"))
@@ -58,29 +58,29 @@ def test_a_sheet_is_the_grid_of_the_command_that_it_names(gan: Gan, desk: Desk, 
 
 
 def test_the_command_names_what_was_not_left_as_it_is(labelled: Path, trained: Path, tmp_path: Path) -> None:
-    raw = Desk(gancli.load(str(labelled), 0, ema=False))
-    assert raw.command(Wish(2, 4, 0.7, (1,))) == (
+    raw = Service(gancli.load(str(labelled), 0, ema=False))
+    assert raw.command(SheetRequest(2, 4, 0.7, (1,))) == (
         f"gan sample run={labelled} checkpoint=0 ema=false seed=2 n=4 truncation=0.7 classes=1"
     )
     file = Path(shutil.copy(trained / "checkpoints" / "00000004.pt", tmp_path / "alone.pt"))
-    settled = Desk(gancli.load(str(file), standing_stats=3))
-    assert settled.command(Wish(0, 8)) == f"gan sample run={file} standing_stats=3 seed=0 n=8"
+    settled = Service(gancli.load(str(file), standing_stats=3))
+    assert settled.command(SheetRequest(0, 8)) == f"gan sample run={file} standing_stats=3 seed=0 n=8"
 
 
 def test_the_command_of_an_export_can_be_typed(gan: Gan, labelled: Path) -> None:
     assert gan("sample", f"run={labelled}", "format=safetensors", "run_dir=made").code == 0
-    exported = Desk(gancli.load("made/generator.safetensors"))
-    command = exported.command(Wish(0, 4))
+    exported = Service(gancli.load("made/generator.safetensors"))
+    command = exported.command(SheetRequest(0, 4))
     assert command == "gan sample run=made/generator.safetensors seed=0 n=4"
     assert gan(*shlex.split(command)[1:], "run_dir=s").code == 0
-    assert exported.sheet(Wish(0, 4)).png == Path("s/grid.png").read_bytes()
+    assert exported.sheet(SheetRequest(0, 4)).png == Path("s/grid.png").read_bytes()
 
 
-def test_images_are_found_under_the_mouse(desk: Desk) -> None:
-    for wish in (Wish(0, 7), Wish(0, 3, None, (0, 2))):
-        sheet = desk.sheet(wish)
+def test_images_are_found_under_the_mouse(service: Service) -> None:
+    for wish in (SheetRequest(0, 7), SheetRequest(0, 3, None, (0, 2))):
+        sheet = service.sheet(wish)
         page = pixels(sheet.png)
-        images = torch.cat([next(desk.sampler.samples(wish.n, wish.seed, c)) for c in wish.classes or (None,)])
+        images = torch.cat([next(service.sampler.samples(wish.n, wish.seed, c)) for c in wish.classes or (None,)])
         height, width = (side - 2 for side in sheet.cell)
         for k, image in enumerate(images):
             x, y = sheet.corner(k)
@@ -93,24 +93,26 @@ def test_images_are_found_under_the_mouse(desk: Desk) -> None:
     assert sheet.each
 
 
-def test_a_path_is_the_one_that_interpolate_draws(gan: Gan, labelled: Path, desk: Desk) -> None:
-    frames = desk.walk(Walk((5, 0), (5, 1), label=desk.label((5, 0))))
+def test_a_path_is_the_one_that_interpolate_draws(gan: Gan, labelled: Path, service: Service) -> None:
+    frames = service.walk(Walk((5, 0), (5, 1), label=service.label((5, 0))))
     assert len(frames) == FRAMES
     images = torch.stack([torch.from_numpy(pixels(frame).copy()).permute(2, 0, 1) for frame in frames])
     keys = ["rows=1", f"frames={FRAMES}", "seed=5", "run_dir=r"]
     assert gan("interpolate", f"run={labelled}", *keys).code == 0
     with Image.open("r/paths.png") as drawn:
         np.testing.assert_array_equal(np.asarray(drawn), pictures.sheet(images, FRAMES))
-    cut = desk.walk(Walk((5, 0), (5, 1), 0.1, 0))
-    assert cut[0] != desk.walk(Walk((5, 0), (5, 1), None, 0))[0]
+    cut = service.walk(Walk((5, 0), (5, 1), 0.1, 0))
+    assert cut[0] != service.walk(Walk((5, 0), (5, 1), None, 0))[0]
 
 
-@pytest.mark.parametrize(("wish", "words"), [(Wish(2, 40), []), (Wish(0, 3, None, (0, 1, 2)), ["classes=all"])])
+@pytest.mark.parametrize(
+    ("wish", "words"), [(SheetRequest(2, 40), []), (SheetRequest(0, 3, None, (0, 1, 2)), ["classes=all"])]
+)
 def test_an_archive_has_the_files_of_format_png(
-    gan: Gan, labelled: Path, desk: Desk, wish: Wish, words: list[str], tmp_path: Path
+    gan: Gan, labelled: Path, service: Service, wish: SheetRequest, words: list[str], tmp_path: Path
 ) -> None:
     told: list[int] = []
-    desk.archive(wish, tmp_path / "a.zip", told.append)
+    service.archive(wish, tmp_path / "a.zip", told.append)
     assert told == ([32, 40] if wish.size == 40 else [9])
     keys = [f"seed={wish.seed}", f"n={wish.n}", "format=png", "run_dir=r"]
     assert gan("sample", f"run={labelled}", *words, *keys).code == 0
@@ -121,34 +123,34 @@ def test_an_archive_has_the_files_of_format_png(
     assert len(packed) == wish.size
 
 
-def test_what_is_too_much_is_refused(desk: Desk, tmp_path: Path) -> None:
+def test_what_is_too_much_is_refused(service: Service, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"n=257: a sheet of the page has at most 256 images$"):
-        desk.sheet(Wish(0, 257))
-    with pytest.raises(ConfigError, match=r"at most 256 images, 85 a class$"):
-        desk.sheet(Wish(0, 86, None, (0, 1, 2)))
-    with pytest.raises(ConfigError, match="at most 1,000 images, 333 a class"):
-        desk.archive(Wish(0, 334, None, (0, 1, 2)), tmp_path / "a.zip", print)
+        service.sheet(SheetRequest(0, 257))
+    with pytest.raises(ConfigError, match=r"at most 256 images, 85 per class$"):
+        service.sheet(SheetRequest(0, 86, None, (0, 1, 2)))
+    with pytest.raises(ConfigError, match="at most 1,000 images, 333 per class"):
+        service.archive(SheetRequest(0, 334, None, (0, 1, 2)), tmp_path / "a.zip", print)
     assert not (tmp_path / "a.zip").exists()
 
 
 def test_a_closed_desk_ends_what_it_draws(labelled: Path, tmp_path: Path) -> None:
-    desk = Desk(gancli.load(str(labelled)))
+    service = Service(gancli.load(str(labelled)))
     told: list[int] = []
 
     def progress(drawn: int) -> None:
         told.append(drawn)
-        desk.close()
+        service.close()
 
     with pytest.raises(Interrupted):
-        desk.archive(Wish(0, 100), tmp_path / "a.zip", progress)
+        service.archive(SheetRequest(0, 100), tmp_path / "a.zip", progress)
     assert told == [32]
 
 
-def test_facts_of_the_generator(labelled: Path, trained: Path, desk: Desk) -> None:
-    assert facts(desk.sampler) == [
+def test_facts_of_the_generator(labelled: Path, trained: Path, service: Service) -> None:
+    assert facts(service.sampler) == [
         "step 4", "averaged weights (EMA)", "standing statistics of 16 passes", "16 × 16 colour", "3 classes",
     ]  # fmt: skip
-    raw = Desk(gancli.load(str(trained), ema=False))
+    raw = Service(gancli.load(str(trained), ema=False))
     assert facts(raw.sampler) == ["step 6", "raw weights", "8 × 8 grey", "no classes"]
     assert raw.classes == ()
     assert raw.label((0, 0)) is None
@@ -200,7 +202,7 @@ def test_it_listens_on_this_machine_alone_unless_told() -> None:
         assert address.loopback(listener)
         port = listener.getsockname()[1]
         assert address.url(listener) == f"http://127.0.0.1:{port}/"
-        with pytest.raises(ConfigError, match=f"port={port}: .*in use.*port=0 takes a free port"):
+        with pytest.raises(ConfigError, match=f"port={port}: .*in use.*port=0 selects a free port"):
             address.bound("127.0.0.1", port)
     with address.bound("localhost", 0) as listener:
         assert address.loopback(listener)

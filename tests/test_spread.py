@@ -92,8 +92,8 @@ def test_one_image_for_all_inputs_ends_the_run_unless_inputs_are_alike() -> None
     assert isinstance(stop, Stop)
     given = observer.spreads(view)[1].given
     assert stop.reason.startswith(
-        "G has drawn the same for every row in direction B2A since step 1 (B2A: the spread of outputs is 0% of the"
-        f" data's, that of their inputs {given:.0%}): the run diverged"
+        "G has generated the same sample for every row in direction B2A since step 1 (B2A: the spread of outputs is 0%"
+        f" of the data's, that of their inputs {given:.0%}): the run diverged"
     )
     observer, view, engine = watched(CYCLE, {"G_A2B": 1, "G_B2A": 1})
     alike(engine, "B")
@@ -112,7 +112,7 @@ def test_a_generator_without_noise_is_no_alarm_but_is_said_in_one(noisy: bool) -
     engine.game.nets["G"] = Faint(0.1, noisy)
     (alarm,) = [said for said in looks(observer, view, [{"D_real": 0.1, "D_fake": 0.0}] * 3) if isinstance(said, Alarm)]
     assert alarm.text.startswith("A2B: the spread of outputs is ")
-    remark = " (of one input it makes one output, since it has no noise at this size): G draws"
+    remark = " (it has no noise at this size, so one input has one output): G's samples"
     assert (remark in alarm.text) != noisy
 
 
@@ -134,7 +134,7 @@ def test_both_domains_of_a_pair_are_watched() -> None:
     (alarm,) = [said for said in looks(observer, view, [WELL]) if isinstance(said, Alarm)]
     share = observer.spreads(view)[1].made
     assert alarm.text.startswith(
-        f"B: the spread of samples is {share:.0%} of the data's: G draws less and less variety"
+        f"B: the spread of samples is {share:.0%} of the data's: G's samples have lost diversity"
     )
     assert "add penalty=mode_seeking" in alarm.text
 

@@ -90,7 +90,7 @@ def test_a_run_without_a_number_of_steps_ends_with_its_last_stage() -> None:
     assert phases.steps(None) == 9
     assert phases.steps(20) == 20
     assert plain.steps(None, 20) == 3
-    with pytest.raises(ConfigError, match="steps=null: this game has no end of its own: type steps=N or images=N"):
+    with pytest.raises(ConfigError, match="steps=null: this game has no default length: type steps=N or images=N"):
         plain.steps(None)
 
 
@@ -102,14 +102,14 @@ def test_a_phase_of_no_steps_is_left_out() -> None:
 @pytest.mark.parametrize(
     ("stages", "words"),
     [
-        ((), "the first at 0"),
-        ((Stage(start=3),), "the first at 0"),
+        ((), "the first must start at 0"),
+        ((Stage(start=3),), "the first must start at 0"),
         ((Stage(name="a"), Stage(name="b", start=9), Stage(name="c", start=5)), "each at or after"),
-        ((Stage(name="a"), Stage(name="a", start=9)), "a name of its own"),
-        ((Stage(name="a"), Stage(name="b", start=9, unit="steps")), "all in one unit"),
-        ((Stage(name="a", end=9), Stage(name="b", start=9)), "not the last has an end"),
+        ((Stage(name="a"), Stage(name="a", start=9)), "each needs a unique name"),
+        ((Stage(name="a"), Stage(name="b", start=9, unit="steps")), "all need the same unit"),
+        ((Stage(name="a", end=9), Stage(name="b", start=9)), "a stage before the last has an end"),
         ((Stage(name="a"), Stage(name="b", start=9, end=8)), "ends before it starts"),
-        ((Stage(name="a", reset=("Z",)),), "a names Z, and the players are P, Q, R"),
+        ((Stage(name="a", reset=("Z",)),), "a names Z, but the players are P, Q, R"),
         ((Stage(name="a", rates={"P_one": 0.1}),), "a names P_one"),
     ],
 )
@@ -119,7 +119,7 @@ def test_stages_that_make_no_course_are_refused(stages: Sequence[Stage], words: 
 
 
 def test_every_stage_is_looked_at_before_the_first_step() -> None:
-    with pytest.raises(ConfigError, match="the stage map of this game has no batch size of its own: type batch_size=N"):
+    with pytest.raises(ConfigError, match="the stage map of this game has no default batch size: type batch_size=N"):
         odd.engine(batch_size=None)
     odd_batch = (Stage(name="4", batch_size=8), Stage(name="8", start=16, batch_size=3))
     with pytest.raises(CombinationError, match=r"stage 8: batch_size=3: the move R takes 0\.5 times as many"):
@@ -135,7 +135,7 @@ class Unsteady(OddGame):
 
 def test_rows_that_change_within_a_stage_are_refused() -> None:
     engine = run(odd.engine(Unsteady()), 2)
-    with pytest.raises(CombinationError, match=r"takes 16 rows a step after 8: .* a stage of its own"):
+    with pytest.raises(CombinationError, match=r"takes 16 rows a step after 8: .* must define a separate stage"):
         engine.step()
 
 
@@ -305,7 +305,7 @@ def test_a_run_follows_its_stages_and_is_taken_up_within_them(gan: Gan, monkeypa
     assert "batches of 4, then 2" in answer.err
     assert "in stage low" in answer.err
     assert "5 steps about" in answer.err
-    assert "stage high begins after step 2: batches of 2, the optimizer of G and D starts anew" in answer.err
+    assert "stage high begins after step 2: batches of 2, the optimizer of G and D is reset" in answer.err
     found = about("whole")
     assert (found["step"], found["steps"], found["status"]) == (5, 5, "finished")
     assert found["stages"] == [
@@ -325,18 +325,18 @@ def test_a_run_follows_its_stages_and_is_taken_up_within_them(gan: Gan, monkeypa
 def test_the_length_of_a_run_is_said_once(gan: Gan) -> None:
     answer = gan("train", *TINY, "images=9", "steps=3", "run_dir=r")
     assert answer.code == 2
-    assert "images=9 and steps=3 both say how long the run is: leave one out, or type images=null" in answer.err
+    assert "images=9 and steps=3 both set the length of the run: leave one out, or type images=null" in answer.err
     answer = gan("train", *TINY, "steps=null", "run_dir=r")
     assert answer.code == 2
     assert "type steps=N or images=N" in answer.err
     answer = gan("train", *TINY, "batch_size=null", "run_dir=r")
     assert answer.code == 2
-    assert "batch_size=null: this game has no batch size of its own: type batch_size=N" in answer.err
+    assert "batch_size=null: this game has no default batch size: type batch_size=N" in answer.err
     assert not Path("r").exists()
     assert gan("train", *TINY, "images=9", "game.d_steps=2", "run_dir=r").code == 0
     assert (about("r")["step"], about("r")["steps"]) == (2, 2)
     answer = gan("train", "resume=r", "images=16")
-    assert "the run is at step 2 of 2; give it more with images=N" in answer.err
+    assert "the run is at step 2 of 2; continue with images=N" in answer.err
     assert gan("train", "resume=r", "images=17").code == 0
     assert about("r")["steps"] == 3
     assert gan("train", "resume=r", "images=null", "steps=4").code == 0

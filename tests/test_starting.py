@@ -36,7 +36,7 @@ def test_networks_start_from_runs_averaged_where_they_are(gan: Gan, trained: Pat
     words = [*TINY, "seed=5", "steps=1", "observers.checkpoints.every=1"]
     answer = gan("train", *words, f"init={{G: run:{trained}, D: 'run:{trained}#D'}}", "run_dir=new")
     assert answer.code == 0, answer
-    assert f"G starts from G of {trained}/checkpoints/00000006.pt at step 6, averaged weights" in answer.err
+    assert f"G starts from G of {trained}/checkpoints/00000006.pt at step 6, EMA weights" in answer.err
     assert f"D starts from D of {trained}/checkpoints/00000006.pt at step 6, raw weights" in answer.err
     there, here = state(trained, 6), state("new", 0)
     same(there["ema"]["G"], net(here, "G"))
@@ -62,11 +62,11 @@ def test_a_part_of_a_run_leaves_the_others_as_they_were(gan: Gan, trained: Path)
     ("word", "said"),
     [
         ("init={Q: run:RUN}", "init.Q: this model has no such network; it has G, D"),
-        ("init={G: RUN}", "init.G=RUN: expected run:PATH, PATH being a run directory"),
+        ("init={G: RUN}", "init.G=RUN: expected run:PATH, where PATH is a run directory"),
         ("init={G: 3}", "init.G=3: expected run:PATH"),
         ("init={G: 'run:#G'}", "init.G=run:#G: expected run:PATH"),
         ("init={}", "init={} names no network: type init='{G: run:PATH}', or init=null"),
-        ("init.G=run:RUN", "unknown key init.G: a network that starts from a run is typed as 'init={G: run:PATH}'"),
+        ("init.G=run:RUN", "unknown key init.G: to start a network from a run type 'init={G: run:PATH}'"),
         ("init={G: run:nowhere}", "nowhere: no such run"),
         ("init={G: 'run:RUN#Q'}", "init.G=run:RUN#Q: this run has no network Q; "),
         ("init={G: 'run:RUN#D'}", "tensors of D do not fit: "),

@@ -34,7 +34,7 @@ from gancli.losses.weights import HistoricalD
 from gancli.metrics.divergences import jsd, jsd_of, mmd, wasserstein
 from gancli.metrics.modes import count_modes
 from gancli.metrics.parzen import parzen
-from gancli.nets.layers.together import MinibatchDiscrimination, Referenced, VirtualBatchNorm
+from gancli.nets.layers.minibatch import MinibatchDiscrimination, Referenced, VirtualBatchNorm
 from gancli.nets.r3gan import Discriminator as JudgeR3
 from gancli.nets.r3gan import Generator as MakerR3
 from gancli.nets.verdict import Verdict
@@ -339,12 +339,12 @@ def test_reference_batches_are_real_data_for_d_and_survive_a_checkpoint() -> Non
     from gancli.config.compose import compose
     from gancli.config.settings import TrainSettings
     from gancli.data.facts import DataFacts
-    from gancli.train import assemble, dealing
+    from gancli.train import assemble, streams
 
     keys = ["model=dcgan", "model.ch=2", "model.G.norm=virtual", "model.D.norm=virtual", "batch_size=4"]
     config = compose("train", [*keys, "dataset=random", "dataset.size=[1,8,8]", "dataset.n=80"])
     settings = make_as(TrainSettings, config, "")
-    source = dealing.data(settings)
+    source = streams.data(settings)
     engine = assemble.engine(settings, source, assemble.game(config, DataFacts.of(source)), Compute())
     D = next(m for m in engine.game.nets["D"].modules() if isinstance(m, Referenced))
     pixels = source.rows(np.arange(len(source)))["x"].flatten(1).float() / 127.5 - 1

@@ -205,13 +205,13 @@ def test_adaptive_augmentation_hears_d_in_semi_supervised_games() -> None:
     from gancli.config.compose import compose
     from gancli.config.settings import TrainSettings
     from gancli.data.facts import DataFacts
-    from gancli.train import assemble, dealing
+    from gancli.train import assemble, streams
 
     keys = ["model=improved", "model.D.hidden=[8,8]", "augment=ada", "augment.interval=1", "batch_size=4"]
     data = ["dataset=random", "dataset.size=[1,8,8]", "dataset.classes=2", "dataset.n=16", "game.labels=4"]
     config = compose("train", [*keys, *data, "augment.images=8", "augment.target=0.01"])
     settings = make_as(TrainSettings, config, "")
-    source = dealing.data(settings)
+    source = streams.data(settings)
     engine = assemble.engine(settings, source, assemble.game(config, DataFacts.of(source)), Compute())
     ada = engine.game.critic.augment
     assert isinstance(ada, Ada)

@@ -30,7 +30,7 @@ KINDS = {
     "fixed": ["game.any_size=false"],
     "labelled": ["game.labelled=true", "dataset.classes=3"],
 }
-RAW = "note: this run keeps no average of its networks: the raw ones draw\n"
+RAW = "note: this run keeps no EMA: the raw weights are used\n"
 
 
 @pytest.fixture(scope="module")
@@ -75,8 +75,8 @@ def test_names_sizes_and_depth_are_kept(gan: Gan, runs: dict[str, Path]) -> None
     lines = answer.err.removeprefix(RAW).splitlines()
     assert lines[0] == "images 1/3"
     assert lines[1:] == [
-        "note: 2 of 3 files: padded by reflection to multiples of 4, and cut back",
-        "note: 1 of 3 files: 16 bits made 8 for the network, whose outputs have 16 again",
+        "note: 2 of 3 files: padded by reflection to multiples of 4, and outputs cropped",
+        "note: 1 of 3 files: 16 bits converted to 8 for the network, and outputs back to 16",
     ]
     assert written("out") == ["a.png", "b/a.png", "b/c.d.png", "sample.json"]
     for name in ("a", "b/a", "b/c.d"):
@@ -116,13 +116,13 @@ def test_channels_become_those_of_the_run_and_that_is_said(gan: Gan, runs: dict[
     answer = gan("sample", f"run={runs['noisy']}", "input=in", "run_dir=out")
     assert answer.code == 0
     assert answer.err.removeprefix(RAW).splitlines()[1:] == [
-        "note: 1 of 3 files: colour with alpha made colour, on white",
-        "note: 1 of 3 files: grey made colour",
+        "note: 1 of 3 files: colour with alpha converted to colour, on white",
+        "note: 1 of 3 files: grey converted to colour",
     ]
     for name in ("grey", "alpha", "colour"):
         assert imagefile.read(Path("out", f"{name}.png")).shape == (3, 8, 12)
     alone = gan("sample", f"run={runs['grey']}", "input=in/colour.png", "run_dir=one")
-    assert alone.err == f"{RAW}note: colour made grey\n"
+    assert alone.err == f"{RAW}note: colour converted to grey\n"
     assert alone.out == "1 image by grey at step 0, A2B: one\n"
 
 
@@ -204,17 +204,17 @@ def test_links_hidden_files_and_pipes(gan: Gan, runs: dict[str, Path]) -> None:
     found = inputs.find("in")
     assert list(found.names) == ["linked/a.png"]
     (note,) = found.notes
-    assert note == "left out: 2 hidden files, pipe (a named pipe), round (a link to a folder that is read already)"
+    assert note == "left out: 2 hidden files, pipe (a named pipe), round (a link to a folder that was already read)"
     os.mkfifo("in/pipe.png")
     for given in ("in", "in/*"):
         answer = gan("sample", f"run={runs['noisy']}", f"input={given}", "run_dir=out")
         assert answer.code == 2
-        assert answer.err == "gan: in/pipe.png is a named pipe, no image: take it away\n"
+        assert answer.err == "gan: in/pipe.png is a named pipe, not an image: remove it\n"
     Path("in/pipe.png").unlink()
     Path("in/gone.png").symlink_to("nowhere.png")
     for given in ("in", "in/*"):
         answer = gan("sample", f"run={runs['noisy']}", f"input={given}", "run_dir=out")
-        assert answer.err.startswith("gan: in/gone.png is a link to nowhere.png, which is not there: mend it")
+        assert answer.err.startswith("gan: in/gone.png is a link to nowhere.png, which does not exist: fix or remove")
     assert not Path("out").exists()
 
 
@@ -224,13 +224,13 @@ def test_files_that_cannot_be_used_are_named_at_the_end(gan: Gan, runs: dict[str
     answer = gan("sample", f"run={runs['noisy']}", "input=in", "run_dir=out")
     assert answer.code == 2
     assert answer.err.splitlines()[-1] == (
-        "gan: 2 of 4 files could not be used, the first: in/b.png cannot be used as an image (it holds no image of a"
-        " kind that is read): repair it or take it away; the others are in out, and sample.json names all"
+        "gan: 2 of 4 files could not be used, the first: in/b.png cannot be used as an image (it is not an image of a"
+        " supported format): fix or remove it; the others are in out; sample.json lists all"
     )
     assert answer.out == "2 images by noisy at step 0, A2B: out\n"
     assert written("out") == ["a.png", "sample.json", "z.png"]
     assert [each["input"] for each in said("out")["failed"]] == ["b.png", "e.npy"]
-    assert "e.npy has 5 channels, which cannot become 3" in said("out")["failed"][1]["why"]
+    assert "e.npy has 5 channels, not convertible to 3" in said("out")["failed"][1]["why"]
     alone = gan("sample", f"run={runs['noisy']}", "input=in/b.png", "run_dir=none")
     assert (alone.code, alone.out) == (2, "")
     assert not Path("none").exists()
@@ -241,7 +241,7 @@ def test_a_network_of_one_size_refuses_others(gan: Gan, runs: dict[str, Path]) -
     assert gan("sample", f"run={runs['fixed']}", "input=in/a.png", "run_dir=one").code == 0
     answer = gan("sample", f"run={runs['fixed']}", "input=in/b.png", "run_dir=two")
     assert answer.code == 2
-    assert answer.err == f"{RAW}gan: in/b.png is 12×8 and this network takes 8×12 alone: resize it first\n"
+    assert answer.err == f"{RAW}gan: in/b.png is 12×8, and this network takes only 8×12: resize it first\n"
 
 
 def test_a_class_is_asked_for(gan: Gan, runs: dict[str, Path]) -> None:
@@ -255,7 +255,7 @@ def test_a_class_is_asked_for(gan: Gan, runs: dict[str, Path]) -> None:
     assert len(set(images.values())) == 3
     assert images[None] == [images["kind 0"], images["1"], images["2"]][said("sNone")["class"]]
     answer = gan("sample", f"run={runs['labelled']}", "input=a.png", "classes=all")
-    assert answer.err.endswith("classes=all: one image is made of each file, so name one class\n")
+    assert answer.err.endswith("classes=all: one image is made per file, so name one class\n")
 
 
 def test_an_export_and_a_checkpoint_make_the_same(gan: Gan, runs: dict[str, Path]) -> None:
@@ -297,7 +297,7 @@ def test_stopped_in_the_middle_it_leaves_whole_images(
     monkeypatch.setattr(imagefile, "read", read)
     answer = gan("sample", f"run={runs['noisy']}", "input=in", "run_dir=out")
     assert answer.code == 130
-    assert answer.err.splitlines()[-2:] == ["note: 2 of 3 images are whole, in out", "gan: interrupted"]
+    assert answer.err.splitlines()[-2:] == ["note: 2 of 3 images are complete, in out", "gan: interrupted"]
     assert written("out") == ["a.png", "b.png"]
     calls[:] = ["", ""]
     assert gan("sample", f"run={runs['noisy']}", "input=in", "run_dir=none").code == 130
@@ -318,7 +318,7 @@ def test_too_little_memory_is_said_of_the_file(
     monkeypatch.setattr(translating.Sampler, "generate_here", full)
     answer = gan("sample", f"run={runs['noisy']}", "input=in", "run_dir=out")
     assert answer.code == 2
-    words = "in/b.png needs more memory than there is at 12×12 pixels: make it smaller"
+    words = "in/b.png at 12×12 pixels does not fit in memory: make it smaller"
     assert said("out")["failed"] == [{"input": "b.png", "why": words}]
 
 
@@ -333,22 +333,25 @@ WHAT = "name an image, a folder of images, or a pattern in quotes such as 'photo
 REFUSED = {
     "missing": (["input=none"], f"input=none does not exist: {WHAT}"),
     "pattern": (["input=x*.png"], f"input=x*.png has no images: {WHAT} (.avif, "),
-    "climbing": (["input=*/../a.png"], "input=*/../a.png has .. behind a wildcard: write the pattern without it"),
+    "climbing": (["input=*/../a.png"], "input=*/../a.png has .. after a wildcard: write the pattern without it"),
     "empty folder": (["input=empty"], f"input=empty has no images: {WHAT} (.avif, "),
-    "archive": (["input=a.zip"], "input=a.zip is an archive: unpack it, and name the folder"),
-    "blank": (["input=' '"], "input= is empty, as a shell variable that is not set"),
-    "n": (["input=a.png", "n=3"], "n= and input=: one image is made of each file; leave one of them out"),
-    "seeds": (["input=a.png", "seeds=1-3"], "seeds= and input=: one image is made of each file"),
-    "arithmetic": (["input=a.png", "arithmetic=1 + 2"], "arithmetic= and input=: one image is made of each file"),
-    "attention": (["input=a.png", "attention=true"], "attention= and input=: one image is made of each file"),
-    "points": (["input=a.png", "points=[[0,0]]"], "points= and input=: one image is made of each file"),
-    "npz": (["input=a.png", "format=npz"], "format=npz and input=: a PNG is written of each file; leave format out"),
-    "onnx": (["input=a.png", "format=onnx"], "format=onnx and input=: a PNG is written of each file"),
-    "page": (["input=a.png", "serve=true"], "input= and serve=true: the page takes images by itself"),
-    "truncation": (["input=a.png", "truncation=1"], "truncation=1: this game draws from no latents"),
-    "standing": (["input=a.png", "standing_stats=2"], "standing_stats=2: samples of this game are made from data"),
-    "classes": (["input=a.png", "classes=1"], "classes=1: this generator knows no classes"),
-    "direction": (["input=a.png", "direction=C"], "direction=C: this game draws in no such direction"),
+    "archive": (["input=a.zip"], "input=a.zip is an archive: unpack it and name the folder"),
+    "blank": (["input=' '"], "input= is empty (an unset shell variable?)"),
+    "n": (["input=a.png", "n=3"], "n= and input=: one image is made per file; leave one of them out"),
+    "seeds": (["input=a.png", "seeds=1-3"], "seeds= and input=: one image is made per file"),
+    "arithmetic": (["input=a.png", "arithmetic=1 + 2"], "arithmetic= and input=: one image is made per file"),
+    "attention": (["input=a.png", "attention=true"], "attention= and input=: one image is made per file"),
+    "points": (["input=a.png", "points=[[0,0]]"], "points= and input=: one image is made per file"),
+    "npz": (["input=a.png", "format=npz"], "format=npz and input=: one PNG is written per file; leave format out"),
+    "onnx": (["input=a.png", "format=onnx"], "format=onnx and input=: one PNG is written per file"),
+    "page": (["input=a.png", "serve=true"], "input= and serve=true: images are uploaded on the page"),
+    "truncation": (["input=a.png", "truncation=1"], "truncation=1: this game has no latents"),
+    "standing": (
+        ["input=a.png", "standing_stats=2"],
+        "standing_stats=2 needs latents, and samples of this game are made from data",
+    ),
+    "classes": (["input=a.png", "classes=1"], "classes=1: this generator is unconditional"),
+    "direction": (["input=a.png", "direction=C"], "direction=C: this game has no such direction"),
     "taken": (["input=a.png", "run_dir=empty/.."], "run_dir="),
 }
 
@@ -371,8 +374,10 @@ def test_games_that_take_no_image_say_what_they_take(gan: Gan, trained: Path) ->
     lay(".", {"a": noise(3, 8, 12)})
     answer = gan("sample", f"run={trained}", "input=a.png")
     assert answer.code == 2
-    assert answer.err == ("gan: input= is translated, and this game makes samples of random numbers: leave input out\n")
-    with pytest.raises(ConfigError, match="input= is translated"):
+    assert answer.err == (
+        "gan: input= needs a game that translates, and this one samples from noise: leave input out\n"
+    )
+    with pytest.raises(ConfigError, match="input= needs a game that translates"):
         Translator(reading.load(str(trained)))
 
 

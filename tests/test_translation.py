@@ -24,7 +24,7 @@ from gancli.losses.adversarial import LeastSquares
 from gancli.losses.terms import Term
 from gancli.nets import patch, translator, unet
 from gancli.nets.layers.noise import Dropout, keyed
-from gancli.train import assemble, checks, dealing
+from gancli.train import assemble, checks, streams
 from gancli.train.engine import Engine
 from gancli.verbs.train import split_notes
 from tests import released
@@ -351,7 +351,7 @@ def build(keys: list[str]) -> Engine:
     config = compose("train", [*keys, "device=cpu"])
     settings = make_as(TrainSettings, config, "")
     checks.check_sections(settings)
-    source = dealing.data(settings)
+    source = streams.data(settings)
     return assemble.engine(settings, source, assemble.game(config, DataFacts.of(source)), Compute())
 
 
@@ -361,22 +361,22 @@ def build(keys: list[str]) -> Engine:
 @pytest.mark.parametrize(
     ("keys", "said"),
     [
-        (["model=pix2pix", "dataset=random", "dataset.size=[3,40,40]"], "halve exactly 3 times"),
-        (["model=pix2pix", "dataset=random", "dataset.size=[3,16,16]"], "halve exactly 4 times"),
-        ([*PIX, "dataset.size=[3,32,32]", "model.D.layers=5"], "model.D.layers=5 needs images of 96 pixels"),
+        (["model=pix2pix", "dataset=random", "dataset.size=[3,40,40]"], "halves exactly only 3 times"),
+        (["model=pix2pix", "dataset=random", "dataset.size=[3,16,16]"], "halves exactly only 4 times"),
+        ([*PIX, "dataset.size=[3,32,32]", "model.D.layers=5"], "model.D.layers=5 needs images of at least 96 pixels"),
         ([*PIX, "dataset.size=[3,32,32]", "model.G.downs=7"], "model.G.downs=7: 2 to 5"),
         ([*PIX, "dataset.size=[3,32,32]", "model.G.dropout=1"], "model.G.dropout=1: a share"),
         (["model=cyclegan", "dataset=random", "dataset.size=[3,26,26]"], "multiples of 4"),
-        (["model=cyclegan", "dataset=fashion"], "reads the column A.x, and dataset=fashion has x, y"),
-        (["model=pix2pix", "dataset=fashion"], "reads the column A, and dataset=fashion has x, y"),
+        (["model=cyclegan", "dataset=fashion"], "reads the column A.x, but dataset=fashion has x, y"),
+        (["model=pix2pix", "dataset=fashion"], "reads the column A, but dataset=fashion has x, y"),
         ([*PIX, "dataset.size=[3,32,32]", "terms.l1.columns=[fake,B]"], "no column B"),
-        ([*CYCLE, "dataset.size=[3,24,24]", "penalty=r1", "penalty.r1.every=4"], "pays its penalties at each step"),
+        ([*CYCLE, "dataset.size=[3,24,24]", "penalty=r1", "penalty.r1.every=4"], "applies its penalties at every step"),
         ([*CYCLE, "dataset.size=[3,24,24]", "game.pool=-1"], "game.pool"),
         (
             [*CYCLE, "dataset.size=[3,24,24]", "dataset.channels_B=1"],
             "set terms.identity_A.weight=0 terms.identity_B.weight=0",
         ),
-        (["model=pix2pix", "dataset.disjoint=true"], "leaves no pair"),
+        (["model=pix2pix", "dataset.disjoint=true"], "leaves no pairs"),
         (["model=cyclegan", "terms=cyclegan_features", "dataset.size=24"], "features"),
     ],
 )
@@ -438,4 +438,4 @@ def test_reversed_it_makes_a_of_b() -> None:
 def test_batch_norm_of_several_images_is_said_to_be_another_one(keys: list[str], said: bool) -> None:
     """Trained over a batch, drawn with an image's own statistics."""
     notes = split_notes(engine_of([*PIX, "dataset.size=[3,32,32]", *keys]))
-    assert any("batch norm looks at 2 images at once" in note for note in notes) == said
+    assert any("batch norm uses the statistics of 2 images in training" in note for note in notes) == said

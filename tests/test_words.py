@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from gancli.cli import main
-from gancli.config import idle
+from gancli.config import unused
 from gancli.config.build import convert, find, hints_of, make_as
 from gancli.config.commands import command, word
 from gancli.config.compose import compose, composed
@@ -153,7 +153,7 @@ def test_a_file_that_is_no_yaml_is_named(gan: Gan, text: str) -> None:
     Path("mine/loss/odd.yaml").write_text(text, encoding="utf-8")
     answer = gan("train", "loss=odd", "--config-dir", "mine")
     assert answer.code == 2
-    assert "mine/loss/odd.yaml is no YAML that can be read in line" in answer.err
+    assert "mine/loss/odd.yaml is not valid YAML in line" in answer.err
 
 
 @pytest.mark.parametrize("name", ["it's my run", "[a=$HOME],b"])
@@ -181,7 +181,8 @@ def test_a_word_is_read_back_as_it_was() -> None:
 @pytest.mark.parametrize(
     ("word", "choices", "near"),
     [
-        ("srgan", ["gan", "dcgan", "sagan", "ebgan"], "sagan"),
+        ("srgan", ["gan", "dcgan", "sagan", "ebgan"], None),
+        ("sagn", ["gan", "dcgan", "sagan", "ebgan"], "sagan"),
         ("cyclegan", ["gan", "dcgan", "sagan", "ebgan"], None),
         ("pix2pix", ["gan", "dcgan", "sagan", "ebgan"], None),
         ("translate", ["train", "sample", "eval", "interpolate"], None),
@@ -199,7 +200,7 @@ def test_words_that_are_no_utf8_are_refused(gan: Gan) -> None:
     for typed in ("note=caf\udce9", "run_dir=\udcff", "caf\udce9", "--x\udce9"):
         answer = gan("train", *TINY, "steps=0", typed)
         assert (answer.code, answer.err.count("\n")) == (2, 1)
-        assert "no UTF-8" in answer.err
+        assert "is not UTF-8" in answer.err
 
 
 def test_a_terminal_without_the_characters_shows_question_marks(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -268,7 +269,7 @@ def test_values_go_with_the_group_they_were_set_for() -> None:
     assert made.config["ramp"]["augment"] == 0.3  # typed: to be answered
     made = composed("train", ["experiment=sagan_small", "optimizer=sgd"])
     assert made.config["optimizer"]["G"]["lr"] == leaves("experiment", "sagan_small")["optimizer.G.lr"]
-    assert made.notes == ["experiment=sagan_small sets optimizer.G.lr: taken with optimizer=sgd, too"]
+    assert made.notes == ["experiment=sagan_small sets optimizer.G.lr: also applied to optimizer=sgd"]
 
 
 def test_a_resumed_run_with_other_data_is_told_of_the_data(gan: Gan, tmp_path: Path) -> None:
@@ -279,7 +280,7 @@ def test_a_resumed_run_with_other_data_is_told_of_the_data(gan: Gan, tmp_path: P
     assert "unknown key" not in answer.err
 
 
-# -- keys that say nothing beside others -------------------------------------------------------------------------------
+# -- keys without effect -----------------------------------------------------------------------------------------------
 
 
 def told(*typed: str) -> list[str]:
@@ -288,28 +289,28 @@ def told(*typed: str) -> list[str]:
     assert settings.steps is not None
     assert settings.batch_size is not None
     images = settings.steps * settings.game["d_steps"] * settings.batch_size
-    return idle.notes(settings, idle.typed_keys(keys), settings.steps, images, points=True)
+    return unused.notes(settings, unused.typed_keys(keys), settings.steps, images, points=True)
 
 
 @pytest.mark.parametrize(
     ("typed", "said"),
     [
-        (["steps=3", "optimizer.schedule.kind=linear", "optimizer.schedule.start=3"], "before the rates begin to fall"),
+        (["steps=3", "optimizer.schedule.kind=linear", "optimizer.schedule.start=3"], "before the decay begins"),
         (["optimizer.schedule.start=3"], "with optimizer.schedule.kind=constant"),
-        (["optimizer.schedule.end=3"], "optimizer.schedule.end=3 says nothing"),
+        (["optimizer.schedule.end=3"], "optimizer.schedule.end=3 has no effect"),
         (["steps=3", "+optimizer.D.schedule={kind:linear,start:9}"], "optimizer.D.schedule.start=9: the run ends at"),
         (
             ["steps=3", "batch_size=4", "optimizer.schedule={kind:linear,start:12,unit:images}"],
-            "the run ends after 12 images, before the rates begin to fall",
+            "the run ends after 12 images, before the decay begins",
         ),
         (["steps=3", "model.ema.start=9"], "the run ends at step 3"),
-        (["model.ema.decay=0", "model.ema.start=9"], "model.ema.start says nothing with model.ema.decay=0"),
+        (["model.ema.decay=0", "model.ema.start=9"], "model.ema.start has no effect with model.ema.decay=0"),
         (["steps=3", "observers.checkpoints.every=4"], "observers.checkpoints.every=4: the run has 3 steps"),
-        (["steps=3", "observers.alarms.every=4"], "never looks"),
-        (["observers.grid.n=4"], "observers.grid.n says nothing with data that are points"),
+        (["steps=3", "observers.alarms.every=4"], "never runs"),
+        (["observers.grid.n=4"], "observers.grid.n has no effect with data of points"),
         (["loss.noise_until=5"], "loss.noise=0"),
-        (["steps=3", "loss.noise=0.1", "loss.noise_until=5000"], "ends after 768 images, with noise left"),
-        (["steps=3", "penalty=lecam"], "penalty.lecam.after=1000: D makes 3 moves"),
+        (["steps=3", "loss.noise=0.1", "loss.noise_until=5000"], "ends after 768 images, before the noise is 0"),
+        (["steps=3", "penalty=lecam"], "penalty.lecam.after=1000: D has 3 updates"),
         (["steps=3", "ramp=r3gan"], "the run sees 768"),
         (["game.class_weight=2"], "model.conditioning=ac"),
         (["model.D.pieces=3"], "model.D.activation=leaky_relu"),

@@ -1,1 +1,1 @@
-"""What D is shown instead of bare images."""
+"""Augmentation of the images that D is shown."""

@@ -1,4 +1,4 @@
-"""Adaptive augmentation: geometry and colour of images with probability p, which follows how sure D is of real ones."""
+"""Adaptive augmentation (ADA): geometry and colour changes, with a probability that follows D's overfitting."""
 
 from __future__ import annotations
 
@@ -21,23 +21,22 @@ SYM6 = (
     -0.021060292512300564, 0.04472490177066578, 0.0017677118642428036, -0.007800708325034148,
 )  # fmt: skip
 MARGIN = len(SYM6) // 4  # pixels around the output that the filter reads
-SHIFT, SCALE, TURN = 0.125, 0.2, math.pi  # of sides; log2 σ; largest angle
-BRIGHTNESS, CONTRAST, SATURATION = 0.2, 0.5, 1.0  # σ; log2 σ; log2 σ
-HOLE = 0.5  # of sides
+SHIFT, SCALE, TURN = 0.125, 0.2, math.pi  # fraction of the sides; σ of the log2; largest angle
+BRIGHTNESS, CONTRAST, SATURATION = 0.2, 0.5, 1.0  # σ; σ of the log2; σ of the log2
+HOLE = 0.5  # fraction of the sides
 
 GEOMETRY = ("xflip", "rotate90", "xint", "scale", "rotate", "aniso", "xfrac")
 COLOUR = ("brightness", "contrast", "lumaflip", "hue", "saturation")
-BGC = dict.fromkeys((*GEOMETRY, *COLOUR), 1.0) | {"cutout": 0.0}  # shares of p that StyleGAN2-ADA's default has
+BGC = dict.fromkeys((*GEOMETRY, *COLOUR), 1.0) | {"cutout": 0.0}  # shares of p in StyleGAN2-ADA's default
 
 
 class Ada(Augment):
-    """Each transformation with its share of the probability p; as they are "bgc" (Karras et al. 2020, appendix B).
+    """Transformations, each with its share of the probability p; the default is "bgc" (Karras et al. 2020, app. B).
 
-    xflip to cutout: shares of p, from 0 (never) to 1, named as StyleGAN2-ADA's code names them. p moves by one
-    direction's step after every `interval` moves of D: up while the mean sign of its logits of real images is above
-    `target`, down otherwise, from 0 to 1 in `images` real images. p: where it starts; target null: where it stays.
-    Images alone; hue and saturation need three channels, of others the rest of colour changes. Raises ConfigError for
-    values that are none.
+    xflip to cutout: shares of p, from 0 (never) to 1, named as in StyleGAN2-ADA's code. After every `interval` moves of
+    D, p goes up if the mean sign of its logits of real images is above `target`, else down, at a rate of 0 to 1 in
+    `images` real images. p: its initial value; target null: p is constant. For images only; hue and saturation need
+    three channels and are skipped for others. Raises ConfigError for invalid values.
 
     >>> ada = Ada(interval=1, images=1000)
     >>> for sign in (1.0, 1.0, 0.0):
@@ -75,13 +74,13 @@ class Ada(Augment):
     ):
         super().__init__()
         if not 0 <= p <= 1 or interval < 1 or images < 1 or (target is not None and not 0 < target < 1):
-            raise ConfigError("augment has p from 0 to 1, target between 0 and 1 or null, interval and images from 1")
+            raise ConfigError("augment needs p from 0 to 1, target between 0 and 1 or null, interval and images from 1")
         geometric = (xflip, rotate90, xint, scale, rotate, aniso, xfrac)
         colours = (brightness, contrast, lumaflip, hue, saturation)
         self.shares = dict(zip(BGC, (*geometric, *colours, cutout), strict=True))
         for name, share in self.shares.items():
             if not 0 <= share <= 1:
-                raise ConfigError(f"augment.{name}={share:g}: a share of p, from 0 (never) to 1")
+                raise ConfigError(f"augment.{name}={share:g}: type a share of p, from 0 (never) to 1")
         self.first, self.target, self.interval, self.images = p, target, interval, images
         self.register_buffer("p", torch.tensor(p))
         for name in ("signs", "moves", "seen"):
@@ -90,7 +89,7 @@ class Ada(Augment):
 
     @torch.no_grad()
     def feedback(self, stats: Mapping[str, Tensor], images: int) -> None:
-        """Count a move of D, and move p when the interval is over; without waiting for the device."""
+        """Count a move of D, and adapt p at the end of an interval, without synchronising with the device."""
         if self.target is None:
             return
         self.signs += stats["D_sign"].to(self.signs)
@@ -103,7 +102,7 @@ class Ada(Augment):
             counter.copy_(torch.where(over, 0.0, counter))
 
     def forward(self, images: Tensor, rng: Rng, purpose: str) -> Tensor:
-        """Geometry first, then colour, then a hole; in float32 at least, whatever the networks compute in."""
+        """Apply geometry, then colour, then cutout, in float32 at least, even if the networks use less."""
         with full_precision(images):
             wide = torch.promote_types(images.dtype, torch.float32)
             return self._changed(images.to(wide), rng, purpose).to(images.dtype)
@@ -112,7 +111,7 @@ class Ada(Augment):
         sides, p = images.shape[2:], self.p.to(images.dtype)
         draw = Draw(rng, purpose, p, images.dtype, self.shares)
         if any(self.shares[name] for name in GEOMETRY):
-            # Mirrored as far as the whole batch needs it, whatever part of it this is.
+            # Reflection as far as the whole batch needs it, not only this part of the batch.
             everyone = geometry(Draw(rng.cut(0, rng.total), purpose, p, images.dtype, self.shares), sides)
             inverse = everyone[rng.start : rng.stop]
             images = resampled(images, inverse, self.taps.to(images.dtype), margins(everyone, sides))
@@ -122,7 +121,7 @@ class Ada(Augment):
 
 
 class Draw:
-    """Numbers of one use, each for all samples, replaced by what changes nothing where a transformation is off.
+    """Random numbers of one use, one per sample, replaced by the identity value if a transformation is off.
 
     p: the probability; shares: of it, by transformation.
     """
@@ -139,7 +138,7 @@ class Draw:
         return self.rng.normal(f"{self.purpose} {what}").to(self.dtype)
 
     def gated(self, what: str, name: str, value: Tensor, idle: float, twice: bool = False) -> Tensor:
-        """The value with the probability that `name` has, else `idle`; twice: of this or another draw as rare."""
+        """Return the value with the probability of `name`, else `idle`; twice: so that either of two draws has it."""
         p = self.p * self.shares[name]
         if twice:
             p = 1 - (1 - p).clamp_min(0).sqrt()
@@ -147,28 +146,28 @@ class Draw:
 
 
 def _matrix(rows: list[list[Tensor | float]], like: Tensor) -> Tensor:
-    """3×3 matrices [B, 3, 3] of numbers [B] or constants."""
+    """Stack numbers [B] and constants to 3×3 matrices [B, 3, 3]."""
     return torch.stack([torch.stack([like * 0 + entry for entry in row], 1) for row in rows], 1)
 
 
 def translation(x: Tensor, y: Tensor) -> Tensor:
-    """[B, 3, 3] that moves by (x, y)."""
+    """Return the matrices [B, 3, 3] that translate by (x, y)."""
     return _matrix([[1.0, 0.0, x], [0.0, 1.0, y], [0.0, 0.0, 1.0]], x)
 
 
 def scaling(x: Tensor, y: Tensor) -> Tensor:
-    """[B, 3, 3] that scales by x and y."""
+    """Return the matrices [B, 3, 3] that scale by x and y."""
     return _matrix([[x, 0.0, 0.0], [0.0, y, 0.0], [0.0, 0.0, 1.0]], x)
 
 
 def rotation(angle: Tensor) -> Tensor:
-    """[B, 3, 3] that turns by an angle."""
+    """Return the matrices [B, 3, 3] that rotate by an angle."""
     sine, cosine = angle.sin(), angle.cos()
     return _matrix([[cosine, -sine, 0.0], [sine, cosine, 0.0], [0.0, 0.0, 1.0]], angle)
 
 
 def geometry(draw: Draw, sides: torch.Size) -> Tensor:
-    """Where each output pixel is read from: [B, 3, 3], in pixels around the middle (Karras et al. 2020, appendix B)."""
+    """Return each output pixel's source: [B, 3, 3], in pixels around the centre (Karras et al. 2020, appendix B)."""
     height, width = sides
     mirror = draw.gated("mirror", "xflip", (draw.uniform("mirrored") * 2).floor(), 0.0)
     inverse = scaling(1 - 2 * mirror, mirror * 0 + 1)
@@ -178,7 +177,7 @@ def geometry(draw: Draw, sides: torch.Size) -> Tensor:
     inverse = inverse @ translation(-(across * width).round(), -(down * height).round())
     size = draw.gated("scale", "scale", torch.exp2(draw.normal("scaled") * SCALE), 1.0)
     inverse = inverse @ scaling(1 / size, 1 / size)
-    # Before and after the stretch, so that at least one of the two happens with the probability of a turn.
+    # Before and after the stretch, so that at least one of the two happens with the probability of a rotation.
     inverse = inverse @ rotation(draw.gated("turn", "rotate", (draw.uniform("turned") * 2 - 1) * TURN, 0.0, twice=True))
     stretch = draw.gated("stretch", "aniso", torch.exp2(draw.normal("stretched") * SCALE), 1.0)
     inverse = inverse @ scaling(1 / stretch, stretch)
@@ -189,10 +188,10 @@ def geometry(draw: Draw, sides: torch.Size) -> Tensor:
 
 
 def margins(inverse: Tensor, sides: torch.Size) -> Tensor:
-    """Pixels left, top, right and bottom of the images that reading through `inverse` needs: int64 [4].
+    """Return the margins (left, top, right, bottom) in pixels that reading through `inverse` needs: int64 [4].
 
-    As released: as far as any image's corners reach, and the filter's both ways, but less than a side, which is where
-    a mirror image ends.
+    As in the released code: as far as any image's corners reach, plus the filter on both sides, but less than a side,
+    where a reflection ends.
     """
     height, width = sides
     x, y = (width - 1) / 2, (height - 1) / 2
@@ -204,20 +203,20 @@ def margins(inverse: Tensor, sides: torch.Size) -> Tensor:
 
 
 def resampled(images: Tensor, inverse: Tensor, taps: Tensor, margin: Tensor | None = None) -> Tensor:
-    """Images read through `inverse`, mirrored at their edges, at twice the resolution and filtered both ways.
+    """Resample images through `inverse`, reflected at their edges, at twice the resolution, filtered up and down.
 
-    margin: how far they are mirrored, as `margins` says; beyond, all is 0.
+    margin: how far they are reflected, as `margins` returns; beyond it, all is 0.
     """
     batch, channels, height, width = images.shape
     margin = margins(inverse, images.shape[2:]) if margin is None else margin
-    # Matrices for rows and columns: many times as fast as convolutions of few channels, and as exact.
+    # Matrices for rows and columns: many times faster than convolutions of few channels, and as exact.
     x = enlarging(height, taps, margin[1::2]) @ images @ enlarging(width, taps, margin[::2]).T
     ones = inverse.new_ones(batch)
-    # Twice the size, and the half pixel by which an even filter moves its output.
+    # Twice the size, and the half-pixel shift of an even filter.
     inverse = scaling(2 * ones, 2 * ones) @ inverse @ scaling(ones / 2, ones / 2)
     inverse = translation(-ones / 2, -ones / 2) @ inverse @ translation(ones / 2, ones / 2)
     shape = [batch, channels, 2 * (height + 2 * MARGIN), 2 * (width + 2 * MARGIN)]
-    # From pixels to the sampler's units, which run from -1 to 1 over input and output.
+    # From pixels to grid_sample's units, which run from -1 to 1 over input and output.
     inverse = scaling(ones * 2 / x.shape[3], ones * 2 / x.shape[2]) @ inverse
     inverse = inverse @ scaling(ones * shape[3] / 2, ones * shape[2] / 2)
     grid = F.affine_grid(inverse[:, :2], shape, align_corners=False)
@@ -226,10 +225,10 @@ def resampled(images: Tensor, inverse: Tensor, taps: Tensor, margin: Tensor | No
 
 
 def enlarging(side: int, taps: Tensor, margin: Tensor) -> Tensor:
-    """What mirrors `side` pixels at both ends and doubles them by the filter: [2 · (3 · side - 2), side].
+    """Return the matrix that reflects `side` pixels at both ends and upsamples them: [2 · (3 · side - 2), side].
 
-    The mirrored part is a side less one long, the most that there can be, and 0 past the `margin` [low, high]: so its
-    size does not depend on numbers of the device, which would have to be waited for.
+    The reflection is a side less one long, the maximum, and 0 beyond the `margin` [low, high]: so its size does not
+    depend on values on the device, which would need a synchronisation.
     """
     most = side - 1
     mirrored = F.pad(torch.eye(side, dtype=taps.dtype, device=taps.device)[:, None], [most, most], mode="reflect")
@@ -243,13 +242,13 @@ def enlarging(side: int, taps: Tensor, margin: Tensor) -> Tensor:
 
 
 def shrinking(side: int, taps: Tensor) -> Tensor:
-    """What halves pixels of the sampler by the filter, without its border: [side, 2 · (side + 2 · MARGIN)]."""
+    """Return the matrix that downsamples by the filter, without its border: [side, 2 · (side + 2 · MARGIN)]."""
     every = torch.eye(2 * (side + 2 * MARGIN), dtype=taps.dtype, device=taps.device)[:, None, 1:-1]
     return F.conv1d(every, taps.view(1, 1, -1), stride=2)[:, 0].T
 
 
 def coloured(draw: Draw, images: Tensor) -> Tensor:
-    """Brightness, contrast, luma flip, and of three channels hue and saturation (Karras et al. 2020, appendix B).
+    """Apply brightness, contrast, luma flip, and hue and saturation to three channels (Karras et al. 2020, appendix B).
 
     The luma flip turns a grey image into its negative.
     """
@@ -259,7 +258,7 @@ def coloured(draw: Draw, images: Tensor) -> Tensor:
     inverted = draw.gated("luma", "lumaflip", (draw.uniform("inverted") * 2).floor(), 0.0).view(-1, 1, 1)
     if images.shape[1] != 3:
         return images * (1 - 2 * inverted.unsqueeze(3))
-    # Everything else keeps or turns the component along grey, (1, 1, 1) / √3.
+    # The rest acts relative to the grey axis, (1, 1, 1) / √3.
     ones = images.new_ones(3, 3) / 3
     eye = torch.eye(3, dtype=images.dtype, device=images.device)
     matrix = eye - 2 * ones * inverted
@@ -272,7 +271,7 @@ def coloured(draw: Draw, images: Tensor) -> Tensor:
 
 
 def holed(draw: Draw, images: Tensor) -> Tensor:
-    """A rectangle of half of each side set to 0, its centre anywhere in the image."""
+    """Set a rectangle of half of each side to 0, its centre anywhere in the image."""
     side = draw.gated("cutout", "cutout", torch.full_like(draw.uniform("hole x"), HOLE), 0.0)
     inside = []
     for length, axis in zip(images.shape[2:], "yx", strict=True):

@@ -1,4 +1,4 @@
-"""Augmentation of all that D is shown, with gradients for G: DiffAugment."""
+"""Augmentation of the images that D is shown, differentiable for G: DiffAugment."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ Policy = Literal["color", "translation", "cutout"]
 
 
 class Augment(nn.Module):
-    """Base: changes images [B, C, H, W] before D sees them. What it must remember is a buffer."""
+    """Base class: changes images [B, C, H, W] before D sees them. Persistent state is in buffers."""
 
     def forward(self, images: Tensor, rng: Rng, purpose: str) -> Tensor:
-        """The images, changed; numbers are keyed by `purpose` (real, fake), the same however a batch is split."""
+        """Return the changed images; random numbers are keyed by `purpose` (real, fake), however a batch is split."""
         raise NotImplementedError
 
     @torch.no_grad()
     def feedback(self, stats: Mapping[str, Tensor], images: int) -> None:
-        """Called after each move of D with its statistics and how many real images it saw."""
+        """Called after each move of D with its statistics and the number of real images it saw."""
 
 
 class DiffAugment(Augment):
     """Colour, translation and cutout of every image, real and fake (Zhao et al. 2020, section 4 and appendix A).
 
-    policy: which of the three. reach: of the translation, as a share of the side. hole: of the cutout.
-    Raises ConfigError for shares that are none.
+    policy: which of the three. reach: of the translation, as a fraction of the side. hole: of the cutout. Raises
+    ConfigError for values that are not fractions.
 
     >>> ones, rng = torch.ones(2, 1, 4, 4), Rng(0, total=2)
     >>> holes = DiffAugment(("cutout",))(ones, rng, "real")
@@ -48,11 +48,11 @@ class DiffAugment(Augment):
     ):
         super().__init__()
         if not 0 <= reach < 1 or not 0 <= hole <= 1:
-            raise ConfigError("augment.reach and augment.hole are shares of the side")
+            raise ConfigError("augment.reach and augment.hole are fractions of the side, such as 0.125 and 0.5")
         self.policy, self.reach, self.hole = tuple(policy), reach, hole
 
     def forward(self, images: Tensor, rng: Rng, purpose: str) -> Tensor:
-        """Brightness ± 0.5, saturation 0 to 2, contrast 0.5 to 1.5; a shift; a hole."""
+        """Apply brightness ± 0.5, saturation 0 to 2, contrast 0.5 to 1.5; a shift; a cutout."""
         sides = images.shape[2:]
         if "color" in self.policy:
             images = brightness(images, rng.uniform(f"{purpose} brightness").to(images.dtype) - 0.5)
@@ -63,7 +63,7 @@ class DiffAugment(Augment):
             moves = [rng.integers(f"{purpose} shift {k}", 2 * span + 1) - span for k, span in enumerate(spans)]
             images = shift(images, moves[0], moves[1])
         if "cutout" in self.policy:
-            # The centre may lie on the image's edge, and for a hole of even size one pixel beyond it.
+            # The centre may be on the image's edge, and for a hole of even size one pixel beyond it.
             ends = [side + 1 - int(side * self.hole + 0.5) % 2 for side in sides]
             at = [rng.integers(f"{purpose} hole {k}", end) for k, end in enumerate(ends)]
             images = cutout(images, self.hole, at[0], at[1])

@@ -1,4 +1,4 @@
-"""Differentiable changes of images, each sample its own, from numbers keyed by purpose."""
+"""Differentiable image transformations, random for each sample, with numbers keyed by purpose."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from gancli.compute.rng import Rng
 
 
 def shift(images: Tensor, down: Tensor, right: Tensor, fill: float = 0.0) -> Tensor:
-    """Each image [B, C, H, W] moved by whole pixels, int64 [B] each; `fill` moves in.
+    """Shift each image [B, C, H, W] by whole pixels, int64 [B] each; `fill` comes in.
 
     >>> shift(torch.arange(1.0, 4.0).view(1, 1, 1, 3), torch.tensor([0]), torch.tensor([1])).flatten().tolist()
     [0.0, 1.0, 2.0]
@@ -26,7 +26,7 @@ def shift(images: Tensor, down: Tensor, right: Tensor, fill: float = 0.0) -> Ten
 
 
 def flip(images: Tensor, chosen: Tensor) -> Tensor:
-    """The chosen images, bool [B], mirrored left to right.
+    """Mirror the chosen images, bool [B], left to right.
 
     >>> flip(torch.tensor([1.0, 2.0]).view(1, 1, 1, 2), torch.tensor([True])).flatten().tolist()
     [2.0, 1.0]
@@ -35,7 +35,7 @@ def flip(images: Tensor, chosen: Tensor) -> Tensor:
 
 
 def jitter(images: Tensor, rng: Rng, purpose: str, reach: float) -> Tensor:
-    """A random flip and a shift by up to `reach` of each side (Zhang et al. 2020, section 3.1)."""
+    """Apply a random flip and a shift by up to `reach` of each side (Zhang et al. 2020, section 3.1)."""
     chosen = rng.uniform(f"{purpose} flip") < 0.5
     spans = [int(reach * side + 0.5) for side in images.shape[2:]]
     moves = [rng.integers(f"{purpose} shift {k}", 2 * span + 1) - span for k, span in enumerate(spans)]
@@ -43,7 +43,7 @@ def jitter(images: Tensor, rng: Rng, purpose: str, reach: float) -> Tensor:
 
 
 def brightness(images: Tensor, amount: Tensor) -> Tensor:
-    """Each image plus its amount [B].
+    """Add each image's amount [B].
 
     >>> brightness(torch.zeros(1, 1, 1, 2), torch.tensor([0.5])).flatten().tolist()
     [0.5, 0.5]
@@ -52,7 +52,7 @@ def brightness(images: Tensor, amount: Tensor) -> Tensor:
 
 
 def saturation(images: Tensor, factor: Tensor) -> Tensor:
-    """Each pixel's distance to the mean of its channels times the image's factor [B].
+    """Scale each pixel's distance to the mean of its channels by the image's factor [B].
 
     >>> saturation(torch.tensor([1.0, 3.0]).view(1, 2, 1, 1), torch.tensor([2.0])).flatten().tolist()
     [0.0, 4.0]
@@ -62,7 +62,7 @@ def saturation(images: Tensor, factor: Tensor) -> Tensor:
 
 
 def contrast(images: Tensor, factor: Tensor) -> Tensor:
-    """Each value's distance to the mean of its image times the image's factor [B].
+    """Scale each value's distance to the mean of its image by the image's factor [B].
 
     >>> contrast(torch.tensor([0.0, 2.0]).view(1, 1, 1, 2), torch.tensor([0.5])).flatten().tolist()
     [0.5, 1.5]
@@ -72,7 +72,7 @@ def contrast(images: Tensor, factor: Tensor) -> Tensor:
 
 
 def cutout(images: Tensor, share: float, down: Tensor, right: Tensor) -> Tensor:
-    """A rectangle of `share` of each side set to 0, its centre at (down, right), int64 [B] each.
+    """Set a rectangle of `share` of each side to 0, its centre at (down, right), int64 [B] each.
 
     >>> cutout(torch.ones(1, 1, 1, 4), 0.5, torch.tensor([0]), torch.tensor([3])).flatten().tolist()
     [1.0, 1.0, 0.0, 0.0]

@@ -1,4 +1,4 @@
-"""Ranks: who computes which rows, and how they meet. With one rank everything here does nothing."""
+"""Collective operations between ranks, and each rank's rows of a batch. With one rank they do nothing."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ T = TypeVar("T")
 
 
 def not_met(error: BaseException) -> RankError:
-    """The error of a collective call, where nobody knows more."""
-    return RankError(f"the ranks did not come together ({' '.join(str(error).split())[:120]})")
+    """The error of a failed collective call if its cause is unknown."""
+    return RankError(f"a collective operation of the ranks failed ({' '.join(str(error).split())[:120]})")
 
 
 @dataclass
-class Meetings:
-    """How often this process has met the others, and whether it waits for them now: what tells who hangs.
+class Collectives:
+    """How many collective calls this process has begun, and whether it is waiting in one: shows which rank hangs.
 
-    explain: puts the error of a collective call in words.
+    explain: converts the exception of a collective call.
     """
 
     begun: int = 0
@@ -32,15 +32,15 @@ class Meetings:
     explain: Callable[[BaseException], RankError] = not_met
 
 
-meetings = Meetings()  # of the one process group that torch has
+meetings = Collectives()  # of the one process group that torch has
 
 
 @dataclass(frozen=True)
 class World:
-    """This process among its equals: rank 0 writes, all compute.
+    """This process's rank and the number of ranks: rank 0 writes, all compute.
 
-    Every method that lets ranks meet has to be called by all of them, in the same order. Raises RankError where another
-    rank fails, is gone or does not come in time.
+    All ranks must call the collective methods, in the same order. These raise RankError if another rank fails, is gone
+    or times out.
     """
 
     rank: int = 0
@@ -48,16 +48,16 @@ class World:
 
     @staticmethod
     def of_group() -> World:
-        """The world of torch's process group, or a world of one where there is none."""
+        """The world of torch's process group, or a world of one rank without a group."""
         return World(dist.get_rank(), dist.get_world_size()) if grouped() else World()
 
     @property
     def first(self) -> bool:
-        """Whether this rank writes and speaks."""
+        """Whether this rank writes files and prints."""
         return self.rank == 0
 
     def rows(self, total: int, unit: int = 1) -> tuple[int, int]:
-        """This rank's rows [start, stop) of a global batch; shares differ by `unit` rows, which stay together, at most.
+        """This rank's rows [start, stop) of a global batch, in units of `unit` rows; ranks differ by at most one unit.
 
         >>> [World(rank, 3).rows(10) for rank in range(3)], [World(rank, 2).rows(10, 4) for rank in range(2)]
         ([(0, 3), (3, 6), (6, 10)], [(0, 4), (4, 10)])
@@ -77,7 +77,7 @@ class World:
 
     @torch.no_grad()
     def copy_from_first(self, tensors: Iterable[Tensor]) -> None:
-        """Every rank starts from rank 0's values."""
+        """Broadcast rank 0's values to every rank, in place."""
         kinds: dict[torch.dtype, list[Tensor]] = {}
         for tensor in tensors if self.size > 1 else ():
             kinds.setdefault(tensor.dtype, []).append(tensor)
@@ -95,7 +95,7 @@ class World:
         return [int(flag) for flag in known.tolist()]
 
     def from_first(self, work: Callable[[], T]) -> T:
-        """What `work` returns on rank 0, the only one to do it, for every rank."""
+        """Run `work` on rank 0 only, and return its result on every rank."""
         if self.size == 1:
             return work()
         box: list[Any] = [work() if self.first else None]
@@ -103,7 +103,7 @@ class World:
         return box[0]  # type: ignore[no-any-return]
 
     def everyone(self, value: T) -> list[T]:
-        """Each rank's value, in order, for every rank."""
+        """Return the values of all ranks, in order, on every rank."""
         values = []
         for rank in range(self.size):
             box: list[Any] = [value if rank == self.rank else None]
@@ -113,7 +113,7 @@ class World:
         return values
 
     def joined(self, own: Tensor, total: int, unit: int = 1) -> Tensor:
-        """All `total` rows on every rank, each having given its own as `rows` deals them; on the CPU."""
+        """Gather all `total` rows on every rank from each rank's own (those of `rows`); on the CPU."""
         if self.size == 1:
             return own
         spans = [World(rank, self.size).rows(total, unit) for rank in range(self.size)]
@@ -121,12 +121,12 @@ class World:
 
 
 def grouped() -> bool:
-    """Whether this process belongs to a group."""
+    """Whether this process belongs to a process group."""
     return dist.is_available() and dist.is_initialized()
 
 
 def meet(call: Callable[..., Any], *args: Any, **keys: Any) -> None:
-    """Let a collective call of torch happen. Raises RankError, in words, where the ranks do not come together."""
+    """Run a collective call of torch. Raises RankError, with an explanation, if it fails."""
     meetings.begun += 1
     meetings.waiting = True
     try:
@@ -145,16 +145,22 @@ def all_reduce(tensor: Tensor) -> None:
 def gathered(x: Tensor) -> Tensor:
     """The rows of all ranks, [B of each, ...] -> [B of all, ...], differentiable any number of times; x on one rank.
 
-    For what depends on a whole batch. The gradient of a rank's rows is the sum of what all ranks make of them.
+    For functions of a whole batch. The gradient of a rank's rows is summed over all ranks.
     """
+    return gathered_from(x)[0]
+
+
+def gathered_from(x: Tensor) -> tuple[Tensor, int]:
+    """As `gathered`, with the position of this rank's first row."""
     world = World.of_group()
     if world.size == 1:
-        return x
+        return x, 0
     counts = torch.zeros(world.size, dtype=torch.int64)
     counts[world.rank] = len(x)
     all_reduce(counts)
-    rows: Tensor = _Gathered.apply(x, counts.tolist(), world.rank)
-    return rows
+    each: list[int] = counts.tolist()
+    rows: Tensor = _Gathered.apply(x, each, world.rank)
+    return rows, sum(each[: world.rank])
 
 
 class _Gathered(torch.autograd.Function):
@@ -185,7 +191,7 @@ class _Own(torch.autograd.Function):
 
 
 def _collected(own: Tensor, counts: Sequence[int]) -> Tensor:
-    """Rows of all ranks one after another; collectives want equal shapes, so that shorter shares are filled up."""
+    """Concatenate the rows of all ranks; collectives need equal shapes, so shorter parts are padded."""
     padded = own.new_zeros(max(counts), *own.shape[1:])
     padded[: len(own)] = own
     parts = [torch.empty_like(padded) for _ in counts]
@@ -194,7 +200,7 @@ def _collected(own: Tensor, counts: Sequence[int]) -> Tensor:
 
 
 def _spread(flat: Tensor, parts: Sequence[Tensor]) -> None:
-    """Copy a flat vector back into the tensors that it was made of."""
+    """Copy a flat vector back into the tensors that it was concatenated from."""
     pieces = torch.split(flat, [p.numel() for p in parts])
-    # Viewed in each tensor's own shape: a tensor that lies channels-last has no flat view to be written to.
+    # Viewed in each tensor's own shape: a channels-last tensor has no flat view to write to.
     torch._foreach_copy_(list(parts), [piece.view(p.shape) for piece, p in zip(pieces, parts, strict=True)])

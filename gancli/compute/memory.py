@@ -1,4 +1,4 @@
-"""How much memory a step takes, what a device has of it, and what is said where that is too little."""
+"""Estimates of a step's memory, the memory of devices, and the errors if it does not suffice."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ GIB = 1 << 30
 
 @dataclass(frozen=True)
 class Line:
-    """Bytes that are alive at one moment of a move, for any number of rows."""
+    """Bytes allocated at one moment of a move, as a linear function of the rows."""
 
     fixed: float
     per_row: float
@@ -33,14 +33,13 @@ class Line:
 
 @dataclass(frozen=True)
 class Footprint:
-    """What a run holds at its fullest moment.
+    """The estimated peak memory of a run.
 
-    held: bytes that were taken already when this was made (weights, buffers, averages). optimizers: their state, which
-    the first step makes. moves: (rows of a whole move on this rank, how its bytes grow with the rows).
-    free: what the device had left, or None where it does not say. multiple: micro-batches come in multiples of it.
-    draws: of each move, (rows over all ranks, bytes of random numbers a row): they are drawn for all rows, however
-    these are split. stages, micros: of each move, its stage and how many rows of it go through at once, where the run's
-    micro_batch leaves that open. batch_size: the largest of all stages.
+    held: bytes already allocated (weights, buffers, averages). optimizers: their state, which the first step allocates.
+    moves: of each move, (rows on this rank, bytes by rows). free: the device's free bytes, or None if unknown.
+    multiple: micro-batches are multiples of it. draws: of each move, (rows over all ranks, bytes of random numbers per
+    row): they are drawn for all rows, however these are split. stages, micros: of each move, its stage and its
+    micro-batch if the run does not set one. batch_size: the largest of all stages.
     """
 
     held: int
@@ -55,7 +54,7 @@ class Footprint:
     micros: tuple[int | None, ...] = ()
 
     def _peaks(self, micro_batch: int | None) -> list[float]:
-        """Bytes that each move takes at its fullest moment."""
+        """Each move's peak in bytes."""
         peaks, many = [], len(self.moves)
         parts = zip(self.moves, self.draws or [(0, 0.0)] * many, self.micros or [None] * many, strict=True)
         for (rows, lines), (total, drawn), own in parts:
@@ -65,41 +64,42 @@ class Footprint:
         return peaks
 
     def new(self, micro_batch: int | None) -> int:
-        """Bytes beside those that are held, at the fullest moment of the run."""
+        """Bytes at the run's peak in addition to `held`."""
         return self.optimizers + int(max(self._peaks(micro_batch), default=0))
 
     @property
     def fullest(self) -> str:
-        """In words, the stage whose step takes most; empty where there is but one."""
+        """The stage whose step takes most, as text for messages; empty if there is only one."""
         return f" in stage {self.stages[self._fullest()]}" if len(set(self.stages)) > 1 else ""
 
     @property
     def at_once(self) -> int:
-        """Rows that go through the networks at once at the fullest moment."""
-        return self.micro_batch or (self.micros and self.micros[self._fullest()]) or self.batch_size
+        """The micro-batch at the run's peak."""
+        own = self.micro_batch or (self.micros and self.micros[self._fullest()])
+        return own or min(self.batch_size, self.moves[self._fullest()][0] if self.fullest else self.batch_size)
 
     def _fullest(self) -> int:
-        """The number of the move that takes most."""
+        """The index of the move that takes most."""
         peaks = self._peaks(self.micro_batch)
         return peaks.index(max(peaks))
 
     @property
     def total(self) -> int:
-        """Bytes of the run as configured."""
+        """Peak bytes of the run as configured."""
         return self.held + self.new(self.micro_batch)
 
     @property
     def fits(self) -> bool:
-        """Whether the device has room for a step; true where it does not say."""
+        """Whether a step fits into the device's memory; true if that is unknown."""
         return self.free is None or self.new(self.micro_batch) <= self.free
 
     def largest(self, free: int | None = None, below: int | None = None) -> int | None:
-        """The largest micro-batch that fits into `free` bytes and is smaller than `below`; None where none does."""
+        """The largest micro-batch that fits into `free` bytes and is smaller than `below`; None if none does."""
         room = self.free if free is None else free
         now = below or (self.micro_batch or self.batch_size) + 1
         if self.multiple == "all":
             return None
-        # What a micro-batch holds grows with its rows: halves, as the sizes to choose from may be a thousand million.
+        # A micro-batch's memory grows with its rows: bisection, since there may be 10^9 sizes to choose from.
         fitting, beyond = 0, (now - 1) // self.multiple + 1
         while beyond - fitting > 1:
             middle = (fitting + beyond) // 2
@@ -110,28 +110,30 @@ class Footprint:
         return fitting * self.multiple or None
 
     def remedy(self, free: int | None = None, below: int | None = None) -> str:
-        """What to type instead."""
+        """The change of settings to suggest."""
         if self.multiple == "all":
-            return f"its samples are judged together and cannot be split: type a batch_size below {self.batch_size}"
+            return f"its samples are judged jointly and cannot be split: set a batch_size below {self.batch_size}"
         rows = self.largest(free, below)
         if rows is None and self.free is not None and self._drawn() > self.free / 2:
-            way = f"type a smaller batch_size than {self.batch_size}, or a smaller game.g_size"
-            return f"random numbers for so many rows would not fit: {way}"
+            return (
+                "the random numbers for so many rows do not fit: set a batch_size below"
+                f" {self.batch_size}, or a smaller game.g_size"
+            )
         if rows is None:
-            return "not even the smallest micro-batch would fit: type a smaller model.ch, or another device"
-        return f"micro_batch={rows} would fit; type micro_batch={rows}"
+            return "not even the smallest micro-batch fits: set a smaller model.ch, or use another device"
+        return f"set micro_batch={rows}, which fits"
 
     def _drawn(self) -> float:
         """Bytes of a move's random numbers."""
         return max((total * drawn for total, drawn in self.draws), default=0.0)
 
     def line(self) -> str:
-        """For the start of a run."""
+        """The line for a run's log."""
         room = "" if self.free is None else f" of {_gib(self.held + self.free)}"
         return f"memory about {_gib(self.total)}{room} (micro_batch={self.at_once}{self.fullest})"
 
     def plain(self) -> dict[str, Any]:
-        """As plain values for run.json, in bytes."""
+        """The values for run.json, in bytes."""
         rest = self.new(self.micro_batch) - self.optimizers
         return {
             "estimate": self.total,
@@ -144,40 +146,40 @@ class Footprint:
 
 
 def refuse(need: Footprint) -> None:
-    """Raise DeviceError where a step will not fit."""
+    """Raise DeviceError if a step does not fit."""
     if not need.fits:
         assert need.free is not None
         needs = f"a step{need.fullest} needs about {_gib(need.total)} of memory"
-        raise DeviceError(f"{needs} and the device has {_gib(need.held + need.free)}: {need.remedy()}")
+        raise DeviceError(f"{needs}, but the device has {_gib(need.held + need.free)}: {need.remedy()}")
 
 
 def advice(need: Footprint | None, engine: Engine) -> str:
-    """What to type after the memory ran out at this size all the same."""
+    """The change of settings to suggest after memory ran out at this size."""
     now = engine.micro_batch or engine.batch_size
     if need is None:
-        return f"type micro_batch={max(1, now // 2)}"
+        return f"set micro_batch={max(1, now // 2)}"
     return need.remedy(below=now // 2 + 1 if need.fits else now)
 
 
 @contextmanager
 def explained(need: Footprint | None, run: RunDir, engine: Engine) -> Iterator[None]:
-    """Answer memory that runs out in the middle of a run. Raises RunError with what to type and what is kept."""
+    """Convert out-of-memory errors during a run. Raises RunError with a remedy and the last checkpoint."""
     try:
         yield
     except Exception as error:
         if isinstance(error, GanError) or not exhausted(error):
             raise
-        kept = [path for step, path in run.listing().items() if step]  # of no step nothing is kept
-        words = f"out of memory at step {engine.step_number}: {advice(need, engine)}"
-        tail = f" after {word('resume', run.path)}. The last good checkpoint is {kept[-1]}" if kept else ""
-        raise RunError(words + tail) from None
+        kept = [path for step, path in run.listing().items() if step]  # the checkpoint of step 0 saves nothing
+        message = f"out of memory at step {engine.step_number}: {advice(need, engine)}"
+        tail = f", together with {word('resume', run.path)}. The last good checkpoint is {kept[-1]}" if kept else ""
+        raise RunError(message + tail) from None
 
 
-# -- what a device has -------------------------------------------------------------------------------------------------
+# -- memory of a device ------------------------------------------------------------------------------------------------
 
 
 def available(device: torch.device) -> int | None:
-    """Bytes of memory that a process may still take on a device; None where it does not say."""
+    """Bytes of memory that this process may still allocate on a device; None if unknown."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return int(free) + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
@@ -187,7 +189,7 @@ def available(device: torch.device) -> int | None:
 
 
 def _main_memory() -> int | None:
-    """What the system and the control group leave to this process."""
+    """Main memory that the system and the control group leave to this process."""
     known = [n for n in (_meminfo(), _cgroup(), _address_space()) if n is not None]
     if known:
         return max(0, min(known))
@@ -206,7 +208,7 @@ def _meminfo(path: Path = Path("/proc/meminfo")) -> int | None:
 
 
 def _cgroup(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> int | None:
-    """Bytes left under the memory limit of this process's control group, version 2 or 1, its file cache not counted."""
+    """Bytes left under the memory limit of this process's control group, version 2 or 1; file cache counts as free."""
     paths = [line.partition("::")[2] for line in _read(own).splitlines() if line.startswith("0::")]
     left = []
     for folder in [root / p.lstrip("/") for p in paths] + [root, root / "memory"]:
@@ -220,7 +222,7 @@ def _cgroup(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cg
 
 
 def _address_space() -> int | None:
-    """What `ulimit -v` leaves."""
+    """Bytes left under the limit of `ulimit -v`."""
     try:
         import resource
     except ImportError:  # not on this system
@@ -238,25 +240,25 @@ def _read(path: Path) -> str:
 
 
 def refuse_many(asked: str, n: int, each: int, name: str) -> None:
-    """Raise ConfigError where n things of `each` bytes do not fit into the main memory. name: the key to type less for.
+    """Raise ConfigError if n items of `each` bytes do not fit into main memory. name: the key to lower.
 
-    asked: what was typed.
+    asked: the override as typed.
     """
     free = available(torch.device("cpu"))
     if free is not None and n * each > free:
         raise ConfigError(
-            f"{asked}: {n:,} of them take about {_gib(n * each)} of memory and {_gib(free)} are free: type"
+            f"{asked}: {n:,} of them need about {_gib(n * each)} of memory, but {_gib(free)} are free: set"
             f" {name}={max(1, free // each // 2)} or less"
         )
 
 
-# -- when there is not enough ------------------------------------------------------------------------------------------
+# -- out of memory -----------------------------------------------------------------------------------------------------
 
 SIGNS = ("can't allocate memory", "not enough memory", "out of memory", "Storage size calculation overflowed")
 
 
 def exhausted(error: BaseException) -> bool:
-    """Whether an error is some library's way of saying that memory is used up."""
+    """Whether an error means that a library ran out of memory."""
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
     return isinstance(error, RuntimeError) and any(sign in str(error) for sign in SIGNS)
@@ -264,14 +266,14 @@ def exhausted(error: BaseException) -> bool:
 
 @contextmanager
 def weights_that_fit(what: str, device: torch.device | None = None) -> Iterator[None]:
-    """Refuse networks whose weights exceed the memory, before any of it is touched. Raises ConfigError."""
+    """Refuse networks whose weights exceed the free memory, before these are initialised. Raises ConfigError."""
     room, taken = available(device or torch.device("cpu")), 0
 
     def count(module: nn.Module, name: str, parameter: nn.Parameter) -> None:
         nonlocal taken
         taken += 0 if parameter is None else parameter.numel() * parameter.element_size()
         if room is not None and taken > room:
-            raise ConfigError(f"{what} has weights of over {_gib(taken)} and {_gib(room)} are free: {SMALLER}")
+            raise ConfigError(f"{what} has weights of over {_gib(taken)}, but {_gib(room)} are free: {SMALLER}")
 
     handle = nn.modules.module.register_module_parameter_registration_hook(count)
     try:
@@ -280,9 +282,9 @@ def weights_that_fit(what: str, device: torch.device | None = None) -> Iterator[
         handle.remove()
 
 
-SMALLER = "type a smaller width, such as model.ch=32, or smaller images"
+SMALLER = "set a smaller width, such as model.ch=32, or use smaller images"
 
 
 def _gib(n: float) -> str:
-    """Bytes for people."""
+    """Format bytes."""
     return f"{n / GIB:.1f} GiB" if n >= GIB / 10 else f"{n / (1 << 20):.0f} MiB"

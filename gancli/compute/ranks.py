@@ -1,7 +1,7 @@
-"""Several processes as one run: what torchrun tells them, how they meet, and how one that fails ends them all.
+"""Runs with several processes (ranks): torchrun's environment, the process group, and handling of failed ranks.
 
-torchrun gives every process its place in the environment and a store that all can reach. The ranks report there that
-they are alive, and the first that fails says why, so that one line is printed, and it names the right rank.
+torchrun gives every process its rank in environment variables, and a store that all can reach. The ranks write
+heartbeats to the store, and the first that fails writes its error, so that one line is printed, with the right rank.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from gancli.errors import DeviceError, RankError, RunError
 if TYPE_CHECKING:
     from gancli.compute.dist import World
 
-BEAT = 0.5  # seconds between signs of life
-PATIENCE = 2.5  # seconds in which a living rank gives several, and a failing one says why
-GRACE = 10.0  # seconds after another's failure in which a rank has to end by itself
+BEAT = 0.5  # seconds between heartbeats
+PATIENCE = 2.5  # seconds in which a live rank writes several heartbeats, and a failing one its error
+GRACE = 10.0  # seconds after another rank's failure after which a rank is ended
 MEET = 600.0  # seconds for all ranks to appear
 
 Say = Callable[[str], None]
@@ -32,7 +32,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Place:
-    """What torchrun tells a process: its number of how many, on its machine and in all."""
+    """A process's rank and the number of ranks, over all machines and on its own."""
 
     rank: int = 0
     size: int = 1
@@ -46,26 +46,26 @@ def several() -> bool:
 
 
 def place() -> Place:
-    """This process's place. Raises DeviceError where the environment does not make sense."""
+    """This process's place. Raises DeviceError if the environment variables are inconsistent."""
     if not several():
         return Place()
     names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
     found = [os.environ.get(name, "") for name in names]
-    # Launchers other than torchrun may leave out what is local.
+    # Launchers other than torchrun may omit the local values.
     found[2:] = [found[2] or found[0], found[3] or found[1]]
     good = all(word.isdigit() for word in found) and int(found[0]) < int(found[1])
     if not good or not os.environ.get("MASTER_ADDR") or not os.environ.get("MASTER_PORT"):
         raise DeviceError(
-            f"WORLD_SIZE={os.environ['WORLD_SIZE']} says that this is one process of several, and RANK, MASTER_ADDR and"
-            " MASTER_PORT do not fit: start with torchrun --nproc-per-node=N -m gancli, or unset WORLD_SIZE"
+            f"WORLD_SIZE={os.environ['WORLD_SIZE']} means one process of several, but RANK, MASTER_ADDR or MASTER_PORT"
+            " is missing or wrong: start with torchrun --nproc-per-node=N -m gancli, or unset WORLD_SIZE"
         )
     return Place(*map(int, found))
 
 
 def job() -> str | None:
-    """What tells this launch of torchrun from all others, the same after it restarted its ranks; None without torchrun.
+    """A unique name of this launch of torchrun, unchanged when it restarts its ranks; None without torchrun.
 
-    Its run id and, since that may be used again, the launching process on this machine.
+    It consists of the run id and, since that may be reused, of the launching process on this machine.
     """
     name = os.environ.get("TORCHELASTIC_RUN_ID")
     if name is None:
@@ -73,7 +73,7 @@ def job() -> str | None:
     parent = os.getppid()
     try:
         born = Path(f"/proc/{parent}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[19]
-    except (OSError, IndexError):  # no such thing on this system
+    except (OSError, IndexError):  # this system has no /proc
         born = "?"
     return f"{name} {platform.node()} {parent} {born}"
 
@@ -82,16 +82,16 @@ def job() -> str | None:
 
 
 def as_one(work: Callable[[Say], int]) -> int:
-    """Do `work`, one rank's part of a command, so that rank 0 alone prints and any error is said once; its exit code.
+    """Run `work`, this rank's part of a command, and return its exit code; only rank 0 prints, and errors only once.
 
-    `work` is given what says an error.
+    work: gets the function that reports an error.
     """
     global _watch
-    aloud = sys.stderr
+    stderr = sys.stderr
     try:
-        _watch = Watch(place(), lambda text: print(f"gan: {text}", file=aloud, flush=True))
+        _watch = Watch(place(), lambda text: print(f"gan: {text}", file=stderr, flush=True))
     except DeviceError as error:
-        print(f"gan: {error}", file=aloud)
+        print(f"gan: {error}", file=stderr)
         return 2
     with ExitStack() as stack:
         if _watch.place.rank:
@@ -104,9 +104,9 @@ def as_one(work: Callable[[Say], int]) -> int:
 
 
 def join(device: Mapping[str, Any]) -> None:
-    """Make one group of all ranks, over gloo or nccl by the `device` section; alone, do nothing.
+    """Create the process group of all ranks, with gloo or nccl by the `device` section; with one rank, do nothing.
 
-    Raises DeviceError where they compute on different kinds of device, and RankError where one does not come.
+    Raises DeviceError if ranks use different kinds of device, and RankError if one does not appear.
     """
     import torch
     import torch.distributed as dist
@@ -120,13 +120,13 @@ def join(device: Mapping[str, Any]) -> None:
     choice, here = make_as(DeviceChoice, device, "device"), _watch.place
     where = chosen(choice.kind)
     if where.type == "mps":
-        raise DeviceError("several ranks compute on CPUs or on CUDA devices: set device=cpu")
+        raise DeviceError("several ranks need CPUs or CUDA devices, not mps: set device=cpu")
     if where.type == "cuda":
         torch.cuda.set_device(where)
-    elif choice.threads is None and os.environ.get("OMP_NUM_THREADS", "1") == "1":  # torchrun's own doing
+    elif choice.threads is None and os.environ.get("OMP_NUM_THREADS", "1") == "1":  # torchrun's default
         torch.set_num_threads(max(1, cores() // here.local_size))
     if here.local_size == here.size and sys.platform == "linux":
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # one machine: its name need not be known to any network
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # one machine: its host name need not resolve
     _watch.timeout = choice.timeout
     _watch.agree_on_device(where.type)
     try:
@@ -143,7 +143,7 @@ def join(device: Mapping[str, Any]) -> None:
 
 
 def backend() -> str | None:
-    """What the ranks speak over, None for one rank."""
+    """The backend of the process group, None for one rank."""
     import torch.distributed as dist
 
     if not (dist.is_available() and dist.is_initialized()):
@@ -158,7 +158,7 @@ def cores() -> int:
 
 @contextmanager
 def one_first() -> Iterator[None]:
-    """Let the first rank of every machine do something before its others: what it downloads is there for them."""
+    """Run the body on the first rank of each machine before the others, which then find what it downloaded."""
     from gancli.compute.dist import World
 
     world, local = World.of_group(), place().local_rank
@@ -173,9 +173,9 @@ def one_first() -> Iterator[None]:
 
 
 def own_run(chosen: str | None, world: World) -> tuple[Path, str] | None:
-    """The run that this job was training before torchrun restarted it, and its status; None where there is none.
+    """The run that this job was training before torchrun restarted it, and its status; None if there is none.
 
-    chosen: the run_dir asked for.
+    chosen: the value of run_dir.
     """
     return world.from_first(lambda: _recorded(job(), chosen))
 
@@ -196,13 +196,13 @@ def _recorded(name: str | None, chosen: str | None) -> tuple[Path, str] | None:
     return None
 
 
-# -- who is alive, and who failed --------------------------------------------------------------------------------------
+# -- heartbeats and failures -------------------------------------------------------------------------------------------
 
 
 class Watch:
-    """One rank's eye on the others: gives signs of life, knows who failed first, and ends a rank that is left behind.
+    """Monitors the other ranks: writes heartbeats, knows which rank failed first, and ends a rank that hangs after it.
 
-    say: prints a line. Raises DeviceError where torchrun's store cannot be reached.
+    say: prints a line. Raises DeviceError if torchrun's store cannot be reached.
     """
 
     def __init__(self, place: Place, say: Say, base: Any = None):
@@ -214,14 +214,14 @@ class Watch:
                 f"rank {place.rank} cannot reach MASTER_ADDR={os.environ.get('MASTER_ADDR')}"
                 f" MASTER_PORT={os.environ.get('MASTER_PORT')} ({_short(error)}): start with torchrun"
             ) from None
-        clone = getattr(self.base, "clone", None)  # a connection of the thread's own, where this torch has that
+        clone = getattr(self.base, "clone", None)  # a separate connection for the thread, if this torch supports it
         self.store = self.section("watch", clone() if clone is not None else self.base)
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._beat, daemon=True)
         self._thread.start()
 
     def section(self, name: str, store: Any) -> Any:
-        """A store's keys of one use, since torchrun's last restart: its store outlives the ranks."""
+        """The part of a store for one purpose, new after each restart by torchrun, whose store outlives the ranks."""
         import torch.distributed as dist
 
         name = f"{name} {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
@@ -233,13 +233,13 @@ class Watch:
         return dist.rendezvous("env://", timeout=self.duration())  # type: ignore[attr-defined]
 
     def duration(self) -> Any:
-        """`timeout` as torch wants it."""
+        """`timeout` as a timedelta, as torch expects it."""
         from datetime import timedelta
 
         return timedelta(seconds=self.timeout)
 
     def agree_on_device(self, kind: str) -> None:
-        """Raise DeviceError unless rank 0 computes on such a device, too."""
+        """Raise DeviceError unless rank 0 uses the same kind of device."""
         if self.place.rank == 0:
             self.store.set("device", kind)
         try:
@@ -248,32 +248,32 @@ class Watch:
             raise self.explain(error) from error
         others = self.store.get("device").decode()
         if others != kind:
-            raise DeviceError(f"this rank computes on {kind} and rank 0 on {others}: set device=cpu or device=cuda")
+            raise DeviceError(f"this rank uses {kind}, but rank 0 uses {others}: set device=cpu or device=cuda")
 
     def report(self, text: str) -> None:
-        """Say why this rank fails, unless another has said so for itself. Rank 0 comes first: most errors are all's."""
+        """Report this rank's error, unless another has. Rank 0 has priority, since most errors occur on all ranks."""
         if self.place.rank and self._reason(PATIENCE / 2) is not None:
             return
         try:
             if self.store.add("reports", 1) > 1:
                 return
             self.store.set("why", f"{self.place.rank} {text}")
-        except RuntimeError:  # the store is gone, and with it whoever held it
+        except RuntimeError:  # the store and its process are gone
             pass
         self.say(text if self.place.rank == 0 or text.startswith("rank ") else f"rank {self.place.rank}: {text}")
 
     def leave(self, whole: bool) -> None:
-        """Stop watching; whole: all is done, so the group can be taken down."""
+        """Stop monitoring; whole: all ranks succeeded, so the process group can be destroyed."""
         import torch.distributed as dist
 
         if whole and dist.is_initialized():
             dist.destroy_process_group()
         self._over.set()
-        # A thread that is inside the store's code when the interpreter goes takes the whole process down with it.
+        # A thread inside the store's code at interpreter exit would crash the process.
         self._thread.join(timeout=GRACE)
 
     def explain(self, error: BaseException) -> RankError:
-        """What a collective call failed of, in words."""
+        """The error that explains why a collective call failed."""
         before = self._signs()
         reason = self._reason(PATIENCE)
         if reason is not None:
@@ -282,19 +282,19 @@ class Watch:
         silent = [rank for rank in after if rank != self.place.rank and after[rank] == before.get(rank)]
         met = {rank: int(sign.split()[1]) for rank, sign in after.items() if sign}
         behind = [rank for rank in met if met[rank] < met.get(self.place.rank, 0)]
-        remedy = "look at its messages and its machine"
+        remedy = "check its messages and its machine"
         if silent and not late:
-            return RankError(f"{_ranks(silent)} gone, killed or cut off: {remedy}")
+            return RankError(f"{_ranks(silent)} gone, killed or disconnected: {remedy}")
         if silent:
-            words = f"given no sign of life for {self.timeout:g} s, stopped or cut off: {remedy}"
-            return RankError(f"{_ranks(silent, 'has', 'have')} {words}")
+            found = f"not responded for {self.timeout:g} s, stopped or disconnected: {remedy}"
+            return RankError(f"{_ranks(silent, 'has', 'have')} {found}")
         if late and behind:
-            words = f"not come to meet the others within device.timeout={self.timeout:g} seconds: {remedy}, or raise it"
-            return RankError(f"{_ranks(behind, 'has', 'have')} {words}")
-        return RankError(f"rank {self.place.rank} lost the others ({_short(error)}): look at their messages")
+            found = f"not reached the others within device.timeout={self.timeout:g} seconds: {remedy}, or raise it"
+            return RankError(f"{_ranks(behind, 'has', 'have')} {found}")
+        return RankError(f"rank {self.place.rank} lost the others ({_short(error)}): check their messages")
 
     def _reason(self, patience: float) -> str | None:
-        """Why another rank failed, if it says so in time."""
+        """Another rank's error, if it reports one within `patience` seconds."""
         end = time.monotonic() + patience
         while True:
             try:
@@ -308,7 +308,7 @@ class Watch:
             time.sleep(0.05)
 
     def _signs(self) -> dict[int, str]:
-        """Each rank's last sign of life, empty for one that gave none."""
+        """Each rank's last heartbeat, empty if there was none."""
         found = dict.fromkeys(range(self.place.size), "")
         for rank in found:
             try:
@@ -330,7 +330,7 @@ class Watch:
             except RuntimeError:
                 continue
             if failed and time.monotonic() - failed > GRACE:
-                os._exit(2)  # the main thread hangs in a call of the device's that nobody will answer
+                os._exit(2)  # the main thread hangs in a collective call that cannot finish
 
 
 _watch: Watch | None = None  # of this process, as torch has one process group

@@ -1,4 +1,4 @@
-"""Random numbers as a function of their purpose: the same on one rank or four, in one micro-batch or many."""
+"""Random numbers keyed by their purpose, independent of the number of ranks and micro-batches."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Draw = Callable[[int, torch.Generator], Tensor]  # rows -> numbers [rows, ...]
 
 
 def key(*parts: object) -> int:
-    """A 63-bit seed from what the numbers are for, the same on every machine and in every process.
+    """A 63-bit seed from the purpose of the numbers, the same on every machine and in every process.
 
     >>> key(0, "init", "G") == key(0, "init", "G") != key(0, "init", "D")
     True
@@ -22,10 +22,11 @@ def key(*parts: object) -> int:
 
 
 class Rng:
-    """Numbers for one move, keyed (seed, step, move, repeat).
+    """Random numbers for one move, keyed (seed, step, move, repeat).
 
-    Every draw is made for the move's whole global batch of `total` rows and cut to the rows [start, stop) of this rank
-    and micro-batch, so that a step does not depend on how its batch is split. One purpose, one set of numbers a move.
+    Every draw is made for the move's whole global batch of `total` rows and sliced to the rows [start, stop) of this
+    rank and micro-batch, so a step does not depend on how its batch is split. Within a move, the same purpose always
+    returns the same numbers.
     """
 
     def __init__(
@@ -41,29 +42,29 @@ class Rng:
 
     @property
     def rows(self) -> int:
-        """How many rows a draw returns."""
+        """The number of rows of a draw."""
         return self.stop - self.start
 
     @property
     def drawn(self) -> int:
-        """Bytes of the numbers that were drawn so far."""
+        """Bytes of the numbers drawn so far."""
         return sum(numbers.nbytes for numbers in self._drawn.values())
 
     def cut(self, start: int, stop: int) -> Rng:
-        """The same numbers, cut to rows [start, stop) of the global batch."""
+        """The same numbers, sliced to rows [start, stop) of the global batch."""
         piece = Rng.__new__(Rng)
         piece.__dict__.update(self.__dict__)
         piece.start, piece.stop = start, stop
         return piece
 
     def beside(self, *parts: object, total: int) -> Rng:
-        """Numbers of another key, for all of `total` rows; what they take counts as drawn here."""
+        """Numbers with another key, for all of `total` rows; their memory counts in `drawn` here."""
         other = self.cut(0, total)
         other.parts, other.total = parts, total
         return other
 
     def seed(self, *purpose: object) -> int:
-        """A seed for noise made elsewhere (inside a network, say)."""
+        """A seed for noise drawn elsewhere, such as inside a network."""
         return key(*self.parts, *purpose)
 
     def normal(self, purpose: str, *shape: int) -> Tensor:
@@ -88,7 +89,7 @@ class Rng:
         place = (self.parts, self.total, *what)
         numbers = self._drawn.get(place)
         if numbers is None:
-            # Drawn on the CPU whatever the device, so that a run can move between devices.
+            # Always drawn on the CPU, so that a run can move between devices.
             numbers = self._whole(what, draw).to(self.device, non_blocking=True)
             self._drawn[place] = numbers
         return numbers[self.start : self.stop]
@@ -99,7 +100,7 @@ class Rng:
 
 
 class RowRng(Rng):
-    """Numbers for rows each of which has a key of its own, so that a row's do not depend on what is drawn with it.
+    """Random numbers with a key for each row, so that a row's numbers do not depend on the others drawn with it.
 
     >>> both = RowRng([(3, "sample", 0), (3, "sample", 1)]).normal("z", 2)
     >>> bool((both[1:] == Rng(3, "sample", 1, total=1).normal("z", 2)).all())

@@ -1,1 +1,1 @@
-"""What is typed: composing, checking and explaining it."""
+"""Configuration: composing, validating and explaining command lines."""

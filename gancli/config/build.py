@@ -1,4 +1,4 @@
-"""Turns a section of the configuration into the object it describes. Only what the allow-list names can be built."""
+"""Building objects from configuration sections, restricted to an allow-list."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from gancli.errors import ConfigError, suggestion
 
 T = TypeVar("T")
 
-LARGEST_WHOLE, LARGEST = 2**63 - 1, 3.4e38  # what an int64 and a float32 hold
+LARGEST_WHOLE, LARGEST = 2**63 - 1, 3.4e38  # limits of int64 and float32
 
-# What each section of the configuration, or of a stranger's checkpoint, may build: the room, and the kind of part.
+# The package and base class that each section of the configuration, or of an untrusted checkpoint, may build.
 SECTIONS = {
     "model": ("gancli.nets.", "torch.nn.Module"),
     "game": ("gancli.games.", "gancli.games.game.Game"),
@@ -37,7 +37,7 @@ SECTIONS = {
     "search": ("gancli.sweeps.", "gancli.sweeps.search.Search"),
     "optimizer": ("torch.optim.", "torch.optim.Optimizer"),
 }
-# What a constructor raises of values that are each of their type.
+# Exceptions that constructors raise for values of the right type.
 UNBUILDABLE = (
     ArithmeticError,
     AssertionError,
@@ -52,9 +52,9 @@ OPTIMIZERS = ("Adam", "AdamW", "NAdam", "RAdam", "RMSprop", "SGD", "Adagrad", "A
 
 
 def find(target: object, path: str) -> Callable[..., Any]:
-    """The class or function that a section's `_target_` names.
+    """Return the class or function that a section's `_target_` names.
 
-    path: where the section stands; its first word says what may stand there. Raises ConfigError for anything else.
+    path: dotted path of the section; its first part selects the allowed targets. Raises ConfigError for other targets.
     """
     where = f"{path}._target_={shown(target)}"
     room, kind = SECTIONS[path.split(".")[0]]
@@ -63,24 +63,24 @@ def find(target: object, path: str) -> Callable[..., Any]:
         if module != "torch.optim" or name not in OPTIMIZERS:
             raise ConfigError(f"{where}: no such optimizer; {suggestion(name, OPTIMIZERS)}, each as torch.optim.NAME")
     elif not module.startswith(room) or not all(part.isidentifier() for part in module.split(".")):
-        raise ConfigError(f"{where}: only parts of {room.rstrip('.')} can be built here")
+        raise ConfigError(f"{where}: only classes and functions of {room.rstrip('.')} are allowed here")
     try:
         thing = getattr(importlib.import_module(module), name)
     except ImportError as error:
         if error.name is not None and (module == error.name or module.startswith(f"{error.name}.")):
-            raise ConfigError(f"{where}: there is no such part") from None
+            raise ConfigError(f"{where}: it does not exist") from None
         raise ConfigError(f"{where}: its file cannot be imported ({error})") from None
     except AttributeError:
-        raise ConfigError(f"{where}: there is no such part") from None
+        raise ConfigError(f"{where}: it does not exist") from None
     if name.startswith("_") or not _is_a(thing, module, kind):
-        raise ConfigError(f"{where}: not a part that {path.split('.')[0]} can build")
+        raise ConfigError(f"{where}: not allowed in {path.split('.')[0]}")
     return typing.cast(Callable[..., Any], thing)
 
 
 def _is_a(thing: object, module: str, kind: str) -> bool:
-    """Whether this is a class of that kind, or a function that says it returns one, defined where it was looked for.
+    """Whether this is a subclass of `kind`, or a function annotated to return one, defined in `module`.
 
-    Of a kind that is a union, only functions make one.
+    If `kind` is a union, only functions are accepted.
     """
     home, _, name = kind.rpartition(".")
     wanted = getattr(importlib.import_module(home), name)
@@ -110,15 +110,15 @@ def make(node: Mapping[str, Any], path: str, **supplied: Any) -> Any:
     try:
         return target(**supplied, **values)
     except UNBUILDABLE as error:
-        # Each value is of its type, and no such part can be made of them: a width of -1, more weights than memory.
+        # All types are right but the values are not: a width of -1, or more weights than memory.
         words = " ".join(str(error).split())[:200]
         if isinstance(error, MemoryError) or "allocate" in words:
-            words = "they need more memory than there is"
+            words = "not enough memory"
         raise ConfigError(f"{path}: cannot be built with these values: {words}") from error
 
 
 def _section(node: object, path: str) -> Mapping[str, Any]:
-    """A node that has keys. Raises ConfigError for a plain value."""
+    """Return the node if it is a section. Raises ConfigError for a plain value."""
     if not isinstance(node, Mapping):
         raise ConfigError(f"{path}={shown(node)}: expected a section of keys")
     return node
@@ -130,7 +130,7 @@ def make_as(kind: Callable[..., T], node: Mapping[str, Any] | None, path: str) -
 
 
 def _bind(target: Callable[..., Any], node: Mapping[str, Any], path: str, supplied: Sequence[str]) -> dict[str, Any]:
-    """A section's values as keyword arguments of `target`, checked and converted."""
+    """Return a section's values as validated and converted keyword arguments of `target`."""
     prefix = f"{path}." if path else ""
     _section(node, path)
     parameters = {name: default for name, default in defaults_of(target).items() if name not in supplied}
@@ -153,9 +153,9 @@ def _bind(target: Callable[..., Any], node: Mapping[str, Any], path: str, suppli
 
 
 def defaults_of(target: Callable[..., Any]) -> dict[str, Any]:
-    """What a constructor takes by name, with its defaults; `inspect.Parameter.empty` where there is none.
+    """Return the keyword parameters of a constructor with their defaults; `inspect.Parameter.empty` for none.
 
-    Keys that it passes on, `**keys: Unpack[Keys]`, are among them, without what they default to: None.
+    Keys of `**keys: Unpack[Keys]` are included, with None as default.
     """
     found, hints = dict[str, Any](), _hints(target)
     for name, p in inspect.signature(target).parameters.items():
@@ -167,7 +167,7 @@ def defaults_of(target: Callable[..., Any]) -> dict[str, Any]:
 
 
 def hints_of(target: Callable[..., Any]) -> dict[str, Any]:
-    """The types of what a constructor takes by name (`defaults_of`), none where they cannot be told."""
+    """Return the types of the parameters of `defaults_of`; empty if they cannot be resolved."""
     found = dict[str, Any]()
     for name, hint in _hints(target).items():
         found |= _passed_on(hint) or {name: hint}
@@ -178,19 +178,19 @@ def _hints(target: Callable[..., Any]) -> dict[str, Any]:
     owner = target if dataclasses.is_dataclass(target) else getattr(target, "__init__", target)
     try:
         return typing.get_type_hints(owner, include_extras=True) or typing.get_type_hints(target, include_extras=True)
-    except (NameError, TypeError):  # names that exist for type checkers only, as in some of torch's
+    except (NameError, TypeError):  # names imported for type checkers only, as in some torch modules
         return {}
 
 
 def _passed_on(hint: Any) -> dict[str, Any]:
-    """The types of the keys of an `Unpack[Keys]`; none of another hint."""
+    """Return the types of the keys of an `Unpack[Keys]`; empty for other hints."""
     if typing.get_origin(hint) is not Unpack:
         return {}
     return typing.get_type_hints(typing.get_args(hint)[0], include_extras=True)
 
 
 def _like(default: tuple[Any, ...], value: list[Any], path: str) -> Any:
-    """A list as a tuple of the default's types: torch's Adam wants both betas to be floats."""
+    """Convert a list to a tuple of the default's types: torch's Adam needs floats for both betas."""
     numbers = all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in value)
     if default and all(isinstance(d, float) for d in default):
         if not numbers or len(value) != len(default):
@@ -200,7 +200,7 @@ def _like(default: tuple[Any, ...], value: list[Any], path: str) -> Any:
 
 
 def convert(value: Any, hint: Any, path: str) -> Any:
-    """A configuration value as the type that a signature asks for. Raises ConfigError with what was expected.
+    """Convert a configuration value to the type of a signature. Raises ConfigError with the expected type.
 
     >>> convert(1000.0, int, "steps"), convert([3, 32, 32], tuple[int, ...], "size")
     (1000, (3, 32, 32))
@@ -213,7 +213,7 @@ def convert(value: Any, hint: Any, path: str) -> Any:
 
 
 def shown(value: Any) -> str:
-    """A value as it is typed, cut where it is long.
+    """Format a value as on the command line; long values are truncated.
 
     >>> shown([1, None, True]), shown({"a": 0.5}), shown("x")
     ('[1,null,true]', '{a:0.5}', 'x')
@@ -231,18 +231,15 @@ def shown(value: Any) -> str:
 
 
 def _refuse_odd(value: Any, hint: Any, path: str) -> None:
-    """Raise ConfigError for what no setting can be: an empty text, or a number that is not finite, or below 0.
+    """Raise ConfigError for an empty string, or a number that is not finite or below 0.
 
-    A parameter that may be negative says so by its type, Signed. What is inside sections is looked at with its own key.
+    The type Signed allows negative numbers. Values inside sections are checked with their own keys.
     """
     if isinstance(value, (list, tuple)):
         for each in value:
             _refuse_odd(each, hint, path)
     elif isinstance(value, str) and not value.strip():
-        raise ConfigError(
-            f"{path}= is empty, as a shell variable that is not set: expected {_words(hint)}; to say nothing, leave"
-            f" {path} out"
-        )
+        raise ConfigError(f"{path}= is empty (an unset shell variable?): expected {_words(hint)}, or leave {path} out")
     elif isinstance(value, (int, float)) and not isinstance(value, bool):
         if isinstance(value, float) and not math.isfinite(value):
             raise ConfigError(f"{path}={value}: expected a finite number")
@@ -253,12 +250,12 @@ def _refuse_odd(value: Any, hint: Any, path: str) -> None:
 
 
 def _signed(hint: Any) -> bool:
-    """Whether a type says that its numbers may be negative, in any of its parts."""
+    """Whether a type, or one of its arguments, is Signed."""
     return SIGNED in getattr(hint, "__metadata__", ()) or any(map(_signed, typing.get_args(hint)))
 
 
 def _short(value: float) -> str:
-    """A number as it is typed, but not with hundreds of digits."""
+    """Format a number; very long integers in scientific notation."""
     if isinstance(value, float):
         return f"{value:g}"
     return str(value) if abs(value) < 10**30 else f"{'-' if value < 0 else ''}1e{math.floor(math.log10(abs(value)))}"
@@ -292,7 +289,7 @@ def _fits(value: Any, hint: Any, path: str) -> tuple[bool, Any]:
         return isinstance(value, dict), value
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
         return isinstance(value, dict), make_as(hint, value, path) if isinstance(value, dict) else value
-    # A type of someone else's: no value of a YAML file is one (optimizers' `lr: float | Tensor`), and Any takes all.
+    # Foreign types: no YAML value is an instance of one (optimizers' `lr: float | Tensor`), and Any accepts all.
     return not isinstance(hint, type) or isinstance(value, hint), value
 
 
@@ -308,7 +305,7 @@ def _sequence_fits(value: Any, origin: Any, args: tuple[Any, ...], path: str) ->
 
 
 def _words(hint: Any) -> str:
-    """A type for people."""
+    """Describe a type in words."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin is Annotated:
         return _words(args[0])
@@ -320,7 +317,7 @@ def _words(hint: Any) -> str:
         int: "a whole number",
         float: "a number",
         bool: "true or false",
-        str: "a text",
+        str: "a string",
         type(None): "null",
         Path: "a path",
     }

@@ -1,4 +1,4 @@
-"""Several values of a key, `loss=ns,hinge` or `seed=range(1,5)`: how many there are, before any list is made."""
+"""Several values of a key, `loss=ns,hinge` or `seed=range(1,5)`: counted before any list is built."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 
 from gancli.errors import ConfigError
 
-MOST_JOBS, MANY = 10_000, 10**15  # of a sweep; of values, more than are counted
+MOST_JOBS, MANY = 10_000, 10**15  # most jobs of a sweep; counts of values are capped at MANY
 
 
 def refuse_many(parsed: Iterable[Any]) -> None:
-    """Raise ConfigError for parsed overrides that make more than MOST_JOBS jobs together, or none."""
+    """Raise ConfigError for parsed overrides that make no job or more than MOST_JOBS."""
     count = 1
     for each in parsed:
         count = min(MANY, count * values_of(each))
@@ -23,7 +23,7 @@ def refuse_many(parsed: Iterable[Any]) -> None:
 
 
 def values_of(parsed: Any) -> int:
-    """How many values a parsed override has, without making them. Raises ConfigError for none, and for no number."""
+    """Count the values of a parsed override without listing them. Raises ConfigError if there are none or no count."""
     held, line = parsed.value(), str(parsed.input_line)
     if parsed.is_interval_sweep():
         raise ConfigError(f"{line}: an interval is searched by gan train -m search=optuna; otherwise list the values")
@@ -37,17 +37,17 @@ def values_of(parsed: Any) -> int:
             raise ConfigError(f"{line}: a range has a finite start, stop and step, and the step is not 0")
         try:
             count = max(0, ceil(min((stop - start) / step, MANY)))
-        except OverflowError:  # of whole numbers that no float holds
+        except OverflowError:  # integers beyond the range of floats
             count = MANY if (stop > start) == (step > 0) else 0
     else:
-        raise ConfigError(f"{line}: glob chooses among the choices of a group, such as 'loss=glob(*)'; list the values")
+        raise ConfigError(f"{line}: glob matches the choices of a group, as in 'loss=glob(*)'; list the values")
     if not count:
-        raise ConfigError(f"{line}: has no value at all")
+        raise ConfigError(f"{line}: has no values")
     return count
 
 
 def listed(verb: str, overrides: Sequence[str], folders: Sequence[Path] = ()) -> list[str]:
-    """The overrides with each `GROUP=glob(...)` as the list of the group's choices. Raises ConfigError."""
+    """Replace each `GROUP=glob(...)` by the list of the group's choices that match. Raises ConfigError."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
     from gancli.config.files import groups
@@ -64,11 +64,11 @@ def listed(verb: str, overrides: Sequence[str], folders: Sequence[Path] = ()) ->
             continue
         if choices is None:
             raise ConfigError(
-                f"{override}: glob chooses among the choices of a group, such as 'loss=glob(*)'; list the values,"
+                f"{override}: glob matches the choices of a group, as in 'loss=glob(*)'; list the values,"
                 f" such as {parsed.key_or_group}=1,2,3"
             )
         fitting = held.filter(choices)
         if not fitting:
-            raise ConfigError(f"{override}: no choice fits; choices: {', '.join(choices)}")
+            raise ConfigError(f"{override}: no choice matches; choices: {', '.join(choices)}")
         found[k] = f"{parsed.get_key_element()}={','.join(fitting)}"
     return found

@@ -1,4 +1,4 @@
-"""Commands as they are printed: what stands there can be pasted into a shell and means the same."""
+"""Commands in messages, quoted so that they can be pasted into a shell."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from gancli.config.grammar import in_quotes
 
 
 def shell(text: str) -> str:
-    """A text as one word of a shell, in double quotes where it has single ones.
+    """Quote a text as one word for a shell, in double quotes if it contains single ones.
 
     >>> print(shell("note='a b'"), shell("a b"), shell("ab"))
     "note='a b'" 'a b' ab
@@ -20,19 +20,19 @@ def shell(text: str) -> str:
 
 
 def word(key: str, value: str | Path | int) -> str:
-    """`key=value` for a shell, whatever the value holds.
+    """Return `key=value`, quoted for a shell and for Hydra.
 
     >>> word("run", "my run"), word("steps", 3), word("resume", "it's")
     ("run='my run'", 'steps=3', 'resume="it\\'s"')
     """
     text = str(value)
     if text.startswith(("'", '"', "[")) or text == "null" or text != text.strip() or "${" in text:
-        text = in_quotes(text.replace("${", "\\${"))  # what would be read as something else than this text
+        text = in_quotes(text.replace("${", "\\${"))  # Hydra would not parse these as this text
     return f"{key}={shell(text)}"
 
 
 def command(verb: str, *words: str) -> str:
-    """A command of this program, of words that `word` made or that need no quotes.
+    """Return a `gan` command. words: made by `word`, or without characters that need quotes.
 
     >>> command("train", word("resume", "my run"), "steps=9")
     "gan train resume='my run' steps=9"

@@ -1,4 +1,4 @@
-"""Composes conf/ with the command line. What is wrong with a word is answered by gancli.config.answers."""
+"""Composition of conf/ with the command line. gancli.config.corrections makes the error messages."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from gancli.config import answers, sealed
+from gancli.config import corrections, untrusted
 from gancli.config.choices import refuse_many
 from gancli.config.composition import hydra_compose, refuse_plugins
 from gancli.config.files import conf_dir, default_choices, defaults_lines, groups, leaves, names, overridden
@@ -22,7 +22,7 @@ __all__ = ["Composed", "compose", "composed", "conf_dir", "defaults_lines", "exp
 
 @dataclass
 class Composed:
-    """One job's whole configuration as plain values, the choice of each group, and what is to be said of them."""
+    """One job's configuration as plain values, the choice of each group, and notes for the log."""
 
     config: dict[str, Any]
     choices: dict[str, Any]
@@ -32,23 +32,23 @@ class Composed:
 def compose(
     verb: str, overrides: Sequence[str], folders: Sequence[Path] = (), *, typed: bool = False
 ) -> dict[str, Any]:
-    """The whole configuration of one job as plain Python values.
+    """Return the configuration of one job as plain Python values.
 
-    overrides: `key=value`, already quoted. folders: further places for group files (--config-dir). typed: whether a
-    person typed all of them just now; anything else is sealed (config/sealed.py): no value is asked of this machine.
-    Raises ConfigError: one line that names the nearest right key or choice.
+    overrides: `key=value`, already quoted. folders: further folders of group files (--config-dir). typed: whether all
+    overrides come from the current command line; others are untrusted (config/untrusted.py): resolvers are disabled.
+    Raises ConfigError: one line that suggests the nearest valid key or choice.
     """
     return composed(verb, overrides, folders, typed=typed).config
 
 
 def composed(verb: str, overrides: Sequence[str], folders: Sequence[Path] = (), *, typed: bool = False) -> Composed:
-    """As `compose`, with the choices that were made. Raises ConfigError."""
+    """As `compose`, with the choice of each group. Raises ConfigError."""
     for folder in folders:
         if not folder.is_dir():
             raise ConfigError(f"--config-dir {folder}: no such folder")
         if not any(folder.glob("*/*.yaml")):
             raise ConfigError(f"--config-dir {folder}: no group files in it, such as model/mine.yaml")
-    if not folders and not any("$" in o for o in overrides):  # nothing else that could change between two calls
+    if not folders and not any("$" in o for o in overrides):  # the result cannot change between two calls
         return copy.deepcopy(_composed_once(verb, tuple(overrides)))
     return _composed(verb, overrides, folders, typed)
 
@@ -62,19 +62,19 @@ def _composed(verb: str, overrides: Sequence[str], folders: Sequence[Path], type
     from omegaconf import OmegaConf
 
     if not typed:
-        sealed.refuse_files(folders)
-    answers.refuse(verb, overrides, folders)
+        untrusted.refuse_files(folders)
+    corrections.refuse(verb, overrides, folders)
     try:
         config, choices = hydra_compose(verb, overrides, folders, typed)
-        with nullcontext() if typed else sealed.no_resolvers():
+        with nullcontext() if typed else untrusted.no_resolvers():
             plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-    except Exception as error:  # Hydra, OmegaConf and YAML raise their own, and Python's, about words and files
-        asking = None if typed else sealed.asks(error)
-        raise asking or ConfigError(answers.why(verb, overrides, folders, error, typed)) from None
+    except Exception as error:  # Hydra, OmegaConf and YAML raise many types, and Python's own
+        asking = None if typed else untrusted.asks(error)
+        raise asking or ConfigError(corrections.why(verb, overrides, folders, error, typed)) from None
     assert isinstance(plain, dict)
     if not typed:
         refuse_plugins(overrides, folders)
-    answers.refuse_additions(verb, overrides, folders)
+    corrections.refuse_additions(verb, overrides, folders)
     made = Composed(
         {str(name): value for name, value in plain.items()}, _all_choices(verb, choices, overrides, folders)
     )
@@ -85,7 +85,7 @@ def _composed(verb: str, overrides: Sequence[str], folders: Sequence[Path], type
 def _all_choices(
     verb: str, found: Mapping[str, Any], overrides: Sequence[str], folders: Sequence[Path]
 ) -> dict[str, Any]:
-    """Hydra's choices, and those of the groups of which it takes several, which it does not tell."""
+    """Return Hydra's choices, and those of groups with several choices, which Hydra does not report."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
     typed = {p.key_or_group: p.value() for p in OverridesParser.create().parse_overrides(list(overrides))}
@@ -96,9 +96,9 @@ def _all_choices(
 
 
 def _let_go(verb: str, made: Composed, overrides: Sequence[str], folders: Sequence[Path]) -> None:
-    """What a model or an experiment sets inside a group goes with its choice of that group, where another was made.
+    """Drop values that a model or experiment sets inside a group if another choice of that group was made.
 
-    Keys that the other choice has, too, keep the value, which is said. What a person typed stays, to be answered.
+    Keys that the other choice has, too, keep the value, with a note. Values from the command line stay.
     """
     typed = {override.partition("=")[0].lstrip("+~") for override in overrides}
     started = default_choices(verb)
@@ -124,18 +124,18 @@ def _let_go(verb: str, made: Composed, overrides: Sequence[str], folders: Sequen
                 gone.append(key)
             elif section in replaced and value != own[key]:
                 kept.append(key)
-            elif last in replaced and section in made.choices:  # about another group's part, as ramp.augment
+            elif last in replaced and section in made.choices:  # about another group's component, as ramp.augment
                 _put(made.config, key, own.get(key))
                 gone.append(key)
         where = f"{source}={made.choices[source]}"
         if gone:
-            made.notes.append(f"{where} sets {', '.join(gone)}: not taken, since {_those(made, gone, replaced)}")
+            made.notes.append(f"{where} sets {', '.join(gone)}: ignored because of {_those(made, gone, replaced)}")
         if kept:
-            made.notes.append(f"{where} sets {', '.join(kept)}: taken with {_those(made, kept, replaced)}, too")
+            made.notes.append(f"{where} sets {', '.join(kept)}: also applied to {_those(made, kept, replaced)}")
 
 
 def _those(made: Composed, keys: Sequence[str], replaced: set[str]) -> str:
-    """The choices that stand in the place of those the keys were set for, as typed."""
+    """Return the choices that replace those for which the keys were set, as GROUP=CHOICE."""
     roots = {part for key in keys for part in (key.partition(".")[0], key.rpartition(".")[2])} & replaced
     return " ".join(
         f"{g}={c if isinstance(c, str) else '[' + ','.join(c) + ']'}" for g, c in made.choices.items() if g in roots
@@ -143,7 +143,7 @@ def _those(made: Composed, keys: Sequence[str], replaced: set[str]) -> str:
 
 
 def _drop(config: dict[str, Any], key: str) -> None:
-    """Take a dotted key out, and sections inside others that are left empty."""
+    """Remove a dotted key, and nested sections that become empty."""
     first, dot, rest = key.partition(".")
     node = config.get(first)
     if not dot:
@@ -164,19 +164,19 @@ def _put(config: dict[str, Any], key: str, value: Any) -> None:
 
 
 def left_out(recorded: Sequence[str]) -> list[str]:
-    """What became of a model's or an experiment's values in a training, a line each, where parts were chosen anew.
+    """Return notes about values of a model or experiment that were dropped or kept with other choices.
 
-    recorded: its overrides, and its folders as --config-dir=PATH.
+    recorded: the run's overrides, and its folders as --config-dir=PATH.
     """
     folders = [Path(o.partition("=")[2]) for o in recorded if o.startswith("--config-dir=")]
     try:
         return composed("train", [o for o in recorded if not o.startswith("--")], folders).notes
-    except ConfigError:  # of a caller in Python, whose configuration these words did not make
+    except ConfigError:  # called from Python, with a configuration that these overrides did not make
         return []
 
 
 def of_choices(verb: str, earlier: Sequence[str], overrides: Sequence[str], folders: Sequence[Path]) -> list[str]:
-    """Of an earlier command line, what still says something where groups are chosen anew: the keys of those choices."""
+    """Return the earlier overrides that still apply: without keys that newly chosen groups do not have."""
     made = {g: c for g, _, c in (o.partition("=") for o in overrides) if g in groups(verb, folders)}
     kept = []
     for override in earlier:
@@ -189,30 +189,30 @@ def of_choices(verb: str, earlier: Sequence[str], overrides: Sequence[str], fold
 
 
 def expand(overrides: Sequence[str]) -> list[list[str]]:
-    """A sweep's jobs, one list of overrides each, as Hydra's own sweeper makes them.
+    """Return a sweep's jobs, one list of overrides each, as Hydra's sweeper makes them.
 
-    Raises ConfigError, before any list is made, where they are none or too many.
+    Raises ConfigError, before any list is made, if there are none or too many.
     """
     from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
-    problem = answers.syntax(overrides)
+    problem = corrections.syntax(overrides)
     if problem:
         raise ConfigError(problem)
     parsed = OverridesParser.create().parse_overrides(list(overrides))
     refuse_many(parsed)
     try:
         jobs = BasicSweeper.split_arguments(parsed, max_batch_size=None)[0]
-    except Exception as error:  # Hydra's own, and what its grammar's functions raise for values they cannot write
-        raise ConfigError(answers.bad_sweep(overrides, error)) from None
+    except Exception as error:  # Hydra's errors, and those of its grammar's functions
+        raise ConfigError(corrections.bad_sweep(overrides, error)) from None
     return [list(job) for job in jobs]
 
 
 def value_of(key: str, overrides: Sequence[str]) -> str | None:
-    """What the command line says of a key, unquoted; None when it says nothing. Raises ConfigError."""
+    """Return the value of a key on the command line, unquoted; None if it is not set. Raises ConfigError."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
-    problem = answers.syntax(overrides)
+    problem = corrections.syntax(overrides)
     if problem:
         raise ConfigError(problem)
     for parsed in reversed(OverridesParser.create().parse_overrides(list(overrides))):

@@ -1,4 +1,4 @@
-"""The files of conf/ as they stand: what they choose, set and explain; read without Hydra."""
+"""Reading of the files in conf/ without Hydra: their choices, keys and comments."""
 
 from __future__ import annotations
 
@@ -10,37 +10,37 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
-Package = tuple[str, ...]  # where a group file's content goes, as the words of a dotted path; () is the top
+Package = tuple[str, ...]  # target of a group file's content, as parts of a dotted path; () is the top level
 
 
 def conf_dir() -> Path:
-    """Where the configuration lives: inside an installed package, or beside it in a checkout."""
+    """Return the conf/ directory: inside an installed package, or beside it in a checkout."""
     package = Path(__file__).resolve().parent.parent
     inside = package / "conf"
     return inside if inside.is_dir() else package.parent / "conf"
 
 
 def defaults_lines(verb: str) -> list[str]:
-    """The lines of the defaults list in conf/VERB.yaml that choose from a group."""
+    """Return the lines of the defaults list in conf/VERB.yaml that choose from a group."""
     lines = (conf_dir() / f"{verb}.yaml").read_text(encoding="utf-8").splitlines()
     start = lines.index("defaults:") + 1
     return [line for line in lines[start:] if line.startswith("  - ") and ": " in line and "override" not in line]
 
 
 def default_choices(verb: str) -> dict[str, str]:
-    """What conf/VERB.yaml chooses from each group; several as `[a, b]`."""
+    """Return the default choice of each group in conf/VERB.yaml; several as `[a, b]`."""
     return dict(line.strip()[2:].split(": ", 1) for line in defaults_lines(verb))
 
 
 def groups(verb: str, folders: Iterable[Path] = ()) -> dict[str, list[str]]:
-    """The config groups that a verb chooses from, each with its choices; files named _… are parts of others."""
+    """Return the config groups of a verb with their choices; files named _… are included by others."""
     places = [conf_dir(), *folders]
     files = {group: [f.stem for p in places for f in (p / group).glob("*.yaml")] for group in default_choices(verb)}
     return {group: sorted({name for name in names if name[0] != "_"}) for group, names in files.items()}
 
 
 def names(choice: object) -> list[str]:
-    """The single choices of `a`, `[a, b]`, or a list.
+    """Return the single choices of `a`, `[a, b]`, or a list.
 
     >>> names("[fid, kid]"), names("ns"), names(["r1"])
     (['fid', 'kid'], ['ns'], ['r1'])
@@ -50,13 +50,13 @@ def names(choice: object) -> list[str]:
 
 
 def file_of(group: str, choice: str, folders: Iterable[Path] = ()) -> Path | None:
-    """The file of a choice; ours before those of further places, as Hydra looks for them."""
+    """Return the file of a choice; conf/ comes before further folders, as in Hydra."""
     files = (place / group / f"{choice}.yaml" for place in (conf_dir(), *folders))
     return next((file for file in files if file.is_file()), None)
 
 
 def read(file: Path) -> tuple[Package, dict[str, Any], str]:
-    """A group file's package, its content and its text. Raises OSError, ValueError or YAMLError."""
+    """Return a group file's package, content and text. Raises OSError, ValueError or YAMLError."""
     stamp = file.stat()
     return _read(file, stamp.st_mtime_ns, stamp.st_size)
 
@@ -69,7 +69,7 @@ def _read(file: Path, changed: int, size: int) -> tuple[Package, dict[str, Any],
     try:
         content = yaml.safe_load(text)
     except RecursionError:
-        raise ValueError(f"{file}: sections too deep in each other") from None
+        raise ValueError(f"{file}: sections are nested too deeply") from None
     return (
         () if package == "_global_" else tuple(package.split(".")),
         content if isinstance(content, dict) else {},
@@ -78,7 +78,7 @@ def _read(file: Path, changed: int, size: int) -> tuple[Package, dict[str, Any],
 
 
 def chain(group: str, choice: object, folders: Sequence[Path] = ()) -> list[Path]:
-    """The files that make up a choice: those that its defaults list names in the same group come first."""
+    """Return the files of a choice: those in its defaults list, of the same group, come first."""
     found: list[Path] = []
     for name in names(choice):
         file = file_of(group, name, folders)
@@ -91,7 +91,7 @@ def chain(group: str, choice: object, folders: Sequence[Path] = ()) -> list[Path
 
 
 def leaves(group: str, choice: object, folders: Sequence[Path] = ()) -> dict[str, Any]:
-    """The dotted keys that a choice sets, with their values.
+    """Return the dotted keys that a choice sets, with their values.
 
     >>> leaves("penalty", "r1")["penalty.r1.every"], leaves("augment", "none")
     (1, {})
@@ -104,7 +104,7 @@ def leaves(group: str, choice: object, folders: Sequence[Path] = ()) -> dict[str
 
 
 def overridden(group: str, choice: object, folders: Sequence[Path] = ()) -> dict[str, Any]:
-    """What a choice chooses from other groups in its turn.
+    """Return the choices that a choice makes in other groups.
 
     >>> overridden("model", "biggan")["dataset"]
     'emoji'
@@ -118,7 +118,7 @@ def overridden(group: str, choice: object, folders: Sequence[Path] = ()) -> dict
 
 
 def dotted(content: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
-    """The plain values inside a section by their dotted keys."""
+    """Return the plain values inside a section by their dotted keys."""
     found: dict[str, Any] = {}
     for name, value in content.items():
         path = f"{prefix}.{name}" if prefix else str(name)
@@ -127,7 +127,7 @@ def dotted(content: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def comments(group: str, choice: object, folders: Sequence[Path] = ()) -> dict[str, str]:
-    """What the comments beside a choice's keys say, by dotted key.
+    """Return the comments of a choice's keys, by dotted key.
 
     >>> comments("optimizer", "sngan")["optimizer.G.lr"]
     'learning rate'
@@ -146,10 +146,10 @@ def comments(group: str, choice: object, folders: Sequence[Path] = ()) -> dict[s
 
 
 def headline(file: Path) -> str:
-    """What a group file says of itself: the first sentence of its first comment; empty where it has none.
+    """Return the first sentence of a group file's first comment; empty if it has none.
 
     >>> headline(file_of("ramp", "none"))
-    "Nothing changes but what the optimizer's schedule says"
+    "No ramp: only the optimizer's schedule changes during training"
     """
     said: list[str] = []
     for line in file.read_text(encoding="utf-8").splitlines():
@@ -162,7 +162,7 @@ def headline(file: Path) -> str:
 
 
 def keys(verb: str) -> list[tuple[str, str, str]]:
-    """(key, default, meaning) of a verb's top keys, and of those one level inside, as written in conf/VERB.yaml."""
+    """Return (key, default, comment) of a verb's top-level keys and of nested ones, from conf/VERB.yaml."""
     found, above = [], ""
     text = (conf_dir() / f"{verb}.yaml").read_text(encoding="utf-8")
     for inside, name, default, words in re.findall(

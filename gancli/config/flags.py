@@ -1,4 +1,4 @@
-"""The words of a command line apart: flags, overrides, folders of group files."""
+"""Splitting a command line into flags, overrides and folders of group files."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from gancli.errors import ConfigError
 
 
 def split(words: Sequence[str], verb: str = "") -> tuple[list[str], list[str], list[Path]]:
-    """Hydra's flags, the overrides, and the folders of --config-dir. Raises ConfigError for an unknown flag."""
+    """Return Hydra's flags, the overrides, and the folders of --config-dir. Raises ConfigError for an unknown flag."""
     with_value = {
         "--cfg": "cfg",
         "-c": "cfg",
@@ -25,7 +25,7 @@ def split(words: Sequence[str], verb: str = "") -> tuple[list[str], list[str], l
     while queue:
         word = queue.pop(0)
         if "\0" in word:
-            raise ConfigError(f"{word[:40]!r} holds a NUL character: leave it out")
+            raise ConfigError(f"{word[:40]!r} contains a NUL character: leave it out")
         word = _utf8(word)
         name, equals, value = word.partition("=")
         if name in with_value and word.startswith("-"):
@@ -42,23 +42,21 @@ def split(words: Sequence[str], verb: str = "") -> tuple[list[str], list[str], l
         elif word in alone:
             flags.append(word)
         elif word.startswith("-"):
-            from gancli.config import answers
+            from gancli.config import corrections
 
             known = [*with_value, *alone, "--help"]
             following = queue[0] if queue else ""
-            raise ConfigError(answers.flag(verb or "train", word, following, known))
+            raise ConfigError(corrections.flag(verb or "train", word, following, known))
         else:
             overrides.append(word)
     return flags, overrides, folders
 
 
 def _utf8(word: str) -> str:
-    """A word as the UTF-8 text that its bytes are, whatever the locale. Raises ConfigError where they are none."""
+    """Return an argument decoded as UTF-8 in any locale. Raises ConfigError if its bytes are not UTF-8."""
     try:
         return os.fsencode(word).decode() if not word.isascii() else word
-    except UnicodeEncodeError:  # text of a caller in this process, under a locale that cannot name it
+    except UnicodeEncodeError:  # from a caller in this process, in a locale that cannot encode it
         return word
     except UnicodeDecodeError:
-        raise ConfigError(
-            f"{word!r} holds bytes that are no UTF-8: rename the file or folder, or write the text in UTF-8"
-        ) from None
+        raise ConfigError(f"{word!r} is not UTF-8: rename the file or folder, or write the text in UTF-8") from None

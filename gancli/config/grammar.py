@@ -1,4 +1,4 @@
-"""Hydra's grammar of a word of the command line."""
+"""Hydra's override grammar: parsing and quoting."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from typing import Any
 
 
 def in_quotes(text: str) -> str:
-    """A text as Hydra's grammar reads it back, whatever it holds."""
+    """Quote any text for Hydra's grammar."""
     return "'" + text.replace("\\'", "\\\\'").replace("'", "\\'") + ("\\'" if text.endswith("\\") else "'")
 
 
-@lru_cache(maxsize=4096)  # Hydra's parser takes milliseconds, and each word is asked about several times
+@lru_cache(maxsize=4096)  # Hydra's parser takes milliseconds, and overrides are parsed several times
 def parses(override: str) -> bool:
-    """Whether Hydra can read this override."""
+    """Whether Hydra can parse this override."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
     try:
         OverridesParser.create().parse_override(override)
-    except Exception:  # besides Hydra's own, whatever int(...) and the grammar's other functions raise
+    except Exception:  # Hydra's exceptions, and those of int(...) and the grammar's other functions
         return False
     return True
 
 
 def as_word(value: Any) -> str:
-    """A plain value as Hydra's grammar reads it back.
+    """Write a plain value in Hydra's grammar.
 
     >>> as_word(["it's", 2, None, {"a": True}])
     "['it\\\\'s',2,null,{a:true}]"
@@ -35,5 +35,5 @@ def as_word(value: Any) -> str:
     if isinstance(value, list):
         return f"[{','.join(map(as_word, value))}]"
     if isinstance(value, dict):
-        return "{" + ",".join(f"{k}:{as_word(v)}" for k, v in value.items()) + "}"  # Hydra reads no quoted keys
+        return "{" + ",".join(f"{k}:{as_word(v)}" for k, v in value.items()) + "}"  # Hydra does not parse quoted keys
     return json.dumps(value)

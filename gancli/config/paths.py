@@ -1,4 +1,4 @@
-"""Keys whose values are paths: a run records them as absolute ones, so that it goes on from any folder."""
+"""Keys whose values are paths. A run records absolute paths, so that it can be resumed from any folder."""
 
 from __future__ import annotations
 
@@ -9,42 +9,42 @@ from typing import Any
 from gancli.config.grammar import as_word, in_quotes, parses
 from gancli.errors import ConfigError
 
-# What a run reads beside its own directory. The names are whole keys; observers.scores.options lists further ones.
+# Keys of paths outside the run directory; observers.scores.options may contain further ones.
 KEYS = ("dataset.root", "dataset.root_B", "observers.scores.weights", "init", "pretrained.weights", "pretrained.source")
-SOURCE = "run:"  # how the name of a network of a run begins: run:PATH#NAME
+SOURCE = "run:"  # prefix of a network of a run: run:PATH#NAME
 OPTIONS = "observers.scores.options"
 
 
 def absolute(text: str, folder: Path | None = None) -> str:
-    """A path from the root of the disk, links and `..` as they are; what is an address and no path stays.
+    """Return the absolute path, without resolving links and `..`; URLs are returned unchanged.
 
-    folder: where it was typed; None: here.
+    folder: base of relative paths; None: the current folder.
 
     >>> absolute("/data/./cats"), absolute("https://example.org/cats"), absolute("cats", Path("/data"))
     ('/data/cats', 'https://example.org/cats', '/data/cats')
     """
     path, folder = Path(text).expanduser(), folder or Path.cwd()
-    braced = "{" in text and "{" in str(folder)  # a pattern of shards, which would take the folder for one, too
+    braced = "{" in text and "{" in str(folder)  # braces of the folder would become part of a pattern of shards
     address = "://" in text or text.startswith("pipe:")
     return text if address or braced or (path.is_absolute() and text == str(path)) else str(folder / path)
 
 
 def with_whole(config: Mapping[str, Any], folder: Path | None = None) -> dict[str, Any]:
-    """A configuration whose paths do not depend on the folder that the command was typed in; None: this one.
+    """Return a configuration with absolute paths. folder: base of relative paths; None: the current folder.
 
-    A name on the Hugging Face hub stays one where there is no such folder. `init=last`, and run:last#NAME, become the
-    run that is the last one now. Raises RunError where there is none.
+    A name on the Hugging Face hub is kept if there is no such folder. `init=last` and run:last#NAME become the path of
+    the last run. Raises RunError if there is none.
     """
     found = dict(config)
     for key in KEYS:
         value = value_of(found, key)
         if isinstance(value, str) and value:
-            _set(found, key, _whole_path(found, key, value, folder))
+            set_value(found, key, _whole_path(found, key, value, folder))
         elif isinstance(value, dict):
-            _set(found, key, {name: _whole_source(each, f"{key}.{name}", folder) for name, each in value.items()})
+            set_value(found, key, {name: _whole_source(each, f"{key}.{name}", folder) for name, each in value.items()})
     options = value_of(found, OPTIONS)
     if isinstance(options, list):
-        _set(found, OPTIONS, [_option(word, folder) if isinstance(word, str) else word for word in options])
+        set_value(found, OPTIONS, [_option(word, folder) if isinstance(word, str) else word for word in options])
     return found
 
 
@@ -59,16 +59,16 @@ def _whole_path(config: Mapping[str, Any], key: str, value: str, folder: Path | 
 
 
 def _of_run(value: str, key: str, folder: Path | None) -> str:
-    """A run's path, or that of the last one."""
+    """Return a run's absolute path; `last` is the last run."""
     if value != "last":
         return absolute(value, folder)
-    from gancli.store import rundir
+    from gancli.store import finding
 
-    return str(rundir.find("last", key=key)[0].path.absolute())
+    return str(finding.find("last", key=key)[0].path.absolute())
 
 
 def split_source(source: str, key: str, name: str | None = None) -> tuple[str, str]:
-    """The path and the network of `run:PATH#NAME`. key: where it was typed. name: the network where none is named.
+    """Return the path and the network of `run:PATH#NAME`. key: for the message. name: the default network.
 
     Raises ConfigError for any other form.
 
@@ -83,14 +83,14 @@ def split_source(source: str, key: str, name: str | None = None) -> tuple[str, s
     if not source.startswith(SOURCE) or not path.strip() or path.startswith("#") or not last:
         form = "run:PATH" if name else "run:PATH#NAME"
         raise ConfigError(
-            f"{key}={source}: expected {form}, PATH being a run directory, a checkpoint file or last"
-            + ("" if name else ", and NAME one of its networks, such as run:last#G")
+            f"{key}={source}: expected {form}, where PATH is a run directory, a checkpoint file or last"
+            + ("" if name else " and NAME is one of its networks, such as run:last#G")
         )
     return path, last
 
 
 def _whole_source(value: object, key: str, folder: Path | None) -> object:
-    """`run:PATH#NAME`, or `run:PATH`, with the whole path; what has no such form is refused later, with its key."""
+    """Return `run:PATH#NAME` or `run:PATH` with the absolute path; other forms are refused later, with their key."""
     try:
         path, name = split_source(str(value), key, "same")
     except ConfigError:
@@ -100,7 +100,7 @@ def _whole_source(value: object, key: str, folder: Path | None) -> object:
 
 
 def _option(word: str, folder: Path | None) -> str:
-    """`metrics.x.weights=FILE` with the file's whole path; anything else as it is."""
+    """Return `metrics.x.weights=FILE` with the file's absolute path; other options unchanged."""
     from gancli.config.compose import value_of as said
 
     key, equals, value = word.partition("=")
@@ -112,7 +112,7 @@ def _option(word: str, folder: Path | None) -> str:
 
 
 def typed(overrides: Sequence[str], config: Mapping[str, Any]) -> list[str]:
-    """A command line whose paths are those of the configuration that it made."""
+    """Return the overrides with their paths replaced by those of the composed configuration."""
     known, kept = recorded(config), []
     for override in overrides:
         key, equals, _ = override.lstrip("+").partition("=")
@@ -122,24 +122,24 @@ def typed(overrides: Sequence[str], config: Mapping[str, Any]) -> list[str]:
 
 
 def recorded(config: Mapping[str, Any]) -> dict[str, str]:
-    """The overrides that say a configuration's paths, by key; none for those that it does not have."""
+    """Return the overrides that set a configuration's paths, by key; only for keys that it has."""
     found = {key: value_of(config, key) for key in (*KEYS, OPTIONS)}
     said = {key: value for key, value in found.items() if value and isinstance(value, (str, list, dict))}
     return {key: f"{key}={as_word(value)}" for key, value in said.items()}
 
 
 def whole(overrides: Sequence[str], config: Mapping[str, Any], folder: Path | None = None) -> list[str]:
-    """Overrides of a configuration that make the same one, its paths `with_whole`, from any folder. Raises RunError."""
+    """Return overrides that make the same configuration from any folder, with absolute paths. Raises RunError."""
     found = with_whole(config, folder)
     words, before = typed(overrides, found), recorded(config)
     named = {word.lstrip("+").partition("=")[0] for word in words}
-    # Of a file of settings, or inside of a value that was typed.
+    # Paths from a configuration file, or inside a typed section.
     more = [f"++{word}" for key, word in recorded(found).items() if key not in named and word != before[key]]
     return [*words, *more]
 
 
 def value_of(config: Mapping[str, Any], key: str) -> Any:
-    """The value of a dotted key, None where there is none.
+    """Return the value of a dotted key, or None.
 
     >>> value_of({"dataset": {"root": "/data"}}, "dataset.root"), value_of({}, "dataset.root")
     ('/data', None)
@@ -150,8 +150,8 @@ def value_of(config: Mapping[str, Any], key: str) -> Any:
     return node
 
 
-def _set(config: dict[str, Any], key: str, value: Any) -> None:
-    """Change a value that is there, in copies of the sections that lead to it."""
+def set_value(config: dict[str, Any], key: str, value: Any) -> None:
+    """Change an existing value; the sections on its path are copied."""
     *sections, last = key.split(".")
     node = config
     for part in sections:

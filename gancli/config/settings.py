@@ -1,4 +1,4 @@
-"""The keys at the top of each verb's configuration, with their types; what they mean stands in conf/VERB.yaml."""
+"""The top-level keys of each verb with their types; conf/VERB.yaml documents them."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Annotated, Any, Literal
 
 from gancli.errors import ConfigError
 
-SMALLEST, LARGEST = 8, 8192  # pixels a side of an image that is evaluated
-Node = dict[str, Any]  # a group's part of the configuration, checked against what it builds
-SAMPLES = 1000  # that are evaluated unless n says otherwise
+SMALLEST, LARGEST = 8, 8192  # side length in pixels of evaluated images
+Node = dict[str, Any]  # a group's section, validated against its `_target_`
+SAMPLES = 1000  # default number of evaluated samples
 SIGNED = "signed"
-Signed = Annotated[float, SIGNED]  # a number that may be below 0, as no other may
+Signed = Annotated[float, SIGNED]  # a number that may be negative; all others may not
 
 
 def at_least(least: int, **values: float | None) -> None:
@@ -22,8 +22,8 @@ def at_least(least: int, **values: float | None) -> None:
             raise ConfigError(f"{name}={shown}: must be at least {least}")
 
 
-MOST = 1 << 40  # of anything that is counted one by one: no machine comes to the end of it
-MOST_EVALUATED = 1 << 30  # images of one evaluation: weeks
+MOST = 1 << 40  # upper limit of all counts, far beyond any run
+MOST_EVALUATED = 1 << 30  # upper limit of images in one evaluation
 
 
 def at_most(most: int, **values: float | None) -> None:
@@ -71,19 +71,20 @@ class TrainSettings:
 
 @dataclass(frozen=True)
 class PretrainedPlace:
-    """Where the weights of a run's pretrained network are now; null: where the run says."""
+    """New place of the weights of a run's pretrained network; null: the recorded place."""
 
     weights: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class DrawSettings:
-    """What every verb that draws from a trained generator is told."""
+    """Keys common to all verbs that draw from a trained generator."""
 
     run: str
     checkpoint: int | str
     seed: int
     ema: bool
+    truncation_layers: int | None
     standing_stats: int | None
     direction: str | None
     run_dir: str | None
@@ -92,28 +93,33 @@ class DrawSettings:
 
     def __post_init__(self) -> None:
         at_least(0, seed=self.seed, standing_stats=self.standing_stats)
+        at_least(1, truncation_layers=self.truncation_layers)
+        if self.truncation_layers is not None and getattr(self, "truncation", None) is None:
+            raise ConfigError(f"truncation_layers={self.truncation_layers}: add truncation=, such as truncation=0.7")
         at_most(100_000, standing_stats=self.standing_stats)
 
 
 def check_truncation(threshold: float | None) -> None:
-    """Raise ConfigError for a threshold that leaves no latents."""
+    """Raise ConfigError for a threshold that is not positive and finite."""
     if threshold is not None and not 0 < threshold < float("inf"):
-        raise ConfigError(f"truncation={threshold:g}: a threshold above 0, such as 0.5, or null for none")
+        raise ConfigError(
+            f"truncation={threshold:g}: expected a threshold above 0, such as 0.5, or null for no truncation"
+        )
 
 
 @dataclass(frozen=True)
 class DataPlace:
-    """Where a run's data are now, by the keys of its data set that name folders; null: where the run says."""
+    """New place of a run's data, by the keys of its data set; null: the recorded place."""
 
     root: str | None = None
     root_B: str | None = None  # noqa: N815 - as the key of dataset=unpaired
 
     def typed(self) -> dict[str, str]:
-        """The places that are named, by key. Raises ConfigError for an empty one."""
+        """Return the given places by key. Raises ConfigError for an empty one."""
         found = {key: place for key, place in (("root", self.root), ("root_B", self.root_B)) if place is not None}
         for key, place in found.items():
             if not place.strip():
-                raise ConfigError(f"dataset.{key}= is empty: name where the run's data are, or leave it out")
+                raise ConfigError(f"dataset.{key}= is empty: give the folder of the run's data, or leave it out")
         return found
 
 
@@ -126,10 +132,17 @@ class SampleSettings(DrawSettings):
     n: int | None
     seeds: str | list[int] | None
     classes: str | list[int | str] | None
+    size: Literal["full", "active"]
     arithmetic: str | None
+    mixing: str | list[int] | int | None
+    w: str | None
+    project: str | None
+    project_steps: int
+    project_space: Literal["w", "w+"]
+    project_lpips: str | None
     attention: bool
     points: list[list[float]] | None
-    format: Literal["grid", "png", "npz", "safetensors", "onnx"]
+    format: Literal["grid", "png", "npz", "w", "safetensors", "onnx", "rosinality"]
     serve: bool
     host: str
     port: int
@@ -139,10 +152,10 @@ class SampleSettings(DrawSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_truncation(self.truncation)
-        at_least(1, n=self.n)
-        at_most(MOST, n=self.n)
+        at_least(1, n=self.n, project_steps=self.project_steps)
+        at_most(MOST, n=self.n, project_steps=self.project_steps)
         if not 0 <= self.port <= 65535:
-            raise ConfigError(f"port={self.port}: a port is a number up to 65535; 0 takes any free one")
+            raise ConfigError(f"port={self.port}: expected a port from 0 to 65535; 0 takes any free one")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,9 +164,13 @@ class InterpolateSettings(DrawSettings):
 
     truncation: float | None
     axis: str | None
+    strength: float | None
+    layers: str | list[int] | int | None
+    w: str | None
     classes: str | list[int | str] | None
     rows: int
     frames: int
+    size: Literal["full", "active"]
     mode: Literal["slerp", "lerp"]
     format: Literal["png", "gif"]
 
@@ -161,6 +178,8 @@ class InterpolateSettings(DrawSettings):
         super().__post_init__()
         check_truncation(self.truncation)
         at_least(1, rows=self.rows)
+        if self.strength == 0:
+            raise ConfigError("strength=0 moves nothing: type a number above 0, such as strength=3")
         at_least(2, frames=self.frames)
         at_most(MOST, rows=self.rows, frames=self.frames)
 
@@ -169,7 +188,7 @@ class InterpolateSettings(DrawSettings):
 class EvalSettings(DrawSettings):
     """`gan eval`."""
 
-    run: str | list[str]  # type: ignore[assignment]  # several are compared
+    run: str | list[str]  # type: ignore[assignment]  # several runs are compared
     truncation: float | list[float | None] | None
     input: str | None
     reference: str | None
@@ -193,32 +212,32 @@ class EvalSettings(DrawSettings):
         sides = self.sides()
         if sides is not None and (len(sides) != 2 or not all(SMALLEST <= side <= LARGEST for side in sides)):
             raise ConfigError(
-                f"size={self.size}: one side, or [height,width], of {SMALLEST} to {LARGEST} pixels, such as size=64"
+                f"size={self.size}: a side or [height,width] of {SMALLEST} to {LARGEST} pixels, such as size=64"
             )
 
     def count(self, rows: int | None = None) -> int:
-        """How many samples: n; where that is null, as many as there are rows to make them from, else SAMPLES."""
+        """Return the number of samples: n; if null, the number of input rows, or SAMPLES without inputs."""
         if self.n is not None:
             return self.n
         return SAMPLES if rows is None else rows
 
     def sides(self) -> list[int] | None:
-        """[height, width] that images are to have; None: their own."""
+        """Return the [height, width] that images are resized to; None: their own size."""
         return [self.size, self.size] if isinstance(self.size, int) else self.size
 
     def thresholds(self) -> list[float | None]:
-        """The truncations to evaluate, one after the other. Raises ConfigError for an empty list."""
+        """Return the truncation thresholds to evaluate. Raises ConfigError for an empty list."""
         if self.truncation == []:
-            raise ConfigError("truncation=[]: at least one threshold, such as truncation=[0.5,1.0,null]")
+            raise ConfigError("truncation=[]: give at least one threshold, such as truncation=[0.5,1.0,null]")
         return self.truncation if isinstance(self.truncation, list) else [self.truncation]
 
 
-Better = Literal["auto", "low", "high"]  # of a result by which runs are ranked
+Better = Literal["auto", "low", "high"]  # which values of the ranking's result are better
 
 
 @dataclass(frozen=True, kw_only=True)
 class SweepSettings:
-    """The keys of a sweep; what they mean stands in conf/sweep.yaml."""
+    """The keys of a sweep; conf/sweep.yaml documents them."""
 
     sweep_dir: str | None
     resume_sweep: str | None

@@ -1,4 +1,4 @@
-"""Which keys take a text: told by the types of what the configuration builds, so that no list of them is kept."""
+"""Quoting of string values, based on the types in the signatures that the configuration builds."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from gancli.config.files import conf_dir, read
 from gancli.config.grammar import in_quotes, parses
 from gancli.errors import GanError
 
-PLAIN = re.compile(r"[A-Z_a-z./][\w./-]*", re.ASCII)  # what Hydra reads as the text that it is, but for these words:
+PLAIN = re.compile(r"[A-Z_a-z./][\w./-]*", re.ASCII)  # values that Hydra reads as plain strings, except for these:
 WORDS = ("null", "true", "false", "nan", "inf")
 NUMBER = re.compile(r"[+-]?\d+(\.\d*)?(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
 SWEEP = re.compile(r"(choice|range|interval|glob|shuffle|sort|tag)\(")
 
-Forms = frozenset[str]  # of text, number and list: what a key takes
+Forms = frozenset[str]  # which of text, number, list and section a key accepts
 
 
 def plain(value: str) -> bool:
-    """Whether Hydra reads this value as the text that it is.
+    """Whether Hydra reads this value as a string without quotes.
 
     >>> plain("my/run.pt"), plain("my run"), plain("007"), plain("Null")
     (True, False, False, False)
@@ -33,7 +33,7 @@ def plain(value: str) -> bool:
 
 
 def forms(key: str, folders: Iterable[Path] = ()) -> Forms:
-    """What a key takes in any verb, with any choice of its group; empty for a key that nothing knows.
+    """Return what a key accepts in any verb, with any choice of its group; empty for an unknown key.
 
     >>> sorted(forms("run")), sorted(forms("steps"))
     (['list', 'text'], ['number'])
@@ -60,7 +60,7 @@ def _forms(hint: Any) -> Iterator[str]:
 
 
 def _top(key: str) -> Iterator[Any]:
-    """The types of a key at the top, in each verb that has it."""
+    """Yield the types of a top-level key, in each verb that has it."""
     from gancli.config import settings
 
     kinds: list[Any] = [settings.TrainSettings, settings.SampleSettings, settings.InterpolateSettings]
@@ -74,7 +74,7 @@ def _top(key: str) -> Iterator[Any]:
 
 
 def _nested(key: str, folders: Iterable[Path]) -> Iterator[Any]:
-    """The types of a key inside a group, in each of its choices that names what it builds."""
+    """Yield the types of a key inside a group, for each choice with a `_target_`."""
     from gancli.config.build import find, hints_of
 
     path, _, name = key.rpartition(".")
@@ -88,14 +88,14 @@ def _nested(key: str, folders: Iterable[Path]) -> Iterator[Any]:
                 continue
             try:
                 hint = hints_of(find(target, path)).get(name)
-            except (GanError, KeyError):  # of a file of someone's own: what is wrong with it is said where it is used
+            except (GanError, KeyError):  # a user's file: its error is reported when it is used
                 continue
             if hint is not None:
                 yield hint
 
 
 def _section(file: Path, path: str) -> dict[str, Any]:
-    """What a group's file says of the section at a dotted path, empty for nothing."""
+    """Return the section at a dotted path in a group's file; empty if it has none."""
     try:
         package, node, _ = read(file)
     except (OSError, ValueError, yaml.YAMLError):
@@ -109,9 +109,9 @@ def _section(file: Path, path: str) -> dict[str, Any]:
 
 
 def quote(overrides: Sequence[str], sweep: bool = False, folders: Iterable[Path] = ()) -> list[str]:
-    """Put quotes around the values of keys that take a text, where Hydra would read something else into them.
+    """Quote the values of keys that accept a string if Hydra would parse them differently.
 
-    sweep: whether several values of a key are several jobs. folders: further places of group files.
+    sweep: whether several values of a key are several jobs. folders: further folders of group files.
 
     >>> quote(["note=Food & Drink", "steps=3", "dataset.root=a,b"])
     ["note='Food & Drink'", 'steps=3', "dataset.root='a,b'"]

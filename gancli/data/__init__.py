@@ -1,1 +1,1 @@
-"""Data: sources of images or points, and the streams that deal them out."""
+"""Data sets of images, points, labels or text, and the streams that yield batches of them."""

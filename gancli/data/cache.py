@@ -1,4 +1,4 @@
-"""Decoded images kept in the user's cache directory: written once, whole or not at all, then memory-mapped."""
+"""A cache of decoded images in the user's cache directory: written atomically, then memory-mapped."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ from gancli.errors import DataError, RunError
 from gancli.store.files import read_json, whole_file, write_json
 
 _DAY = 86_400.0
-_KINDS = {8: "|u1", 16: "<u2"}  # how images lie in a file, by their bits
+_KINDS = {8: "|u1", 16: "<u2"}  # dtype of a cached file, by bit depth
 
 
 def cache_dir() -> Path:
-    """Where data that can be made again is kept: $XDG_CACHE_HOME/gan, else ~/.cache/gan."""
+    """Return the directory of files that can be recomputed: $XDG_CACHE_HOME/gan, else ~/.cache/gan."""
     given = os.environ.get("XDG_CACHE_HOME", "")
     if given and Path(given).is_absolute():
         return Path(given) / "gan"
     try:
         return Path.home() / ".cache" / "gan"
-    except RuntimeError:  # a user without a home
+    except RuntimeError:  # no home directory
         return Path(tempfile.gettempdir()) / "gan"
 
 
 def place(name: str) -> Path:
-    """A folder of the cache. It may be a link, as to a larger disk: nobody but the person puts one there."""
+    """Return a folder of the cache, links resolved: the user may link it to a larger disk."""
     return Path(os.path.realpath(cache_dir() / name))
 
 
 def load(key: str) -> tuple[NDArray[Any], str] | None:
-    """This key's images, a memory map [N, C, H, W], and their SHA-256; None when they are not wholly there."""
+    """Return a key's images, a memory map [N, C, H, W], and their SHA-256; None if they are missing or incomplete."""
     array, beside = _paths(key)
     try:
         images: NDArray[Any] = np.load(array, mmap_mode="r", allow_pickle=False)
@@ -47,12 +47,12 @@ def load(key: str) -> tuple[NDArray[Any], str] | None:
         if images.dtype == _KINDS[known.get("bits", 8)] and list(images.shape) == known["shape"]:
             return images, str(known["sha256"])
     except (OSError, ValueError, EOFError, KeyError, TypeError, RunError):
-        pass  # missing or damaged: made again
+        pass  # missing or damaged: decoded again
     return None
 
 
 def facts(key: str) -> tuple[tuple[int, ...], str, int] | None:
-    """The shape [N, C, H, W], SHA-256 and bits of images that were decoded once, kept here or not; None: unknown."""
+    """Return the shape [N, C, H, W], SHA-256 and bits of images decoded before, cached or not; None if unknown."""
     try:
         known = read_json(_paths(key)[1])
         return tuple(map(int, known["shape"])), str(known["sha256"]), int(known.get("bits", 8))
@@ -61,7 +61,7 @@ def facts(key: str) -> tuple[tuple[int, ...], str, int] | None:
 
 
 def notes(key: str) -> tuple[str, ...]:
-    """What was said when this key's images were decoded."""
+    """Return the notes recorded when this key's images were decoded."""
     try:
         return tuple(map(str, read_json(_paths(key)[1])["notes"]))
     except (KeyError, TypeError, RunError):
@@ -71,9 +71,9 @@ def notes(key: str) -> tuple[str, ...]:
 def note(
     key: str, shape: tuple[int, ...], parts: Iterable[NDArray[Any]], told: Sequence[str] = (), bits: int = 8
 ) -> str:
-    """The SHA-256 of images that arrive in parts and are not kept, written down for `facts`.
+    """Compute the SHA-256 of images that arrive in parts and are not kept, record it for `facts`, and return it.
 
-    told: what `notes` will answer. Raises DataError.
+    told: what `notes` will return. Raises DataError.
     """
     digest = hashlib.sha256()
     for part in parts:
@@ -83,7 +83,7 @@ def note(
 
 
 def keep_json(path: Path, value: Any) -> None:
-    """A small file of the cache. Raises DataError where it cannot be written."""
+    """Write a small file of the cache. Raises DataError if it cannot be written."""
     try:
         write_json(path, value)
     except RunError as error:
@@ -94,17 +94,17 @@ def keep_json(path: Path, value: Any) -> None:
 
 @contextlib.contextmanager
 def alone(key: str) -> Iterator[None]:
-    """One process at a time makes the same images; the others wait for it, then find them made.
+    """Hold a lock so that one process at a time decodes the same images; the others wait, then find them cached.
 
-    What a killed one left half-written is removed at once: no other can be writing it. Raises DataError.
+    Removes at once what a killed process left half-written: the lock excludes other writers. Raises DataError.
     """
     try:
         import fcntl
-    except ImportError:  # no such thing on this system: each makes its own, and the last one's stays
+    except ImportError:  # not on this system: each process decodes its own, and the last one's is kept
         yield
         return
     array = _paths(key)[0]
-    lock = place("locks") / key  # stays: removing it could let two in
+    lock = place("locks") / key  # never removed: removing it could let two processes in
     try:
         lock.parent.mkdir(parents=True, exist_ok=True)
         with lock.open("w") as file:
@@ -114,7 +114,7 @@ def alone(key: str) -> Iterator[None]:
             yield
     except OSError as error:
         raise DataError(
-            f"decoded images cannot be kept in {array.parent} ({error.strerror or error}): "
+            f"decoded images cannot be cached in {array.parent} ({error.strerror or error}): "
             "set XDG_CACHE_HOME to another folder"
         ) from error
 
@@ -122,10 +122,10 @@ def alone(key: str) -> Iterator[None]:
 def store(
     key: str, shape: tuple[int, int, int, int], parts: Iterable[NDArray[Any]], told: Sequence[str] = (), bits: int = 8
 ) -> tuple[NDArray[Any], str]:
-    """Writes images that arrive in parts, and returns what `load` would. told: what `notes` will answer.
+    """Write images that arrive in parts, and return what `load` would. told: what `notes` will return.
 
-    The file gets its name when it is complete and on the disk, so that a killed run leaves nothing that looks like one.
-    Raises DataError when the disk is full or the directory cannot be written.
+    The file gets its name once it is complete and synced to disk, so a killed run leaves no partial file of that name.
+    Raises DataError if the disk is full or the directory cannot be written.
     """
     array, beside = _paths(key)
     digest = hashlib.sha256()
@@ -140,11 +140,11 @@ def store(
                 data = part.astype(_KINDS[bits], copy=False).tobytes()
                 digest.update(data)
                 file.write(data)
-        # After the images: without these facts they do not count.
+        # Written after the images: `load` ignores images without this file.
         write_json(beside, _told(shape, digest.hexdigest(), told, bits))
     except RunError as error:
         raise DataError(
-            f"decoded images cannot be kept in {array.parent} ({error.__cause__}): make room there, set XDG_CACHE_HOME "
+            f"decoded images cannot be cached in {array.parent} ({error.__cause__}): free space, set XDG_CACHE_HOME "
             "to another folder, or type a smaller dataset.size or dataset.limit"
         ) from error
     written = load(key)
@@ -154,7 +154,7 @@ def store(
 
 
 def _told(shape: Sequence[int], digest: str, notes: Sequence[str], bits: int) -> dict[str, Any]:
-    """What is written beside images."""
+    """Return the contents of the JSON file beside the images."""
     return {"shape": list(shape), "sha256": digest, "notes": list(notes)} | ({} if bits == 8 else {"bits": bits})
 
 
@@ -164,7 +164,7 @@ def _paths(key: str) -> tuple[Path, Path]:
 
 
 def _sweep(folder: Path) -> None:
-    """Removes what killed runs left behind more than a day ago."""
+    """Remove temporary files that killed runs left more than a day ago."""
     for path in folder.glob(".*"):
         with contextlib.suppress(OSError):
             if time.time() - path.stat().st_mtime > _DAY:

@@ -1,4 +1,4 @@
-"""Columns of a table: fields with their rows, checked; and the window that spatial ones are cut by."""
+"""Columns of a table: fields with their validated rows; and the crop window of spatial columns."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Index = NDArray[np.int64]
 class Column:
     """A field and its stored rows.
 
-    content: an array, or `Rows` that lie outside of memory, with the SHA-256 of their bytes as content_hash if known.
+    content: an array, or `Rows` outside memory; content_hash: the SHA-256 of its bytes, if known.
     """
 
     field: Field
@@ -32,16 +32,16 @@ class Column:
 
     @property
     def at_hand(self) -> bool:
-        """Whether rows are in memory; else they are read, or decoded, when they are asked for."""
+        """Whether rows are in memory; if not, they are read or decoded on access."""
         return isinstance(self.content, np.ndarray) or self.content.at_hand
 
     def only(self, index: Index) -> Column:
-        """These rows alone."""
+        """Return a column of these rows only."""
         kept = self.content
         return Column(self.field, kept[index] if isinstance(kept, np.ndarray) else Picked(kept, index))
 
     def hash(self) -> str:
-        """SHA-256 of all rows' bytes."""
+        """Return the SHA-256 of all rows' bytes."""
         if self.content_hash is not None:
             return self.content_hash
         if isinstance(self.content, np.ndarray):
@@ -54,61 +54,61 @@ class Column:
 
 
 def checked(where: str, columns: Mapping[str, Column]) -> dict[str, Column]:
-    """The same columns, arrays as plain ones. where: `dataset=NAME`.
+    """Validate columns and return them, memory maps as plain arrays. where: `dataset=NAME`.
 
-    Raises DataError where there are none, where rows are not of their field, or as many as in another column.
+    Raises DataError if there are no columns, if rows do not fit their field, or if columns differ in length.
     """
     refuse_names(where, "columns", columns)
     found = {name: _checked(where, name, column) for name, column in columns.items()}
     lengths = {name: len(column.content) for name, column in found.items()}
     if len(set(lengths.values())) > 1:
         said = ", ".join(f"{name} {n:,}" for name, n in lengths.items())
-        raise DataError(f"{where} has columns of different lengths ({said}): each row has one of each")
+        raise DataError(f"{where} has columns of different lengths ({said}): all need the same number of rows")
     return found
 
 
 def refuse_names(where: str, what: str, names: Collection[str]) -> None:
-    """Raise DataError for no names, and for names that a batch cannot tell apart: they become FEED.COLUMN there."""
+    """Raise DataError if there are no names, or if one is not an identifier: a batch names columns FEED.COLUMN."""
     if not names:
         raise DataError(f"{where} has no {what}: at least one is needed")
     for name in names:
         if not isinstance(name, str) or not name.isidentifier():
-            raise DataError(f"{where} has {what} of the name {name!r}: letters, digits and _, such as x")
+            raise DataError(f"{where} has {what} named {name!r}: use letters, digits and _, as in x")
 
 
 def _checked(where: str, name: str, column: Column) -> Column:
-    """A column whose rows are what its field says. Raises DataError."""
+    """Return a column whose rows fit its field. Raises DataError."""
     field, content = column.field, column.content
     found, wanted = (np.dtype(content.dtype), tuple(content.shape[1:])), (np.dtype(field.dtype), field.shape)
     if found != wanted:
         said, needed = (f"{kind} {['N', *shape]}".replace("'", "") for kind, shape in (found, wanted))
-        raise DataError(f"{where}: column {name} is {said}, and {field.told} are {needed}")
+        raise DataError(f"{where}: column {name} is {said}, but {field.told} need {needed}")
     if len(content) == 0:
         raise DataError(f"{where} is empty: at least one {'image' if field.spatial else 'row'} is needed")
     if 0 in field.shape:
-        raise DataError(f"{where}: column {name} has {field.told}, which hold nothing")
+        raise DataError(f"{where}: column {name} has {field.told}, which are empty")
     if isinstance(field, Label):
         twin = next((title for title, many in Counter(field.names).items() if many > 1), None)
         if twin is not None:
-            raise DataError(f"{where} has two classes of the name {twin}: give each a name of its own")
+            raise DataError(f"{where} has two classes named {twin}: rename one of them")
     if not isinstance(content, np.ndarray):
         return column
     if field.largest is not None:
         lowest, highest = int(content.min()), int(content.max())
         if lowest < 0 or highest > field.largest:
             if isinstance(field, Label):
-                rule = f"{len(field.names)} classes: labels run from 0 to classes - 1"
-                raise DataError(f"{where} has labels from {lowest} to {highest} and {rule}")
-            raise DataError(f"{where}: column {name} has {lowest} to {highest}, and {field.told} 0 to {field.largest}")
-    # A plain view: indexing a np.memmap runs Python code of its own each time.
+                rule = f"{len(field.names)} classes: labels must be 0 to classes - 1"
+                raise DataError(f"{where} has labels from {lowest} to {highest} but {rule}")
+            raise DataError(f"{where}: column {name} has {lowest} to {highest}, but {field.told} 0 to {field.largest}")
+    # A plain view: indexing an np.memmap runs extra Python code each time.
     return Column(field, content.view(np.ndarray), column.content_hash)
 
 
 @dataclass(frozen=True)
 class Window:
-    """The part of each row of the spatial columns that is dealt: `side` pixels, once `stored` ones are enlarged.
+    """The crop window of spatial columns: `side` pixels of the `stored` ones, which may be enlarged first.
 
-    side, stored: height and width. enlarged: by how many pixels.
+    side, stored: height and width. enlarged: pixels added to both sides before cropping.
     """
 
     side: tuple[int, int]
@@ -116,12 +116,12 @@ class Window:
     enlarged: int
 
     def middle(self, n: int) -> Geometry:
-        """The central window of n rows, which are not enlarged."""
+        """Return the central window of n rows, without enlarging."""
         corner = [(own - side) // 2 for own, side in zip(self.stored, self.side, strict=True)]
         return Geometry(None, torch.tensor([corner]).expand(n, 2), self.side)
 
     def corners(self, bits: NDArray[np.uint64]) -> Index:
-        """Where each row's window begins, int64 [n, 2], as 64 random bits a row say: any place is as likely."""
+        """Return the corner of each row's window, int64 [n, 2], from 64 random bits per row, uniform over positions."""
         places = [own + self.enlarged - side + 1 for own, side in zip(self.stored, self.side, strict=True)]
         halves = (bits >> np.uint64(32), bits & np.uint64(0xFFFFFFFF))
         drawn = [(half * np.uint64(many)) >> np.uint64(32) for half, many in zip(halves, places, strict=True)]
@@ -129,7 +129,7 @@ class Window:
 
 
 def refuse_idle(name: str, columns: Mapping[str, Column], flip: bool, dequantize: bool) -> None:
-    """Raise ConfigError for `dataset.flip` or `dataset.dequantize` where there is nothing that they change."""
+    """Raise ConfigError if `dataset.flip` or `dataset.dequantize` is set but would change nothing."""
     kinds = [column.field for column in columns.values()]
     for key, asked, some in (
         ("flip", flip, any(field.spatial for field in kinds)),
@@ -137,14 +137,14 @@ def refuse_idle(name: str, columns: Mapping[str, Column], flip: bool, dequantize
     ):
         if key == "dequantize" and asked and any(field.largest is not None for field in kinds if field.kind == "image"):
             raise ConfigError(
-                f"dataset.dequantize=true: images of dataset={name} have 16 bits: type dataset.dequantize=false"
+                f"dataset.dequantize=true: dataset={name} has images of 16 bits, not 8: type dataset.dequantize=false"
             )
         if asked and not some:
             raise ConfigError(f"dataset.{key}=true: dataset={name} has no images; type dataset.{key}=false")
 
 
 def window(name: str, columns: Mapping[str, Column], crop: int | None, jitter: int) -> Window | None:
-    """What `dataset.crop` and `dataset.jitter` ask for, None for neither. Raises ConfigError where it cannot be had."""
+    """Return the window that `dataset.crop` and `dataset.jitter` set, None for neither. Raises ConfigError."""
     if crop is None and not jitter:
         return None
     asked = f"dataset.jitter={jitter}" if crop is None else f"dataset.crop={crop}"
@@ -152,11 +152,11 @@ def window(name: str, columns: Mapping[str, Column], crop: int | None, jitter: i
     if len(sizes) != 1:
         said = "images of several sizes" if sizes else "no images"
         none = "dataset.jitter=0" if crop is None else "dataset.crop=null"
-        raise ConfigError(f"{asked}: dataset={name} has {said}, and one place is cut out of all: type {none}")
+        raise ConfigError(f"{asked}: dataset={name} has {said}, but cropping needs images of one size: type {none}")
     stored = sizes.pop()
     shown = f"the images of dataset={name} are {stored[0]}×{stored[1]} pixels"
     if crop is not None and not 1 <= crop <= min(stored):
-        raise ConfigError(f"dataset.crop={crop}: {shown}: type a side of 1 to {min(stored)}, or null for all of them")
+        raise ConfigError(f"dataset.crop={crop}: {shown}: type a side of 1 to {min(stored)}, or null for no crop")
     if not 0 <= jitter <= min(stored):
         raise ConfigError(f"dataset.jitter={jitter}: {shown}: type 0 to {min(stored)}")
     return Window(stored if crop is None else (crop, crop), stored, jitter)

@@ -1,4 +1,4 @@
-"""One image file to one array of pixels, whatever its mode, depth, orientation and aspect."""
+"""Decoding of image files to arrays of pixels, for any mode, depth, orientation and aspect."""
 
 from __future__ import annotations
 
@@ -46,27 +46,28 @@ SUFFIXES = frozenset(
         ".pnm",
     ]
 )
-# What those suffixes stand for; no other decoder, some of which start programs, is ever asked.
+# The formats of those suffixes. Pillow tries no other decoder: some start programs.
 _FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "BMP", "DIB", "GIF", "TIFF", "PPM")
 PIXEL_LIMIT = 89_478_485  # 256 MiB as RGB
 GREY = frozenset(["1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B", "I;16N"])
 WIDE = frozenset(["I", "I;16", "I;16L", "I;16B", "I;16N"])
-_ORIENTATION = 0x0112  # of EXIF and TIFF; 1: as it is, 2 to 8: to be mirrored or turned
+_ORIENTATION = 0x0112  # EXIF and TIFF tag; 1: upright, 2 to 8: mirrored or rotated
 _XMP = re.compile(rb"""tiff:Orientation\s*(?:=\s*["']|>)\s*([1-8])""")
-RUN = 16  # files a thread takes at once
-_HELD = 1 << 26  # bytes of pixels that wait, about: large images in smaller parts
+RUN = 16  # files per task of a thread
+_HELD = 1 << 26  # bytes of decoded pixels held ahead, approximately: large images come in smaller parts
 
 
 def headers(files: Files) -> Iterator[Shape]:
-    """The natural shape of each file, by its `header`."""
+    """Yield the natural shape of each file, as `header` returns it."""
     return in_order(lambda i: header(files, i), len(files), RUN)
 
 
 def images(files: Files, shape: Shape, decoder: Decoder | None = None) -> Iterator[NDArray[Any]]:
-    """All files decoded, cropped and resized to `shape`, in order, as parts [n, C, H, W].
+    """Yield all files decoded, cropped and resized to `shape`, in order, as parts [n, C, H, W].
 
-    decoder: of one file; None: `decode`. The largest centred window of the target's aspect is resized by an antialiased
-    Lanczos filter; a file that fits is left as it is. Raises DataError naming the first file that cannot be read.
+    decoder: decodes one file; None: `decode`. The largest centred window of the target's aspect is resized by an
+    antialiased Lanczos filter; a file that already fits is unchanged. Raises DataError naming the first unreadable
+    file.
     """
     size = math.prod(shape)
     chunk = max(1, min(256, _HELD // size))
@@ -82,7 +83,7 @@ def images(files: Files, shape: Shape, decoder: Decoder | None = None) -> Iterat
 
 
 def decode(files: Files, i: int, shape: Shape) -> Images:
-    """File i as uint8 [C, H, W], C 1 or 3; of an animation the first frame. Raises DataError naming the file."""
+    """Decode file i to uint8 [C, H, W], C 1 or 3; of an animation the first frame. Raises DataError naming it."""
     from PIL import Image
 
     channels, height, width = shape
@@ -90,7 +91,7 @@ def decode(files: Files, i: int, shape: Shape) -> Images:
         image = _flatten(upright(image, orientation(image, file))).convert("L" if channels == 1 else "RGB")
         if image.size != (width, height):
             top, left, tall, wide = window(image.height, image.width, height, width)
-            # Cropped first: the filter would look beyond the window.
+            # Crop first: the filter would read pixels outside the window.
             image = image.crop((left, top, left + math.ceil(wide), top + math.ceil(tall)))
             image = image.resize((width, height), Image.Resampling.LANCZOS, box=(0, 0, wide, tall))
         pixels = np.asarray(image)
@@ -98,45 +99,45 @@ def decode(files: Files, i: int, shape: Shape) -> Images:
 
 
 def worker_count() -> int:
-    """How many threads decode: the cores that this process may use, 16 at most."""
+    """Return the number of decoding threads: the cores available to this process, 16 at most."""
     return max(1, min(16, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1))
 
 
 def header(files: Files, i: int) -> Shape:
-    """The natural shape (C, H, W) of file i, upright, C 1 or 3. Raises DataError naming the file."""
+    """Return the natural shape (C, H, W) of file i, upright, C 1 or 3. Raises DataError naming the file."""
     with named(files.name(i)), files.open(i) as file, opened(file) as image:
         width, height = upright_size(image, orientation(image, file))
         return 1 if image.mode in GREY else 3, height, width
 
 
 def opened(file: BinaryIO) -> Image.Image:
-    """An image whose header alone was read. Raises ValueError for one that is none, or has too many pixels."""
+    """Open an image and read only its header. Raises ValueError if it is not an image or has too many pixels."""
     from PIL import Image, UnidentifiedImageError
 
     try:
         image = Image.open(file, formats=_FORMATS)
     except UnidentifiedImageError:
-        # Pillow's own words name a Python object.
+        # Pillow's message names a Python object.
         empty = not file.seek(0, os.SEEK_END)
-        raise ValueError("it is empty" if empty else "it holds no image of a kind that is read") from None
+        raise ValueError("it is empty" if empty else "it is not an image of a supported format") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise ValueError(f"it says it has more than {PIXEL_LIMIT:,} pixels, which are the limit") from None
+        raise ValueError(f"its header gives more than {PIXEL_LIMIT:,} pixels, the limit") from None
     width, height = image.size
     if width * height > PIXEL_LIMIT:
-        raise ValueError(f"it says it is {width}x{height}, and {PIXEL_LIMIT:,} pixels are the limit; make it smaller")
+        raise ValueError(f"its header gives {width}x{height}; the limit is {PIXEL_LIMIT:,} pixels: make it smaller")
     return image
 
 
 def orientation(image: Image.Image, file: BinaryIO) -> int:
-    """How an image lies in its file, 1 to 8 as EXIF counts: its EXIF (or TIFF) entry, else its XMP entry, else 1.
+    """Return an image's EXIF orientation, 1 to 8: from its EXIF (or TIFF) entry, else its XMP entry, else 1.
 
-    Where a PNG has them behind its pixels, it is decoded now. Raises what Pillow raises for damaged entries.
+    A PNG with these entries after its pixels is decoded here. Raises what Pillow raises for damaged entries.
     """
     from PIL import Image
 
-    if image.format == "PNG" and "exif" not in image.info and _said_late(file):
+    if image.format == "PNG" and "exif" not in image.info and _metadata_after_pixels(file):
         image.load()
-    # The base class's: a PNG's own decodes the whole image where it has no such entry.
+    # The base class's method: a PNG's own decodes the whole image if it has no such entry.
     value = Image.Image.getexif(image).get(_ORIENTATION)
     if value is None:
         told = image.info.get("xmp") or image.info.get("XML:com.adobe.xmp") or b""
@@ -146,8 +147,8 @@ def orientation(image: Image.Image, file: BinaryIO) -> int:
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
-def _said_late(file: BinaryIO) -> bool:
-    """Whether a PNG has EXIF or texts behind its pixels; its chunks' headers alone are read."""
+def _metadata_after_pixels(file: BinaryIO) -> bool:
+    """Whether a PNG has EXIF or text chunks after its pixels; only the chunk headers are read."""
     before = file.tell()
     try:
         place, behind = 8, False
@@ -165,40 +166,40 @@ def _said_late(file: BinaryIO) -> bool:
         file.seek(before)
 
 
-def upright_size(image: Image.Image, lies: int) -> tuple[int, int]:
-    """Width and height once it stands upright."""
+def upright_size(image: Image.Image, turn: int) -> tuple[int, int]:
+    """Return the width and height of the upright image."""
     tags = getattr(image, "tag_v2", None)
-    # Some versions of Pillow turn the size of a TIFF when it is opened.
+    # Some versions of Pillow swap the sides of a TIFF on opening.
     width, height = image.size if tags is None else (tags[256], tags[257])
-    return (height, width) if lies >= 5 else (width, height)
+    return (height, width) if turn >= 5 else (width, height)
 
 
-def upright(image: Image.Image, lies: int) -> Image.Image:
-    """The image decoded and turned. Raises ValueError where it then has another size than its header says."""
+def upright(image: Image.Image, turn: int) -> Image.Image:
+    """Decode the image and turn it upright. Raises ValueError if its size then differs from its header's."""
     from PIL import Image
 
     turns = Image.Transpose
     methods = (turns.FLIP_LEFT_RIGHT, turns.ROTATE_180, turns.FLIP_TOP_BOTTOM, turns.TRANSPOSE, turns.ROTATE_270,
                turns.TRANSVERSE, turns.ROTATE_90)  # fmt: skip
-    size = upright_size(image, lies)
+    size = upright_size(image, turn)
     before = Image.Image.getexif(image).get(_ORIENTATION)
     image.load()
-    # Some versions of Pillow turn a TIFF when it is loaded, and take the entry away.
+    # Some versions of Pillow turn a TIFF on loading and remove the entry.
     turned = before is not None and _ORIENTATION not in Image.Image.getexif(image)
-    found = image if turned or lies == 1 else image.transpose(methods[lies - 2])
+    found = image if turned or turn == 1 else image.transpose(methods[turn - 2])
     if found.size != size:
-        raise ValueError(f"it has {found.width}x{found.height} pixels and says {size[0]}x{size[1]}")
+        raise ValueError(f"it has {found.width}x{found.height} pixels, and its header gives {size[0]}x{size[1]}")
     return found
 
 
 def _flatten(image: Image.Image) -> Image.Image:
-    """Eight bits a channel, and what was transparent on white."""
+    """Convert to 8 bits per channel, transparent pixels on white."""
     from PIL import Image
 
     if image.mode in WIDE:
         values = np.asarray(image).astype(np.int64)
         if values.min() < 0 or values.max() > 65535:
-            raise ValueError("its whole numbers do not fit in 16 bits")
+            raise ValueError("its integer pixels do not fit in 16 bits")
         return Image.fromarray(eight(values))
     if image.mode == "F":
         raise ValueError("its pixels are floating-point numbers; save them as 8 or 16 bits")
@@ -210,28 +211,26 @@ def _flatten(image: Image.Image) -> Image.Image:
 
 @contextmanager
 def named(name: str) -> Iterator[None]:
-    """Any failure inside becomes a DataError that names the file."""
+    """Turn any exception inside into a DataError that names the file."""
     try:
         yield
     except Exception as error:  # decoders raise anything: OSError, SyntaxError, struct.error, ...
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error).replace(name, "it")
         reason = " ".join(reason.split())[:300] or type(error).__name__
-        raise DataError(
-            f"{printable(name)} cannot be used as an image ({reason}): repair it or take it away"
-        ) from error
+        raise DataError(f"{printable(name)} cannot be used as an image ({reason}): fix or remove it") from error
 
 
 def in_order(make: Callable[[int], T], count: int, run: int) -> Iterator[T]:
-    """make(0) ... make(count - 1) in order, by threads, a few runs ahead of what was taken.
+    """Yield make(0) ... make(count - 1) in order, computed by threads a few runs ahead.
 
-    Threads suffice: Pillow decodes and resizes outside the interpreter's lock.
+    Threads suffice: Pillow decodes and resizes without holding the interpreter lock.
     """
     from PIL import Image
 
     def some(start: int) -> list[T]:
         return [make(i) for i in range(start, min(start + run, count))]
 
-    Image.init()  # here rather than by several threads at once
+    Image.init()  # here, not in several threads at once
     pool = ThreadPoolExecutor(worker_count(), "decode")
     ahead: deque[Future[list[T]]] = deque()
     starts = iter(range(0, count, run))
@@ -250,11 +249,11 @@ def in_order(make: Callable[[int], T], count: int, run: int) -> Iterator[T]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Decoders say nothing inside, and an image that is too large fails."""
+    """Silence decoders' warnings, but raise for an image that is too large."""
     from PIL import Image
 
     with warnings.catch_warnings():
-        # A warning about a harmless tag is not worth a line a file; the one about giant images must stop decoding.
+        # Warnings about harmless tags would print a line per file; the one about giant images must stop decoding.
         warnings.simplefilter("ignore")
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         yield

@@ -1,4 +1,4 @@
-"""Image files of two domains, A and B: which folders hold them, and what they become together."""
+"""Image files of two domains, A and B: finding their folders and decoding both to one size."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ from gancli.errors import ConfigError, DataError, SplitError
 SPLITS = ("train", "val", "test")
 Channels = int | list[int] | None
 _LAYOUTS = ("{split}{domain}", "{split}/{domain}", "{domain}/{split}")
-_RULES = 1  # part of the cache's key: count up when what files become changes
+_RULES = 1  # part of the cache key: increment when decoding changes
 
 
 def taken(name: str) -> bool:
-    """Whether a file is an image, by its name."""
+    """Whether a file is an image, by its suffix."""
     return os.path.splitext(name)[1].lower() in imagefile.SUFFIXES  # noqa: PTH122 - a Path a file is slow
 
 
 def walked(folder: Path) -> Walk:
-    """All below a folder."""
+    """Walk everything below a folder."""
     walk = Walk(str(folder), taken)
     walk.run()
     if walk.described:
@@ -49,15 +49,15 @@ def walked(folder: Path) -> Walk:
 
 
 def listed(folder: Path, walk: Walk, files: Sequence[tuple[str, int, int]]) -> Listing:
-    """Files (name, size, time of change) of a folder, with notes on what else is in it."""
+    """Build a listing of files (name, size, modification time), with notes on what else is in the folder."""
     notes = [line.replace("left out", f"left out of {printable(str(folder))}", 1) for line in walk.left_out.note()]
     return listing_of(files, None, [], walk.watched, notes)
 
 
 def split_folders(top: Path) -> dict[str, tuple[Path, Path]]:
-    """The folders of A and B by split: trainA, trainB, or train/A, train/B, or A/train, B/train, or A, B; else none.
+    """Return the folders of A and B by split: trainA, trainB, or train/A, train/B, or A/train, B/train, or A, B.
 
-    Raises DataError for one without its partner.
+    Empty if there are none. Raises DataError if only one of the two exists.
     """
     for layout in _LAYOUTS:
         found = {split: _both(top, layout, split) for split in SPLITS}
@@ -72,24 +72,24 @@ def _both(top: Path, layout: str, split: str) -> tuple[Path, Path] | None:
     there = [path for path in (a, b) if path.is_dir()]
     if len(there) == 1:
         other = b if there[0] == a else a
-        raise DataError(f"{there[0]} is a folder and {other} is none: A and B are needed; make both, or rename the one")
+        raise DataError(f"{there[0]} exists, but {other} does not: A and B are needed; create it, or rename the other")
     return (a, b) if there else None
 
 
 def of_split(kind: str, splits: Mapping[str, tuple[Path, Path]], split: str) -> tuple[tuple[Path, Path], list[str]]:
-    """The folders of a split, and a note where those of val are taken for a test. Raises SplitError for others."""
+    """Return the folders of a split, and a note if val is used as test. Raises SplitError for other splits."""
     if split in splits:
         return splits[split], []
     if split == "test" and "val" in splits:
-        return splits["val"], ["there is no split test: val is taken for it"]
+        return splits["val"], ["there is no split test: val is used instead"]
     if split in SPLITS:
         listed = " or ".join(f"dataset.split={choice}" for choice in splits)
-        raise SplitError(f"dataset={kind} finds no folders of the split {split} here: type {listed}, or make them")
+        raise SplitError(f"dataset={kind} finds no folders of the split {split}: type {listed}, or create them")
     raise SplitError(f"dataset={kind} has no split {split!r}: type dataset.split=train, val or test")
 
 
 def beside(top: Path, used: Iterable[tuple[Path, Path]]) -> list[str]:
-    """A note on what lies in the same folders as those of A and B and is not read."""
+    """Return a note on what is ignored beside the folders of A and B."""
     kept = {path for pair in used for folder in pair for path in (folder, *folder.parents)}
     where = {top} | {path.parent for pair in used for path in pair}
     names = [
@@ -103,9 +103,9 @@ def beside(top: Path, used: Iterable[tuple[Path, Path]]) -> list[str]:
 
 @dataclass(frozen=True)
 class Side:
-    """The files of a domain as a place, all below `top`.
+    """The files of one domain (a `Place`), all below `top`.
 
-    find: lists them. half: 0 or 1 where a file holds A and B side by side and this domain is its left or right half.
+    find: lists them. half: 0 or 1 if a file holds A and B side by side and this domain is its left or right half.
     """
 
     kind: str
@@ -124,21 +124,21 @@ class Side:
         return self.find()
 
     def files(self, listing: Listing) -> Loose:
-        """What opens them."""
+        """Return an object that opens the files."""
         return Loose(self.top, listing.names)
 
 
 class Wanted(NamedTuple):
-    """What is asked for: height and width, and the channels of A and B; None: as files have them."""
+    """The requested height and width, and the channels of A and B; None: as in the files."""
 
     sides: tuple[int, int] | None
     channels: tuple[int | None, int | None]
 
 
 def wanted(kind: str, size: Size, channels: Channels, store: str, check: str) -> Wanted:
-    """What `dataset.size` (one side, [height,width] or [channels,height,width]) and `dataset.channels` ask for.
+    """Parse `dataset.size` (one side, [height,width] or [channels,height,width]) and `dataset.channels`.
 
-    Raises ConfigError for anything else, and for a wrong store or check.
+    Raises ConfigError for anything else, and for an unknown store or check.
     """
     whole = isinstance(size, Sequence) and len(size) == 3
     shape = asked_size(kind, [1, *size] if isinstance(size, Sequence) and len(size) == 2 else size, store, check)
@@ -147,23 +147,23 @@ def wanted(kind: str, size: Size, channels: Channels, store: str, check: str) ->
         return Wanted(None if shape is None else shape[1:], (count, count))
     if whole:
         raise ConfigError(
-            f"dataset.size={list(size)} and dataset.channels={channels} both say channels: type"  # type: ignore[arg-type]
+            f"dataset.size={list(size)} and dataset.channels={channels} set channels twice: type"  # type: ignore[arg-type]
             f" dataset.size=[{size[1]},{size[2]}]"  # type: ignore[index]
         )
     pair = [channels, channels] if isinstance(channels, int) else channels
     if len(pair) != 2 or min(pair) < 1:
-        raise ConfigError(f"dataset.channels={channels} is neither a number nor those of A and B: type [1,3], say")
+        raise ConfigError(f"dataset.channels={channels}: type a number, or one for A and one for B, as in [1,3]")
     return Wanted(None if shape is None else shape[1:], (pair[0], pair[1]))
 
 
 def contents(
     sides: Sequence[Side], asked: Wanted, *, limit: int | None, store: Store, check: Check, pairs: bool
 ) -> tuple[list[Column], list[int], list[str]]:
-    """The columns of A and B, how many files there are of each, and notes; files of 8 and 16 bits are kept so.
+    """Return the columns of A and B, the number of files of each, and notes; files of 8 and 16 bits keep their depth.
 
-    Both get one height and width: what is asked for, else what all files have, else the square of the smallest side.
-    pairs: files of one number are partners, of one size. Raises DataError naming a file that cannot be read, or not
-    together with the others.
+    Both get one height and width: the requested ones, else those that all files have, else the square of the smallest
+    side. pairs: files of one index are partners and need the same size. Raises DataError naming a file that cannot be
+    read or does not fit the others.
     """
     indexes = [look(side, check) for side in sides]
     rows = [chosen(index.count, limit) for index in indexes]
@@ -176,7 +176,7 @@ def contents(
         held.append(Held(side, index, kept, key, store, {bits: _decoder(bits, side.half) for bits in (8, 16)}))
     found = [each.kept() for each in held]
     if None in found:
-        shapes = _settled([each.files for each in held], [side.half for side in sides], asked, pairs)
+        shapes = _targets([each.files for each in held], [side.half for side in sides], asked, pairs)
         found = [known or each.fresh(*shape) for known, each, shape in zip(found, held, shapes, strict=True)]
     notes = [note for index in indexes for note in index.notes]
     notes += [note for each in found if each for note in each.notes]
@@ -190,44 +190,44 @@ def _column(found: Found) -> Column:
     return Column(Image(channels, height, width, bits), found.content, found.digest)
 
 
-class _Settled(NamedTuple):
-    """What the files of a domain become, as `Held.fresh` takes it."""
+class _Target(NamedTuple):
+    """The shape, notes and bit depth of a domain's decoded files, as `Held.fresh` takes them."""
 
     shape: Shape
     notes: list[str]
     bits: int
 
 
-def _settled(files: Sequence[Files], halves: Sequence[int | None], asked: Wanted, pairs: bool) -> list[_Settled]:
-    """What A and B become, by all files' headers. Raises DataError, and ConfigError for sides no network takes."""
+def _targets(files: Sequence[Files], halves: Sequence[int | None], asked: Wanted, pairs: bool) -> list[_Target]:
+    """Derive the targets from all files' headers. Raises DataError, and ConfigError for sides out of range."""
     sizes, seen = Sizes(), [_Seen(domain) for domain in DOMAINS]
     for which, i, found in _pairwise(files, halves) if pairs else _one_by_one(files, halves):
         seen[which].add(found, files[which], i)
         sizes.add(found.height, found.width, files[which], i)
     height, width, notes = (*asked.sides, []) if asked.sides else sizes.common()
-    settled = []
+    targets = []
     for each, channels in zip(seen, asked.channels, strict=True):
         count, told = each.channels(channels)
-        settled.append(_Settled((count, height, width), [*notes, *told], 16 if each.deep else 8))
-    return settled
+        targets.append(_Target((count, height, width), [*notes, *told], 16 if each.deep else 8))
+    return targets
 
 
 def _one_by_one(files: Sequence[Files], halves: Sequence[int | None]) -> Iterator[tuple[int, int, imagefile.Header]]:
-    """The domain, number and header of each file."""
+    """Yield the domain, index and header of each file."""
     for which, (each, half) in enumerate(zip(files, halves, strict=True)):
         made = decode.in_order(lambda i, each=each, half=half: _header(each, i, half), len(each), decode.RUN)  # type: ignore[misc]
         yield from ((which, i, found) for i, found in enumerate(made))
 
 
 def _pairwise(files: Sequence[Files], halves: Sequence[int | None]) -> Iterator[tuple[int, int, imagefile.Header]]:
-    """As `_one_by_one`, partners one after the other. Raises DataError for partners of two sizes."""
+    """As `_one_by_one`, partner after partner. Raises DataError if partners differ in size."""
 
     def both(i: int) -> list[imagefile.Header]:
         a, b = (_header(each, i, half) for each, half in zip(files, halves, strict=True))
         if (a.height, a.width) != (b.height, b.width):
             raise DataError(
                 f"{printable(files[0].name(i))} is {a.width}x{a.height} and its partner {printable(files[1].name(i))}"
-                f" {b.width}x{b.height}: make them of one size, or take both away"
+                f" {b.width}x{b.height}: give both one size, or remove both"
             )
         return [a, b]
 
@@ -237,16 +237,16 @@ def _pairwise(files: Sequence[Files], halves: Sequence[int | None]) -> Iterator[
 
 @dataclass
 class _Seen:
-    """What the headers of a domain's files say."""
+    """A summary of the headers of a domain's files."""
 
     domain: str
-    first: dict[int, str] = field(default_factory=dict)  # a file of so many channels
+    first: dict[int, str] = field(default_factory=dict)  # one file for each number of channels
     count: int = 0
     deep: int = 0
     alpha: int = 0
 
     def add(self, found: imagefile.Header, files: Files, i: int) -> None:
-        """A file's."""
+        """Add a file's header."""
         if found.channels not in self.first:
             self.first[found.channels] = files.name(i)
         self.count += 1
@@ -254,29 +254,27 @@ class _Seen:
         self.alpha += found.alpha
 
     def channels(self, asked: int | None) -> tuple[int, list[str]]:
-        """How many channels all get, and notes on what is changed. Raises DataError where files do not agree."""
+        """Return the number of channels for all files, and notes on conversions. Raises DataError if files disagree."""
         count = max(self.first) if asked is None else asked
         if asked is None and len(self.first) > 1 and self.first.keys() != {1, 3}:
             (few, one), (more, other) = sorted(self.first.items())[:2]
             raise DataError(
-                f"{printable(one)} has {few} channels and {printable(other)} {more}: type dataset.channels=N for those"
-                " that all are to have, or keep them apart"
+                f"{printable(one)} has {few} channels and {printable(other)} {more}: type dataset.channels=N to"
+                " convert all, or use separate folders"
             )
         notes = []
         if 0 < self.deep < self.count:
-            notes.append(
-                f"{self.domain}: {self.deep:,} of {self.count:,} images have 16 bits, and all are given as many"
-            )
+            notes.append(f"{self.domain}: {self.deep:,} of {self.count:,} images have 16 bits: all are converted to 16")
         if self.alpha and count != 4:
             notes.append(
-                f"{self.domain}: {self.alpha:,} of {self.count:,} images have alpha: what is transparent goes on white;"
-                " dataset.channels=4 keeps it"
+                f"{self.domain}: {self.alpha:,} of {self.count:,} images have alpha: they are composited on white;"
+                " dataset.channels=4 keeps alpha"
             )
         return count, notes
 
 
 def _header(files: Files, i: int, half: int | None) -> imagefile.Header:
-    """Of file i, or of a half of it. Raises DataError naming the file."""
+    """Read the header of file i, or of a half of it. Raises DataError naming the file."""
     with decode.named(files.name(i)), files.open(i) as file:
         found = imagefile.header(file)
         return found if half is None else found._replace(width=_half(found.width))
@@ -284,25 +282,25 @@ def _header(files: Files, i: int, half: int | None) -> imagefile.Header:
 
 def _half(width: int) -> int:
     if width % 2:
-        raise ValueError(f"it is {width} pixels wide, and A and B are its halves, of equal width")
+        raise ValueError(f"it is {width} pixels wide, but A and B are its halves: the width must be even")
     return width // 2
 
 
 def _decoder(bits: int, half: int | None) -> decode.Decoder:
-    """Of one file, or of a half of it, to uint8 or uint16 [C, H, W]."""
+    """Return a decoder of a file, or of a half of it, to uint8 or uint16 [C, H, W]."""
 
     def one(files: Files, i: int, shape: Shape) -> NDArray[Any]:
         with decode.named(files.name(i)), files.open(i) as file:
             image = imagefile.pixels(file)
             if half is not None:
                 image = np.split(image, [_half(image.shape[2])], axis=2)[half]
-        return _resized(imagefile.fitted(image, shape[0], bits, files.name(i)), *shape[1:])
+        return resized(imagefile.fitted(image, shape[0], bits, files.name(i)), *shape[1:])
 
     return one
 
 
-def _resized(image: NDArray[Any], height: int, width: int) -> NDArray[Any]:
-    """The largest central window of the aspect by an antialiased Lanczos filter, as `decode.decode` has it."""
+def resized(image: NDArray[Any], height: int, width: int) -> NDArray[Any]:
+    """Resize the largest central window of the aspect by an antialiased Lanczos filter, as `decode.decode` does."""
     from PIL import Image as Pillow
 
     if image.shape[1:] == (height, width):
@@ -310,7 +308,7 @@ def _resized(image: NDArray[Any], height: int, width: int) -> NDArray[Any]:
     top, left, tall, wide = window(image.shape[1], image.shape[2], height, width)
     image = image[:, top : top + math.ceil(tall), left : left + math.ceil(wide)]
     deep = image.dtype == np.uint16
-    resized = [
+    channels = [
         np.asarray(
             Pillow.fromarray(np.ascontiguousarray(channel, np.float32 if deep else None)).resize(
                 (width, height), Pillow.Resampling.LANCZOS, box=(0, 0, wide, tall)
@@ -318,5 +316,5 @@ def _resized(image: NDArray[Any], height: int, width: int) -> NDArray[Any]:
         )
         for channel in image
     ]
-    joined = np.stack(resized)
+    joined = np.stack(channels)
     return joined.round().clip(0, 65535).astype(np.uint16) if deep else joined

@@ -1,4 +1,4 @@
-"""Data sets inside the package: they need no download. Licences lie beside the files."""
+"""Data sets in the package: no download needed. Their licences are beside the files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from gancli.data.columns import Column, Index
 from gancli.data.fields import Label, Tokens, field_of
 from gancli.data.paired import KEPT, as_feeds, asks_feeds
 from gancli.data.pixels import Size, fit
-from gancli.data.source import DataSet, Dealt, Source, check_split, chosen, finish, limit_notes
+from gancli.data.source import DataSet, Source, StreamOptions, check_split, chosen, finish, limit_notes
 from gancli.errors import ConfigError, DataError
 
 FOLDER = Path(__file__).parent / "embedded"
@@ -29,12 +29,12 @@ def fashion(
     size: Size = None,
     limit: int | None = None,
     split: str = "train",
-    **dealt: Unpack[Dealt],
+    **dealt: Unpack[StreamOptions],
 ) -> Source:
     """The 10,000 test images of Fashion-MNIST: 28x28 grey, 10 classes.
 
-    size: 32 pads with two black pixels on each side, other sizes resize. All images are `train`. Raises ConfigError for
-    another split or an impossible size. Source: Xiao, Rasul, Vollgraf 2017, arXiv:1708.07747 (MIT).
+    size: 32 pads with two black pixels on each side, other sizes resize. The only split is `train`. Raises ConfigError
+    for another split or an impossible size. Source: Xiao, Rasul, Vollgraf 2017, arXiv:1708.07747 (MIT).
     """
     check_split("fashion", split, ["train"])
     try:
@@ -59,13 +59,13 @@ def emoji(
     limit: int | None = None,
     split: str = "all",
     maker: Literal["google", "twitter", "both"] = "google",
-    **dealt: Unpack[Dealt],
+    **dealt: Unpack[StreamOptions],
 ) -> Source:
-    """1,906 base emoji in colour on white, 9 classes, each with its name as a text; both makers' together are 3,812.
+    """1,906 base emoji in colour on white, 9 classes, each with its name as a text; 3,812 with both makers.
 
-    size: drawn from 64x64 (native: null or 64) by box filter. split: `test` are the 200 whose names have the lowest
-    SHA-256, `train` the other 1,706, all of one name on one side; all: both. Raises ConfigError for another split, an
-    unknown maker or an impossible size. Sources: Noto Emoji (Google, Apache-2.0) and Twemoji (Twitter, CC-BY-4.0).
+    size: resized from 64x64 (native: null or 64) by a box filter. split: `test` is the 200 whose names have the lowest
+    SHA-256, `train` the other 1,706; rows of one name are in one split; `all`: both. Raises ConfigError for another
+    split or maker, or an impossible size. Sources: Noto Emoji (Google, Apache-2.0) and Twemoji (Twitter, CC-BY-4.0).
     """
     check_split("emoji", split, SPLITS)
     if maker not in (*MAKERS, "both"):
@@ -91,19 +91,19 @@ def emoji_pairs(
     disjoint: bool | None = None,
     *,
     columns: Mapping[str, str] | None = None,
-    **dealt: Unpack[Dealt],
+    **dealt: Unpack[StreamOptions],
 ) -> DataSet:
-    """The same 1,906 emoji by two makers: A is Google's, B is Twitter's, with one class and one name a pair.
+    """The same 1,906 emoji by two makers: A is Google's, B is Twitter's; a pair has one class and one name.
 
-    size, split: as of `emoji`. columns: what a game asks for; where these are feeds, A and B are dealt each in an order
-    of its own, and with `disjoint` (null: true) from other rows: A from the first half, B from the second, so that no
-    pair is among the data. Test rows keep their partner. Raises ConfigError as `emoji`, and for disjoint pairs. From
-    Noto Emoji (Google, Apache-2.0) and Twemoji (Twitter, CC-BY-4.0).
+    size, split: as in `emoji`. columns: what the game takes. If these are feeds, A and B have separate orders, and
+    with `disjoint` (null: true) from different rows: A from the first half, B from the second, so that the data has
+    no pairs. Test rows keep their partner. Raises ConfigError as `emoji`, and if disjoint is set for a game that needs
+    pairs. Sources: Noto Emoji (Google, Apache-2.0) and Twemoji (Twitter, CC-BY-4.0).
     """
     check_split("emoji_pairs", split, SPLITS)
     apart = asks_feeds(columns)
     if disjoint and not apart:
-        raise ConfigError("dataset.disjoint=true leaves no pair, and this game learns from pairs: leave disjoint out")
+        raise ConfigError("dataset.disjoint=true leaves no pairs, but this game needs them: type dataset.disjoint=null")
     read = _emoji("emoji_pairs", MAKERS, split)
     count, keep = len(read.labels), chosen(len(read.labels), limit)
     found = {
@@ -120,7 +120,7 @@ def emoji_pairs(
 
 
 class _Emoji(NamedTuple):
-    """Of each maker the images uint8 [N, 3, 64, 64]; labels, the classes' names, and each emoji's own in words."""
+    """The images of each maker, uint8 [N, 3, 64, 64]; labels, class names, and each emoji's name as tokens."""
 
     images: list[NDArray[np.uint8]]
     labels: Index
@@ -130,7 +130,7 @@ class _Emoji(NamedTuple):
 
 
 def _emoji(name: str, makers: Sequence[str], split: str) -> _Emoji:
-    """A split of the emoji. Raises DataError where the package is damaged."""
+    """Read a split of the emoji. Raises DataError if the package is damaged."""
     try:
         facts = json.loads((FOLDER / "emoji64.json").read_text(encoding="utf-8"))
         sheets = [_tiles(FOLDER / f"emoji64_{maker}.webp", facts["tile"], facts["count"]) for maker in makers]
@@ -144,14 +144,14 @@ def _emoji(name: str, makers: Sequence[str], split: str) -> _Emoji:
 
 
 def _split(names: Sequence[str], split: str) -> Index:
-    """The rows of a split: those of one name are all on one side."""
+    """Return the rows of a split: all rows of one name are in the same split."""
     ordered = sorted(range(len(names)), key=lambda i: (hashlib.sha256(names[i].encode()).digest(), i))
     chosen = {"all": ordered, "test": ordered[:HELD_OUT], "train": ordered[HELD_OUT:]}[split]
     return np.array(sorted(chosen), np.int64)
 
 
 def worded(texts: Sequence[str]) -> tuple[Tokens, Index]:
-    """Texts as tokens, a word each: the vocabulary is sorted, and its first word, which is none, fills up."""
+    """Encode texts as one token per word: the vocabulary is sorted; token 0 is the empty word, used as padding."""
     words = [text.split(" ") for text in texts]
     vocabulary = ("", *sorted({word for line in words for word in line}))
     numbers = {word: k for k, word in enumerate(vocabulary)}
@@ -162,7 +162,7 @@ def worded(texts: Sequence[str]) -> tuple[Tokens, Index]:
 
 
 def _tiles(path: Path, tile: int, count: int) -> NDArray[np.uint8]:
-    """The first `count` tiles of a sprite sheet, row by row: uint8 [count, 3, tile, tile]."""
+    """Return the first `count` tiles of a sprite sheet, row by row: uint8 [count, 3, tile, tile]."""
     from PIL import Image
 
     with Image.open(path) as sheet:

@@ -1,4 +1,4 @@
-"""What is known of a data set without the data: kept in every checkpoint, so that sampling needs none."""
+"""Metadata of a data set: stored in every checkpoint, so that sampling needs no data."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from gancli.data import fields
 from gancli.data.fields import Field
 from gancli.data.source import DataSet, class_names, feeds_of, first_shape
 
-MOST_FIELDS, MOST_NAMES, LONGEST = 1000, 1 << 20, 1000  # of columns; of classes or words; of a name
-LARGEST_ROW = 1 << 32  # numbers of a row
+MOST_FIELDS, MOST_NAMES, LONGEST = 1000, 1 << 20, 1000  # columns; classes or words; characters of a name
+LARGEST_ROW = 1 << 32  # numbers in a row
 
 
 @dataclass(frozen=True)
 class DataFacts:
-    """fields: of all columns, as batches name them: bare of a lone feed, FEED.COLUMN of several.
+    """The metadata of a data set.
 
-    rows: how many by feed, a lone one without a name. fingerprint: of the data set.
+    fields: of all columns, as batches name them: COLUMN for a single feed, FEED.COLUMN for several. rows: their number
+    by feed; a single feed's name is empty. fingerprint: of the data set.
     """
 
     name: str
@@ -29,7 +30,7 @@ class DataFacts:
 
     @staticmethod
     def of(data: DataSet) -> DataFacts:
-        """The facts of a data set at hand."""
+        """Return the facts of a loaded data set."""
         feeds = feeds_of(data)
         named = {_joined(feed, c): field for feed, source in feeds.items() for c, field in source.fields.items()}
         rows = {feed: len(source) for feed, source in feeds.items()}
@@ -37,21 +38,21 @@ class DataFacts:
 
     @staticmethod
     def read(plain: Mapping[str, Any]) -> DataFacts:
-        """The facts that `plain` wrote. Raises ValueError for anything else: a file may be a stranger's."""
+        """Parse what `plain` returned. Raises ValueError for anything else: the file is untrusted."""
         try:
             name, found, rows, fingerprint = (plain[key] for key in ("name", "fields", "rows", "fingerprint"))
             told = {str(column): fields.read(each) for column, each in found.items()}
             counts = {str(feed): n for feed, n in rows.items()}
         except (KeyError, TypeError, AttributeError):
-            raise ValueError("it says nothing of its data set") from None
+            raise ValueError("it does not describe its data set") from None
         texts = (name, fingerprint, *told, *counts)
         if not all(isinstance(text, str) and len(text) <= LONGEST for text in texts):
-            raise ValueError("its data set has no name")
+            raise ValueError("its data set has no valid name")
         if not told or not counts or max(len(told), len(counts)) > MOST_FIELDS:
             raise ValueError(f"its data set has {len(told)} columns in {len(counts)} feeds")
         for column, field in told.items():
             if 0 in field.shape or math.prod(field.shape) > LARGEST_ROW or (field.largest or 0) >= MOST_NAMES:
-                raise ValueError(f"column {column} of its data set has {field.told}")
+                raise ValueError(f"column {column} of its data set is out of range: {field.told}")
             if (column.rpartition(".")[0] if column.count(".") <= 1 else None) not in counts:
                 raise ValueError(f"column {column} of its data set belongs to no feed")
         if any(type(n) is not int or not 0 < n < 1 << 60 for n in counts.values()):
@@ -59,28 +60,28 @@ class DataFacts:
         return DataFacts(name, told, counts, fingerprint)
 
     def plain(self) -> dict[str, Any]:
-        """As plain values for a file."""
+        """Return plain values for a file."""
         told = {column: field.plain() for column, field in self.fields.items()}
         return {"name": self.name, "fields": told, "rows": dict(self.rows), "fingerprint": self.fingerprint}
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of a row of the first column."""
+        """Return the shape of a row of the first column."""
         return first_shape(self.fields)
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The names of the first column of labels; none without one."""
+        """Return the class names of the first label column; empty without one."""
         return class_names(self.fields)
 
     @property
     def images(self) -> int:
-        """Rows of the first feed."""
+        """Return the number of rows of the first feed."""
         return next(iter(self.rows.values()))
 
     @property
     def told(self) -> str:
-        """How many rows there are, and of what; of several feeds, of each, and of several images, what each is."""
+        """Describe the number and kind of rows: of each of several feeds, or of each of several images."""
         images = {name: field for name, field in self.fields.items() if field.spatial}
         if len(self.rows) == 1 and len(images) > 1:
             return f"{self.images:,} rows: {' · '.join(f'{name} {field.told}' for name, field in images.items())}"
@@ -92,7 +93,7 @@ class DataFacts:
         return " · ".join(f"{feed} {count:,} {first[feed].told}" for feed, count in self.rows.items())
 
     def differences(self, now: DataFacts) -> str:
-        """In words, what another data set has otherwise.
+        """Describe how another data set differs.
 
         >>> from gancli.data.fields import Image, Label
         >>> old = DataFacts("a", {"x": Image(1, 8, 8)}, {"": 24}, "x")
@@ -109,8 +110,8 @@ class DataFacts:
         changed = [f"{what} {old} -> {new}" for what, (old, new) in pairs.items() if old != new]
         for column, field in self.fields.items():
             if pairs[column][0] == pairs[column][1] and field != now.fields[column]:
-                changed.append(f"{column} with other names")
-        return "; ".join(changed) or f"as many as before ({self.images:,}), with other contents"
+                changed.append(f"{column} has other names")
+        return "; ".join(changed) or f"same number of rows ({self.images:,}), different contents"
 
 
 def _joined(feed: str, name: str) -> str:

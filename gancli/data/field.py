@@ -1,7 +1,7 @@
-"""What every column of a data set knows of its rows.
+"""The base class of fields: what a column holds, and how its rows are stored, converted, drawn and written.
 
-Only here and in the kinds of fields is it asked what a row is. Stored rows are what files and caches hold (bytes, whole
-numbers); ready ones are what networks take and make (numbers, images in [-1, 1]).
+Only fields know what a row is. Stored rows are what files and caches hold (bytes, integers); ready rows are the inputs
+and outputs of networks (floats, images in [-1, 1]).
 """
 
 from __future__ import annotations
@@ -23,11 +23,10 @@ from gancli.store.files import whole_file
 
 
 class Geometry(NamedTuple):
-    """What is done to all spatial columns of a row alike, in the opposite order of these.
+    """How all spatial columns of a row are changed alike: enlarged, then cropped, then mirrored.
 
-    mirrored: which rows are turned left to right, bool [B]. corner: row and column of the crop's first pixel, int64
-    [B, 2], and side: its height and width. None: nothing of the kind. enlarged: pixels that height and width gain
-    before.
+    mirrored: which rows are flipped left to right, bool [B]. corner: row and column of the crop's first pixel, int64
+    [B, 2]; side: the crop's height and width. None: not applied. enlarged: pixels added to height and width first.
     """
 
     mirrored: Tensor | None = None
@@ -38,53 +37,53 @@ class Geometry(NamedTuple):
 
 @dataclass(frozen=True)
 class Field(ABC):
-    """Base: rows of one shape."""
+    """Base class of fields: rows of one shape."""
 
     kind: ClassVar[str]
-    words: ClassVar[str]  # what rows are called, in the plural
+    words: ClassVar[str]  # what messages call the rows, plural
     dtype: ClassVar[str] = "float32"  # of stored rows
     spatial: ClassVar[bool] = False
-    picture_name: ClassVar[str] = "grid"  # of a file with all of them
+    picture_name: ClassVar[str] = "grid"  # name of a file that shows all rows
 
     @property
     @abstractmethod
     def shape(self) -> tuple[int, ...]:
-        """Of one row."""
+        """Return the shape of one row."""
 
     @property
     def told(self) -> str:
-        """What it holds, in words."""
+        """Return a description of the rows."""
         return f"{self.words} of {'×'.join(map(str, self.shape)) or 'one number'}"
 
     @property
     def largest(self) -> int | None:
-        """The largest number that a stored row may hold, where the dtype holds more; the smallest is then 0."""
+        """The largest value of a stored row, if the dtype allows more; the smallest is then 0."""
         return None
 
     def sized(self, height: int, width: int) -> Field:
-        """The same in another height and width, where it lies in space."""
+        """Return the field with another height and width, if it is spatial."""
         return self
 
     def ready(self, stored: Tensor) -> Tensor:
-        """What networks are given of stored rows."""
+        """Convert stored rows to network inputs."""
         return stored
 
     def stored(self, ready: Tensor) -> Tensor:
-        """Rows as files hold them, of what a network made."""
+        """Convert a network's output to stored rows."""
         return ready.float()
 
     def changed(self, stored: Tensor, geometry: Geometry) -> Tensor:
-        """Stored rows enlarged, cut out and mirrored, where they lie in space."""
+        """Enlarge, crop and mirror stored rows, if the field is spatial."""
         return stored
 
     def shrunk(self, stored: Tensor, level: int) -> Tensor:
-        """Stored rows at a 2^level-th of their sides. Raises DataError where there is no such thing."""
+        """Return stored rows at 1 / 2^level of their sides. Raises DataError if the field has no levels."""
         if level:
-            raise DataError(f"{self.words} have no smaller level: only images have")
+            raise DataError(f"{self.words} have no smaller levels: only images do")
         return stored
 
     def variety(self, ready: Tensor) -> float:
-        """How far rows differ from each other: the mean standard deviation of their numbers.
+        """Return how much rows differ: the mean standard deviation of their numbers.
 
         >>> import torch
         >>> from gancli.data.fields import Points
@@ -94,28 +93,28 @@ class Field(ABC):
         return float(ready.float().flatten(1).std(0, correction=0).mean())
 
     def picture(self, stored: Tensor, names: Sequence[str] = ()) -> Pixels | None:
-        """One picture of all rows; with names, of as many equal parts one after another. None: there is none."""
+        """Draw all rows in one picture; with names, as that many equal parts in sequence. None: there is no picture."""
         return None
 
     def text(self, stored: Tensor) -> list[str]:
-        """A line for each row."""
+        """Return a line of text for each row."""
         flat = stored.flatten(1) if stored.dim() > 1 else stored[:, None]
         return [" ".join(f"{number:.6g}" for number in row) for row in flat.tolist()]
 
     def write(self, folder: Path, names: Sequence[str], stored: Tensor) -> list[Path]:
-        """A file for each row, by its name without a suffix."""
+        """Write a file for each row; names have no suffix."""
         return _texts(folder, names, self.text(stored))
 
     def array(self, stored: Tensor) -> NDArray[Any]:
-        """As others read it in a NumPy file."""
+        """Return stored rows as NumPy files hold them for other programs."""
         return stored.numpy()
 
     def bytes(self) -> int:
-        """Of a row while it is drawn, about: as numbers, once more joined, as stored and in a picture."""
+        """Approximate bytes of a row while sampling: as floats, again when concatenated, as stored and in a picture."""
         return 9 * math.prod(self.shape) + 1000
 
     def plain(self) -> dict[str, Any]:
-        """As plain values for a file."""
+        """Return plain values for a file."""
         own = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         return {"kind": self.kind} | {k: list(v) if isinstance(v, tuple) else v for k, v in own.items()}
 

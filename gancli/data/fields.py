@@ -1,4 +1,4 @@
-"""The kinds of columns: those of plain numbers here, pixels and symbols beside; and how a file names them."""
+"""The kinds of fields: numbers (defined here), pixels and symbols; and how fields are read from a file."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Numbers(Field):
-    """Base of rows of `size` numbers that networks are given as they are, float32 [N, size]."""
+    """Base class of rows of `size` numbers, float32 [N, size], which networks get unchanged."""
 
     size: int
 
@@ -54,7 +54,7 @@ class Numbers(Field):
 
     @property
     def told(self) -> str:
-        """What it holds, in words."""
+        """Return a description of the rows."""
         return f"{self.words} of {self.size} number{'s' if self.size != 1 else ''}"
 
 
@@ -67,7 +67,7 @@ class Points(Numbers):
     picture_name: ClassVar[str] = "scatter"
 
     def picture(self, stored: Tensor, names: Sequence[str] = ()) -> Pixels:
-        """A scatter of the first two numbers."""
+        """Draw a scatter plot of the first two numbers."""
         return pictures.scatter(stored)
 
 
@@ -93,14 +93,14 @@ class Table(Field):
         return (len(self.columns),)
 
     def text(self, stored: Tensor) -> list[str]:
-        """name=number, each."""
+        """Return `name=number` for each column."""
         rows = stored.tolist()
         return [" ".join(f"{n}={v:.6g}" for n, v in zip(self.columns, row, strict=True)) for row in rows]
 
 
 @dataclass(frozen=True)
 class Wave(Field):
-    """Sound, float32 [N, channels, samples] in [-1, 1] of `rate` samples a second."""
+    """Audio, float32 [N, channels, samples] in [-1, 1], at `rate` samples per second."""
 
     kind: ClassVar[str] = "wave"
     words: ClassVar[str] = "waves"
@@ -114,7 +114,7 @@ class Wave(Field):
         return self.channels, self.samples
 
     def write(self, folder: Path, names: Sequence[str], stored: Tensor) -> list[Path]:
-        """A WAV file of 16 bits each."""
+        """Write a 16-bit WAV file for each row."""
         import wave
 
         paths = [folder / f"{name}.wav" for name in names]
@@ -129,7 +129,7 @@ class Wave(Field):
 
 @dataclass(frozen=True)
 class Series(Field):
-    """Series of `size` numbers at each of `length` moments, float32 [N, length, size]."""
+    """Time series of `size` numbers at each of `length` steps, float32 [N, length, size]."""
 
     kind: ClassVar[str] = "series"
     words: ClassVar[str] = "series"
@@ -149,26 +149,26 @@ KINDS: dict[str, type[Field]] = {
 
 
 def read(plain: Mapping[str, Any]) -> Field:
-    """The field that `Field.plain` describes. Raises ValueError for anything else: a file may be a stranger's."""
+    """Return the field that `Field.plain` describes. Raises ValueError for anything else: the file is untrusted."""
     kind = KINDS.get(str(plain.get("kind")))
     if kind is None:
-        raise ValueError(f"no field of the kind {str(plain.get('kind'))[:40]}")
+        raise ValueError(f"unknown kind of field: {str(plain.get('kind'))[:40]}")
     given = {k: tuple(map(str, v)) if isinstance(v, (list, tuple)) else v for k, v in plain.items() if k != "kind"}
     known = {f.name: f.type for f in dataclasses.fields(kind)}
     for name, value in given.items():
         wanted = {"int": int, "str": str}.get(str(known.get(name)), tuple)
         if name not in known or type(value) is not wanted or (isinstance(value, int) and value < 0):
-            raise ValueError(f"a field of {kind.words} has no such {name[:40]}")
+            raise ValueError(f"a field of {kind.words} has an unknown or invalid entry {name[:40]}")
     try:
         return kind(**given)
     except TypeError:
-        raise ValueError(f"a field of {kind.words} lacks a size") from None
+        raise ValueError(f"a field of {kind.words} lacks an entry") from None
 
 
 def field_of(content: Any) -> Field:
-    """What an array holds, by its numbers: images of bytes [N, C, H, W], points of other numbers [N, D].
+    """Derive an array's field from its dtype and shape: images uint8 [N, C, H, W] or points of floats [N, D].
 
-    Raises DataError for what is neither.
+    Raises DataError for anything else.
     """
     shape, dtype = tuple(content.shape[1:]), np.dtype(content.dtype)
     if len(shape) == 3 and dtype == np.uint8:

@@ -23,7 +23,7 @@ from gancli.data.layout import (
 )
 from gancli.data.listing import Listing, Names, open_plain, stamp
 from gancli.data.pixels import Size
-from gancli.data.source import Dealt, Source, check_split
+from gancli.data.source import Source, StreamOptions, check_split
 from gancli.data.walk import Walk, given_folder, listing_of, unlistable
 from gancli.errors import DataError
 
@@ -35,17 +35,17 @@ def folder(
     split: str = "train",
     store: Literal["raw", "encoded"] = "raw",
     check: Literal["auto", "quick", "full"] = "auto",
-    **dealt: Unpack[Dealt],
+    **dealt: Unpack[StreamOptions],
 ) -> Source:
-    """The images under `root`: each of its sub-folders is a class, with all that lies below it; a flat folder has none.
+    """The images below `root`: each sub-folder is a class, with everything below it; a flat folder has no classes.
 
-    A dataset.json as StyleGAN's dataset_tool writes it gives the labels instead. size: null keeps images that are all
-    of one size as they are, and else takes the square of the smallest side among them; one side, or [C, H, W], crops
-    centrally to that aspect and resizes. Channels are 1 where all files are grey, else 3. Transparent pixels go on
-    white, 16 bits become 8, EXIF or XMP says what is up, of an animation the first frame is taken. Hidden files and
-    those of other kinds are left out, which the notes count. All images are `train`. store: `gather`; check:
-    `index.look`. Raises ConfigError for a missing `root` or a wrong size, DataError for a folder without images and for
-    a file that is broken, cut short, too large or no plain file, by its name.
+    A dataset.json as written by StyleGAN's dataset_tool gives the labels instead. size: null keeps images that all have
+    one size, and otherwise takes the square of the smallest side among them; one side, or [C, H, W], crops centrally to
+    that aspect and resizes. Channels are 1 if all files are grey, else 3. Transparent pixels are composited on white,
+    16 bits become 8, the EXIF or XMP orientation is applied, and of an animation the first frame is used. Hidden files
+    and other file types are ignored and counted in the notes. The only split is `train`. store: see `gather`; check:
+    see `index.look`. Raises ConfigError for a missing `root` or a wrong size, DataError for a folder without images
+    and, naming the file, for one that is broken, truncated, too large or not a regular file.
     """
     check_split("folder", split, ["train"])
     others = {".npz": "dataset=npz", ".zip": "dataset=zip", ".tar": "dataset=webdataset"}
@@ -72,9 +72,9 @@ def from_files(
     *,
     size: Size,
     limit: int | None,
-    **dealt: Unpack[Dealt],
+    **dealt: Unpack[StreamOptions],
 ) -> Source:
-    """A Source of image files by their names relative to `top`, decoded in memory or through the cache.
+    """Build a Source of image files named relative to `top`, decoded in memory or through the cache.
 
     Raises ConfigError for a wrong size, DataError naming a file that cannot be read.
     """
@@ -88,11 +88,11 @@ def from_files(
 
 @dataclass(frozen=True)
 class Folder:
-    """A folder of images as a place: `top` and all that lies below it."""
+    """A folder of images (a `Place`): `top` and everything below it."""
 
     top: Path
     kind = "folder"
-    stamps_prove = False  # a file that is overwritten in place leaves its folder's time as it was
+    stamps_prove = False  # overwriting a file in place does not change its folder's time
 
     @property
     def root(self) -> str:
@@ -100,9 +100,9 @@ class Folder:
         return str(self.top.resolve())
 
     def listing(self) -> Listing:
-        """The images, sorted, with labels where dataset.json or sub-folders give them.
+        """List the images, sorted, with labels if dataset.json or sub-folders give them.
 
-        Raises DataError where there are none, or both loose ones and some in sub-folders.
+        Raises DataError if there are none, or if some are loose and others in sub-folders.
         """
         walk = Walk(str(self.top))
         walk.run()
@@ -122,13 +122,13 @@ class Folder:
         return listing_of(chosen, found.labels, found.classes, walk.watched, [*notes, *found.notes])
 
     def files(self, listing: Listing) -> Loose:
-        """What opens them."""
+        """Return an object that opens the files."""
         return Loose(self.top, listing.names)
 
 
 @dataclass(frozen=True)
 class Named:
-    """Files under `top` that another index names, such as torchvision's."""
+    """Files under `top` that another index lists, such as torchvision's (a `Place`)."""
 
     kind: str
     top: Path
@@ -143,7 +143,7 @@ class Named:
         return str(self.top.resolve())
 
     def listing(self) -> Listing:
-        """The files as given. Raises DataError for a missing one."""
+        """List the files as given. Raises DataError for a missing one."""
         try:
             facts = [stamp(f"{self.top}/{name}") for name in self.given]
         except OSError as error:
@@ -153,12 +153,12 @@ class Named:
         return listing_of(found, self.labels, list(self.classes), {})
 
     def files(self, listing: Listing) -> Loose:
-        """What opens them."""
+        """Return an object that opens the files."""
         return Loose(self.top, listing.names)
 
 
 class Loose:
-    """Files of a file system, by number."""
+    """Files of a file system, by index."""
 
     def __init__(self, top: Path, names: Names):
         self._top, self._names = str(top), names
@@ -167,16 +167,16 @@ class Loose:
         return len(self._names)
 
     def name(self, i: int) -> str:
-        """The file's path."""
+        """Return the file's path."""
         return os.path.join(self._top, self._names[i])  # noqa: PTH118 - a Path a file is slow
 
     def open(self, i: int) -> BinaryIO:
-        """The file, opened. Raises OSError, or ValueError for what is no plain file."""
+        """Open the file. Raises OSError, or ValueError if it is not a regular file."""
         return open_plain(self.name(i))
 
 
 def _description(path: str) -> bytes:
-    """The contents of a dataset.json. Raises DataError."""
+    """Read a dataset.json. Raises DataError."""
     try:
         with open_plain(path) as file:
             content = file.read(LARGEST_DESCRIPTION + 1)
@@ -184,5 +184,5 @@ def _description(path: str) -> bytes:
             raise ValueError(f"over {LARGEST_DESCRIPTION >> 20} MiB")
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
-        raise DataError(f"{printable(path)} cannot be read ({reason}): mend it or take it away") from None
+        raise DataError(f"{printable(path)} cannot be read ({reason}): fix or remove it") from None
     return content

@@ -1,4 +1,4 @@
-"""From a place's image files to a data set: limited, sized, and decoded into memory, into the cache, or when asked."""
+"""Loading a place's image files as a data set: limited, resized, and decoded to memory, to the cache, or on access."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from gancli.data.listing import Files, Place
 from gancli.data.pixels import LARGEST, SMALLEST, Shape, Size, parse_size
 from gancli.data.progress import shown
 from gancli.data.rows import Encoded, RowFile, Rows, levels
-from gancli.data.source import Dealt, Source, chosen, limit_notes, table
+from gancli.data.source import Source, StreamOptions, chosen, limit_notes, table
 from gancli.errors import ConfigError
 
 Store = Literal["raw", "encoded"]
 STORES = ("raw", "encoded")
 IN_MEMORY = 64 << 20
-_RULES = 2  # part of the cache's key: count up when decoding, cropping or resizing change
+_RULES = 2  # part of the cache key: increment when decoding, cropping or resizing change
 
 
 def gather(
@@ -37,14 +37,14 @@ def gather(
     limit: int | None,
     store: Store = "raw",
     check: Check = "full",
-    **dealt: Unpack[Dealt],
+    **dealt: Unpack[StreamOptions],
 ) -> Source:
-    """A Source of a place's images.
+    """Build a Source of a place's images.
 
-    Small sets are decoded in memory. raw: larger ones are decoded once into a file of pixels in the cache directory.
-    encoded: the files stay as they are, are decoded once to know that they can be, and then when a row is asked for.
-    Rows, labels and fingerprint are the same in all three. Raises ConfigError for a wrong size, store or check,
-    DataError for a file that cannot be read.
+    Small sets are decoded to memory. raw: larger ones are decoded once, to a file of pixels in the cache directory.
+    encoded: the files are decoded once for validation, and then again whenever a row is read. Rows, labels and
+    fingerprint are the same in all three cases. Raises ConfigError for a wrong size, store or check, DataError for a
+    file that cannot be read.
     """
     asked = asked_size(place.kind, size, store, check)
     if asked is not None and asked[0] not in (1, 3):
@@ -73,7 +73,7 @@ def gather(
 
 
 class Found(NamedTuple):
-    """Pixels, their SHA-256 where it is known without them, and notes on their size."""
+    """Pixels, their SHA-256 if already known, and notes on their size."""
 
     content: NDArray[Any] | Rows
     digest: str | None
@@ -82,9 +82,9 @@ class Found(NamedTuple):
 
 @dataclass
 class Held:
-    """The pixels of some of a place's files: kept in the cache, in memory, or decoded when a row is asked for.
+    """The pixels of some of a place's files: cached, in memory, or decoded on access.
 
-    rows: of the index, None for all. key: says all that the pixels depend on. decoders: of one file, by its bits.
+    rows: of the index, None for all. key: a hash of everything that the pixels depend on. decoders: by bit depth.
     """
 
     place: Place
@@ -101,7 +101,7 @@ class Held:
         return self.place.files(listing if self.rows is None else listing.pick(self.rows))
 
     def kept(self) -> Found | None:
-        """What the cache knows; None where it knows nothing."""
+        """Return what the cache holds, None if nothing."""
         if self.store == "raw" and (found := cache.load(self.key)) is not None:
             keep(self.index, self.place)
             return Found(_file(found[0]), found[1], cache.notes(self.key))
@@ -117,7 +117,7 @@ class Held:
         )
 
     def fresh(self, shape: Shape, notes: Sequence[str], bits: int = 8) -> Found:
-        """The files decoded, cropped and resized to a shape (C, H, W). Raises DataError naming one that cannot be."""
+        """Decode all files, cropped and resized to a shape (C, H, W). Raises DataError naming an unreadable one."""
         total = len(self.files) * int(np.prod(shape)) * bits // 8
         if self.store == "raw" and max(total, self.index.size) < IN_MEMORY:
             pixels = np.concatenate(list(decode.images(self.files, shape, self.decoders[bits])))
@@ -128,7 +128,7 @@ class Held:
             return Found(*self._made(shape, notes, bits), notes)
 
     def _made(self, shape: Shape, notes: Sequence[str], bits: int) -> tuple[NDArray[Any] | Rows, str]:
-        """Decode all, unless another process has done so while this one waited for it."""
+        """Decode all files, unless another process did so while this one waited for it."""
         full, decoder = (len(self.files), *shape), self.decoders[bits]
         root = printable(self.place.root)
         if self.store == "raw":
@@ -146,7 +146,7 @@ class Held:
 
 
 def asked_size(kind: str, size: Size, store: str, check: str) -> Shape | None:
-    """The shape that `dataset.size` asks for, if any. Raises ConfigError for a wrong size, store or check."""
+    """Return the shape that `dataset.size` requests, if any. Raises ConfigError for a wrong size, store or check."""
     asked = parse_size(size, None, kind)
     for name, value, allowed in (("store", store, STORES), ("check", check, CHECKS)):
         if value not in allowed:
@@ -155,7 +155,7 @@ def asked_size(kind: str, size: Size, store: str, check: str) -> Shape | None:
 
 
 def _watched(parts: Iterable[NDArray[Any]], count: int, told: str) -> Iterator[NDArray[Any]]:
-    """The same parts, with progress shown."""
+    """Yield the same parts and show progress."""
     with shown(told, count) as advance:
         for part in parts:
             yield part
@@ -167,14 +167,14 @@ def _file(images: NDArray[Any]) -> NDArray[Any] | Rows:
 
 
 class Sizes:
-    """The sizes of many images, and the one that they are given together."""
+    """The sizes of many images, and the size that all are converted to."""
 
     def __init__(self) -> None:
         self._few: set[tuple[int, int]] = set()
         self._lowest, self._highest, self._least = 1 << 62, 0, ""
 
     def add(self, height: int, width: int, files: Files, i: int) -> None:
-        """File i's."""
+        """Add the size of file i."""
         if min(height, width) < self._lowest:
             self._least = files.name(i)
         self._lowest, self._highest = min(self._lowest, height, width), max(self._highest, height, width)
@@ -182,28 +182,28 @@ class Sizes:
             self._few.add((height, width))
 
     def common(self) -> tuple[int, int, list[str]]:
-        """Height and width: those of all, else the square of the smallest side, and a note on it.
+        """Return height and width: those that all have, else the square of the smallest side, with a note.
 
-        Raises ConfigError for sides that no network takes.
+        Raises ConfigError for sides out of range.
         """
         low = self._lowest
         height, width = next(iter(self._few)) if len(self._few) == 1 else (low, low)
         if low < SMALLEST or max(height, width) > LARGEST:
             raise ConfigError(
                 f"{printable(self._least)} gives images of {width}x{height} pixels, which is out of range: sides are"
-                f" {SMALLEST} to {LARGEST} pixels; type dataset.size=32, say, for another size"
+                f" {SMALLEST} to {LARGEST} pixels; type another size, as in dataset.size=32"
             )
         if len(self._few) == 1:
             return height, width, []
         note = (
-            f"images differ in size, with sides of {low} to {self._highest} pixels: their central squares, resized to"
-            f" {low} pixels, the smallest side, are taken; dataset.size= chooses another size"
+            f"images differ in size, with sides of {low} to {self._highest} pixels: each is cropped to its central"
+            f" square and resized to {low} pixels, the smallest side; dataset.size=N sets another size"
         )
         return height, width, [note]
 
 
 def _natural(files: Files, asked: Shape | None) -> tuple[Shape, list[str]]:
-    """The shape that the files' headers give (see `folder`), and notes on it; `asked` gives the sides where there."""
+    """Return the shape from the files' headers (see `folder`), with notes; `asked`, if given, sets the sides."""
     sizes, channels = Sizes(), 1
     for i, (found, height, width) in enumerate(decode.headers(files)):
         channels = max(channels, found)
@@ -215,7 +215,7 @@ def _natural(files: Files, asked: Shape | None) -> tuple[Shape, list[str]]:
 
 
 def _key(place: Place, index: Index, size: Size, rows: NDArray[np.int64] | None) -> str:
-    """A hash of all that the decoded pixels depend on."""
+    """Return a hash of everything that the decoded pixels depend on."""
     asked = size if size is None or isinstance(size, int) else list(size)
     said = json.dumps([_RULES, place.root, index.digest, asked, None if rows is None else len(rows)])
     return hashlib.blake2b(said.encode(), digest_size=16).hexdigest()

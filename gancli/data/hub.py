@@ -1,4 +1,4 @@
-"""Data sets of the Hugging Face hub, or in its formats on this machine, through the `datasets` library."""
+"""Data sets of the Hugging Face hub, or local ones in its formats, read by the `datasets` library."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from gancli.data.gather import gather
 from gancli.data.layout import present
 from gancli.data.listing import LARGEST_FILE, Listing, Names, kind_of, open_plain
 from gancli.data.pixels import Size
-from gancli.data.source import Dealt, Source, check_split
+from gancli.data.source import Source, StreamOptions, check_split
 from gancli.errors import ConfigError, DataError
 
 
@@ -29,14 +29,14 @@ def hub(
     image: str = "image",
     label: str | None = "label",
     store: Literal["raw", "encoded"] = "raw",
-    **dealt: Unpack[Dealt],
+    **dealt: Unpack[StreamOptions],
 ) -> Source:
-    """A data set of the Hugging Face hub by name, or of a folder: saved by `save_to_disk`, or of parquet files.
+    """A data set of the Hugging Face hub by name, or a folder: saved by `save_to_disk`, or of parquet files.
 
-    image, label: the columns; label=null for none. Labels are class numbers, or texts that become classes in the order
-    of the alphabet. Rows are in the data set's own order; sizes, store and the rest are as in `folder`. Code of data
-    sets is not run. Raises ConfigError for a missing `root`, a wrong column or split, DataError where `datasets` is not
-    installed, the data set cannot be had, or a row holds no image.
+    image, label: column names; label=null for no labels. Labels are class numbers, or texts that become classes in
+    alphabetical order. Rows keep the data set's order; sizes, store and the rest are as in `folder`. Code of data sets
+    is not run. Raises ConfigError for a missing `root`, a wrong column or split, DataError if `datasets` is not
+    installed, the data set cannot be loaded, or a row holds no image.
     """
     if root is None or not root.strip():
         said = "needs to know which data set" if root is None else "was given an empty dataset.root"
@@ -47,7 +47,7 @@ def hub(
             listed = ", ".join(table.column_names)
             none = " or null" if name == "label" else ""
             raise ConfigError(
-                f"dataset.{name}={column} is no column of {root}: type dataset.{name}= one of {listed}{none}"
+                f"dataset.{name}={column} is not a column of {root}: type dataset.{name}= one of {listed}{none}"
             )
     place = Hub(root, split, image, label, _undecoded(root, table, image))
     return gather(place, size=size, limit=limit, store=store, **dealt)
@@ -55,7 +55,7 @@ def hub(
 
 @dataclass(frozen=True)
 class Hub:
-    """A table with a column of images as a place; the library maps it into memory."""
+    """A table with a column of images (a `Place`); the library memory-maps it."""
 
     given: str
     split: str
@@ -67,22 +67,22 @@ class Hub:
 
     @property
     def root(self) -> str:
-        """What was given; the table's own fingerprint tells versions apart, in the listing."""
+        """What was given; the table's fingerprint, in the listing, tells versions apart."""
         return f"{self.given} {self.split} {self.image} {self.label}"
 
     def listing(self) -> Listing:
-        """The rows, in order."""
+        """List the rows, in order."""
         count = len(self.table)
         if count == 0:
             raise DataError(f"dataset.root={self.given} has no rows in its split {self.split}")
         labels, classes, notes = self._labels()
-        # The fingerprint stands for all contents; sizes are not known without reading them.
+        # The fingerprint identifies all contents; sizes are unknown without reading them.
         where = np.arange(count, dtype=np.int64)[:, None]
         mark = Names.of([str(self.table._fingerprint)] + [""] * (count - 1))
         return Listing(mark, np.zeros(count, np.int64), where, labels, classes, notes=tuple(notes))
 
     def files(self, listing: Listing) -> Cells:
-        """What reads the images, one at a time."""
+        """Return an object that reads the images, one at a time."""
         return Cells(self.given, self.table, self.image, listing.where)
 
     def _labels(self) -> tuple[NDArray[np.int64] | None, list[str], list[str]]:
@@ -102,7 +102,7 @@ class Hub:
 
 
 class Cells:
-    """The images of a table's column, by number."""
+    """The images of a table's column, by index."""
 
     def __init__(self, given: str, table: Any, column: str, where: NDArray[np.int64]):
         self._given, self._table, self._column, self._where = given, table, column, where
@@ -115,19 +115,19 @@ class Cells:
         return f"{self._given}:row {int(self._where[i, 0])}"
 
     def open(self, i: int) -> BinaryIO:
-        """The image's bytes, or the file beside the table that it names. Raises OSError or ValueError."""
+        """Open the image's bytes, or the file beside the table that the row names. Raises OSError or ValueError."""
         cell = self._table[int(self._where[i, 0])][self._column]
         if not isinstance(cell, dict) or (cell.get("bytes") is None and cell.get("path") is None):
             raise ValueError("the row is empty")
         if cell["bytes"] is None:
             return open_plain(cell["path"])
         if len(cell["bytes"]) > LARGEST_FILE:
-            raise ValueError(f"it has {len(cell['bytes']) >> 20} MiB, and 256 are the limit")
+            raise ValueError(f"it has {len(cell['bytes']) >> 20} MiB; the limit is 256")
         return io.BytesIO(cell["bytes"])
 
 
 def _obtain(root: str, split: str) -> Any:
-    """The table of one split. Raises ConfigError for an unknown split, DataError for all else."""
+    """Load the table of one split. Raises ConfigError for an unknown split, DataError for anything else."""
     try:
         import datasets
     except ImportError:
@@ -141,7 +141,7 @@ def _obtain(root: str, split: str) -> Any:
             found = datasets.load_from_disk(str(path))
         elif path.exists() or root.startswith((".", "/", "~")) or root.count("/") > 1:
             if not path.is_dir():
-                raise DataError(f"dataset.root={root} is no folder: type dataset.root=OWNER/NAME or a folder")
+                raise DataError(f"dataset.root={root} is not a folder: type dataset.root=OWNER/NAME or a folder")
             _refuse_pipes(path)
             found = datasets.load_dataset(str(path))
         else:
@@ -151,7 +151,7 @@ def _obtain(root: str, split: str) -> Any:
     except Exception as error:  # network, files, formats: anything
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise DataError(
-            f"dataset.root={root} cannot be had from the hub or this machine ({reason}): type dataset.root=OWNER/NAME "
+            f"dataset.root={root} cannot be loaded ({reason}): type dataset.root=OWNER/NAME "
             "or a folder that datasets can load"
         ) from error
     if isinstance(found, datasets.DatasetDict):
@@ -162,17 +162,17 @@ def _obtain(root: str, split: str) -> Any:
 
 
 def _refuse_pipes(folder: Path) -> None:
-    """Raises DataError for what is neither file nor folder: whoever opens it may wait for ever."""
+    """Raise DataError for entries that are neither file nor folder: opening them may block forever."""
     for place, _, names in os.walk(folder):
         for name in names:
             path = Path(place) / name
             mode = path.stat().st_mode if path.exists() else stat.S_IFREG
             if not stat.S_ISREG(mode):
-                raise DataError(f"{path} is a {kind_of(mode)}, no file: take it away")
+                raise DataError(f"{path} is a {kind_of(mode)}, not a file: remove it")
 
 
 def _undecoded(root: str, table: Any, image: str) -> Any:
-    """The table with its images as they are stored. Raises DataError for a column that holds none."""
+    """Return the table with its images undecoded. Raises DataError if the column holds no images."""
     import datasets
 
     if not isinstance(table.features[image], datasets.Image):

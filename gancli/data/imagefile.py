@@ -1,4 +1,4 @@
-"""One image file as it is, in and out, of 8 or 16 bits and any channels: uint8 or uint16 [C, H, W]."""
+"""Reading and writing of image files without loss: 8 or 16 bits, any channels, uint8 or uint16 [C, H, W]."""
 
 from __future__ import annotations
 
@@ -23,29 +23,29 @@ from gancli.errors import DataError
 from gancli.store.files import whole_file
 
 SUFFIXES = decode.SUFFIXES | {".npy"}
-WRITTEN = (".png", ".npy")  # as `write` names files
+WRITTEN = (".png", ".npy")  # suffixes of the files that `write` makes
 _MAGIC = b"\x93NUMPY"
 MOST_PAGES = 1024  # of a TIFF
-_REDUCED, _KIND_OF_PAGE = 1, 254  # a TIFF's page that is another's small copy says so in this entry
-_COLOURS = {1: 0, 3: 2, 4: 6}  # PNG's number for so many channels
+_REDUCED, _KIND_OF_PAGE = 1, 254  # flag and entry of a TIFF page that is a reduced copy of another
+_COLOURS = {1: 0, 3: 2, 4: 6}  # PNG colour type by number of channels
 _GREY_ALPHA = "LA;16B"
-# By which order of bytes Pillow unpacks the upper 8 of 16 bits, and by which the lower ones.
+# Pillow's raw mode that unpacks the lower 8 of 16 bits, by the one that unpacks the upper 8.
 _LOWER = {"16L": "16B", "16B": "16L", "16N": "16B" if sys.byteorder == "little" else "16L"}
 
 
 def read(path: Path) -> NDArray[Any]:
-    """An image file as it is and upright, uint8 or uint16 [C, H, W]. Raises DataError naming the file.
+    """Read an image file upright and unconverted, uint8 or uint16 [C, H, W]. Raises DataError naming the file.
 
-    C: 1 of grey, 3 of colour, 4 of either with alpha; of a TIFF with several pages of grey as many as these, and of a
-    NumPy file [H, W] or [H, W, C] its own. 16 bits are kept of PNG, TIFF, grey PGM and NumPy files. Of an animation the
-    first frame.
+    C: 1 for grey, 3 for colour, 4 for either with alpha; for a TIFF with several grey pages their number, and for a
+    NumPy file [H, W] or [H, W, C] its own. PNG, TIFF, grey PGM and NumPy files keep 16 bits. Of an animation, the first
+    frame.
     """
     with decode.named(str(path)), decode.quiet(), open_plain(path) as file:
         return pixels(file)
 
 
 def pixels(file: BinaryIO) -> NDArray[Any]:
-    """What `read` gives, of an open file. Raises whatever decoders raise."""
+    """Read an open file as `read` does. Raises what the decoders raise."""
     if file.read(len(_MAGIC)) == _MAGIC:
         return _array(file)
     file.seek(0)
@@ -64,7 +64,7 @@ def pixels(file: BinaryIO) -> NDArray[Any]:
 
 
 class Header(NamedTuple):
-    """What an image file's header says. channels: without alpha."""
+    """The header of an image file. channels: without alpha."""
 
     channels: int
     height: int
@@ -74,7 +74,7 @@ class Header(NamedTuple):
 
 
 def header(file: BinaryIO) -> Header:
-    """What `pixels` will give, of an open file, without decoding it. Raises whatever decoders raise."""
+    """Return the header of what `pixels` returns, without decoding. Raises what the decoders raise."""
     if file.read(len(_MAGIC)) == _MAGIC:
         (height, width, channels), kind = _array_header(file)
         return Header(channels, height, width, 8 * kind.itemsize, False)
@@ -94,11 +94,11 @@ def header(file: BinaryIO) -> Header:
 
 
 def fitted(array: NDArray[Any], channels: int, bits: int, name: str) -> NDArray[Any]:
-    """An image uint8 or uint16 [C, H, W] with as many channels, and as many bits (8 or 16).
+    """Convert an image uint8 or uint16 [C, H, W] to these channels and bits (8 or 16).
 
-    Colour becomes grey as in `pixels.to_channels`, grey is repeated, alpha goes on white or is opaque where there was
-    none; 8 bits become 16 as x · 257, 16 become 8 as (x + 128) // 257. Raises DataError for other channels. name: of
-    the file.
+    Colour becomes grey as in `pixels.to_channels`, grey is repeated, alpha is composited on white, missing alpha is
+    opaque; 8 bits become 16 as x · 257, 16 become 8 as (x + 128) // 257. Raises DataError for impossible channels.
+    name: of the file.
     """
     own = len(array)
     if own == 4 and channels in (1, 3):
@@ -108,7 +108,7 @@ def fitted(array: NDArray[Any], channels: int, bits: int, name: str) -> NDArray[
         array = np.concatenate([to_channels(array[None], 3, name)[0], opaque])
     if len(array) not in (1, channels) and (len(array), channels) != (3, 1):
         allowed = {1: "any", 3: "1, 3 or 4", 4: "1, 3 or 4"}.get(own, str(own))
-        raise DataError(f"{printable(name)} has {own} channels, which cannot become {channels} (allowed: {allowed})")
+        raise DataError(f"{printable(name)} has {own} channels, not convertible to {channels} (allowed: {allowed})")
     array = to_channels(array[None], channels, name)[0]
     if bits == 16 and array.dtype == np.uint8:
         wide: NDArray[np.uint16] = array.astype(np.uint16) * np.uint16(257)
@@ -117,9 +117,9 @@ def fitted(array: NDArray[Any], channels: int, bits: int, name: str) -> NDArray[
 
 
 def write(folder: Path, stem: str, array: NDArray[Any]) -> Path:
-    """An image uint8 or uint16 [C, H, W] as FOLDER/STEM.png, whole; of other channels than 1, 3 and 4 as STEM.npy.
+    """Write an image uint8 or uint16 [C, H, W] atomically as FOLDER/STEM.png; STEM.npy if C is not 1, 3 or 4.
 
-    A NumPy file is [H, W, C]. Raises RunError where it cannot be written.
+    A NumPy file is [H, W, C]. Raises RunError if it cannot be written.
     """
     if len(array) not in _COLOURS:
         path = folder / f"{stem}.npy"
@@ -135,7 +135,7 @@ def write(folder: Path, stem: str, array: NDArray[Any]) -> Path:
 
 
 def _array(file: BinaryIO) -> NDArray[Any]:
-    """A NumPy file's image, no memory taken before its header was looked at. Raises ValueError."""
+    """Read a NumPy file's image; its header is validated first. Raises ValueError."""
     _array_header(file)
     file.seek(0)
     found: NDArray[Any] = np.load(file, allow_pickle=False)
@@ -143,93 +143,93 @@ def _array(file: BinaryIO) -> NDArray[Any]:
 
 
 def _array_header(file: BinaryIO) -> tuple[tuple[int, int, int], np.dtype[Any]]:
-    """The shape (H, W, C) and the kind of a NumPy file's numbers. Raises ValueError for what is no image."""
+    """Return the shape (H, W, C) and the dtype of a NumPy file. Raises ValueError if it is not an image."""
     file.seek(0)
     version = np.lib.format.read_magic(file)
     heads = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     if version not in heads:
-        raise ValueError(f"it is a NumPy file of version {version[0]}, and 1 and 2 are read")
+        raise ValueError(f"it is a NumPy file of version {version[0]}; versions 1 and 2 are supported")
     shape, _, kind = heads[version](file)
     begins = file.tell()
     if kind.kind != "u" or kind.itemsize > 2 or len(shape) not in (2, 3) or 0 in shape:
-        raise ValueError(f"it holds {kind} {list(shape)}, and uint8 or uint16 [H,W] or [H,W,C] are read")
+        raise ValueError(f"it holds {kind} {list(shape)}; supported are uint8 and uint16, [H,W] and [H,W,C]")
     if math.prod(shape) > 4 * decode.PIXEL_LIMIT:
-        raise ValueError(f"it says it holds {list(shape)}, and {4 * decode.PIXEL_LIMIT:,} numbers are the limit")
+        raise ValueError(f"its header gives {list(shape)}; the limit is {4 * decode.PIXEL_LIMIT:,} numbers")
     if file.seek(0, os.SEEK_END) != begins + math.prod(shape) * kind.itemsize:
-        raise ValueError(f"it says it holds {kind} {list(shape)}, and it has {file.tell() - begins:,} bytes of them")
+        raise ValueError(f"its header gives {kind} {list(shape)}, but it has {file.tell() - begins:,} bytes of data")
     height, width, *channels = shape
     return (height, width, channels[0] if channels else 1), kind
 
 
 def _pages(image: Any) -> list[int]:
-    """The numbers of a TIFF's pages that are no small copies of others; of other kinds the first one."""
+    """Return the numbers of a TIFF's pages that are not reduced copies of others; [0] for other formats."""
     if image.format != "TIFF":
         return [0]
     kept, total, sizes = list[int](), 0, set[tuple[int, int]]()
-    for number in itertools.count():  # a count of all would be taken before there is a limit
+    for number in itertools.count():  # counting all pages first would apply no limit
         try:
             image.seek(number)
         except EOFError:
             break
         if number == MOST_PAGES:
-            raise ValueError(f"it has more than {MOST_PAGES:,} pages, which are the limit")
+            raise ValueError(f"it has more than {MOST_PAGES:,} pages, the limit")
         if not int(image.tag_v2.get(_KIND_OF_PAGE, 0)) & _REDUCED:
             kept.append(number)
             total += image.width * image.height
             sizes.add(image.size)
         if max(image.width * image.height, total // 4) > decode.PIXEL_LIMIT:
-            raise ValueError(f"its pages have more than {decode.PIXEL_LIMIT:,} pixels, which are the limit")
+            raise ValueError(f"its pages have more than {decode.PIXEL_LIMIT:,} pixels, the limit")
     if len(sizes) > 1:  # before any is decoded
         raise ValueError(_unlike(len(kept)))
     return kept or [0]
 
 
 def _unlike(pages: int) -> str:
-    return f"it has {pages} pages, and only pages of grey, of one size and depth, are read together"
+    return f"it has {pages} pages: several pages must be grey and of one size and depth"
 
 
 def _packed(image: Any) -> tuple[str, int]:
-    """How pixels lie in a file that is not loaded yet, in Pillow's words, and a PPM's highest level."""
+    """Return an unloaded image's raw mode, as Pillow names it, and a PPM's highest level."""
     told = image.tile[0][3] if image.tile else ""
     words = (told, 0) if isinstance(told, str) else (*told, 0)
     return str(words[0]), words[1] if isinstance(words[1], int) else 0
 
 
 def _page(image: Any, file: BinaryIO) -> NDArray[Any]:
-    """The page at hand, decoded and upright. Raises ValueError for pixels that are not read, and what Pillow raises."""
+    """Decode the current page, upright. Raises ValueError for unsupported pixels, and what Pillow raises."""
     packed, most = _packed(image)  # before it is loaded
     key = image.info.get("transparency")
-    lies = decode.orientation(image, file)
+    turn = decode.orientation(image, file)
     if image.mode in decode.WIDE:
-        values = np.asarray(decode.upright(image, lies)).astype(np.int64)
+        values = np.asarray(decode.upright(image, turn)).astype(np.int64)
         if values.min() < 0 or values.max() > 65535:
-            raise ValueError("its whole numbers do not fit in 16 bits")
+            raise ValueError("its integer pixels do not fit in 16 bits")
         return _keyed(values.astype(np.uint16)[None], key)
     if ";16" in packed:
-        return _keyed(_colour(image, file, lies, packed), key)
+        return _keyed(_colour(image, file, turn, packed), key)
     if image.format == "PPM" and most > 255:
-        raise ValueError("more than 8 bits of colour are not read of a PPM: save it as PNG")
+        raise ValueError("a colour PPM with more than 8 bits is not supported: save it as PNG")
     if image.mode == "F":
-        raise ValueError("its pixels are floating-point numbers; save them as 8 or 16 bits")
-    image = decode.upright(image, lies)
+        raise ValueError("its pixels are floating-point numbers: save them as 8 or 16 bits")
+    image = decode.upright(image, turn)
     kind = "RGBA" if image.has_transparency_data else "L" if image.mode in decode.GREY else "RGB"
     found = np.asarray(image.convert(kind))
     return found[None] if kind == "L" else np.ascontiguousarray(found.transpose(2, 0, 1))
 
 
-def _colour(image: Any, file: BinaryIO, lies: int, packed: str) -> NDArray[np.uint16]:
-    """16 bits a channel, of which Pillow keeps the upper 8: unpacked twice, once as if in the other order of bytes.
+def _colour(image: Any, file: BinaryIO, turn: int, packed: str) -> NDArray[np.uint16]:
+    """Decode 16 bits per channel, of which Pillow keeps the upper 8: unpack twice, once in the other byte order.
 
-    Grey with alpha is unpacked once, its four bytes as if they were channels.
+    Grey with alpha is unpacked once, its four bytes as four channels.
     """
     if packed == _GREY_ALPHA:
-        raw = _unpacked(image, file, lies, "RGBA")
+        raw = _unpacked(image, file, turn, "RGBA")
         return _joined(raw[0::2], raw[1::2])[[0, 0, 0, 1]]
     kind, _, order = packed.partition(";")
     if kind not in ("RGB", "RGBX", "RGBA") or order not in _LOWER:
-        raise ValueError(f"16 bits are not read of {packed}: save it as PNG, or as 8 bits")
-    lower = _unpacked(image, file, lies, f"{kind};{_LOWER[order]}")
-    return _joined(_unpacked(image, file, lies, packed), lower)
+        raise ValueError(f"16 bits of {packed} are not supported: save it as PNG, or as 8 bits")
+    lower = _unpacked(image, file, turn, f"{kind};{_LOWER[order]}")
+    return _joined(_unpacked(image, file, turn, packed), lower)
 
 
 def _joined(upper: NDArray[np.uint8], lower: NDArray[np.uint8]) -> NDArray[np.uint16]:
@@ -237,28 +237,28 @@ def _joined(upper: NDArray[np.uint8], lower: NDArray[np.uint8]) -> NDArray[np.ui
     return joined
 
 
-def _unpacked(image: Any, file: BinaryIO, lies: int, packed: str) -> NDArray[np.uint8]:
-    """The page at hand, upright, its bytes taken as said: uint8 [C, H, W]."""
+def _unpacked(image: Any, file: BinaryIO, turn: int, packed: str) -> NDArray[np.uint8]:
+    """Decode the current page, upright, with this raw mode: uint8 [C, H, W]."""
     from PIL import Image
 
     file.seek(0)
     page: Any
     with Image.open(file, formats=[image.format]) as page:
         page.seek(image.tell())
-        page.tile = [_told(tile, packed) for tile in page.tile]
-        found: NDArray[np.uint8] = np.asarray(decode.upright(page, lies)).transpose(2, 0, 1)
+        page.tile = [_with_raw_mode(tile, packed) for tile in page.tile]
+        found: NDArray[np.uint8] = np.asarray(decode.upright(page, turn)).transpose(2, 0, 1)
     return found
 
 
-def _told(tile: Any, packed: str) -> Any:
-    """A tile of Pillow's that is unpacked in another way."""
+def _with_raw_mode(tile: Any, packed: str) -> Any:
+    """Return one of Pillow's tiles with another raw mode."""
     *rest, told = tile
     args = packed if isinstance(told, str) else (packed, *told[1:])
     return type(tile)((*rest, args)) if type(tile) is tuple else type(tile)(*rest, args)
 
 
 def _keyed(array: NDArray[np.uint16], key: Any) -> NDArray[np.uint16]:
-    """With alpha where a file names a colour that is transparent; as it is where it names none."""
+    """Add alpha if the file names a transparent colour; otherwise return the array unchanged."""
     if key is None or len(array) == 4:
         return array
     hit = (array == np.array(key).reshape(-1, 1, 1)).all(0, keepdims=True)
@@ -267,14 +267,14 @@ def _keyed(array: NDArray[np.uint16], key: Any) -> NDArray[np.uint16]:
 
 
 def _on_white(array: NDArray[Any]) -> NDArray[Any]:
-    """Colour with alpha [4, H, W] on white [3, H, W], rounded to the nearest."""
+    """Composite colour with alpha [4, H, W] on white [3, H, W], rounded to nearest."""
     most = int(np.iinfo(array.dtype).max)
     colour, alpha = array[:3].astype(np.int64), array[3:].astype(np.int64)
     return ((colour * alpha + most * (most - alpha) + most // 2) // most).astype(array.dtype)
 
 
 def _png(array: NDArray[np.uint16]) -> bytes:
-    """A PNG of 16 bits, [C, H, W] of 1, 3 or 4 channels (ISO/IEC 15948)."""
+    """Encode [C, H, W] of 1, 3 or 4 channels as a 16-bit PNG (ISO/IEC 15948)."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -282,7 +282,7 @@ def _png(array: NDArray[np.uint16]) -> bytes:
     channels, height, width = array.shape
     step = 2 * channels
     rows = np.ascontiguousarray(array.transpose(1, 2, 0).astype(">u2")).view(np.uint8).reshape(height, step * width)
-    lines = np.ones((height, 1 + step * width), np.uint8)  # each begins with its filter: less what stands at the left
+    lines = np.ones((height, 1 + step * width), np.uint8)  # each begins with its filter, 1: minus the pixel to the left
     lines[:, 1 : 1 + step] = rows[:, :step]
     lines[:, 1 + step :] = rows[:, step:] - rows[:, :-step]
     header = struct.pack(">IIBBBBB", width, height, 16, _COLOURS[channels], 0, 0, 0)

@@ -1,4 +1,4 @@
-"""The list of a place's images, kept in the user's cache directory so that a million files are listed once."""
+"""Lists of images, kept in the user's cache directory so that a million files are listed only once."""
 
 from __future__ import annotations
 
@@ -20,40 +20,41 @@ from gancli.store.files import read_json, whole_file
 
 Check = Literal["auto", "quick", "full"]
 CHECKS = ("auto", "quick", "full")
-FULL_UP_TO = 200_000  # files that `auto` still looks at one by one, in a second or two
-_FORM = 2  # count up when what is kept changes
-_QUIET = 2_000_000_000  # ns: a folder changed so shortly before it was listed may change again under the same time
+FULL_UP_TO = 200_000  # `auto` checks up to this many files one by one, in a second or two
+_FORM = 2  # increment when the stored format changes
+_QUIET = 2_000_000_000  # ns: a folder changed this shortly before it was listed may change again with the same time
 
 
 @dataclass(frozen=True)
 class Index:
-    """What is known of a place: how many images, a hash of their listing, and the listing when it is asked for."""
+    """The index of a place: the number of images, a hash of their listing, and the listing on request."""
 
     count: int
     digest: str
     classes: list[str]
     labels: NDArray[np.int64] | None
     size: int  # bytes of all files
-    fresh: Listing | None  # None: as it was kept
+    fresh: Listing | None  # None: read from the cache
     _path: Path
     notes: tuple[str, ...] = ()
 
     def listing(self) -> Listing:
-        """The whole listing. Raises DataError where what was kept is gone."""
+        """Return the whole listing. Raises DataError if the cached one is gone or changed."""
         if self.fresh is not None:
             return self.fresh
         found = _load(self._path)
         if found is None or found.digest() != self.digest:
-            raise DataError(f"{self._path} was changed or removed meanwhile: start again")
+            raise DataError(f"{self._path} was changed or removed during the run: start again")
         return found
 
 
 def look(place: Place, check: Check) -> Index:
-    """The index of a place, from the cache where it still holds, else listed anew. Raises DataError.
+    """Return the index of a place: from the cache if still valid, else listed anew. Raises DataError.
 
-    full: every file's name, size and time of change are compared. quick: the times of the folders (of the archive
-    file), which change when a file comes, goes or is replaced under its name, and not when one is overwritten in place.
-    auto: full up to FULL_UP_TO loose files; archives are one file each, so that quick misses nothing.
+    full: compares every file's name, size and modification time. quick: compares the times of the folders (of the
+    archive file), which change if a file is added, removed or replaced under its name, but not if it is overwritten in
+    place. auto: full up to FULL_UP_TO loose files, else quick; archives are one file each, so that quick misses
+    nothing.
     """
     path = _path(place)
     kept = None if check == "full" else _kept(path, place, check)
@@ -66,7 +67,7 @@ def look(place: Place, check: Check) -> Index:
 
 
 def keep(index: Index, place: Place) -> None:
-    """Keep a fresh index for the next start. Raises DataError where the cache cannot be written."""
+    """Write a new index to the cache for the next start. Raises DataError if the cache cannot be written."""
     listing = index.fresh
     if listing is None or not listing.watched:
         return
@@ -85,14 +86,14 @@ def keep(index: Index, place: Place) -> None:
             np.savez(file, **arrays)  # type: ignore[arg-type]
     except RunError as error:
         raise DataError(
-            f"the index cannot be kept in {index._path.parent} ({error.__cause__}): "
+            f"the index cannot be cached in {index._path.parent} ({error.__cause__}): "
             "set XDG_CACHE_HOME to another folder"
         ) from error
     cache.keep_json(index._path, told)
 
 
 def read_json_or_none(path: Path) -> Any:
-    """A JSON file's value, None where it is missing or damaged."""
+    """Return a JSON file's value, None if it is missing or damaged."""
     try:
         return read_json(path)
     except RunError:
@@ -100,7 +101,7 @@ def read_json_or_none(path: Path) -> Any:
 
 
 def _kept(path: Path, place: Place, check: Check) -> Index | None:
-    """The kept index, None where there is none or it cannot be trusted."""
+    """Return the cached index, None if there is none or it may be stale."""
     known = read_json_or_none(path)
     try:
         if known["form"] != _FORM or known["root"] != place.root or not known["quiet"]:
@@ -115,7 +116,7 @@ def _kept(path: Path, place: Place, check: Check) -> Index | None:
         classes, notes = list(map(str, known["classes"])), tuple(map(str, known["notes"]))
         return Index(count, digest, classes, labels, size, None, path, notes)
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
-        return None  # damaged: made again
+        return None  # damaged: listed again
 
 
 def _load(path: Path) -> Listing | None:

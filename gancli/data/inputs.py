@@ -1,4 +1,4 @@
-"""The image files that a path names: one, those of a folder, or those that a pattern matches."""
+"""The image files that a path names: one file, those of a folder, or those that match a pattern."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path, PurePath
 
 from gancli.data import imagefile
 from gancli.data.domains import taken
-from gancli.data.layout import LeftOut, printable
+from gancli.data.layout import IgnoredFiles, printable
 from gancli.data.listing import kind_of
 from gancli.data.walk import Walk
 from gancli.errors import DataError
@@ -23,9 +23,9 @@ ARCHIVES = (".zip", ".npz", ".tar", ".tgz", ".gz")
 
 @dataclass(frozen=True)
 class Inputs:
-    """Image files. names: relative to what was given. outputs: what is made of each is called, without a suffix.
+    """Image files. names: relative to the given path. outputs: names of the results, without a suffix.
 
-    notes: what was left out, a line each.
+    notes: what was ignored, a line each.
     """
 
     paths: Sequence[Path]
@@ -35,19 +35,19 @@ class Inputs:
 
 
 def find(text: str, key: str = "input") -> Inputs:
-    """The images that `key=text` names, in the order of their names; nothing of them is opened.
+    """Find the images that `key=text` names, sorted by name; no file is opened.
 
-    Of a folder all images below it, as `dataset=folder` finds them. Raises DataError, which names the key, where
-    there are none, and for a broken link or a pipe that is called as an image.
+    A folder gives all images below it, as in `dataset=folder`. Raises DataError, naming the key, if there are none,
+    and for a broken link or a pipe with an image's name.
     """
     said, place = f"{key}={printable(text)}", Path(text).expanduser()
-    left = LeftOut()
+    left = IgnoredFiles()
     try:
         if place.is_dir():
             found = {name: place / name for name in _below(place, left)}
         elif os.path.lexists(place):
             if place.suffix.lower() in ARCHIVES:
-                raise DataError(f"{said} is an archive: unpack it, and name the folder")
+                raise DataError(f"{said} is an archive: unpack it and name the folder")
             found = {place.name: place}
         elif glob.has_magic(text):
             found = _matching(said, str(place), left)
@@ -63,10 +63,10 @@ def find(text: str, key: str = "input") -> Inputs:
 
 
 def outputs(names: Sequence[str]) -> list[str]:
-    """What is made of files is called, without the suffix it gets: as they, less theirs, which two of one stem keep.
+    """Return the output names of input files, without suffix: each input's stem, or its full name if stems collide.
 
-    So does one that would be written where a folder of others stands. Names that differ in case alone count as the
-    same, since some systems take them so.
+    The full name is also used if the output would replace a folder of other outputs. Names that differ only in case
+    collide, since some file systems ignore case.
 
     >>> outputs(["a.jpg", "a.png", "b/a.png", "c.tar.png"])
     ['a.jpg', 'a.png', 'b/a', 'c.tar']
@@ -87,8 +87,8 @@ def outputs(names: Sequence[str]) -> list[str]:
         found = again
 
 
-def _below(top: Path, left: LeftOut) -> list[str]:
-    """Names of the images below a folder, relative to it."""
+def _below(top: Path, left: IgnoredFiles) -> list[str]:
+    """Return the names of the images below a folder, relative to it."""
     walk = Walk(str(top), taken, left_out=left)
     walk.run()
     if walk.described:
@@ -96,22 +96,22 @@ def _below(top: Path, left: LeftOut) -> list[str]:
     return [name for name, _, _ in walk.images]
 
 
-def _matching(said: str, pattern: str, left: LeftOut) -> dict[str, Path]:
-    """What a pattern matches, by names relative to its part without wildcards. Raises DataError."""
+def _matching(said: str, pattern: str, left: IgnoredFiles) -> dict[str, Path]:
+    """Return a pattern's matches by name, relative to the part without wildcards. Raises DataError."""
     parts = PurePath(pattern).parts
     plain = next(k for k, part in enumerate(parts) if glob.has_magic(part))
     if ".." in parts[plain:]:
-        raise DataError(f"{said} has .. behind a wildcard: write the pattern without it")
+        raise DataError(f"{said} has .. after a wildcard: write the pattern without it")
     top = Path(*parts[:plain])
     found: dict[str, Path] = {}
-    for match in map(Path, sorted(glob.glob(pattern, recursive=True))):  # noqa: PTH207 - which knows no absolute ones
+    for match in map(Path, sorted(glob.glob(pattern, recursive=True))):  # noqa: PTH207 - takes no absolute ones
         name = str(match.relative_to(top))
         found |= {each: top / each for each in _of_match(match, name, left, "**" in parts)}
     return found
 
 
-def _of_match(match: Path, name: str, left: LeftOut, deep: bool) -> Iterator[str]:
-    """The images of one match: itself, or those of a folder, which `deep` patterns go into by themselves."""
+def _of_match(match: Path, name: str, left: IgnoredFiles, deep: bool) -> Iterator[str]:
+    """Yield the images of one match: itself, or those of a folder unless a `deep` pattern matches them itself."""
     if match.is_dir():
         if not deep:
             yield from (f"{name}/{inner}" for inner in _below(match, left))
@@ -120,8 +120,8 @@ def _of_match(match: Path, name: str, left: LeftOut, deep: bool) -> Iterator[str
     if not match.exists():
         if image:
             target = printable(os.readlink(match))  # noqa: PTH115
-            raise DataError(f"{printable(str(match))} is a link to {target}, which is not there: mend it")
-        left.named(f"{name} (a link to nothing)")
+            raise DataError(f"{printable(str(match))} is a link to {target}, which does not exist: fix or remove it")
+        left.named(f"{name} (a broken link)")
         return
     mode = match.stat().st_mode
     if stat.S_ISREG(mode) and image:
@@ -129,6 +129,6 @@ def _of_match(match: Path, name: str, left: LeftOut, deep: bool) -> Iterator[str
     elif stat.S_ISREG(mode):
         left.file(match.name)
     elif image:
-        raise DataError(f"{printable(str(match))} is a {kind_of(mode)}, no image: take it away")
+        raise DataError(f"{printable(str(match))} is a {kind_of(mode)}, not an image: remove it")
     else:
         left.named(f"{name} (a {kind_of(mode)})")

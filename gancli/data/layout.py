@@ -1,4 +1,4 @@
-"""Which of a place's files are images, which class each belongs to, and what is left out: said in a line each."""
+"""Arrangement of image files: which class each belongs to, and a summary of the files left out."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from gancli.errors import DataError
 
 LARGEST_CLASSES = 100_000
-DESCRIPTION = "dataset.json"  # where StyleGAN's dataset_tool writes labels
-LARGEST_DESCRIPTION = 1 << 27  # bytes; of ImageNet's 1.3 million images it has some 40 MB
-SPLITS = ("train", "training", "val", "valid", "validation", "dev", "test", "testing", "eval")  # the first is proposed
+DESCRIPTION = "dataset.json"  # StyleGAN's dataset_tool writes labels here
+LARGEST_DESCRIPTION = 1 << 27  # bytes; for ImageNet's 1.3 million images it is about 40 MB
+SPLITS = ("train", "training", "val", "valid", "validation", "dev", "test", "testing", "eval")  # suggested in order
 _SHOWN = 5  # names in a line
 _LABELS = '{"labels": [["00000/img00000000.png", 3], ...]} or {"labels": null}'
 
@@ -25,7 +25,7 @@ Labels = NDArray[np.int64]
 
 
 class Arranged(NamedTuple):
-    """Images in the order of their rows, with labels and class names where there are classes.
+    """Images in row order, with labels and class names if there are classes.
 
     notes: what was left out or changed, a line each.
     """
@@ -37,9 +37,9 @@ class Arranged(NamedTuple):
 
 
 def printable(name: str) -> str:
-    r"""A file's name as one line of text that every file and terminal can take.
+    r"""Return a file's name as one line of text that every file and terminal can take.
 
-    Bytes that are no UTF-8 (surrogates, as the system hands them over) and control characters are written out.
+    Bytes that are not UTF-8 (surrogate escapes) and control characters are escaped.
 
     >>> printable("caf\udce9\n")
     'caf\\xe9\\n'
@@ -55,7 +55,7 @@ def _escaped(character: str) -> str:
 
 
 def some(names: Sequence[str]) -> str:
-    """The first few names, and how many more there are.
+    """Return the first few names, and how many more there are.
 
     >>> some(["a", "b", "c", "d", "e", "f", "g"])
     'a, b, c, d, e and 2 more'
@@ -64,28 +64,28 @@ def some(names: Sequence[str]) -> str:
     return f"{shown} and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else shown
 
 
-class LeftOut:
-    """Counts, by kind, the files of a place that are not read."""
+class IgnoredFiles:
+    """Counts the ignored files of a place, by kind."""
 
     def __init__(self) -> None:
         self._kinds: Counter[str] = Counter()
         self._named: list[str] = []
 
     def file(self, name: str) -> None:
-        """A file of a kind that is not read."""
+        """Count a file of an unsupported type."""
         suffix = os.path.splitext(name)[1].lower()  # noqa: PTH122 - a Path a file is slow
         self.add(printable(suffix) if 1 < len(suffix) <= 12 else "file without a suffix")
 
     def add(self, kind: str, count: int = 1) -> None:
-        """So many of a kind, such as `.heic` or `hidden file`."""
+        """Count some of a kind, such as `.heic` or `hidden file`."""
         self._kinds[kind] += count
 
     def named(self, what: str) -> None:
-        """One thing that is worth its name, such as a link to nothing."""
+        """Report one entry by name, such as a broken link."""
         self._named.append(what)
 
     def note(self) -> list[str]:
-        """All of it in one line; nothing where nothing was left out."""
+        """Return a line on everything left out; an empty list if nothing was."""
         kinds = sorted(self._kinds.items(), key=lambda item: (-item[1], item[0]))
         shown = [_count(kind, count) for kind, count in kinds[:8]]
         if len(kinds) > 8:
@@ -107,7 +107,7 @@ def _count(kind: str, count: int) -> str:
 
 
 def common_top(names: Sequence[str]) -> str:
-    """The folder, with its slash, that all of these names lie in; empty where they share none.
+    """Return the deepest folder, with its slash, that contains all names; empty if they share none.
 
     >>> common_top(["a/b/1.png", "a/b/c/2.png"]), common_top(["a/1.png", "2.png"])
     ('a/b/', '')
@@ -120,11 +120,11 @@ def common_top(names: Sequence[str]) -> str:
 
 
 def by_folders(place: str, names: Sequence[str], folders: Iterable[str] = (), *, root: str | None = None) -> Arranged:
-    """The layout of images by their names relative to a place: each top folder is a class, with all that lies below it.
+    """Arrange images by their names relative to a place: each top folder is a class, with everything below it.
 
-    folders: paths in folders that may have no image. root: the folder that all lie in; None: an archive, in which a
-    folder that holds everything is passed over. Raises DataError for loose images beside folders of images, for folders
-    that are splits, and for a folder whose classes lie one deeper.
+    folders: paths in folders that may have no image. root: the folder that contains all; None: an archive, in which a
+    single folder around everything is skipped. Raises DataError for loose images beside folders of images, for folders
+    that are splits, and for a folder whose class folders are one level deeper.
     """
     top = common_top(names)
     if root is not None:
@@ -133,12 +133,12 @@ def by_folders(place: str, names: Sequence[str], folders: Iterable[str] = (), *,
     split = [name[len(top) :].partition("/") for name in names]
     keys = [(first, rest) if slash else ("", first) for first, slash, rest in split]
     classes = sorted({folder for folder, _ in keys})
-    notes = [f"all images lie in {printable(top[:-1])}: they have no classes"] if top and classes == [""] else []
+    notes = [f"all images are in {printable(top[:-1])}: they have no classes"] if top and classes == [""] else []
     paths = [path[len(top) :] if path.startswith(top) else path for path in folders]
     inside = {path.partition("/")[0] for path in paths if "/" in path}
     empty = sorted(inside - set(classes) - {""})
     if empty:
-        notes.append(f"no image that is read is in {some(empty)}: no class")
+        notes.append(f"folders without supported images are not classes: {some(empty)}")
     order = sorted(range(len(names)), key=keys.__getitem__)
     if classes == [""]:
         return Arranged(order, None, [], notes)
@@ -147,7 +147,7 @@ def by_folders(place: str, names: Sequence[str], folders: Iterable[str] = (), *,
         deeper = next(name for name, key in zip(names, keys, strict=True) if key[0])
         if root is None:
             raise DataError(
-                f"{place} has loose images and folders of images ({printable(deeper)}, ...): move the loose ones"
+                f"{place} has loose images and folders ({printable(deeper)}, ...): put the loose ones into a folder"
             )
         raise DataError(
             f"{place} has images ({printable(loose)}, ...) and sub-folders of images ({printable(deeper)}, ...): "
@@ -160,7 +160,7 @@ def by_folders(place: str, names: Sequence[str], folders: Iterable[str] = (), *,
         raise DataError(f"{place} has two folders that are both shown as {twin}: rename one of them")
     if all(c.isdecimal() and len(c) == len(classes[0]) >= 5 for c in classes) and len(classes) > 1:
         notes.append(
-            f"the folders {some(classes)} are taken for classes; where they are mere shards, put a {DESCRIPTION} "
+            f"the folders {some(classes)} are used as classes; if they are only shards, put a {DESCRIPTION} "
             'beside them: {"labels": null}'
         )
     number = {folder: i for i, folder in enumerate(classes)}
@@ -168,7 +168,7 @@ def by_folders(place: str, names: Sequence[str], folders: Iterable[str] = (), *,
 
 
 def _refuse_too_high(place: str, names: Sequence[str], top: str, root: str) -> None:
-    """Raises DataError where all images lie in folders of one folder, which would make a single class."""
+    """Raise DataError if all images are in folders of one folder, which would make a single class."""
     first = top.partition("/")[0]
     if first and first.lower() not in SPLITS and all(name.count("/") > 1 for name in names):
         deeper = os.path.join(root, top[:-1])  # noqa: PTH118
@@ -176,7 +176,7 @@ def _refuse_too_high(place: str, names: Sequence[str], top: str, root: str) -> N
 
 
 def _refuse_splits(place: str, classes: Sequence[str], root: str | None) -> None:
-    """Raises DataError where the folders are named as the splits of a data set are, and none as a class."""
+    """Raise DataError if all folders have the names of splits."""
     known = {name.lower(): name for name in classes}
     if not known.keys() <= set(SPLITS):
         return
@@ -186,22 +186,22 @@ def _refuse_splits(place: str, classes: Sequence[str], root: str | None) -> None
     else:
         remedy = " or ".join(f"dataset.root={printable(os.path.join(root, name))}" for name in splits)  # noqa: PTH118
         remedy = f"type {remedy}"
-    raise DataError(f"{place} has the splits of a data set ({', '.join(splits)}), which are no classes: {remedy}")
+    raise DataError(f"{place} has the splits of a data set ({', '.join(splits)}), which are not classes: {remedy}")
 
 
 def by_description(where: str, content: bytes, names: Sequence[str], top: str = "") -> Arranged:
-    """The layout that StyleGAN's dataset.json gives: images in the order of their names, folders being mere shards.
+    """Arrange images as StyleGAN's dataset.json says: sorted by name, with its labels; folders are only shards.
 
-    where: how a message calls the file. names: of the images; top: the folder that the file's own names begin in.
-    Raises DataError for a file that does not label these images by whole numbers, or is damaged.
+    where: what messages call the file. names: of the images; top: the folder that the file's names are relative to.
+    Raises DataError if the file is damaged or does not give each image an integer label.
     """
     order = sorted(range(len(names)), key=names.__getitem__)
     given = _parsed(where, content)
     if given is None:
         above = {name[len(top) :].partition("/")[0] for name in names if "/" in name[len(top) :]}
-        folders = sorted(folder for folder in above if not folder.isdecimal())  # else the tool's own shards
-        what = "is no class" if len(folders) == 1 else "are no classes"
-        note = f"{where} says that there are no labels: {some(folders)} {what}"
+        folders = sorted(folder for folder in above if not folder.isdecimal())  # all-digit names are the tool's shards
+        what = "is not a class" if len(folders) == 1 else "are not classes"
+        note = f"{where} sets no labels: {some(folders)} {what}"
         return Arranged(order, None, [], [note] if folders else [])
     known: dict[str, int] = {}
     for name, label in given:
@@ -209,7 +209,7 @@ def by_description(where: str, content: bytes, names: Sequence[str], top: str = 
         if plain in known:
             raise DataError(f"{where} has {printable(name)[:200]} twice: label each image once")
         if not 0 <= label < 1 << 62:
-            raise DataError(f"{where} has labels that are no class numbers: number the classes from 0")
+            raise DataError(f"{where} has labels that are not class numbers: number the classes from 0")
         known[plain] = label
     missing = next((names[i] for i in order if names[i] not in known), None)
     if missing is not None:
@@ -222,14 +222,14 @@ def by_description(where: str, content: bytes, names: Sequence[str], top: str = 
 
 
 def _parsed(where: str, content: bytes) -> list[tuple[str, int]] | None:
-    """The pairs of a dataset.json; None where it says that there are no labels. Raises DataError."""
+    """Return the pairs of a dataset.json; None if it sets no labels. Raises DataError."""
     try:
         found: Any = json.loads(content.decode("utf-8-sig"))
     except UnicodeDecodeError:
-        raise DataError(f"{where} is no text in UTF-8: write {_LABELS}") from None
+        raise DataError(f"{where} is not UTF-8 text: write {_LABELS}") from None
     except (ValueError, RecursionError) as error:
         deep = isinstance(error, RecursionError)
-        reason = "its parts lie too deep in each other" if deep else " ".join(str(error).split())[:200]
+        reason = "it is nested too deeply" if deep else " ".join(str(error).split())[:200]
         raise DataError(f"{where} cannot be read as JSON ({reason}): write {_LABELS}") from None
     given = found.get("labels", ...) if isinstance(found, dict) else found
     if given is None and isinstance(found, dict):
@@ -238,14 +238,14 @@ def _parsed(where: str, content: bytes) -> list[tuple[str, int]] | None:
         isinstance(pair, list) and len(pair) == 2 and isinstance(pair[0], str) and type(pair[1]) is int
         for pair in given
     ):
-        raise DataError(f"{where} names no whole-number labels: write {_LABELS}, or take it away")
+        raise DataError(f"{where} has no integer labels: write {_LABELS}, or remove it")
     return [(name, label) for name, label in given]
 
 
 def present(where: str, labels: Labels, names: Sequence[str] | None = None) -> tuple[Labels, list[str], list[str]]:
-    """Labels, class names and notes for the classes that have an image: numbers without one are left out.
+    """Return labels, class names and notes for the classes that have an image: the others are dropped.
 
-    labels: [N], from 0. names: of all numbers; None: a class is named by its number. Raises DataError for labels below
+    labels: [N], from 0. names: of all class numbers; None: the numbers are the names. Raises DataError for labels below
     0, without a name, or too large to be class numbers, and for two classes of one name.
     """
     lowest, highest = int(labels.min(initial=0)), int(labels.max(initial=-1))
@@ -255,11 +255,11 @@ def present(where: str, labels: Labels, names: Sequence[str] | None = None) -> t
             "number the classes from 0"
         )
     if names is not None and highest >= len(names):
-        raise DataError(f"{where}: labels go up to {highest} and classes has {len(names)} names: name every class")
+        raise DataError(f"{where}: labels go up to {highest} but classes has {len(names)} names: name every class")
     titles = [printable(name) for name in names] if names is not None else [str(i) for i in range(highest + 1)]
     twin = next((title for title, count in Counter(titles).items() if count > 1), None)
     if twin is not None:
-        raise DataError(f"{where} has two classes of the name {twin[:100]}: give each a name of its own")
+        raise DataError(f"{where} has two classes named {twin[:100]}: rename one of them")
     kept, compact = np.unique(labels, return_inverse=True)
     if len(kept) == len(titles):
         return labels, titles, []

@@ -1,4 +1,4 @@
-"""Streams of batches: an endless order of a data set that is a function of (seed, name, position) alone."""
+"""Endless streams of batches: the rows are a function of (seed, name, position) alone."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gancli.compute.rng import key
-from gancli.data.ahead import Ahead, Request
 from gancli.data.columns import Index
 from gancli.data.fields import Geometry
+from gancli.data.prefetch import Prefetch, Request
 from gancli.data.source import Source, order, raw_bits
 
-PER_BLOCK = 4 * 4  # numbers of 16 bits in the four words of a step of Philox's counter
+PER_BLOCK = 4 * 4  # 16-bit numbers per step of Philox's counter: four 64-bit words
 
 
-class Dealt(NamedTuple):
-    """Rows as they lie in the source, by column, what is done to all their spatial columns, and noise by column."""
+class Fetched(NamedTuple):
+    """Stored rows by column, the geometry of the spatial columns, and dequantization noise by column."""
 
     rows: dict[str, Tensor]
     geometry: Geometry | None
@@ -30,25 +30,24 @@ class Dealt(NamedTuple):
 
 
 class Epoch(NamedTuple):
-    """An epoch of a stream: the source's row numbers, which are mirrored, and where each row's window begins."""
+    """One epoch of a stream: the source's row numbers, which rows are mirrored, and the corner of each row's crop."""
 
     rows: Index
     mirrored: NDArray[np.bool_] | None
     corners: Index | None
 
     def cut(self, start: int, stop: int) -> Epoch:
-        """These places of it."""
+        """Return a slice of the epoch."""
         mirrored = None if self.mirrored is None else self.mirrored[start:stop]
         corners = None if self.corners is None else self.corners[start:stop]
         return Epoch(self.rows[start:stop], mirrored, corners)
 
 
 class Stream:
-    """An endless stream of a source's rows: epoch after epoch, joined, none dropped.
+    """An endless stream of a source's rows: epochs are concatenated, no row is dropped.
 
-    Epoch e is a permutation keyed (seed, name, e), and so are mirrored rows and windows. columns: those that are dealt
-    (None: all). Resume needs nothing from here: the permutations that are kept and the batches that are read ahead only
-    save time.
+    Epoch e is a permutation keyed (seed, name, e); mirroring and crops are keyed alike. columns: those to yield (None:
+    all). Resume needs no state from here: cached permutations and prefetched batches only save time.
     """
 
     def __init__(
@@ -65,7 +64,7 @@ class Stream:
         self.device = torch.device(device)
         self.columns = tuple(source.columns if columns is None else columns)
         images = [title for title, field in source.fields.items() if field.kind == "image"] if source.dequantize else []
-        # The first one's numbers are keyed by the stream alone, however many there are.
+        # The first column's noise is keyed by the stream alone, so that it does not depend on their number.
         self._noisy = {title: (title,) if k else () for k, title in enumerate(images) if title in self.columns}
         self._fields = [(title, source.fields[title]) for title in self.columns]
         self._spatial = [(title, field) for title, field in self._fields if field.spatial]
@@ -73,24 +72,24 @@ class Stream:
         self._rows = len(source)
         self._kept: dict[int, Epoch] = {}
         self._lock = threading.Lock()
-        self._ahead = None if source.in_memory else Ahead(self._read)
+        self._ahead = None if source.in_memory else Prefetch(self._read)
 
     def batch(
         self, position: int, total: int, start: int = 0, stop: int | None = None, level: int = 0
     ) -> dict[str, Tensor]:
-        """Rows start:stop of a batch that begins at row `position` of the stream and is `total` rows long, by column.
+        """Return rows start:stop of the batch of `total` rows that begins at row `position` of the stream, by column.
 
-        On the device, as networks are given them (`Field.ready`): images float32 [B, C, H, W] in [-1, 1], points [B, D]
-        and classes int64 [B] as they are. Images are x / 127.5 - 1, or dequantized x / 128 - 1 + U(0, 1 / 128), numbers
-        of the position in the stream and the seed. level: spatial columns at a 2^level-th of their sides. Raises
-        ValueError for rows outside the batch, DataError for a level that is not there.
+        On the device, in network format (`Field.ready`): images float32 [B, C, H, W] in [-1, 1], points [B, D] and
+        classes int64 [B] unchanged. Images are x / 127.5 - 1, or dequantized x / 128 - 1 + U(0, 1 / 128), with noise
+        keyed by the position in the stream and the seed. level: spatial columns at 1 / 2^level of their sides. Raises
+        ValueError for rows outside the batch, DataError for a missing level.
         """
         stop = total if stop is None else stop
         if position < 0 or not 0 <= start <= stop <= total:
             raise ValueError(f"rows {start}:{stop} of a batch of {total} at {position} do not exist")
         request = Request(position, total, start, stop, level)
         rows, geometry, noise = self._read(request) if self._ahead is None else self._ahead.take(request)
-        # On the device: a quarter of the bytes cross over.
+        # Converted on the device: only a quarter of the bytes is transferred.
         if self._far:
             rows = {title: self._move(x) for title, x in rows.items()}
         if geometry is not None:
@@ -106,12 +105,12 @@ class Stream:
         return rows
 
     def _noised(self, x: Tensor, noise: Tensor) -> Tensor:
-        # 16 bits of noise beside 8 of the image: every step is exact, and 1 is never reached.
+        # 16 bits of noise plus 8 of the image: every step is exact, and 1 is never reached.
         x = x.to(torch.float32)
         return x.add_(self._move(noise).to(x).div_(1 << 16).add_(0.5)).div_(128).sub_(1)
 
-    def _read(self, request: Request) -> Dealt:
-        """What a request asks for, ready to cross over."""
+    def _read(self, request: Request) -> Fetched:
+        """Read the rows of a request, ready for transfer to the device."""
         position, count = request.position + request.start, request.stop - request.start
         index, mirrored, corners = self._numbers(position, count)
         rows = self.source.stored(index, self.columns)
@@ -122,15 +121,15 @@ class Stream:
             rows, noise = ({title: t.pin_memory() for title, t in each.items()} for each in (rows, noise))
             turned, corner = (None if t is None else t.pin_memory() for t in (turned, corner))
         if turned is None and corner is None:
-            return Dealt(rows, None, noise)
+            return Fetched(rows, None, noise)
         window = self.source.window
         geometry = Geometry(turned) if window is None else Geometry(turned, corner, window.side, window.enlarged)
-        return Dealt(rows, geometry, noise)
+        return Fetched(rows, geometry, noise)
 
     def _noise(self, title: str, level: int, position: int, count: int) -> Tensor:
-        """Numbers for the images at these positions of the stream, uniform int16 [count, C, H, W].
+        """Return noise for the images at these positions of the stream, uniform int16 [count, C, H, W].
 
-        Philox is entered at any place, so that an image's numbers do not depend on what is dealt with it.
+        Philox's counter starts at the position, so that an image's noise does not depend on its batch.
         """
         channels, height, width = self.source.fields[title].shape
         shape = channels, height >> level, width >> level
@@ -145,7 +144,7 @@ class Stream:
         return tensor.to(self.device, non_blocking=self.device.type == "cuda")
 
     def _numbers(self, position: int, count: int) -> Epoch:
-        """What stands at this place of the stream, which may lie in several epochs."""
+        """Return the rows at these positions of the stream, which may span several epochs."""
         n, parts = self._rows, []
         while True:
             epoch, offset = divmod(position, n)
@@ -166,7 +165,7 @@ class Stream:
         )
 
     def _epoch(self, epoch: int) -> Epoch:
-        with self._lock:  # a reader ahead asks, too
+        with self._lock:  # the prefetch thread calls this, too
             if epoch not in self._kept:
                 n, source = self._rows, self.source
                 purpose = (self.seed, self.name, epoch)

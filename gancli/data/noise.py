@@ -1,4 +1,4 @@
-"""Columns of nothing but noise, of any kind that a game asks for: for counting parameters, benchmarks and tests."""
+"""Noise data (`dataset=random`): columns of any kind that a game takes, for parameter counts, benchmarks and tests."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ from gancli.data.fields import (
     Wave,
 )
 from gancli.data.pixels import Shape, Size, parse_size
-from gancli.data.source import DataSet, Dealt, Source, Sources, check_limit, check_split, limit_notes, raw_bits
+from gancli.data.source import DataSet, Source, Sources, StreamOptions, check_limit, check_split, limit_notes, raw_bits
 from gancli.errors import ConfigError
 
 _LARGEST_BYTES = 1 << 34
 
-MOST_CLASSES = 99_999  # as of labels in files
+MOST_CLASSES = 99_999  # as for labels in files
 
-# What a column of each kind is like, given the images' shape and the count of classes.
+# An example field of each kind, given the images' shape and the number of classes.
 KINDS: dict[str, Callable[[Shape, int], Field]] = {
     "image": lambda shape, _: Image(*shape),
     "clip": lambda shape, _: Clip(4, *shape),
@@ -54,9 +54,9 @@ KINDS: dict[str, Callable[[Shape, int], Field]] = {
 
 
 class NoiseRows:
-    """Uniform numbers, drawn when the first row is asked for, so that counting parameters costs no memory.
+    """Uniform numbers, drawn on first access, so that counting parameters takes no memory.
 
-    Bytes and whole numbers up to the field's largest, else float32 in [-1, 1).
+    Bytes and integers up to the field's largest value, else float32 in [-1, 1).
     """
 
     at_hand = True
@@ -65,7 +65,7 @@ class NoiseRows:
         self.dtype = np.dtype(field.dtype)
         self._purpose: tuple[Any, ...] | None = purpose
         self._largest = field.largest
-        # Empty memory is not touched, hence not taken, until it is filled.
+        # Empty memory is not allocated until it is filled.
         self._content = np.empty((n, *field.shape), self.dtype)
         self.shape = self._content.shape
 
@@ -73,7 +73,7 @@ class NoiseRows:
         return len(self._content)
 
     def __getitem__(self, index: Index) -> NDArray[Any]:
-        """Rows of these numbers."""
+        """Return these rows."""
         if self._purpose is not None:
             flat = self._content.reshape(-1)
             if self.dtype == np.uint8:
@@ -100,11 +100,11 @@ def noise(
     bits: int = 8,
     *,
     columns: Mapping[str, str] | None = None,
-    **dealt: Unpack[Dealt],
+    **dealt: Unpack[StreamOptions],
 ) -> DataSet:
-    """n rows of uniform noise (`dataset=random`): images and labels, or the columns that a game asks for.
+    """n rows of uniform noise (`dataset=random`): images and labels, or the columns that a game takes.
 
-    size: of images, any [C, H, W]; one side means a colour square. classes: labels are 0, 1, ... in turn; 0 for none.
+    size: of images, any [C, H, W]; one side means a colour square. classes: labels cycle through 0, 1, ...; 0 for none.
     channels_B: of the images of the column or feed B, None: those of size. bits: of images, 8 or 16. columns: name ->
     kind (`KINDS`), or FEED.NAME -> kind for several feeds. `test` is another draw. Raises ConfigError.
     """
@@ -134,7 +134,7 @@ def noise(
 
     def finished(found: Mapping[str, Column], notes: Sequence[str] = ()) -> Source:
         if "" not in feeds and not any(column.field.spatial for column in found.values()):
-            return Source("random", found)  # beside other feeds, whose images they are meant for
+            return Source("random", found)  # the options apply to the images of other feeds
         return Source("random", found, notes=notes, **dealt)
 
     if set(feeds) == {""}:
@@ -143,7 +143,7 @@ def noise(
 
 
 def _other_images(made: Mapping[str, Field], channels_B: int | None, bits: int) -> dict[str, Field]:
-    """Images of as many bits, those of B of as many channels. Raises ConfigError where there are none of these."""
+    """Set the bits of images, and the channels of B's. Raises ConfigError if there are no such images."""
     if bits not in (8, 16):
         raise ConfigError(f"dataset.bits={bits}: type dataset.bits=8 or dataset.bits=16")
     of_b = [name for name, field in made.items() if isinstance(field, Image) and name.partition(".")[0] == "B"]
@@ -159,7 +159,7 @@ def _other_images(made: Mapping[str, Field], channels_B: int | None, bits: int) 
 
 
 def _column(purpose: tuple[Any, ...], name: str, field: Field, n: int) -> Column:
-    """Labels in turn, and noise. Its purpose says all of it; a hash of the bytes would have to draw them."""
+    """Return a column of cycling labels, or of noise, hashed by its key: hashing the bytes would draw them."""
     if isinstance(field, Label):
         return Column(field, np.arange(n) % len(field.names))
     purpose = purpose if name == "x" else (*purpose, name)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import zipfile
 from pathlib import Path
 from typing import Any, Literal
@@ -14,8 +13,9 @@ from typing_extensions import Unpack
 from gancli.data.layout import present, printable, some
 from gancli.data.listing import given_file
 from gancli.data.pixels import Size
-from gancli.data.source import Dealt, Source, check_split, finish
+from gancli.data.source import Source, StreamOptions, check_split, finish
 from gancli.errors import ConfigError, DataError
+from gancli.store.arrays import header
 
 LARGEST_BYTES = 1 << 34
 BOMB_BYTES, BOMB_RATIO = 1 << 28, 500  # a member larger than both, unpacked and over packed, holds no images
@@ -29,14 +29,14 @@ def npz(
     limit: int | None = None,
     split: str = "train",
     layout: Literal["auto", "nhwc", "nchw"] = "auto",
-    **dealt: Unpack[Dealt],
+    **dealt: Unpack[StreamOptions],
 ) -> Source:
-    """The images of one .npz file: `images` uint8 [N,H,W], [N,H,W,C] or [N,C,H,W]; `labels` [N], `classes` if any.
+    """The images of one .npz file: `images` uint8 [N,H,W], [N,H,W,C] or [N,C,H,W]; optional `labels` [N], `classes`.
 
-    layout: of four dimensions; auto takes the last one for channels where it is 4 or less, else the second one where
-    that is. Labels without class names are named by their numbers; classes without an image are left out, which a
-    note says. All images are `train`. No pickles are read.
-    Raises ConfigError for a missing `root`, another split or an impossible size, DataError for all about the file.
+    layout: of four dimensions; auto takes the last one as channels if it is 4 or less, else the second one if that is.
+    Labels without class names are named by their numbers; classes without an image are dropped, with a note. The only
+    split is `train`. Pickles are not read. Raises ConfigError for a missing `root`, another split or an impossible
+    size, DataError for anything wrong with the file.
     """
     check_split("npz", split, ["train"])
     if layout not in ("auto", "nhwc", "nchw"):
@@ -62,7 +62,7 @@ def npz(
 
 
 def _read(path: Path) -> tuple[NDArray[Any], NDArray[Any] | None, list[str] | None, list[str]]:
-    """Images, labels and class names as they stand in the file, and notes. Raises DataError."""
+    """Read images, labels and class names as stored, and notes. Raises DataError."""
     try:
         with zipfile.ZipFile(path) as file:
             members = file.infolist()
@@ -85,48 +85,43 @@ def _read(path: Path) -> tuple[NDArray[Any], NDArray[Any] | None, list[str] | No
             raise
         raise DataError(f"{path} is damaged ({type(error).__name__}): write it again with {_HINT}") from error
     if "images" not in arrays:
-        raise DataError(f"{path} holds {some(found) or 'nothing'} and no `images`: write it with {_HINT}")
+        raise DataError(f"{path} holds {some(found) or 'nothing'} but no `images`: write it with {_HINT}")
     more = [name for name in found if name not in KEYS]
     notes = [f"left out of {path}: {some(more)} (images, labels and classes are read)"] if more else []
     return arrays["images"], arrays.get("labels"), _names(path, arrays.get("classes")), notes
 
 
 def _names(path: Path, given: NDArray[Any] | None) -> list[str] | None:
-    """Class names: texts, also as bytes, or whole numbers. Raises DataError."""
+    """Return class names given as texts, bytes or integers. Raises DataError."""
     if given is None:
         return None
     flat = given.reshape(-1)
     if flat.dtype.kind == "S":
         return [printable(name.decode("utf-8", "surrogateescape")) for name in flat.tolist()]
     if flat.dtype.kind not in "Uiu":
-        raise DataError(f"{path}: classes are {flat.dtype}, and texts are needed: write it with {_HINT}")
+        raise DataError(f"{path}: classes are {flat.dtype}, but texts are needed: write it with {_HINT}")
     return [str(name) for name in flat.tolist()]
 
 
 def _check_member(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:
-    """Raise DataError before memory is taken for an array larger than its bytes, or for a decompression bomb."""
+    """Raise ValueError, before allocating memory, for a header that contradicts the size, DataError for a bomb."""
     if member.file_size > BOMB_BYTES and member.file_size > BOMB_RATIO * member.compress_size:
-        raise DataError(f"{path}: {member.filename} unpacks to {member.file_size >> 20} MiB of next to nothing")
+        raise DataError(f"{path}: {member.filename} unpacks to {member.file_size >> 20} MiB, a decompression bomb")
     if member.filename not in ("images.npy", "labels.npy", "classes.npy"):
         return
     with archive.open(member) as file:
-        version = np.lib.format.read_magic(file)
-        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, _, kind = read(file)
-        held = member.file_size - file.tell()
-    if not kind.hasobject and math.prod(shape) * kind.itemsize != held:  # objects are refused anyway
-        raise DataError(f"{path}: {member.filename} says {list(shape)} of {kind} and has {held:,} bytes")
+        header(file, member.filename, member.file_size)
 
 
 def _check_labels(path: Path, labels: NDArray[Any], count: int) -> NDArray[np.int64]:
     if labels.dtype.kind not in "iu" or labels.shape != (count,):
         raise DataError(
-            f"{path}: labels are {labels.dtype} {list(labels.shape)}, and integers [{count}] are needed: "
+            f"{path}: labels are {labels.dtype} {list(labels.shape)}, but integers [{count}] are needed: "
             f"write it with {_HINT}"
         )
     if count and labels.min() < 0:
-        raise DataError(f"{path}: the smallest label is {labels.min()}, and labels start at 0: write it with {_HINT}")
-    # What is too large is refused for that later on, not made negative here.
+        raise DataError(f"{path}: the smallest label is {labels.min()}, but labels start at 0: write it with {_HINT}")
+    # Values that are too large are refused later; they must not become negative here.
     large = np.uint64(np.iinfo(np.int64).max)
     numbers: NDArray[np.int64] = np.minimum(labels.astype(np.uint64), large).astype(np.int64)
     return numbers
@@ -135,7 +130,7 @@ def _check_labels(path: Path, labels: NDArray[Any], count: int) -> NDArray[np.in
 def _channels_first(path: Path, images: NDArray[Any], layout: str) -> NDArray[np.uint8]:
     if images.dtype != np.uint8 or images.ndim not in (3, 4):
         raise DataError(
-            f"{path}: images are {images.dtype} {list(images.shape)}, and uint8 is needed: write it with {_HINT}"
+            f"{path}: images are {images.dtype} {list(images.shape)}, but uint8 is needed: write it with {_HINT}"
         )
     if 0 in images.shape:
         raise DataError(f"{path}: images are empty, {list(images.shape)}: write it with {_HINT}")

@@ -1,4 +1,4 @@
-"""Pairs of images, A and B: as one table, or as two feeds for games that learn without pairs."""
+"""Pairs of images A and B: as one table, or as two feeds for games that learn without pairs."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from gancli.data.source import DataSet, Source, Sources
 from gancli.errors import CombinationError, ConfigError
 
 DOMAINS = ("A", "B")
-KEPT = "dataset.disjoint=true: rows of the split test keep their partners"  # since outputs are held against them
+KEPT = "dataset.disjoint=true: rows of the split test keep their partners"  # outputs are compared with them
 
 
 def asks_feeds(columns: Mapping[str, str] | None) -> bool:
-    """Whether a game with these columns takes A and B as feeds of their own.
+    """Whether a game with these columns takes A and B as separate feeds.
 
     >>> asks_feeds({"A": "image", "B": "image"}), asks_feeds({"A.x": "image", "B.x": "image"})
     (False, True)
@@ -23,21 +23,21 @@ def asks_feeds(columns: Mapping[str, str] | None) -> bool:
 
 
 def both_feeds(data: DataSet, who: str) -> dict[str, Source]:
-    """The feeds A and B of a data set. who: asks for them. Raises CombinationError where it has others."""
+    """Return the feeds A and B of a data set. who: the caller. Raises CombinationError if it has other feeds."""
     if isinstance(data, Sources) and tuple(data.feeds) == DOMAINS:
         return dict(data.feeds)
     has = f"the feeds {', '.join(data.feeds)}" if isinstance(data, Sources) else "one table"
     raise CombinationError(
-        f"{who} takes images of two domains and dataset={data.name} has {has}: take dataset=unpaired, pairs or"
-        " emoji_pairs"
+        f"{who} takes images of two domains, but dataset={data.name} has {has}: type dataset=unpaired,"
+        " dataset=pairs or dataset=emoji_pairs"
     )
 
 
 def as_feeds(table: Source, *, disjoint: bool) -> Sources:
-    """A table of the columns A and B as the feeds A and B, whose column x is these; other columns go to both.
+    """Split a table with columns A and B into feeds A and B, as their column x; other columns go to both.
 
     disjoint: A has the first half of the rows and B the second, so that no pair is left; else rows of one number are
-    partners. Raises ConfigError for a single pair that is to be halved.
+    partners. Raises ConfigError if a single pair would be halved.
     """
     count = len(table)
     if disjoint and count < 2:

@@ -1,4 +1,4 @@
-"""Your own pairs of images: folders A and B of equal names, or files that hold both side by side."""
+"""Image pairs of the user: folders A and B with equal names, or files that hold both side by side."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from gancli.data.layout import printable, some
 from gancli.data.listing import Listing
 from gancli.data.paired import DOMAINS, KEPT, as_feeds, asks_feeds
 from gancli.data.pixels import Size
-from gancli.data.source import DataSet, Dealt, Source, limit_notes
+from gancli.data.source import DataSet, Source, StreamOptions, limit_notes
 from gancli.data.walk import Walk, given_folder, unlistable
 from gancli.errors import ConfigError, DataError
 
-File = tuple[str, int, int]  # its name below the folder, its size, and when it was changed
+File = tuple[str, int, int]  # name below the folder, size, modification time
 
 
 def pairs(
@@ -45,22 +45,22 @@ def pairs(
     check: Literal["auto", "quick", "full"] = "auto",
     *,
     columns: Mapping[str, str] | None = None,
-    **dealt: Unpack[Dealt],
+    **dealt: Unpack[StreamOptions],
 ) -> DataSet:
-    """Pairs of images, as columns A and B without labels; as feeds for a game that asks for these.
+    """Pairs of images, as columns A and B without labels, or as feeds if the game takes feeds.
 
-    root: has folders train, val and test, or all is `train`; each holds folders A and B with files of equal names but
-    for the suffix, or files whose left half is A and whose right half is B. A/train, B/train and trainA, trainB are
-    read, too. Where there is no test, val is taken. size: null keeps images that are all of one size, else the square
-    of the smallest side. channels: null as files have them, alpha on white; [a,b] otherwise. 16 bits are kept where any
-    file of a domain has them. disjoint: for feeds, A of the first half of the rows and B of the second; rows of test,
-    or of val in its place, keep their partners. store: `Held`; check: `index.look`. Raises ConfigError for a missing
-    `root` or wrong keys, SplitError for a split that is not there, DataError naming a file without a partner, of
-    another size than it, or that cannot be read.
+    root: has folders train, val and test, else everything is `train`; each holds folders A and B with files of equal
+    names except for the suffix, or files whose left half is A and whose right half is B. A/train, B/train and trainA,
+    trainB are also supported. If there is no test, val is used. size: null keeps images that all have one size, else
+    takes the square of the smallest side. channels: null keeps those of the files, alpha composited on white; else
+    [a,b]. A domain has 16 bits if any of its files does. disjoint: for feeds, A from the first half of the rows and B
+    from the second; rows of test, or of val in its place, keep their partners. store: see `gather`; check: see
+    `index.look`. Raises ConfigError for a missing `root` or wrong keys, SplitError for a missing split, DataError
+    naming a file that has no partner, differs from it in size, or cannot be read.
     """
     apart = asks_feeds(columns)
     if disjoint and not apart:
-        raise ConfigError("dataset.disjoint=true leaves no pair, and this game learns from pairs: leave disjoint out")
+        raise ConfigError("dataset.disjoint=true leaves no pairs, but this game needs pairs: leave it out")
     asked = wanted("pairs", size, channels, store, check)
     top = given_folder("pairs", root, "with folders A and B, or files of A and B side by side")
     try:
@@ -70,7 +70,7 @@ def pairs(
         raise unlistable(root, error) from error
     if sides[0].half is not None:
         _, height, width = found[0].field.shape
-        notes.append(f"each file is taken for A and B side by side, images of {width}x{height} here")
+        notes.append(f"each file holds A and B side by side, images of {width}x{height}")
     notes += [*told, *limit_notes(counts[0], limit, None, ())]
     notes += [KEPT] if disjoint and split == "test" else []
     table = Source("pairs", dict(zip(DOMAINS, found, strict=True)), notes=notes, **dealt)
@@ -78,7 +78,7 @@ def pairs(
 
 
 def _sides(top: Path, split: str) -> tuple[list[Side], list[str]]:
-    """A and B of a split, and notes on what is left out. Raises SplitError, and DataError for half of a layout."""
+    """Return A and B of a split, and notes. Raises SplitError, and DataError if one of two folders is missing."""
     splits = split_folders(top)
     if not splits:
         named = [name for name in SPLITS if (top / name).is_dir()]
@@ -93,7 +93,7 @@ def _sides(top: Path, split: str) -> tuple[list[Side], list[str]]:
 
 
 def _halves(folder: Path) -> Listing:
-    """Files that hold both. Raises DataError where there is none."""
+    """List the files that hold both. Raises DataError if there are none."""
     walk = walked(folder)
     if not walk.images:
         raise DataError(
@@ -104,7 +104,7 @@ def _halves(folder: Path) -> Listing:
 
 
 def _partners(a: Path, b: Path) -> tuple[Listing, Listing]:
-    """Files of equal names in two folders. Raises DataError for one without a partner, and for two of one name."""
+    """List the files of equal names in two folders. Raises DataError for one without a partner, or two of one name."""
     walks = [walked(folder) for folder in (a, b)]
     files = [_by_stem(folder, walk) for folder, walk in zip((a, b), walks, strict=True)]
     for here, there, own, others in ((a, b, files[0], files[1]), (b, a, files[1], files[0])):
@@ -112,8 +112,8 @@ def _partners(a: Path, b: Path) -> tuple[Listing, Listing]:
         if alone:
             has = "have no partners" if len(alone) > 1 else "has no partner"
             raise DataError(
-                f"{some(alone)} {has} in {printable(str(there))}: files of a pair have equal names but for the suffix;"
-                " add what is missing or take these away"
+                f"{some(alone)} {has} in {printable(str(there))}: names of a pair differ only in the suffix;"
+                " add the missing ones or remove these"
             )
     if not files[0]:
         raise DataError(
@@ -127,12 +127,12 @@ def _partners(a: Path, b: Path) -> tuple[Listing, Listing]:
 
 
 def _by_stem(folder: Path, walk: Walk) -> dict[str, File]:
-    """Files by their names without a suffix. Raises DataError for two of one."""
+    """Map names without suffix to files. Raises DataError if two files share one."""
     found: dict[str, File] = {}
     for file in sorted(walk.images):
         stem = os.path.splitext(file[0])[0]  # noqa: PTH122 - a Path a file is slow
         if stem in found:
             first, second = (printable(str(folder / name)) for name in (found[stem][0], file[0]))
-            raise DataError(f"{first} and {second} would have one partner: take one of them away")
+            raise DataError(f"{first} and {second} would have the same partner: remove one of them")
         found[stem] = file
     return found

@@ -1,4 +1,4 @@
-"""Exact pixel arithmetic for arrays of images: the size asked for, grey and colour, crop and resize."""
+"""Exact pixel arithmetic for arrays of images: parsing of sizes, conversion of channels, cropping, resizing."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _CHUNK_BYTES = 1 << 26
 
 
 def parse_size(size: Size, natural: Shape | None, name: str) -> Shape | None:
-    """The shape (C, H, W) that `dataset.size` asks for; `natural` where it asks for nothing.
+    """Return the shape (C, H, W) that `dataset.size` requests; `natural` if it is null.
 
     size: one side of a square with the natural channels, or [C, H, W], or None. Raises ConfigError for anything else
     and for sides outside 8 to 8192 pixels.
@@ -53,10 +53,10 @@ def _whole(value: object) -> bool:
 
 
 def to_channels(images: Levels, channels: int, name: str) -> Levels:
-    """Images [N, C, H, W] of 8 or 16 bits with as many channels as asked: colour becomes grey, grey is repeated.
+    """Convert images [N, C, H, W] of 8 or 16 bits to these channels: colour becomes grey, grey is repeated.
 
-    Grey is the luma of ITU-R BT.601 in 16-bit integers, the same numbers as Pillow's. Raises ConfigError where neither
-    rule fits.
+    Grey is the luma of ITU-R BT.601 in 16-bit integers, the same numbers as Pillow's. Raises ConfigError for other
+    conversions.
     """
     own = images.shape[1]
     if own == channels:
@@ -68,13 +68,13 @@ def to_channels(images: Levels, channels: int, name: str) -> Levels:
         return np.repeat(images, channels, axis=1)
     allowed = "1 or 3" if own == 3 else str(own)
     raise ConfigError(
-        f"dataset.size asks for {channels} channels and dataset={name} has {own}: allowed {allowed}, "
+        f"dataset.size requests {channels} channels, but dataset={name} has {own}: type {allowed}, "
         f"as in dataset.size=[{own},{images.shape[2]},{images.shape[3]}]"
     )
 
 
 def eight(levels: NDArray[Any]) -> Images:
-    """Levels of 16 bits as 8, rounded to the nearest; those of 8 as they are.
+    """Convert levels of 16 bits to 8, rounded to nearest; 8 bits are unchanged.
 
     >>> eight(np.array([128, 129, 65535], np.uint16)).tolist()
     [0, 1, 255]
@@ -86,7 +86,7 @@ def eight(levels: NDArray[Any]) -> Images:
 
 
 def window(height: int, width: int, target_height: int, target_width: int) -> tuple[int, int, float, float]:
-    """The largest centred window of the target's aspect: top, left, height, width in pixels.
+    """Return the largest centred window of the target's aspect: top, left, height, width in pixels.
 
     The corner is a whole pixel, so that a crop without a resize stays exact.
 
@@ -99,9 +99,9 @@ def window(height: int, width: int, target_height: int, target_width: int) -> tu
 
 
 def _axis(length: int, low: int, span: float, out: int) -> NDArray[np.float64]:
-    """Weights [out, length] that resample the pixels [low, low + span) of an axis to `out` pixels.
+    """Return weights [out, length] that resample the pixels [low, low + span) of an axis to `out` pixels.
 
-    A shrinking axis averages by the covered area (box filter); a growing one interpolates linearly.
+    Shrinking averages by the covered area (box filter); enlarging interpolates linearly.
     """
     step = span / out
     first = low + np.arange(out)[:, None] * step
@@ -116,7 +116,7 @@ def _axis(length: int, low: int, span: float, out: int) -> NDArray[np.float64]:
 
 
 def resize(images: Images, height: int, width: int) -> Images:
-    """Images [N, C, H, W] cropped to the target's aspect and resampled to [N, C, height, width], halves rounded up."""
+    """Crop images [N, C, H, W] to the target's aspect and resample to [N, C, height, width], halves rounded up."""
     count, channels, own_height, own_width = images.shape
     if (own_height, own_width) == (height, width):
         return images
@@ -127,16 +127,16 @@ def resize(images: Images, height: int, width: int) -> Images:
     step = max(1, _CHUNK_BYTES // (8 * channels * max(own_height, height) * max(own_width, width)))
     for start in range(0, count, step):
         part = rows @ (images[start : start + step].astype(np.float64) @ columns)
-        # The small term keeps exact halves, which float64 may miss by a hair, at the same pixel on every machine.
+        # The small term rounds exact halves, which float64 may miss slightly, alike on every machine.
         result[start : start + step] = np.floor(part + (0.5 + 1e-9))
     return result
 
 
 def fit(images: Images, size: Size, name: str, pad: bool = False) -> Images:
-    """Images [N, C, H, W] in the shape that `dataset.size` asks for, contiguous.
+    """Convert images [N, C, H, W] to the shape that `dataset.size` requests, contiguous.
 
-    pad: digits and clothes on black go from 28x28 to 32x32 by a border of two black pixels, which keeps every pixel as
-    it is; all other sizes are cropped to the aspect and resized. Raises ConfigError for a size that cannot be had.
+    pad: digits and clothes on black go from 28x28 to 32x32 by a border of two black pixels, which keeps every pixel
+    unchanged; all other sizes are cropped to the aspect and resized. Raises ConfigError for an impossible size.
     """
     natural: Shape = (images.shape[1], images.shape[2], images.shape[3])
     shape = parse_size(size, natural, name)

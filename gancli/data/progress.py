@@ -1,4 +1,4 @@
-"""What a person sees while a data set is made ready: a bar on a terminal, a line now and then elsewhere."""
+"""Progress display while a data set is prepared: a bar on a terminal, else a line every few seconds."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ EVERY = 10.0  # seconds between lines
 
 @contextmanager
 def shown(told: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Say what is going on; the function takes how many more are done."""
+    """Show progress; call the yielded function with the number of further items done."""
     console = Console(file=sys.stderr)
     if console.is_terminal and not console.is_dumb_terminal:
         columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()

@@ -1,12 +1,13 @@
-"""Rows that lie outside of memory: read from a file of pixels, or decoded when they are asked for."""
+"""Rows outside memory: read from a file of pixels, or decoded on access."""
 
 from __future__ import annotations
 
 import os
+import threading
 import weakref
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,9 +21,9 @@ Index = NDArray[np.int64]
 
 
 class Rows(Protocol):
-    """What a Source needs of contents that are no array.
+    """The interface of contents that are not arrays.
 
-    at_hand: whether rows are in memory; else they are read, or decoded, when they are asked for.
+    at_hand: whether rows are in memory; if not, they are read or decoded on access.
     """
 
     at_hand: bool
@@ -36,29 +37,39 @@ class Rows(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: Index) -> NDArray[Any]:
-        """A copy of these rows, [n, ...]."""
+        """Return a copy of these rows, [n, ...]."""
 
 
 class Opened:
-    """A file that is read at any place by any thread, and closed with its last user."""
+    """A file for reads at any offset from any thread, closed with its last user."""
+
+    _moving: ClassVar[threading.Lock] = threading.Lock()
 
     def __init__(self, path: str):
         self.path = path
-        self._handle = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+        self._handle = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0))
         weakref.finalize(self, os.close, self._handle)
 
     def read(self, size: int, offset: int) -> bytes:
-        """Exactly `size` bytes. Raises EOFError where the file ends before."""
-        data = os.pread(self._handle, size, offset)
+        """Read exactly `size` bytes. Raises EOFError if the file ends before."""
+        data = self._some(size, offset)
         while len(data) < size:
-            more = os.pread(self._handle, size - len(data), offset + len(data))
+            more = self._some(size - len(data), offset + len(data))
             if not more:
                 raise EOFError(f"{self.path} ends too early")
             data += more
         return data
 
+    def _some(self, size: int, offset: int) -> bytes:
+        """At most `size` bytes."""
+        if hasattr(os, "pread"):
+            return os.pread(self._handle, size, offset)
+        with self._moving:  # Windows: threads share the handle's position
+            os.lseek(self._handle, offset, os.SEEK_SET)
+            return os.read(self._handle, size)
+
     def fill(self, view: memoryview, offset: int) -> None:
-        """Fill a buffer. Raises EOFError where the file ends before."""
+        """Fill a buffer. Raises EOFError if the file ends before."""
         while view:
             done = os.preadv(self._handle, [view], offset)
             if done == 0:
@@ -67,15 +78,15 @@ class Opened:
 
 
 def levels(pixels: NDArray[Any]) -> NDArray[Any]:
-    """Pixels as columns hold them: uint8, or int32 of 16 bits."""
+    """Convert pixels to the dtype of columns: uint8, or int32 for 16 bits."""
     return pixels if pixels.dtype == np.uint8 else pixels.astype(np.int32)
 
 
 class RowFile:
-    """The rows of a file of pixels, uint8 or uint16 [N, C, H, W], read as `levels` when they are asked for.
+    """The rows of a file of pixels, uint8 or uint16 [N, C, H, W], read on access and converted by `levels`.
 
-    A memory map's pages count as the process's own memory once they are touched, and after an epoch all are; what is
-    read into a batch stays the system's, which takes it back when it needs to.
+    Pages of a memory map count as the process's memory once touched, and after an epoch all are. Data read into a batch
+    stays in the system's page cache, which is freed when needed.
     """
 
     at_hand = False
@@ -91,7 +102,7 @@ class RowFile:
         return int(self.shape[0])
 
     def __getitem__(self, index: Index) -> NDArray[Any]:
-        """Rows of these numbers, [n, C, H, W]. Raises DataError where the file was cut short meanwhile."""
+        """Return these rows, [n, C, H, W]. Raises DataError if the file was truncated meanwhile."""
         rows = np.empty((len(index), *self.shape[1:]), self._kept)
         view, size = memoryview(rows.data).cast("B"), self._size
         try:
@@ -103,7 +114,7 @@ class RowFile:
 
 
 class Encoded:
-    """Rows that stay in their files and are decoded, several at a time, when they are asked for."""
+    """Rows that stay in their files and are decoded, several at a time, on access."""
 
     at_hand = False
 
@@ -117,7 +128,7 @@ class Encoded:
         return self.shape[0]
 
     def __getitem__(self, index: Index) -> NDArray[Any]:
-        """Rows of these numbers, [n, C, H, W]. Raises DataError naming a file that cannot be read any more."""
+        """Return these rows, [n, C, H, W]. Raises DataError naming a file that can no longer be read."""
         rows = np.empty((len(index), *self._shape), self.dtype)
         numbers = index.tolist()
 
@@ -131,7 +142,7 @@ class Encoded:
 
 
 class Picked:
-    """Some rows of others, without a copy."""
+    """A selection of other rows, without a copy."""
 
     def __init__(self, rows: Rows, index: Index):
         self._rows, self._index = rows, index
@@ -141,10 +152,10 @@ class Picked:
         return len(self._index)
 
     def __getitem__(self, index: Index) -> NDArray[Any]:
-        """Rows of these numbers."""
+        """Return these rows."""
         return self._rows[self._index[index]]
 
 
 def pieces(count: int, size: int) -> Sequence[Index]:
-    """0 ... count-1 in runs of `size`."""
+    """Return 0 ... count-1 in runs of `size`."""
     return [np.arange(start, min(start + size, count)) for start in range(0, count, size)]

@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 from typing_extensions import Unpack
 
 from gancli.data.gather import gather
-from gancli.data.layout import Arranged, LeftOut, by_folders, present
+from gancli.data.layout import Arranged, IgnoredFiles, by_folders, present
 from gancli.data.listing import LARGEST_FILE, Listing, Names, is_hidden, is_image, kind_of, refuse_escape, stamp
 from gancli.data.pixels import Size
 from gancli.data.rows import Opened
-from gancli.data.source import Dealt, Source, check_split
+from gancli.data.source import Source, StreamOptions, check_split
 from gancli.errors import ConfigError, DataError
 
 MOST_SHARDS = 100_000
@@ -37,15 +37,15 @@ def webdataset(
     image: str | None = None,
     store: Literal["raw", "encoded"] = "raw",
     check: Literal["auto", "quick", "full"] = "auto",
-    **dealt: Unpack[Dealt],
+    **dealt: Unpack[StreamOptions],
 ) -> Source:
     """The images of uncompressed tar shards, the same rows as the same images in a folder.
 
     root: a .tar file, or several by braces ('shards-{000..009}.tar'). Files of one name up to the first dot are one
-    sample. image: the extension of its picture; null: the one that is an image. Labels: of `.cls` files, else of
-    "label" in `.json` files, else each top folder is a class. Rows are in the order of names over all shards.
-    Raises ConfigError for a missing `root` or a wrong size, DataError where WebDataset is not installed and for a shard
-    that is damaged or hostile (links, entries that point out of it, or too large), by the entry's name.
+    sample. image: the extension of its picture; null: the only one that is an image. Labels: from `.cls` files, else
+    from "label" in `.json` files, else each top folder is a class. Rows are sorted by name over all shards. Raises
+    ConfigError for a missing `root` or a wrong size, DataError if WebDataset is not installed and, naming the entry,
+    for a shard that is damaged or hostile (links, entries that point outside, or too large).
     Source: https://github.com/webdataset/webdataset (the format's rules).
     """
     check_split("webdataset", split, ["train"])
@@ -67,14 +67,14 @@ def webdataset(
 
 
 def expand(root: str) -> list[Path]:
-    """The shards' paths. Raises DataError for what are no .tar files of this machine."""
+    """Return the shards' paths. Raises DataError if one is not a local .tar file."""
     try:
         from braceexpand import braceexpand
     except ImportError:
         raise _missing() from None
     if "://" in root or root.startswith("pipe:"):
-        raise DataError(f"dataset.root={root}: shards are read from this machine's disks only: copy them here first")
-    # Counted first: the expansion writes out each range in memory.
+        raise DataError(f"dataset.root={root}: shards are read from local disks only: copy them first")
+    # Counted first: the expansion holds each range in memory.
     spans = [abs(int(b) - int(a)) + 1 for a, b in re.findall(r"\{(-?\d{1,30})\.\.(-?\d{1,30})", root)]
     if math.prod(spans) > MOST_SHARDS:
         raise DataError(f"dataset.root={root} names more than {MOST_SHARDS:,} shards: make fewer, larger ones")
@@ -88,7 +88,7 @@ def expand(root: str) -> list[Path]:
     for path in paths:
         if path.suffix.lower() != ".tar":
             raise DataError(
-                f"dataset.root={root}: {path} is no .tar file: shards are uncompressed, as in 'x-{{0..9}}.tar'"
+                f"dataset.root={root}: {path} is not a .tar file: shards are uncompressed, as in 'x-{{0..9}}.tar'"
             )
         if not path.is_file():
             what = f"is a {kind_of(path.stat().st_mode)}" if path.exists() else "does not exist"
@@ -102,7 +102,7 @@ def _missing() -> DataError:
 
 @dataclass
 class _Sample:
-    """What a shard has of one sample."""
+    """A sample of a shard."""
 
     name: str
     shard: int
@@ -112,7 +112,7 @@ class _Sample:
 
 @dataclass(frozen=True)
 class Shards:
-    """Tar shards as a place."""
+    """Tar shards (a `Place`)."""
 
     paths: Sequence[Path]
     image: str | None
@@ -121,20 +121,20 @@ class Shards:
 
     @property
     def root(self) -> str:
-        """All files, links resolved, and which of a sample's images is taken."""
+        """All files, links resolved, and which of a sample's images is used."""
         more = "" if self.image is None else f" ({self.image})"
         return " ".join(str(path.resolve()) for path in self.paths) + more
 
     def listing(self) -> Listing:
-        """The images in the order of their names. Raises DataError."""
+        """List the images, sorted by name. Raises DataError."""
         watched = {str(path.resolve()): stamp(path) for path in self.paths}
-        left_out = LeftOut()
+        left_out = IgnoredFiles()
         folders, samples = set[str](), list[_Sample]()
         for i, path in enumerate(self.paths):
             samples += _samples(path, i, self.image, left_out, folders)
         if not samples:
             wanted = "images" if self.image is None else f"files ending in .{self.image}"
-            problem = f"{self.paths[0]} and its like hold no {wanted}: type dataset.image=EXTENSION"
+            problem = f"the shards, the first of them {self.paths[0]}, hold no {wanted}: type dataset.image=EXTENSION"
             raise DataError("; ".join([problem, *left_out.note()]))
         found = self._labelled(samples, [sample.images[0][0] for sample in samples], folders)
         chosen = [samples[i] for i in found.order]
@@ -143,7 +143,7 @@ class Shards:
         return Listing(names, where[:, 2], where, found.labels, found.classes, watched, notes)
 
     def files(self, listing: Listing) -> Members:
-        """What reads them, one at a time."""
+        """Return an object that reads the members, one at a time."""
         return Members([str(path.resolve()) for path in self.paths], listing.names, listing.where)
 
     def _labelled(self, samples: Sequence[_Sample], names: Sequence[str], folders: set[str]) -> Arranged:
@@ -152,14 +152,14 @@ class Shards:
             return by_folders(str(self.paths[0]), names, folders)
         if not all(told):
             first = samples[told.index(False)]
-            raise DataError(f"{self.paths[first.shard]}: {first.name} has no label and others have: label all or none")
+            raise DataError(f"{self.paths[first.shard]}: {first.name} has no label, but others do: label all or none")
         order = sorted(range(len(names)), key=names.__getitem__)
         labels = np.array([samples[i].label for i in order], np.int64)
         return Arranged(order, *present(str(self.paths[0]), labels))
 
 
 class Members:
-    """Members of shards, by number; read at their places, so that threads share the files."""
+    """Members of shards, by index; read by offset, so that threads share the files."""
 
     def __init__(self, paths: Sequence[str], names: Names, where: NDArray[np.int64]):
         self._paths, self._names, self._where = paths, names, where
@@ -173,18 +173,18 @@ class Members:
         return f"{self._paths[int(self._where[i, 0])]}:{self._names[i]}"
 
     def open(self, i: int) -> BinaryIO:
-        """The member's bytes. Raises OSError or EOFError."""
+        """Open the member's bytes. Raises OSError or EOFError."""
         shard, offset, size = self._where[i].tolist()
         file = self._opened.get(shard)
         if file is None:
             file = self._opened.setdefault(shard, Opened(self._paths[shard]))
-            if len(self._opened) > 256:  # far below what a process may hold open
+            if len(self._opened) > 256:  # far below a process's limit of open files
                 self._opened.pop(next(iter(self._opened)))
         return io.BytesIO(file.read(size, offset))
 
 
-def _samples(path: Path, shard: int, image: str | None, left_out: LeftOut, folders: set[str]) -> list[_Sample]:
-    """The samples of one shard that have an image; all else is counted, folders are collected. Raises DataError."""
+def _samples(path: Path, shard: int, image: str | None, left_out: IgnoredFiles, folders: set[str]) -> list[_Sample]:
+    """Return the samples of a shard that have an image; count the rest, collect folders. Raises DataError."""
     try:
         from webdataset.tariterators import base_plus_ext
     except ImportError:
@@ -196,7 +196,7 @@ def _samples(path: Path, shard: int, image: str | None, left_out: LeftOut, folde
     try:
         with tarfile.open(path, "r:") as tar:
             for member in tar:
-                tar.members = []  # type: ignore[attr-defined]  # it would keep all of them
+                tar.members = []  # type: ignore[attr-defined]  # else it would keep all members
                 _refuse_hostile(path, member, size, names)
                 if not is_hidden(member.name):
                     folders.add(
@@ -221,7 +221,7 @@ def _samples(path: Path, shard: int, image: str | None, left_out: LeftOut, folde
                 else:
                     left_out.file(member.name)
             if tar.offset + 512 > size:
-                raise EOFError("it is cut short")
+                raise EOFError("it is truncated")
     except (tarfile.TarError, OSError, EOFError, ValueError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DataError(f"{path} cannot be read as a tar shard ({reason}): make or copy it again") from error
@@ -229,7 +229,7 @@ def _samples(path: Path, shard: int, image: str | None, left_out: LeftOut, folde
         if len(sample.images) > 1:
             raise DataError(
                 f"{path}: {sample.name} has {len(sample.images)} images ({sample.images[0][0]}, ...): "
-                "type which one, as in dataset.image=jpg"
+                "choose one, as in dataset.image=jpg"
             )
     bare = sum(not sample.images for sample in found.values())
     if bare:
@@ -238,23 +238,23 @@ def _samples(path: Path, shard: int, image: str | None, left_out: LeftOut, folde
 
 
 def _refuse_hostile(path: Path, member: tarfile.TarInfo, size: int, names: set[str]) -> None:
-    """Raises DataError naming a member that no honest shard has."""
+    """Raise DataError naming a member that no valid shard has."""
     refuse_escape(str(path), member.name)
     if not (member.isreg() or member.isdir()) or member.issparse():
-        raise DataError(f"{path}: the entry {member.name} is a link or no plain file: make the shard again without it")
+        raise DataError(f"{path}: the entry {member.name} is not a regular file: make the shard again without it")
     if member.isreg() and member.offset_data + member.size > size:
-        raise DataError(f"{path} is cut short: the entry {member.name} ends beyond it: copy the shard again")
+        raise DataError(f"{path} is truncated: the entry {member.name} ends beyond it: copy the shard again")
     if is_image(member.name) and member.size > LARGEST_FILE:
-        raise DataError(f"{path}: the entry {member.name} has {member.size >> 20} MiB, and 256 are the limit")
+        raise DataError(f"{path}: the entry {member.name} has {member.size >> 20} MiB; the limit is 256")
     if member.isreg() and member.name in names:
         raise DataError(f"{path} has the entry {member.name} twice: make the shard again")
     names.add(member.name)
 
 
 def _label(path: Path, member: tarfile.TarInfo, file: Opened) -> int | None:
-    """A sample's class number; None where its JSON names none. Raises DataError."""
+    """Return a sample's class number; None if its JSON has none. Raises DataError."""
     if member.size > _LARGEST_LABEL:
-        raise DataError(f"{path}: the entry {member.name} is too large for a label: write a whole number")
+        raise DataError(f"{path}: the entry {member.name} is too large for a label: write an integer")
     text = file.read(member.size, member.offset_data)
     try:
         if member.name.endswith(".cls"):
@@ -267,5 +267,5 @@ def _label(path: Path, member: tarfile.TarInfo, file: Opened) -> int | None:
         if type(number) is not int or not 0 <= number < 1 << 62:
             raise ValueError
     except (ValueError, RecursionError):
-        raise DataError(f"{path}: the entry {member.name} names no class number: write a whole number from 0") from None
+        raise DataError(f"{path}: the entry {member.name} has no class number: write an integer from 0") from None
     return number

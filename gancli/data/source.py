@@ -1,4 +1,4 @@
-"""A data set as the streams see it: a table of named columns, or several; and the finishing that all sets share."""
+"""Data sets as streams use them: a table of named columns, or several; and the steps that all data sets share."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ from gancli.errors import CombinationError, ConfigError, DataError, SplitError
 
 
 def raw_bits(n: int, *purpose: object) -> NDArray[np.uint64]:
-    """n random 64-bit numbers keyed by their purpose.
+    """Return n random 64-bit numbers keyed by their purpose.
 
-    Raw words of Philox: NumPy promises that they stay the same in every version, not so its distributions.
+    Raw words of Philox: NumPy guarantees that they are the same in every version, unlike its distributions.
     """
     bits: NDArray[np.uint64] = np.random.Philox(key=key(*purpose)).random_raw(n)
     return bits
 
 
 def order(n: int, *purpose: object) -> Index:
-    """A permutation of 0 ... n-1 keyed by its purpose, int64 [n].
+    """Return a permutation of 0 ... n-1 keyed by its purpose, int64 [n].
 
     >>> order(5, 0, "real", 0).tolist() == order(5, 0, "real", 0).tolist() != order(5, 0, "real", 1).tolist()
     True
@@ -43,46 +43,45 @@ def order(n: int, *purpose: object) -> Index:
 
 
 def chosen(n: int, limit: int | None) -> Index | None:
-    """The rows that `dataset.limit` keeps, or None for all of them.
+    """Return the rows that `dataset.limit` keeps, or None for all of them.
 
-    They are the first of one fixed shuffle, so that classes stay mixed and a smaller limit keeps a part of what a
-    larger one does.
-    Raises ConfigError for a limit under 1; one over n keeps everything.
+    They are the first of one fixed shuffle, so that classes stay mixed and a smaller limit keeps a subset of a larger
+    one's rows. Raises ConfigError for a limit under 1; one over n keeps everything.
     """
     check_limit(limit)
     return None if limit is None or limit >= n else order(n, "limit")[:limit]
 
 
 def limit_notes(count: int, limit: int | None, labels: NDArray[Any] | None, classes: Sequence[str]) -> list[str]:
-    """What `dataset.limit` does that was not asked for, a line each.
+    """Return notes on side effects of `dataset.limit`, a line each.
 
     count: of all items. labels: of the kept ones.
 
     >>> limit_notes(8, 10, None, [])
-    ['dataset.limit=10: there are only 8, and all of them are taken']
+    ['dataset.limit=10: there are only 8, all are used']
     >>> limit_notes(8, 2, np.array([0, 0]), ["cat", "dog"])
-    ['dataset.limit=2 leaves no image of dog, which is 1 of the 2 classes all the same']
+    ['dataset.limit=2 leaves no image of dog, so 1 of the 2 classes is empty']
     """
     if limit is None:
         return []
     if limit > count:
-        return [f"dataset.limit={limit}: there are only {count:,}, and all of them are taken"]
+        return [f"dataset.limit={limit}: there are only {count:,}, all are used"]
     gone = [] if labels is None or limit == count else np.setdiff1d(np.arange(len(classes)), labels).tolist()
     if not gone:
         return []
     names = some([classes[i] for i in gone])
-    which = f"{names}, which {'is' if len(gone) == 1 else 'are'} {len(gone)} of the {len(classes)} classes all the same"
+    which = f"{names}, so {len(gone)} of the {len(classes)} classes {'is' if len(gone) == 1 else 'are'} empty"
     return [f"dataset.limit={limit} leaves no image of {which}"]
 
 
 def check_limit(limit: int | None) -> None:
-    """Raises ConfigError for a limit that keeps nothing."""
+    """Raise ConfigError for a limit that keeps nothing."""
     if limit is not None and limit < 1:
         raise ConfigError(f"dataset.limit={limit} keeps nothing: type 1 or more, or dataset.limit=null for all")
 
 
 def check_split(name: str, split: str, allowed: Sequence[str]) -> None:
-    """Raises SplitError, with the splits that there are, unless `split` is one of them."""
+    """Raise SplitError, listing the existing splits, unless `split` is one of them."""
     if split not in allowed:
         listed = " or ".join(f"dataset.split={choice}" for choice in allowed)
         raise SplitError(f"dataset={name} has no split {split!r}: type {listed}")
@@ -96,8 +95,8 @@ class Modes:
     sigma: float
 
 
-class Dealt(TypedDict, total=False):
-    """How the streams deal a table's rows: keys of every data set with something that lies in space, as of `Source`."""
+class StreamOptions(TypedDict, total=False):
+    """How streams yield a table's rows: keys of every data set with spatial columns, as in `Source`."""
 
     flip: bool
     dequantize: bool
@@ -106,14 +105,14 @@ class Dealt(TypedDict, total=False):
 
 
 class Source:
-    """A finished data set: one table, whose columns belong together row by row.
+    """A data set ready for streams: one table, whose columns belong together row by row.
 
-    crop: the side of the square that is cut out of each row of the spatial columns (None: all of it); jitter: by how
-    many pixels these are enlarged before. The streams cut at a random place, `rows` in the middle, without enlarging.
-    flip: whether the streams mirror at random. A row's columns are all cut and mirrored alike. dequantize: whether the
-    streams deal images as x / 128 - 1 + U(0, 1 / 128). modes: of 2D toys, for metrics. notes: what was left out or
-    changed, a line each. fields: of each column, as networks see it. Raises DataError where rows are not of their
-    field or columns do not fit each other, ConfigError for a crop or jitter that cannot be had.
+    crop: the side of the square cropped from each row of the spatial columns (None: no crop); jitter: by how many
+    pixels these are enlarged first. Streams crop at a random position, `rows` at the centre without enlarging. flip:
+    whether streams mirror at random. All columns of a row are cropped and mirrored alike. dequantize: whether streams
+    yield images as x / 128 - 1 + U(0, 1 / 128). modes: of 2D toys, for metrics. notes: what was ignored or changed, a
+    line each. fields: of each column, as networks get it. Raises DataError if rows do not fit their field or columns
+    differ in length, ConfigError for an impossible crop or jitter.
     """
 
     def __init__(
@@ -143,28 +142,28 @@ class Source:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of a row of the first column, as networks see it."""
+        """The shape of a row of the first column, as networks get it."""
         return first_shape(self.fields)
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The names of the first column of labels; none without one."""
+        """The class names of the first label column; empty without one."""
         return class_names(self.fields)
 
     @property
     def labels(self) -> Index:
-        """The numbers of the first column of labels, int64 [N]; zeros without one."""
+        """The first label column, int64 [N]; zeros without one."""
         found = next((c for c in self.columns.values() if isinstance(c.field, Label)), None)
         return np.zeros(len(self), np.int64) if found is None else found.content[np.arange(len(self))]
 
     @property
     def in_memory(self) -> bool:
-        """Whether rows are at hand; else they are read, or decoded, when they are asked for."""
+        """Whether rows are in memory; if not, they are read or decoded on access."""
         return all(column.at_hand for column in self.columns.values())
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of what the streams deal out: all columns as sized and limited, crops, flips and noise."""
+        """SHA-256 of what streams yield: all columns as sized and limited, crops, flips and noise."""
         told = {title: c.field.plain() for title, c in self.columns.items()}
         facts = [told, len(self), self.flip, self.crop, self.jitter, self.dequantize]
         total = hashlib.sha256(json.dumps(facts).encode())
@@ -173,7 +172,7 @@ class Source:
         return total.hexdigest()
 
     def only(self, index: Index) -> Source:
-        """The same data set with these rows alone."""
+        """Return the same data set with these rows only."""
         return Source(
             self.name,
             {title: column.only(index) for title, column in self.columns.items()},
@@ -186,14 +185,14 @@ class Source:
         )
 
     def stored(self, index: Index, columns: Sequence[str] | None = None) -> dict[str, Tensor]:
-        """These columns (None: all) of the rows of these numbers as they are stored, uncut, on the CPU."""
+        """Return these rows of these columns (None: all) as stored, uncropped, on the CPU."""
         wanted = self.columns if columns is None else columns
         return {title: torch.from_numpy(self.columns[title].content[index]) for title in wanted}
 
     def rows(self, index: Index, level: int = 0, columns: Sequence[str] | None = None) -> dict[str, Tensor]:
-        """The rows of these numbers as fields store them, on the CPU; of spatial columns the middle, unmirrored.
+        """Return these rows as fields store them, on the CPU; spatial columns are cropped at the centre, not mirrored.
 
-        level: these at a 2^level-th of their sides. columns: None: all. Raises DataError for a level that is not there.
+        level: spatial columns at 1 / 2^level of their sides. columns: None: all. Raises DataError for a missing level.
         """
         found = self.stored(index, columns)
         if self.window is not None:
@@ -202,7 +201,7 @@ class Source:
         return self.shrunk(found, level)
 
     def shrunk(self, rows: dict[str, Tensor], level: int) -> dict[str, Tensor]:
-        """Stored rows, spatial columns at a 2^level-th of their sides. Raises DataError where there is none."""
+        """Return stored rows, spatial columns at 1 / 2^level of their sides. Raises DataError if there are none."""
         if not level:
             return rows
         if not any(field.spatial for field in self.fields.values()):
@@ -211,10 +210,10 @@ class Source:
 
 
 class Sources:
-    """Several tables as several feeds, each with an order of its own: what belongs together is in one table.
+    """Several tables as several feeds, each with its own order; rows that belong together are in one table.
 
-    feeds: by name. notes: what was left out or changed, those of the tables with it. aligned: whether rows of one
-    number are partners, one the right answer to the other.
+    feeds: by name. notes: what was ignored or changed, including the tables' notes. aligned: whether rows of one number
+    are partners, one the target of the other.
     """
 
     def __init__(self, name: str, feeds: Mapping[str, Source], notes: Sequence[str] = (), *, aligned: bool = False):
@@ -233,25 +232,25 @@ DataSet = Source | Sources
 
 
 def feeds_of(data: DataSet) -> dict[str, Source]:
-    """The tables of a data set by their feeds' names; that of a lone one is empty."""
+    """Return the tables of a data set by feed name; the name of a single one is empty."""
     return {"": data} if isinstance(data, Source) else data.feeds
 
 
 def lone(data: DataSet, who: str = "this game") -> Source:
-    """The one table of a data set. who: asks for it. Raises CombinationError where there are several."""
+    """Return the only table of a data set. who: the caller. Raises CombinationError if there are several."""
     if isinstance(data, Sources):
         feeds = ", ".join(data.feeds)
-        raise CombinationError(f"{who} takes one table and dataset={data.name} has the feeds {feeds}: choose another")
+        raise CombinationError(f"{who} takes one table, but dataset={data.name} has the feeds {feeds}: choose another")
     return data
 
 
 def first_shape(fields: Mapping[str, Field]) -> tuple[int, ...]:
-    """Of a row of the first field."""
+    """Return the shape of a row of the first field."""
     return next(iter(fields.values())).shape
 
 
 def class_names(fields: Mapping[str, Field]) -> tuple[str, ...]:
-    """The names of the first field of labels; none without one."""
+    """Return the class names of the first label field; empty without one."""
     return next((field.names for field in fields.values() if isinstance(field, Label)), ())
 
 
@@ -265,12 +264,12 @@ def table(
     modes: Modes | None = None,
     content_hash: str | None = None,
     notes: Sequence[str] = (),
-    **dealt: Unpack[Dealt],
+    **dealt: Unpack[StreamOptions],
 ) -> Source:
-    """A Source of images uint8 [N, C, H, W] or points float32 [N, D] as column x, with labels, where given, as y.
+    """Build a Source of images uint8 [N, C, H, W] or points float32 [N, D] as column x, with any labels as y.
 
-    more: further columns. content_hash: of the content. Raises DataError for labels that are no whole numbers [N], and
-    as `Source`.
+    more: further columns. content_hash: of the content. Raises DataError if labels are not integers [N], and as
+    `Source`.
     """
     try:
         columns = {"x": Column(field_of(content), content, content_hash)}
@@ -284,15 +283,15 @@ def table(
 
 
 def whole_labels(where: str, labels: NDArray[Any], count: int) -> Index:
-    """Labels as int64 [count]. Raises DataError for other numbers than whole ones, and for more or fewer of them."""
+    """Return labels as int64 [count]. Raises DataError if they are not integers, or more or fewer."""
     if labels.dtype.kind not in "iu" or labels.ndim != 1:
         raise DataError(
-            f"{where} has labels {labels.dtype} {list(labels.shape)}: labels are whole numbers [{count}], the class of"
+            f"{where} has labels {labels.dtype} {list(labels.shape)}: labels must be integers [{count}], the class of"
             " each row"
         )
     if len(labels) != count:
-        raise DataError(f"{where} has {count} images and {len(labels)} labels: one label an image is needed")
-    if labels.dtype.kind == "u":  # what is too large is refused for that later on, not made negative here
+        raise DataError(f"{where} has {count} images and {len(labels)} labels: one label per image is needed")
+    if labels.dtype.kind == "u":  # values that are too large are refused later, not made negative
         labels = np.minimum(labels.astype(np.uint64), np.uint64(np.iinfo(np.int64).max))
     return labels.astype(np.int64)
 
@@ -308,14 +307,14 @@ def finish(
     pad: bool = False,
     more: Mapping[str, Column] | None = None,
     notes: Sequence[str] = (),
-    **dealt: Unpack[Dealt],
+    **dealt: Unpack[StreamOptions],
 ) -> Source:
-    """A Source of images [N, C, H, W] held in memory: limited, then sized (`pixels.fit`).
+    """Build a Source of images [N, C, H, W] in memory: limited, then resized (`pixels.fit`).
 
-    more: further columns. notes: on what was read. Raises DataError for what are no images.
+    more: further columns. notes: on what was read. Raises DataError if they are not images.
     """
     if images.ndim != 4 or images.dtype != np.uint8 or 0 in images.shape[1:]:
-        raise DataError(f"dataset={name}: {images.dtype} {list(images.shape)} is no set of images: get its files again")
+        raise DataError(f"dataset={name}: {images.dtype} {list(images.shape)} are not images: get its files again")
     labels = None if labels is None else whole_labels(f"dataset={name}", labels, len(images))
     count, keep, more = len(images), chosen(len(images), limit), dict(more or {})
     if keep is not None:

@@ -1,4 +1,4 @@
-"""Columns of symbols, between which there is nothing: labels, attributes, tokens, codes."""
+"""Fields of symbols, which have no values in between: labels, attributes, tokens, codes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gancli.data.field import Field
 
 @dataclass(frozen=True)
 class Label(Field):
-    """One class of several a row, stored as int64 [N]."""
+    """One of several classes per row, stored as int64 [N]."""
 
     kind: ClassVar[str] = "label"
     words: ClassVar[str] = "labels"
@@ -27,30 +27,30 @@ class Label(Field):
 
     @property
     def told(self) -> str:
-        """How many classes."""
+        """Return a description with the number of classes."""
         return f"labels of {len(self.names)} classes"
 
     @property
     def largest(self) -> int | None:
-        """The last class."""
+        """The number of the last class."""
         return len(self.names) - 1
 
     def stored(self, ready: Tensor) -> Tensor:
-        """As they are."""
+        """Return the labels unchanged."""
         return ready
 
     def variety(self, ready: Tensor) -> float:
-        """The chance that two rows differ."""
+        """Return the probability that two rows differ."""
         return _differ(ready[:, None])
 
     def text(self, stored: Tensor) -> list[str]:
-        """The class's name."""
+        """Return each class's name."""
         return [self.names[k] for k in stored.tolist()]
 
 
 @dataclass(frozen=True)
 class Attributes(Field):
-    """Several yes or no a row, stored as uint8 [N, names]; networks are given 0 and 1."""
+    """Several binary attributes per row, stored as uint8 [N, names]; networks get 0.0 and 1.0."""
 
     kind: ClassVar[str] = "attributes"
     words: ClassVar[str] = "attributes"
@@ -64,27 +64,27 @@ class Attributes(Field):
 
     @property
     def largest(self) -> int | None:
-        """Yes."""
+        """1: the attribute holds."""
         return 1
 
     def ready(self, stored: Tensor) -> Tensor:
-        """As 0.0 and 1.0."""
+        """Convert to 0.0 and 1.0."""
         return stored.to(torch.float32)
 
     def stored(self, ready: Tensor) -> Tensor:
-        """Yes from one half."""
+        """Return 1 from one half upwards, else 0."""
         return (ready >= 0.5).to(torch.uint8)
 
     def text(self, stored: Tensor) -> list[str]:
-        """The names of those that hold."""
+        """Return the names of the attributes that hold."""
         return [", ".join(n for n, yes in zip(self.names, row, strict=True) if yes) for row in stored.tolist()]
 
 
 @dataclass(frozen=True)
 class Tokens(Field):
-    """Sequences of `length` tokens, numbers of `vocabulary`, int64 [N, length]; token 0 fills up and is not read.
+    """Sequences of `length` tokens of `vocabulary`, int64 [N, length]; token 0 is padding and not shown in texts.
 
-    between: what stands between two tokens in a text.
+    between: what separates two tokens in a text.
     """
 
     kind: ClassVar[str] = "tokens"
@@ -101,30 +101,30 @@ class Tokens(Field):
 
     @property
     def told(self) -> str:
-        """Length and vocabulary."""
+        """Return a description with length and vocabulary size."""
         return f"sequences of {self.length} of {len(self.vocabulary)} tokens"
 
     @property
     def largest(self) -> int | None:
-        """The last word."""
+        """The number of the last token."""
         return len(self.vocabulary) - 1
 
     def stored(self, ready: Tensor) -> Tensor:
-        """As they are."""
+        """Return the tokens unchanged."""
         return ready
 
     def variety(self, ready: Tensor) -> float:
-        """The chance that two rows differ at a place, over all places."""
+        """Return the probability that two rows differ at a position, averaged over positions."""
         return _differ(ready)
 
     def text(self, stored: Tensor) -> list[str]:
-        """The tokens' words."""
+        """Return the tokens' words, joined."""
         return [self.between.join(self.vocabulary[k] for k in row if k) for row in stored.tolist()]
 
 
 @dataclass(frozen=True)
 class Codes(Field):
-    """Grids of numbers of a codebook of `size` entries, int64 [N, H, W]."""
+    """Grids of indices into a codebook of `size` entries, int64 [N, H, W]."""
 
     kind: ClassVar[str] = "codes"
     words: ClassVar[str] = "codes"
@@ -140,20 +140,20 @@ class Codes(Field):
 
     @property
     def largest(self) -> int | None:
-        """The last entry."""
+        """The number of the last entry."""
         return self.size - 1
 
     def stored(self, ready: Tensor) -> Tensor:
-        """As they are."""
+        """Return the codes unchanged."""
         return ready
 
     def variety(self, ready: Tensor) -> float:
-        """The chance that two rows differ at a place, over all places."""
+        """Return the probability that two rows differ at a position, averaged over positions."""
         return _differ(ready.flatten(1))
 
 
 def _differ(symbols: Tensor) -> float:
-    """The chance that two rows of [N, places] differ at a place, over all places.
+    """Return the probability that two rows of [N, positions] differ at a position, averaged over positions.
 
     >>> _differ(torch.tensor([[1, 2], [1, 3]]))
     0.5

@@ -1,4 +1,4 @@
-"""The usual data sets, through torchvision's own classes and downloaders."""
+"""Standard data sets, through torchvision's own classes and downloaders."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from gancli.data.cache import cache_dir
 from gancli.data.folder import from_files
 from gancli.data.listing import kind_of
 from gancli.data.pixels import Size
-from gancli.data.source import Dealt, Source, check_split, finish
+from gancli.data.source import Source, StreamOptions, check_split, finish
 from gancli.errors import ConfigError, DataError
 
 _FOLDERS = {"MNIST": "MNIST/raw", "FashionMNIST": "FashionMNIST/raw", "CIFAR10": "cifar-10-batches-py",
             "CIFAR100": "cifar-100-python", "SVHN": ".", "STL10": "stl10_binary", "CelebA": "celeba"}  # fmt: skip
-_LARGEST_FILE = 1 << 32  # bytes; the largest of all, STL-10's unlabeled images, has 2.8 GB
+_LARGEST_FILE = 1 << 32  # bytes; the largest one, STL-10's unlabeled images, has 2.8 GB
 
 
 def mnist(
@@ -30,7 +30,7 @@ def mnist(
     split: str = "train",
     root: str | None = None,
     download: bool = False,
-    **dealt: Unpack[Dealt],
+    **dealt: Unpack[StreamOptions],
 ) -> Source:
     """MNIST: 60,000 train and 10,000 test digits, 28x28 grey. Size 32 pads by two black pixels.
 
@@ -45,7 +45,7 @@ def fashion_mnist(
     split: str = "train",
     root: str | None = None,
     download: bool = False,
-    **dealt: Unpack[Dealt],
+    **dealt: Unpack[StreamOptions],
 ) -> Source:
     """Fashion-MNIST: 60,000 train and 10,000 test clothes, 28x28 grey. Size 32 pads by two black pixels.
 
@@ -60,7 +60,7 @@ def cifar10(
     split: str = "train",
     root: str | None = None,
     download: bool = False,
-    **dealt: Unpack[Dealt],
+    **dealt: Unpack[StreamOptions],
 ) -> Source:
     """CIFAR-10: 50,000 train and 10,000 test photographs, 32x32 colour, 10 classes. Raises ConfigError, DataError."""
     return _cifar("cifar10", "CIFAR10", size, limit, split, root, download, **dealt)
@@ -72,7 +72,7 @@ def cifar100(
     split: str = "train",
     root: str | None = None,
     download: bool = False,
-    **dealt: Unpack[Dealt],
+    **dealt: Unpack[StreamOptions],
 ) -> Source:
     """CIFAR-100: 50,000 train and 10,000 test photographs, 32x32 colour, 100 classes. Raises ConfigError, DataError."""
     return _cifar("cifar100", "CIFAR100", size, limit, split, root, download, **dealt)
@@ -84,9 +84,9 @@ def svhn(
     split: str = "train",
     root: str | None = None,
     download: bool = False,
-    **dealt: Unpack[Dealt],
+    **dealt: Unpack[StreamOptions],
 ) -> Source:
-    """SVHN: house numbers, 73,257 train, 26,032 test, 531,131 extra, 32x32 colour, 10 classes; needs SciPy to be read.
+    """SVHN: house numbers, 73,257 train, 26,032 test, 531,131 extra, 32x32 colour, 10 classes; reading needs SciPy.
 
     Raises ConfigError, DataError.
     """
@@ -111,7 +111,7 @@ def stl10(
     split: str = "train",
     root: str | None = None,
     download: bool = False,
-    **dealt: Unpack[Dealt],
+    **dealt: Unpack[StreamOptions],
 ) -> Source:
     """STL-10: 5,000 train, 8,000 test (10 classes) and 100,000 unlabeled photographs, 96x96 colour.
 
@@ -148,12 +148,12 @@ def celeba(
     root: str | None = None,
     download: bool = False,
     attribute: str | None = None,
-    **dealt: Unpack[Dealt],
+    **dealt: Unpack[StreamOptions],
 ) -> Source:
     """CelebA: 162,770 train, 19,867 valid, 19,962 test faces (or all), 178x218 colour.
 
-    size: the central 178x178 is resized to one side (64); null keeps 178x218. attribute: one of the 40 (Smiling, Male,
-    ...) as two classes. Decoded once, into a memory map in the user's cache directory. Raises ConfigError, DataError.
+    size: one side (64) resizes the central 178x178; null keeps 178x218. attribute: one of the 40 (Smiling, Male, ...)
+    as two classes. Decoded once, to a memory map in the user's cache directory. Raises ConfigError, DataError.
     """
     check_split("celeba", split, ["train", "valid", "test", "all"])
     data = _obtain("celeba", "CelebA", root, download, split=split)
@@ -164,7 +164,7 @@ def celeba(
             raise ConfigError(f"dataset.attribute={attribute} is unknown: type one of {', '.join(names)}, or null")
         labels, classes = data.attr[:, names.index(attribute)].numpy(), [f"not {attribute}", attribute]
     top = Path(data.root) / "celeba" / "img_align_celeba"
-    # Colour by definition: no need to ask 200,000 headers.
+    # Colour by definition: no need to read 200,000 headers.
     shape: Size = [3, size, size] if isinstance(size, int) and not isinstance(size, bool) else size
     shape = [3, 218, 178] if shape is None else shape
     return from_files(
@@ -187,7 +187,7 @@ def _grey28(
     split: str,
     root: str | None,
     download: bool,
-    **dealt: Unpack[Dealt],
+    **dealt: Unpack[StreamOptions],
 ) -> Source:
     check_split(name, split, ["train", "test"])
     data = _obtain(name, kind, root, download, train=split == "train")
@@ -213,7 +213,7 @@ def _cifar(
     split: str,
     root: str | None,
     download: bool,
-    **dealt: Unpack[Dealt],
+    **dealt: Unpack[StreamOptions],
 ) -> Source:
     check_split(name, split, ["train", "test"])
     data = _obtain(name, kind, root, download, train=split == "train")
@@ -230,19 +230,19 @@ def _cifar(
 
 
 def _refuse_odd(name: str, folder: Path, files: str) -> None:
-    """Raises DataError for pipes, devices and giants among the files that torchvision opens and reads whole."""
+    """Raise DataError for pipes, devices and huge files among those that torchvision opens and reads whole."""
     for path in sorted(folder.glob(files)):
         facts = path.stat() if path.exists() else None
         if facts is None or stat.S_ISDIR(facts.st_mode):
             continue
         if not stat.S_ISREG(facts.st_mode):
-            raise DataError(f"dataset={name}: {path} is a {kind_of(facts.st_mode)}, no file: take it away")
+            raise DataError(f"dataset={name}: {path} is a {kind_of(facts.st_mode)}, not a file: remove it")
         if facts.st_size > _LARGEST_FILE:
-            raise DataError(f"dataset={name}: {path} has {facts.st_size >> 30} GiB, more than any of its files")
+            raise DataError(f"dataset={name}: {path} has {facts.st_size >> 30} GiB, larger than any of its own files")
 
 
 def _obtain(name: str, kind: str, root: str | None, download: bool, **choice: Any) -> Any:
-    """torchvision's data set; what it raises becomes a DataError with the remedy."""
+    """Build torchvision's data set; its exceptions become a DataError with the remedy."""
     if root is not None and not root.strip():
         raise ConfigError(f"dataset={name} was given an empty dataset.root: type dataset.root=PATH, or leave it out")
     place = Path(root).expanduser() if root is not None else cache_dir() / "torchvision"
@@ -261,7 +261,7 @@ def _obtain(name: str, kind: str, root: str | None, download: bool, **choice: An
             ) from error
         if isinstance(error, RuntimeError) and "not found" in reason:
             raise DataError(
-                f"dataset={name} is not (complete) in {place}: type dataset.download=true, or dataset.root=PATH with "
+                f"dataset={name} is incomplete in {place}: type dataset.download=true, or dataset.root=PATH with "
                 "torchvision's files"
             ) from error
         raise DataError(

@@ -1,4 +1,4 @@
-"""Points on a line or in the plane whose distribution is known: what a GAN misses can be counted."""
+"""Points on a line or in the plane with a known distribution, so that the modes a GAN misses can be counted."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def ring(
     seed: int = 0,
     scale: float = 1.0,
 ) -> Source:
-    """n points float32 [2] of `ring_modes`, each mode as likely as any; `test` is another draw. Raises ConfigError."""
+    """n points float32 [2] of `ring_modes`, all modes equally likely; `test` is another draw. Raises ConfigError."""
     _check_scale(scale)
     return _mixture("ring", ring_modes(scale), size, limit, split, flip, dequantize, n, seed)
 
@@ -58,7 +58,7 @@ def grid(
     seed: int = 0,
     scale: float = 1.0,
 ) -> Source:
-    """n points float32 [2] of `grid_modes`, each mode as likely as any; `test` is another draw. Raises ConfigError."""
+    """n points float32 [2] of `grid_modes`, all modes equally likely; `test` is another draw. Raises ConfigError."""
     _check_scale(scale)
     return _mixture("grid", grid_modes(scale), size, limit, split, flip, dequantize, n, seed)
 
@@ -74,9 +74,9 @@ def gauss1d(
     means: tuple[Signed, ...] = (-2.0, 2.0),
     sigma: float = 0.5,
 ) -> Source:
-    """n points float32 [1] of Gaussians of one σ, each as likely as any; `test` is another draw. Raises ConfigError."""
+    """n points float32 [1] of Gaussians of one σ, all equally likely; `test` is another draw. Raises ConfigError."""
     if not means or not sigma > 0:
-        raise ConfigError(f"dataset.means={list(means)} dataset.sigma={sigma:g}: one mean at least, and sigma above 0")
+        raise ConfigError(f"dataset.means={list(means)} dataset.sigma={sigma:g}: give means, and sigma above 0")
     modes = Modes(np.asarray(means, np.float64)[:, None], sigma)
     return _mixture("gauss1d", modes, size, limit, split, flip, dequantize, n, seed)
 
@@ -118,7 +118,7 @@ def _mixture(
 
 def _check_scale(scale: float) -> None:
     if not 1e-6 <= scale <= 1e6:  # beyond, float32 would lose the points
-        raise ConfigError(f"dataset.scale={scale:g}: what the points are multiplied by is from 1e-6 to 1e6, such as 1")
+        raise ConfigError(f"dataset.scale={scale:g}: type a factor from 1e-6 to 1e6, such as 1")
 
 
 def _generator(

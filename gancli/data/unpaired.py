@@ -1,4 +1,4 @@
-"""Your own images of two domains, without pairs: two folders."""
+"""Unpaired images of the user: two domains in two folders."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from gancli.data.layout import printable
 from gancli.data.listing import Listing
 from gancli.data.paired import DOMAINS, asks_feeds
 from gancli.data.pixels import Size
-from gancli.data.source import DataSet, Dealt, Source, Sources, limit_notes
+from gancli.data.source import DataSet, Source, Sources, StreamOptions, limit_notes
 from gancli.data.walk import given_folder, unlistable
 from gancli.errors import CombinationError, DataError
 
@@ -31,19 +31,19 @@ def unpaired(
     check: Literal["auto", "quick", "full"] = "auto",
     *,
     columns: Mapping[str, str] | None = None,
-    **dealt: Unpack[Dealt],
+    **dealt: Unpack[StreamOptions],
 ) -> DataSet:
-    """Images of two domains as the feeds A and B, without labels, each dealt in an order of its own.
+    """Images of two domains as the feeds A and B, without labels, each yielded in its own order.
 
-    root: has folders trainA and trainB, and testA and testB where there are, or train/A, A/train and the like, or A and
-    B alone, which are `train`; with root_B it is A's folder and that is B's. Where there is no test, val is taken.
-    size, channels, bits, store, check: as of `pairs`; both domains have one size. Raises ConfigError for a missing
-    `root` or wrong keys, CombinationError for a game that learns from pairs, SplitError for a split that is not there,
-    DataError for a folder without images and for a file that cannot be read, by its name.
+    root: has folders trainA and trainB, optionally testA and testB, or train/A, A/train and the like, or only A and B,
+    which are `train`. With root_B, root is A's folder and root_B is B's. If there is no test, val is used. size,
+    channels, bits, store, check: as in `pairs`; both domains have one size. Raises ConfigError for a missing `root` or
+    wrong keys, CombinationError for a game that learns from pairs, SplitError for a missing split, DataError for a
+    folder without images and, naming it, for a file that cannot be read.
     """
     if not asks_feeds(columns) and set(DOMAINS) <= (columns or {}).keys():
         raise CombinationError(
-            "dataset=unpaired has no pairs and this game learns from them: type dataset=pairs or model=cyclegan"
+            "dataset=unpaired has no pairs, but this game learns from pairs: type dataset=pairs or model=cyclegan"
         )
     asked = wanted("unpaired", size, channels, store, check)
     try:
@@ -60,7 +60,7 @@ def unpaired(
 
 
 def _folders(root: str | None, root_B: str | None, split: str) -> tuple[tuple[Path, Path], list[str]]:
-    """The folders of a split, and notes on what is left out. Raises ConfigError, SplitError and DataError."""
+    """Return the folders of a split, and notes on what is ignored. Raises ConfigError, SplitError and DataError."""
     top = given_folder("unpaired", root, "with folders trainA and trainB, or with A's images beside dataset.root_B")
     if root_B is not None:
         other = given_folder("unpaired", root_B, "with images of B", key="root_B")
@@ -80,7 +80,7 @@ def _folders(root: str | None, root_B: str | None, split: str) -> tuple[tuple[Pa
 
 
 def _listing(folder: Path) -> Listing:
-    """A domain's files, sorted. Raises DataError where there is none."""
+    """List a domain's files, sorted. Raises DataError if there are none."""
     walk = walked(folder)
     if not walk.images:
         raise DataError(f"{printable(str(folder))} has no images: put them there ({', '.join(sorted(SUFFIXES))})")

@@ -1,4 +1,4 @@
-"""The image files below a folder of a file system, and what lies beside them."""
+"""Walking a folder: its image files, and what else is in it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gancli.data.layout import DESCRIPTION, LeftOut, printable
+from gancli.data.layout import DESCRIPTION, IgnoredFiles, printable
 from gancli.data.listing import Listing, Names, is_image, kind_of, stamp
 from gancli.errors import ConfigError, DataError
 
@@ -20,10 +20,10 @@ from gancli.errors import ConfigError, DataError
 def given_folder(
     kind: str, root: str | None, holding: str, others: Mapping[str, str] | None = None, key: str = "root"
 ) -> Path:
-    """The folder that `dataset.root`, or another key, names.
+    """Return the folder that `dataset.root`, or another key, names.
 
     kind: of the data set. holding: what is in the folder. others: what to type for a file, by its suffix. Raises
-    ConfigError where none is named, DataError for no such folder.
+    ConfigError if none is given, DataError if there is no such folder.
     """
     if root is None or not root.strip():
         said = "needs to know which folder" if root is None else f"was given an empty dataset.{key}"
@@ -39,7 +39,7 @@ def given_folder(
 
 
 def unlistable(root: str | None, error: OSError) -> DataError:
-    """What to tell the person about a folder in `dataset.root` that cannot be looked into."""
+    """Return the error for a folder in `dataset.root` that cannot be listed."""
     where = "" if error.filename in (None, root) else f": {printable(os.fsdecode(error.filename))}"
     return DataError(f"dataset.root={root} cannot be listed ({error.strerror}{where}): make it readable")
 
@@ -51,7 +51,7 @@ def listing_of(
     watched: dict[str, list[int]],
     notes: Sequence[str] = (),
 ) -> Listing:
-    """Files by their names. found: (name, size, time of change) of each."""
+    """Build a listing of files. found: (name, size, modification time) of each."""
     sizes = np.fromiter((size for _, size, _ in found), np.int64, len(found))
     times = np.fromiter((changed for _, _, changed in found), np.int64, len(found))
     numbers = None if labels is None else labels.astype(np.int64)
@@ -61,9 +61,9 @@ def listing_of(
 
 @dataclass
 class Walk:
-    """Everything below a folder, links followed, each folder once; nothing is opened.
+    """Everything below a folder: links are followed, each folder is visited once, no file is opened.
 
-    takes: whether a file is an image, by its name. images: (name, size, time of change), names relative to the top.
+    takes: whether a file is an image, by its name. images: (name, size, modification time), names relative to the top.
     folders: the top's own, with a slash. described: whether there is a dataset.json. watched: each folder's stamp
     before it was listed.
     """
@@ -74,19 +74,19 @@ class Walk:
     folders: list[str] = field(default_factory=list)
     described: bool = False
     watched: dict[str, list[int]] = field(default_factory=dict)
-    left_out: LeftOut = field(default_factory=LeftOut)
+    left_out: IgnoredFiles = field(default_factory=IgnoredFiles)
 
     def run(self) -> None:
-        """Look at all of it. Raises OSError, and DataError for an image that is no file."""
+        """Walk the folder. Raises OSError, and DataError for an image that is not a regular file."""
         seen: set[tuple[int, int]] = set()
-        # Lists instead of a function that calls itself, which cannot go a thousand deep: (name, absolute path).
+        # A stack instead of recursion, which is limited to about a thousand levels: (name, absolute path).
         waiting, linked = [("", os.path.realpath(self.top))], list[tuple[str, str]]()
         while waiting or linked:
-            inner, real = waiting.pop() if waiting else linked.pop(0)  # a folder counts where it lies, before its links
+            inner, real = waiting.pop() if waiting else linked.pop(0)  # a folder's own path comes before links to it
             place = f"{self.top}/{inner}"
             facts = os.stat(place)  # noqa: PTH116 - a Path a file is slow
-            if (facts.st_dev, facts.st_ino) in seen:  # links may go round in circles
-                self.left_out.named(f"{inner} (a link to a folder that is read already)")
+            if (facts.st_dev, facts.st_ino) in seen:  # links may form cycles
+                self.left_out.named(f"{inner} (a link to a folder that was already read)")
                 continue
             seen.add((facts.st_dev, facts.st_ino))
             self.watched[real] = stamp(place)
@@ -97,7 +97,7 @@ class Walk:
             linked = sorted([*linked, *((name, os.path.realpath(f"{self.top}/{name}")) for name in links)])
 
     def _scan(self, place: str, prefix: str) -> tuple[list[str], list[str]]:
-        """Take note of a folder's files; its own folders, and its links to folders, are returned."""
+        """Record a folder's files; return its sub-folders, and its links to folders."""
         folders, links = list[str](), list[str]()
         with os.scandir(place) as entries:
             for entry in entries:
@@ -113,8 +113,8 @@ class Walk:
                 elif self.takes(entry.name):
                     facts = entry.stat()
                     if not stat.S_ISREG(facts.st_mode):
-                        told = f"{printable(entry.path)} is a {kind_of(facts.st_mode)}, no image"
-                        raise DataError(f"{told}: take it away")
+                        told = f"{printable(entry.path)} is a {kind_of(facts.st_mode)}, not an image"
+                        raise DataError(f"{told}: remove it")
                     self.images.append((name, facts.st_size, facts.st_mtime_ns))
                 elif entry.is_file():
                     self.left_out.file(entry.name)
@@ -125,5 +125,5 @@ class Walk:
     def _dangling(self, name: str, path: str) -> None:
         if self.takes(name) or name == DESCRIPTION:
             target = printable(os.readlink(path))  # noqa: PTH115
-            raise DataError(f"{printable(path)} is a link to {target}, which is not there: mend it or take it away")
-        self.left_out.named(f"{name} (a link to nothing)")
+            raise DataError(f"{printable(path)} is a link to {target}, which does not exist: fix or remove it")
+        self.left_out.named(f"{name} (a broken link)")

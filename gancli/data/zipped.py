@@ -1,4 +1,4 @@
-"""A zip archive of images as a data set, in the layout of StyleGAN's dataset_tool or as folders of classes."""
+"""Zip archives of images as a data set, in the layout of StyleGAN's dataset_tool or as folders of classes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from typing_extensions import Unpack
 
 from gancli.data.gather import gather
-from gancli.data.layout import DESCRIPTION, LARGEST_DESCRIPTION, LeftOut, by_description, by_folders, common_top
+from gancli.data.layout import DESCRIPTION, LARGEST_DESCRIPTION, IgnoredFiles, by_description, by_folders, common_top
 from gancli.data.listing import (
     LARGEST_FILE,
     Listing,
@@ -30,7 +30,7 @@ from gancli.data.listing import (
 )
 from gancli.data.pixels import Size
 from gancli.data.rows import Opened
-from gancli.data.source import Dealt, Source, check_split
+from gancli.data.source import Source, StreamOptions, check_split
 from gancli.errors import DataError
 
 _LOCAL = struct.Struct("<4s22xHH")  # an entry's own header: signature, ..., lengths of its name and of its extras
@@ -44,14 +44,14 @@ def archive(
     split: str = "train",
     store: Literal["raw", "encoded"] = "raw",
     check: Literal["auto", "quick", "full"] = "auto",
-    **dealt: Unpack[Dealt],
+    **dealt: Unpack[StreamOptions],
 ) -> Source:
     """The images of one zip archive (`dataset=zip`), the same rows as the same images in a folder.
 
-    Labels: of `dataset.json` where there is one ({"labels": [["00000/img.png", 3], ...]} or null, as StyleGAN's
-    dataset_tool writes it), else each top folder is a class, else none. All else is as in `folder`.
-    Raises ConfigError for a missing `root` or a wrong size, DataError for an archive that is damaged, encrypted or
-    hostile (entries that point out of it, overlap, are links or unpack to too much), by the entry's name.
+    Labels: from `dataset.json` if there is one ({"labels": [["00000/img.png", 3], ...]} or null, as written by
+    StyleGAN's dataset_tool), else each top folder is a class, else none. All else is as in `folder`. Raises
+    ConfigError for a missing `root` or a wrong size, DataError, naming the entry, for an archive that is damaged,
+    encrypted or hostile (entries that point outside, overlap, are links or unpack to too much).
     """
     check_split("zip", split, ["train"])
     path = given_file("zip", root, "FILE.zip")
@@ -70,7 +70,7 @@ def archive(
 
 @dataclass(frozen=True)
 class Zip:
-    """A zip archive as a place."""
+    """A zip archive (a `Place`)."""
 
     path: Path
     kind = "zip"
@@ -82,9 +82,9 @@ class Zip:
         return str(self.path.resolve())
 
     def listing(self) -> Listing:
-        """The images in the order of their names. Raises DataError."""
+        """List the images, sorted by name. Raises DataError."""
         watched = {self.root: stamp(self.path)}
-        left_out = LeftOut()
+        left_out = IgnoredFiles()
         entries, folders, description = self._entries(left_out)
         images = {name: entry for name, entry in entries.items() if is_image(name)}
         if not images:
@@ -102,11 +102,11 @@ class Zip:
         return Listing(packed, where[:, 2], where, found.labels, found.classes, watched, told)
 
     def files(self, listing: Listing) -> Entries:
-        """What unpacks them, one at a time."""
+        """Return an object that unpacks the entries, one at a time."""
         return Entries(self.root, listing.names, listing.where)
 
-    def _entries(self, left_out: LeftOut) -> tuple[dict[str, zipfile.ZipInfo], list[str], bytes | None]:
-        """Entries by name that are not hidden, the folders, and dataset.json's contents where there is one."""
+    def _entries(self, left_out: IgnoredFiles) -> tuple[dict[str, zipfile.ZipInfo], list[str], bytes | None]:
+        """Return entries by name that are not hidden, the folders, and the contents of dataset.json if there is one."""
         try:
             with zipfile.ZipFile(self.path) as file:
                 if not file.infolist():
@@ -130,7 +130,7 @@ class Zip:
 
 
 class Entries:
-    """Entries of an archive, by number; read at their places, so that threads share one file."""
+    """Entries of an archive, by index; read by offset, so that threads share one file."""
 
     def __init__(self, path: str, names: Names, where: NDArray[np.int64]):
         self._file, self._names, self._where = Opened(path), names, where
@@ -143,7 +143,7 @@ class Entries:
         return f"{self._file.path}:{self._names[i]}"
 
     def open(self, i: int) -> BinaryIO:
-        """The entry unpacked in memory, never more than it says. Raises EOFError or ValueError where it is damaged."""
+        """Unpack the entry in memory, up to its recorded size. Raises EOFError or ValueError if it is damaged."""
         offset, packed, size, method, checksum = self._where[i].tolist()
         signature, name_length, extra_length = _LOCAL.unpack(self._file.read(_LOCAL.size, offset))
         if signature != b"PK\x03\x04":
@@ -155,14 +155,14 @@ class Entries:
             if len(data) == size and not unpacker.eof:
                 unpacker.decompress(unpacker.unconsumed_tail, 1)
         if len(data) != size:
-            raise ValueError(f"it unpacks to another size than the {size} bytes it says")
+            raise ValueError(f"it does not unpack to the {size} bytes that its header gives")
         if zlib.crc32(data) != checksum:
             raise ValueError("its checksum is wrong")
         return io.BytesIO(data)
 
 
 def _refuse_hostile(path: Path, named: Sequence[tuple[str, zipfile.ZipInfo]]) -> None:
-    """Raises DataError naming an entry that no honest archive of images has, before anything is unpacked."""
+    """Raise DataError naming an entry that no valid archive of images has, before anything is unpacked."""
     seen: set[str] = set()
     for name, entry in named:
         refuse_escape(str(path), entry.orig_filename)
@@ -174,10 +174,10 @@ def _refuse_hostile(path: Path, named: Sequence[tuple[str, zipfile.ZipInfo]]) ->
             raise DataError(f"{path}: the entry {name} is packed by method {entry.compress_type}: store or deflate it")
         most = LARGEST_DESCRIPTION if name.endswith(DESCRIPTION) else LARGEST_FILE if is_image(name) else 1 << 62
         if max(entry.file_size, entry.compress_size) > most:
-            unpacked = f"unpacks to {entry.file_size >> 20} MiB, and {most >> 20} are the limit"
+            unpacked = f"unpacks to {entry.file_size >> 20} MiB; the limit is {most >> 20}"
             raise DataError(f"{path}: the entry {name} {unpacked}")
         if entry.compress_type == zipfile.ZIP_STORED and entry.compress_size != entry.file_size:
-            raise DataError(f"{path}: the entry {name} is stored and says two sizes: make the archive again")
+            raise DataError(f"{path}: the entry {name} is stored with two different sizes: make the archive again")
         if name in seen:
             raise DataError(f"{path} has the entry {name} twice: make the archive again")
         seen.add(name)
@@ -186,7 +186,7 @@ def _refuse_hostile(path: Path, named: Sequence[tuple[str, zipfile.ZipInfo]]) ->
     for entry, following in zip(ordered, [*ordered[1:], None], strict=True):
         end = entry.header_offset + 30 + len(entry.orig_filename) + entry.compress_size
         if end > size:
-            raise DataError(f"{path} is cut short: the entry {entry.filename} ends beyond it: copy the archive again")
+            raise DataError(f"{path} is truncated: the entry {entry.filename} ends beyond it: copy the archive again")
         if following is not None and end > following.header_offset:
             raise DataError(f"{path}: {entry.filename} and {following.filename} overlap: make the archive again")
 

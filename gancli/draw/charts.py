@@ -13,15 +13,15 @@ from gancli.draw.pictures import Pixels
 
 INKS = ((31, 90, 166), (200, 30, 60), (30, 140, 90), (190, 120, 20), (120, 70, 160), (90, 90, 90))
 GRID, TEXT, PAPER = (225, 228, 233), (40, 44, 52), (255, 255, 255)
-SHARP = 2  # drawn at this many times the size, then averaged down: smooth lines
+SHARP = 2  # charts are drawn at this multiple of the size, then downsampled (anti-aliasing)
 
 
 @dataclass(frozen=True)
 class Panel:
     """Curves over one pair of axes.
 
-    curves: points (x, y) by name, in order of x. names: what stands below the x ticks, by x; else numbers are chosen.
-    log: a logarithmic y axis. legend: names beside the lines, for few curves.
+    curves: points (x, y) by name, in order of x. names: labels of the x ticks, by x; empty: round numbers. log: a
+    logarithmic y axis. legend: whether to draw the curves' names.
     """
 
     title: str
@@ -33,7 +33,7 @@ class Panel:
 
 
 def chart(panels: Sequence[Panel], width: int = 380, height: int = 280) -> Pixels:
-    """The panels in a row, [height, width · panels, 3]."""
+    """Draw the panels in a row, [height, width · panels, 3]."""
     from PIL import Image, ImageDraw
 
     page = Image.new("RGB", (width * len(panels) * SHARP, height * SHARP), PAPER)
@@ -44,7 +44,7 @@ def chart(panels: Sequence[Panel], width: int = 380, height: int = 280) -> Pixel
 
 
 def ticks(low: float, high: float, wanted: int = 5) -> list[float]:
-    """Round numbers from `low` to `high`, both within them.
+    """Return round numbers between `low` and `high`.
 
     >>> ticks(0.13, 0.92)
     [0.2, 0.4, 0.6, 0.8]
@@ -57,7 +57,7 @@ def ticks(low: float, high: float, wanted: int = 5) -> list[float]:
 
 
 def _panel(draw: Any, panel: Panel, left: int, width: int, height: int) -> None:
-    """One panel, its left edge at pixel `left`."""
+    """Draw one panel with its left edge at pixel `left`."""
     font = _font(11)
     x0, x1, y0, y1 = left + 52 * SHARP, left + width - 16 * SHARP, height - 42 * SHARP, 34 * SHARP
     points = [p for curve in panel.curves.values() for p in curve]

@@ -1,4 +1,4 @@
-"""The rows of data that samples are made from, and their right answers: held out where the data set has such rows."""
+"""The rows of data that samples are made from, and their targets: held-out rows if the data set has some."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from gancli.data.columns import Index
 from gancli.data.fields import Field
 from gancli.data.source import DataSet, Source, feeds_of, order
 from gancli.errors import ConfigError, RunError, SplitError
-from gancli.train.dealing import data_set, split_of
+from gancli.train.streams import data_set, split_of
 
-HELD_OUT = "test"  # the split that no run is trained on, unless it says so
+HELD_OUT = "test"  # the split that is held out, unless dataset.split names it
 
 
 def _trained_on(node: Node, game: Node, held: DataSet) -> bool:
-    """Whether rows are those of the split that a run was trained on, as val is where there is no test."""
+    """Whether the held-out rows are those of the run's training split (val, for example, if there is no test)."""
     if node.get("split") in (None, "train"):
         return False
-    whole = {**node, "disjoint": False} if "disjoint" in node else node  # as held-out rows are
+    whole = {**node, "disjoint": False} if "disjoint" in node else node  # held-out rows are not disjoint
     return split_of(whole, game, node["split"]).fingerprint == held.fingerprint
 
 
 class Rows:
-    """Rows of a data set by seed and number, in an order of each seed's own.
+    """Rows of a data set by seed and number; each seed has its own permutation.
 
-    note: what they are, where they are no held-out rows. split: whose rows they are. aligned: whether rows of one
-    number in its feeds are partners.
+    note: a warning if they are not held-out rows. split: the split they are from. aligned: whether rows of equal number
+    in its feeds are pairs.
     """
 
     def __init__(self, data: DataSet, note: str = "", split: str | None = None):
@@ -39,55 +39,58 @@ class Rows:
 
     @staticmethod
     def of_run(node: Node, game: Node, fields: Mapping[str, Field]) -> Rows:
-        """Held-out rows of the data that a run was trained on; its own where there are none.
+        """Return the held-out rows of a run's data set; its training rows if there are none.
 
-        node, game: as the run has them configured. fields: columns that are asked for. Raises GanError for data that
-        are not there, or have other columns by now.
+        node, game: the run's sections. fields: the columns needed. Raises GanError for data that are missing, or whose
+        columns have changed since training.
         """
         try:
-            if node.get("split") in (HELD_OUT, "all"):  # which the run has seen
-                raise SplitError(f"{HELD_OUT} rows are among those of the training")
+            if node.get("split") in (HELD_OUT, "all"):  # the run was trained on them
+                raise SplitError(f"{HELD_OUT} rows are training rows")
             held = split_of(node, game, HELD_OUT)
             if _trained_on(node, game, held):
-                raise SplitError(f"{HELD_OUT} rows are those of the training")
+                raise SplitError(f"{HELD_OUT} rows are training rows")
             rows = Rows(held, split=HELD_OUT)
         except SplitError:
             rows = Rows(
                 data_set(node, game),
-                "there are no held-out rows of this run's data: samples are made from training rows",
+                "this run's data set has no held-out rows: samples are made from training rows",
                 node.get("split"),
             )
         for name, field in fields.items():
             source, column = rows.source(name)
             if source.fields.get(column) != field:
-                raise RunError(f"the data set {source.name} has another column {name} than when the run was trained")
+                raise RunError(
+                    f"the column {name} of the data set {source.name} has changed since the run was trained: restore"
+                    " the data"
+                )
         return rows
 
     def source(self, name: str) -> tuple[Source, str]:
-        """The table and the column that a batch calls by this name."""
+        """Return the table and the column of this name in a batch."""
         feed, _, column = name.rpartition(".")
         return self.feeds[feed] if feed in self.feeds else next(iter(self.feeds.values())), column
 
     def partner(self, name: str, inputs: Iterable[str]) -> bool:
-        """Whether a column holds, row by row, what belongs to these: in their table, or in a feed that is aligned."""
+        """Whether a column's rows are paired with those of `inputs`: in the same table, or in an aligned feed."""
         source, column = self.source(name)
         there = self.aligned or any(self.source(each)[0] is source for each in inputs)
         return there and column in source.fields
 
     def numbers(self, name: str, pairs: Sequence[tuple[int, int]]) -> Index:
-        """The rows of a column's table for each (seed, number). Raises ConfigError for more than there are."""
+        """Return the row of a column's table for each (seed, number). Raises ConfigError for a number out of range."""
         source, _ = self.source(name)
         most = max(number for _, number in pairs)
         if most >= len(source):
             raise ConfigError(
-                f"{most + 1:,} samples are asked for, and there are {len(source):,} rows of {source.name} to make them"
-                f" from: type n={len(source)} or less"
+                f"{most + 1:,} samples are made from one row each, and {source.name} has {len(source):,} rows: type"
+                f" n={len(source)} or less"
             )
         orders = {seed: order(len(source), seed, "sample") for seed in dict.fromkeys(seed for seed, _ in pairs)}
         return np.array([orders[seed][number] for seed, number in pairs], np.int64)
 
     def take(self, name: str, pairs: Sequence[tuple[int, int]]) -> Tensor:
-        """A column's rows, ready, for each (seed, number). Raises ConfigError for more than there are."""
+        """Read a column's rows for each (seed, number), as network input. Raises ConfigError as `numbers`."""
         source, column = self.source(name)
         index = self.numbers(name, pairs)
         return torch.as_tensor(source.fields[column].ready(source.rows(index, columns=[column])[column]))

@@ -18,20 +18,20 @@ from gancli.store.files import files, open_regular, whole_file
 
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 INK, DATA, PAPER = (200, 30, 60), (165, 175, 190), (255, 255, 255)
-LARGEST_FRAME = 1 << 26  # pixels of a film's picture; ours have below one million
-MANY, ROW = 64, 8  # images of a sheet, and of a class's row in it, where no number is given
-MADE = 16  # and of a sheet that shows what each was made from
+LARGEST_FRAME = 1 << 26  # pixels of an animation's frame, at most; those written here have below one million
+MANY, ROW = 64, 8  # default number of images on a sheet, and in a row of one class
+MADE = 16  # default number on a sheet that shows inputs too
 
 
 def to_pixels(image: Tensor) -> Pixels:
-    """One image [C, H, W] of 8 or 16 bits as [H, W, 3]; grey is repeated, channels past the third are not shown."""
+    """Convert an image [C, H, W] of 8 or 16 bits to [H, W, 3]; grey is repeated, channels past the third dropped."""
     array = eight(image.numpy())
     channels = [array[min(c, len(array) - 1)] for c in range(3)]
     return np.stack(channels, axis=-1)
 
 
 def sheet(images: Tensor, columns: int, gap: int = 2, scale: int | None = None) -> Pixels:
-    """Images [n, C, H, W] uint8 row by row on white, as [H', W', 3]; small images are enlarged by whole pixels."""
+    """Lay out images [n, C, H, W] uint8 row by row on white, [H', W', 3]; small ones are enlarged by an integer."""
     n, _, height, width = images.shape
     scale = scale or max(1, 64 // max(height, width))
     rows = -(-n // columns)
@@ -44,7 +44,7 @@ def sheet(images: Tensor, columns: int, gap: int = 2, scale: int | None = None) 
 
 
 def with_names(page: Pixels, names: Sequence[str], size: int = 14) -> Pixels:
-    """A sheet with a name at the left of each of its equally high rows."""
+    """Add a name at the left of each of a sheet's rows, which are equally high."""
     from PIL import Image, ImageDraw, ImageFont
 
     font = ImageFont.load_default(size)
@@ -59,7 +59,7 @@ def with_names(page: Pixels, names: Sequence[str], size: int = 14) -> Pixels:
 
 
 def with_titles(page: Pixels, titles: Sequence[tuple[float, str]], size: int = 11) -> Pixels:
-    """A sheet below titles, each around its middle in pixels from the left; the sheet alone where they have no room."""
+    """Add titles above a sheet, centred at the given x in pixels; returns the sheet unchanged if they would overlap."""
     from PIL import Image, ImageDraw, ImageFont
 
     font = ImageFont.load_default(size)
@@ -75,7 +75,7 @@ def with_titles(page: Pixels, titles: Sequence[tuple[float, str]], size: int = 1
 
 
 def scatter(points: Tensor, reference: Tensor | None = None, size: int = 512) -> Pixels:
-    """Points [n, 2] in red over reference points in grey, on one scale, as [size, size, 3]; of [n, 1] at one height."""
+    """Draw points [n, 2] in red over reference points in grey, [size, size, 3]; points [n, 1] on a horizontal line."""
     if points.shape[1] == 1:
         points = torch.cat([points, torch.zeros_like(points)], 1)
         reference = None if reference is None else torch.cat([reference, torch.zeros_like(reference)], 1)
@@ -97,19 +97,19 @@ def scatter(points: Tensor, reference: Tensor | None = None, size: int = 512) ->
 
 
 def columns_for(n: int) -> int:
-    """A near-square sheet's number of columns: 8 for 64, 5 for 20."""
+    """Return the number of columns of a near-square sheet: 8 for 64 images, 5 for 20."""
     return max(1, round(math.sqrt(n) + 0.24))
 
 
 def grid(images: Tensor, names: Sequence[str] = ()) -> Pixels:
-    """A near-square sheet of images [n, C, H, W] uint8; with names, as many rows, each with its name beside it."""
+    """Lay out images [n, C, H, W] uint8 near-square; with names, in one row per name, with the name beside it."""
     if not names:
         return sheet(images, columns_for(len(images)))
     return with_names(sheet(images, len(images) // len(names)), names)
 
 
 def png(pixels: Pixels) -> bytes:
-    """The bytes of one PNG."""
+    """Encode pixels as PNG."""
     from PIL import Image
 
     file = io.BytesIO()
@@ -118,13 +118,13 @@ def png(pixels: Pixels) -> bytes:
 
 
 def save_png(path: Path, pixels: Pixels) -> None:
-    """Write one PNG, whole."""
+    """Write a PNG atomically."""
     with whole_file(path) as file:
         file.write(png(pixels))
 
 
 def save_gif(path: Path, frames: Sequence[Pixels], seconds: float) -> None:
-    """Write an endless animation of `seconds` a frame, whole."""
+    """Write a looping GIF of `seconds` per frame, atomically."""
     from PIL import Image
 
     pages = [Image.fromarray(f).quantize(255) for f in frames]
@@ -133,9 +133,9 @@ def save_gif(path: Path, frames: Sequence[Pixels], seconds: float) -> None:
 
 
 def save_film(folder: Path, name: str, seconds: float, most: int = 120) -> None:
-    """Write folder/NAME.gif of the PNGs in the folder, in the order of their names, at most `most` of them.
+    """Write folder/NAME.gif from the PNGs in the folder, in the order of their names, at most `most` of them.
 
-    One that is damaged, or of another size than the newest, is left out.
+    Damaged ones and those of another size than the newest are ignored.
     """
     there = files(folder, "[0-9]*.png")
     kept = [there[round(k * (len(there) - 1) / (most - 1))] for k in range(most)] if len(there) > most else there
@@ -146,13 +146,13 @@ def save_film(folder: Path, name: str, seconds: float, most: int = 120) -> None:
 
 
 def _frame(path: Path) -> Pixels | None:
-    """A picture of ours [H, W, 3]; None for a file that is none, or far larger."""
+    """Read a frame [H, W, 3]; None for a file that is not a PNG, damaged or too large."""
     from PIL import Image
 
     try:
         with open_regular(path) as file, Image.open(file, formats=["PNG"]) as picture:
             if picture.width * picture.height <= LARGEST_FRAME:
                 return np.asarray(picture.convert("RGB"))
-    except Exception:  # Pillow raises a dozen kinds for a damaged file
+    except Exception:  # Pillow raises many kinds for a damaged file
         pass
     return None

@@ -1,4 +1,4 @@
-"""A trained game out of a checkpoint or an export, ready to draw."""
+"""Loads a trained game from a checkpoint or an export, for sampling."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from gancli.draw.sampling import Sampler
 from gancli.draw.standing import with_standing_statistics
 from gancli.errors import ConfigError, RunError, WeightsError
 from gancli.games.game import Game, draws_freely
-from gancli.store import checkpoint, export, rundir
+from gancli.store import checkpoint, export, finding
 from gancli.train import assemble
 
-PASSES = 16  # that settle standing statistics where no number is given
+PASSES = 16  # default number of batches for standing statistics
 
 
 def load(
@@ -32,22 +32,20 @@ def load(
     compute: Compute | None = None,
     pretrained_weights: str | None = None,
 ) -> Sampler:
-    """A run's game from one of its checkpoints.
+    """Load a run's game from one of its checkpoints.
 
-    run: a run directory, a checkpoint file, or "last". which: "last", "best" or a step. ema: averaged weights.
-    standing_stats: passes; None: 16 where samples are made of latents. pretrained_weights: where the file of the frozen
-    network is that this one looks through, if it has moved; where nothing that draws needs it, it need not be there.
-    Raises RunError for a run or checkpoint that is missing, damaged, or does not fit its configuration, ConfigError for
-    what its game does not know.
+    run: a run directory, a checkpoint file, or "last". which: "last", "best" or a step. ema: whether to use averaged
+    weights. standing_stats: batches that re-estimate batch-norm statistics; None: 16 if samples are made from latents.
+    pretrained_weights: the frozen network's file, if it has moved; not needed if sampling does not use that network.
+    Raises RunError for a run or checkpoint that is missing, damaged, or does not match its configuration, ConfigError
+    for options that its game does not have.
     """
     compute, world = compute or Compute(), World.of_group()
 
     def read() -> tuple[Path, Path, dict[str, Any]]:
-        found, file = rundir.find(run)
+        found, file = finding.find(run)
         if file is not None and which != "last":
-            raise RunError(
-                f"run={run} is a checkpoint already: leave checkpoint={which} out, or give the run's directory"
-            )
+            raise RunError(f"run={run} is a checkpoint file: leave checkpoint={which} out, or give the run's directory")
         file = file or found.checkpoint(which)
         return found.path, file, export.read(file) if file.suffix == export.SUFFIX else checkpoint.read_run(file)
 
@@ -60,13 +58,13 @@ def load(
             export.refuse_direction(file, game, list(nets), state.get("direction"), direction)
     except (RunError, WeightsError):
         raise
-    except Exception as error:  # all of it comes from the file: whatever goes wrong is the file's doing
+    except Exception as error:  # everything is built from the file, so any error is the file's
         words = f"{error} is missing" if isinstance(error, KeyError) else " ".join(str(error).split())[:200]
         raise RunError(f"{file} does not fit its own configuration: {words or type(error).__name__}") from None
     averaged, passes = bool(ema and state["ema"]), passes_of(game, standing_stats)
     passes = passes if averaged else 0
     direction = state.get("direction") if direction is None else direction
-    sampler = Sampler(game, nets, facts, compute, truncation, direction)  # what it refuses, before the passes
+    sampler = Sampler(game, nets, facts, compute, truncation, direction)  # validates its options before the passes
     if passes:
         sampler.nets = with_standing_statistics(game, nets, compute, passes)
     for net in sampler.nets.values():
@@ -78,12 +76,12 @@ def load(
 
 
 def passes_of(game: Game, asked: int | None) -> int:
-    """The passes that settle standing statistics. Raises ConfigError for some without a latent."""
+    """Return the number of batches for standing statistics. Raises ConfigError if given for a game without latents."""
     free = any(draws_freely(game, direction) for direction in game.directions())
     if asked and not free:
         raise ConfigError(
-            f"standing_stats={asked}: samples of this game are made from data, not from latents, so that there is"
-            " nothing to draw them by: leave standing_stats out"
+            f"standing_stats={asked} needs latents, and samples of this game are made from data: leave standing_stats"
+            " out"
         )
     return (PASSES if asked is None else asked) if free else 0
 
@@ -91,9 +89,9 @@ def passes_of(game: Game, asked: int | None) -> int:
 def _restored(
     state: Mapping[str, Any], ema: bool, compute: Compute, weights: str | None
 ) -> tuple[Game, dict[str, nn.Module], DataFacts]:
-    """The game and networks that a state describes. Raises RunError before networks of other sizes are allocated."""
+    """Build the game and networks of a state. Raises RunError before networks of other sizes are allocated."""
     facts = DataFacts.read(state["data"])
-    real = state.get("nets")  # of an export, those that draw alone
+    real = state.get("nets")  # the networks in an export: only those for sampling
     frozen = assemble.promised(state["config"], state.get("pretrained"), weights)
     if frozen is not None:
         frozen.to(compute.device)
@@ -101,7 +99,7 @@ def _restored(
     game = assemble.game(state["config"], facts, real=real, pretrained=frozen)
     if real is None:
         game.load_state_dict(state["game"])
-    for name in real or ():  # each by itself: the others are shapes alone, which take no weights
+    for name in real or ():  # each by itself: the others are on the meta device and take no weights
         held = f"nets.{name}."
         own = {key.removeprefix(held): t for key, t in state["game"].items() if key.startswith(held)}
         game.nets[name].load_state_dict(own)
@@ -114,9 +112,9 @@ def _restored(
 
 
 def refuse_sizes(shapes: Game, state: Mapping[str, Tensor], real: Sequence[str] | None = None) -> None:
-    """Raise RunError unless a game of shapes only has just the tensors of a file: a file must not claim more memory.
+    """Raise RunError unless a game on the meta device has exactly the file's tensors, before memory is allocated.
 
-    real: the networks that the file holds; None: it holds the whole game.
+    real: the networks in the file; None: the whole game.
     """
     held = None if real is None else tuple(f"nets.{name}." for name in real)
     wanted = {k: v.shape for k, v in shapes.state_dict().items() if held is None or k.startswith(held)}
@@ -124,8 +122,8 @@ def refuse_sizes(shapes: Game, state: Mapping[str, Tensor], real: Sequence[str] 
     other = sorted(name for name in wanted.keys() | there.keys() if wanted.get(name) != there.get(name))
     if other:
         name = other[0]
-        said, held_as = ("none" if s is None else list(s) for s in (wanted.get(name), there.get(name)))
+        expected, found = ("none" if s is None else list(s) for s in (wanted.get(name), there.get(name)))
         raise RunError(
-            f"the file does not fit its own configuration: {len(other)} tensors differ, {name[:80]} is {held_as} and"
-            f" should be {said}"
+            f"the file does not fit its own configuration: {len(other)} tensors differ, {name[:80]} is {found} and"
+            f" should be {expected}"
         )

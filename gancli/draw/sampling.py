@@ -1,4 +1,4 @@
-"""Drawing from a trained game: samples by seed and number, the same however many are drawn at once."""
+"""Sampling from a trained game: samples by seed and number, independent of how many are drawn."""
 
 from __future__ import annotations
 
@@ -21,21 +21,22 @@ from gancli.data.layout import printable
 from gancli.draw.given import Rows
 from gancli.draw.sheets import Part, parts
 from gancli.errors import ConfigError, suggestion
+from gancli.games.drawing import Made
 from gancli.games.game import Batch, Game, draws_freely, label_of
 from gancli.nets.layers import noise
 
-CHUNK = 32  # samples are always drawn in chunks of this many, the last one filled up: the same seed gives the same bits
-ALONE = 1  # but what is made of an image goes alone, whatever its size
+CHUNK = 32  # samples are always drawn in batches of this size, the last one padded: bit-identical for the same seed
+ALONE = 1  # except outputs made from an image: those are drawn one by one
 FILES = (".pt", ".safetensors")  # of checkpoints and exports
 
 Pair = tuple[int, int]  # a sample's seed and its number
 
 
 class Sampler:
-    """A trained game, ready to draw: `samples(n, seed)`; or `given`, `inputs` and `generate` one after another.
+    """Samples a trained game: `samples(n, seed)`; or `given`, `inputs` and `generate` one after another.
 
     direction: None: the game's first. truncation: threshold of the latents, None for none. rows: what samples are made
-    from; None: looked for where the run says. Raises ConfigError for what the game does not know.
+    from; None: from the run's data set. Raises ConfigError for options that the game does not have.
     """
 
     def __init__(
@@ -50,84 +51,96 @@ class Sampler:
     ):
         self.game, self.nets, self.facts, self.compute, self.truncation = game, dict(nets), facts, compute, truncation
         self.direction = chosen_direction(game, direction)
+        self.layers: int | None = None  # that truncation applies to; None: the game's default
+        self.active = False  # whether images have the size that a growing generator has reached
         self._check(truncation)
         self.run, self.step, self.about, self.config = Path(), 0, dict[str, Any](), dict[str, Any]()
         self._rows = rows
 
     @property
     def rows(self) -> Rows:
-        """The data that samples are made from, where they are: looked for once. Raises GanError."""
+        """The rows that samples are made from, loaded at first use. Raises GanError."""
         if self._rows is None:
             self._rows = Rows.of_run(self.config["dataset"], self.config["game"], self.taken)
         return self._rows
 
     def place(self, node: Mapping[str, Any]) -> None:
-        """Let the data that samples are made from be those of this section."""
+        """Make samples from the data set of this section (dataset=...)."""
         self.config, self._rows = {**self.config, "dataset": dict(node)}, None
 
     @property
     def taken(self) -> dict[str, Field]:
-        """The columns of data that samples are made from, labels apart."""
+        """The input columns of data, without labels."""
         wanted = self.game.input_fields(self.direction).items()
         return {name: field for name, field in wanted if not isinstance(field, Label)}
 
     @property
     def most(self) -> int | None:
-        """How many samples there can be of one seed; None: any number."""
+        """The largest number of samples of one seed; None: unlimited."""
         if draws_freely(self.game, self.direction):
             return None
         return min(len(self.rows.source(name)[0]) for name in self.taken)
 
     @property
     def picture(self) -> tuple[str, Image] | None:
-        """The column of images that samples are made from, where this and labels are all that they are made from."""
+        """The input column if samples are made from one image (and labels) only, else None."""
         images = [(name, field) for name, field in self.taken.items() if isinstance(field, Image)]
         return images[0] if len(images) == len(self.taken) == 1 else None
 
     @property
     def at_once(self) -> int:
-        """How many samples go through the networks at a time."""
+        """How many samples go through the networks in one batch."""
         return CHUNK if self.picture is None else ALONE
 
     @property
     def notes(self) -> list[str]:
-        """What to bear in mind of these samples."""
+        """Warnings about these samples."""
         return [] if draws_freely(self.game, self.direction) or not self.rows.note else [self.rows.note]
 
     @property
     def whole(self) -> bool:
-        """Whether all networks are there: an export holds those that draw alone."""
+        """Whether all networks are loaded: an export has only those for sampling."""
         return self.nets.keys() >= self.game.nets._modules.keys()
 
     @property
     def column(self) -> str:
-        """The name of the sample among what is made: the column of the data that it is to be like."""
+        """The name of the sample among the outputs: the data column that it imitates."""
         return next(iter(self.game.output_fields(self.direction)))
 
     @property
     def field(self) -> Field:
-        """What a sample is."""
-        return next(iter(self.game.output_fields(self.direction).values()))
+        """The type of a sample."""
+        return next(iter(self.outputs.values()))
+
+    @property
+    def outputs(self) -> dict[str, Field]:
+        """The types of the outputs by name, the sample first."""
+        found = dict(self.game.output_fields(self.direction))
+        size = self.game.active_size(self.direction) if self.active else None
+        if size is not None:
+            name = next(iter(found))
+            found[name] = found[name].sized(*size)
+        return found
 
     @property
     def labelled(self) -> bool:
-        """Whether samples are asked for by class."""
+        """Whether the generator is conditioned on a class."""
         return label_of(self.game, self.direction) is not None
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Names of the classes that samples are asked for by; of the data's, where they are asked for by none."""
+        """Names of the generator's classes; the data's if it is unconditional."""
         found = label_of(self.game, self.direction)
         return self.facts.classes if found is None else found[1].names
 
     @property
     def name(self) -> str:
-        """The run's name without its date, for what is made from it."""
+        """The run's name without its date, for the names of output files."""
         stem = self.run.stem if self.run.suffix in FILES else self.run.name
         return re.sub(r"^\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d-", "", stem)
 
     def refuse_many(self, asked: str, n: int, name: str = "n", times: int = 1) -> None:
-        """Raise ConfigError where n samples, `times` over, do not fit into memory. asked: what was typed."""
+        """Raise ConfigError if `times` n samples do not fit in memory. asked: the argument, for the message."""
         refuse_many(asked, n, times * self.field.bytes(), name)
 
     def given(
@@ -136,10 +149,10 @@ class Sampler:
         label: int | Sequence[int] | None = None,
         own: Mapping[str, Tensor] | None = None,
     ) -> Batch:
-        """What samples are made from beside numbers: rows of data, and labels, chosen or drawn evenly for each pair.
+        """Return the inputs of samples besides noise: rows of data and, for each pair, a given or uniform random label.
 
-        label: the class of all, or of each. own: columns to take in place of the data's. Raises GanError for data that
-        are not there, or too few.
+        label: the class of all, or of each. own: columns that replace the data's. Raises GanError for data that are
+        missing or too few.
         """
         given: Batch = {}
         for name, field in self.game.input_fields(self.direction).items():
@@ -155,39 +168,40 @@ class Sampler:
         return given
 
     def targets(self, pairs: Sequence[Pair]) -> Tensor | None:
-        """The right answers for samples of these pairs, ready; None where a game or the data have none."""
+        """Return the targets of samples of these pairs, as network values; None if game or data have none."""
         return None if self.target is None else self.rows.take(self.target, pairs)
 
     @property
     def target(self) -> str | None:
-        """The column that has the right answers; None where a game or the data have none."""
+        """The column of the targets; None if game or data have none."""
         name = self.game.targets(self.direction)
         return name if name is not None and self.rows.partner(name, self.taken) else None
 
     def origin(self, pairs: Sequence[Pair]) -> dict[str, Any]:
-        """The rows of data that samples of these pairs are made from, by column, as plain values; {} for none."""
+        """Return the row numbers that samples of these pairs are made from, by column, as plain values; {} for none."""
         if not self.taken:
             return {}
         rows = {name: self.rows.numbers(name, pairs).tolist() for name in self.taken}
         return {"data": self.rows.name, "split": self.rows.split, "rows": rows}
 
     def parts(self, made: Mapping[str, Tensor], given: Mapping[str, Tensor], pairs: Sequence[Pair]) -> list[Part]:
-        """What a sheet shows of samples: what they were made from, what was made, and the right answers."""
+        """Return what a sheet shows of samples: inputs, outputs and targets."""
         inputs = {name: (field, given[name]) for name, field in self.taken.items()}
         name, right = self.target, self.targets(pairs)
         truth = None if name is None or right is None else (name, self.field, right)
-        return parts(self.game.output_fields(self.direction), made, inputs, truth)
+        return parts(self.outputs, made, inputs, truth)
 
     def inputs(self, pairs: Sequence[Pair], given: Mapping[str, Tensor] | None = None) -> Batch:
-        """What `generate` takes for each (seed, number), a function of these two and of what is given; on the CPU."""
+        """Return the input of `generate` for each (seed, number): a function of both and of `given`; on the CPU."""
         given = self.given(pairs) if given is None else given
-        options = {} if self.truncation is None else {"truncation": self.truncation}
+        options: dict[str, float | None] = {} if self.truncation is None else {"truncation": self.truncation}
+        options |= {} if self.layers is None else {"truncation_layers": self.layers}
         return self.game.inputs(RowRng([(s, "sample", k) for s, k in pairs]), given, self.direction, **options)
 
     def generate(self, inputs: Batch, pairs: Sequence[Pair] | None = None) -> dict[str, Tensor]:
-        """What the game makes, ready, on the CPU; of several ranks, each makes its share.
+        """Generate the game's outputs, as network values on the CPU; with several ranks each generates its share.
 
-        pairs: what noise inside the networks is keyed by.
+        pairs: the keys of noise inside the networks.
         """
         world, n = World.of_group(), _count(inputs)
         start, stop = world.rows(n, CHUNK)
@@ -197,7 +211,7 @@ class Sampler:
 
     @torch.no_grad()
     def generate_here(self, inputs: Batch, pairs: Sequence[Pair] | None = None) -> dict[str, Tensor]:
-        """As `generate`, by this rank alone."""
+        """Generate on this rank only."""
         parts: dict[str, list[Tensor]] = {}
         keys = list(pairs) if pairs else [(0, k) for k in range(_count(inputs))]
         full = self.at_once
@@ -206,30 +220,47 @@ class Sampler:
             count = _count(chunk)
             filled = {name: _fill(rows, full).to(self.compute.device) for name, rows in chunk.items()}
             inside = keys[start : start + count] + keys[start : start + 1] * (full - count)
-            # What layers of others draw from the default generator is the same whatever was drawn before.
+            # Third-party layers draw from the default generator: reseed it, so that earlier draws have no effect.
             self.compute.reseed(key("inside", *inside[0]))
             with noise.keyed(self.nets, [Rng(*pair, "inside", total=1, device=self.compute.device) for pair in inside]):
                 made = self.game.generate(self.nets, filled, self.direction)
             for name, rows in made.items():
-                rows = rows[:count].cpu()
+                rows = self._sized(name, rows[:count]).cpu()
                 parts.setdefault(name, []).append(rows.float() if rows.is_floating_point() else rows)
         return {name: torch.cat(rows) for name, rows in parts.items()}
 
+    def _sized(self, name: str, rows: Tensor) -> Tensor:
+        """Undo the enlargement of a sample by repeated pixels if `active`."""
+        if not self.active or name != self.column:
+            return rows
+        step = rows.shape[-1] // self.field.shape[-1]
+        return rows[..., ::step, ::step]
+
+    @torch.no_grad()
+    def computed(self, made: Made, inputs: Batch) -> Tensor:
+        """Compute a column from inputs, with the same batches as `generate`; on the CPU."""
+        parts = []
+        for start in range(0, _count(inputs), self.at_once):
+            chunk = {name: rows[start : start + self.at_once] for name, rows in inputs.items()}
+            filled = {name: _fill(rows, self.at_once).to(self.compute.device) for name, rows in chunk.items()}
+            parts.append(made(self.nets, filled)[: _count(chunk)].cpu())
+        return torch.cat(parts)
+
     def sample(self, pairs: Sequence[Pair], given: Mapping[str, Tensor] | None = None) -> Tensor:
-        """The samples of these pairs, ready; of several ranks, each makes its share."""
+        """Generate the samples of these pairs, as network values; with several ranks each generates its share."""
         return self.alone().generate(self.inputs(pairs, given), pairs)[self.column]
 
     def alone(self) -> Sampler:
-        """One that makes samples and nothing beside them: with those networks that its direction cannot do without."""
+        """Return a sampler without further outputs, with only the networks that its direction needs."""
         other = copy.copy(self)
         needed = self.game.drawing(self.direction)
         other.nets = {name: net for name, net in self.nets.items() if name in needed}
         return other
 
     def samples(self, n: int, seed: int = 0, classes: str | int | None = None) -> Iterator[Tensor]:
-        """n samples as stored chunks (images: uint8 [b, C, H, W]); sample k of a seed is the same whatever n is.
+        """Yield n samples in stored form (images: uint8 [b, C, H, W]); sample k of a seed does not depend on n.
 
-        classes: a class's name, or its number as an int, for a conditional generator; None: drawn evenly. Raises
+        classes: a class's name, or its number as an int, for a conditional generator; None: uniformly random. Raises
         ConfigError.
         """
         for rows, _ in self.labelled_samples(n, seed, classes):
@@ -238,9 +269,9 @@ class Sampler:
     def labelled_samples(
         self, n: int, seed: int = 0, classes: str | int | None = None, first: int = 0
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """As `samples`, each chunk with the classes asked for, int64 [b] (zeros where the generator knows none).
+        """Yield `samples` with their classes, int64 [b] (zeros for an unconditional generator).
 
-        first: the sample to begin with. Drawn by this rank alone.
+        first: the sample to begin with. Draws on this rank only.
         """
         one = None if classes is None else self.class_number(classes)
         found = label_of(self.game, self.direction)
@@ -253,15 +284,15 @@ class Sampler:
             yield self.field.stored(made), labels
 
     def class_number(self, word: str | int) -> int:
-        """The number of a class: an int is the number itself; a text is a name, else a number where no name is one.
+        """Return the number of a class: an int is the number; a text is a name or, unless names are numbers, a number.
 
-        Raises ConfigError with the names there are.
+        Raises ConfigError with the known names.
         """
         if not self.labelled:
-            other = ", or train one that does (model.conditioning=projection)"
-            way = other if draws_freely(self.game, self.direction) else ""
-            raise ConfigError(f"classes={word}: this generator knows no classes; leave classes out{way}")
-        text = printable(str(word).strip())  # as names are kept
+            other = ", or train a conditional one (model.conditioning=projection)"
+            remedy = other if draws_freely(self.game, self.direction) else ""
+            raise ConfigError(f"classes={word}: this generator is unconditional; leave classes out{remedy}")
+        text = printable(str(word).strip())  # names are stored like this
         if isinstance(word, str) and text in self.classes:
             return self.classes.index(text)
         numbered = isinstance(word, str) and any(map(_is_number, self.classes))
@@ -270,43 +301,64 @@ class Sampler:
         raise ConfigError(f"classes={word}: no such class; {suggestion(text, self.classes)}")
 
     def class_word(self, number: int) -> str:
-        """What `class_number` takes for this class."""
+        """Return the text that `class_number` maps to this class."""
         return self.classes[number] if any(map(_is_number, self.classes)) else str(number)
 
     def directed(self, direction: str | None) -> Sampler:
-        """The same networks, drawing in another direction (None: this one). Raises ConfigError for an unknown one."""
+        """Return a sampler of another direction (None: this one). Raises ConfigError for an unknown one."""
         other = copy.copy(self)
         if direction is not None:
             other.direction, other._rows = chosen_direction(self.game, direction), None
         return other
 
     def truncated(self, threshold: float | None) -> Sampler:
-        """The same generator with latents cut off at another threshold. Raises ConfigError where there are none."""
+        """Return a sampler with another truncation threshold. Raises ConfigError if the game has no latents."""
         self._check(threshold)
         other = copy.copy(self)
         other.truncation = threshold
         return other
 
+    def layered(self, layers: int | None) -> Sampler:
+        """Return a sampler whose truncation applies to so many layers. Raises ConfigError if the game has no styles."""
+        if layers is not None and "truncation_layers" not in self.game.sampling_options():
+            raise ConfigError(
+                f"truncation_layers={layers}: this generator has no styles: leave it out, or train model=stylegan"
+            )
+        other = copy.copy(self)
+        other.layers = layers
+        return other
+
+    def at_active_size(self) -> Sampler:
+        """Return a sampler of images at the size that the generator has reached. Raises ConfigError if none grows."""
+        if self.game.active_size(self.direction) is None:
+            raise ConfigError("size=active: this generator does not grow: leave size out")
+        other = copy.copy(self)
+        other.active = True
+        return other
+
     def _check(self, threshold: float | None) -> None:
         if threshold is not None and "truncation" not in self.game.sampling_options():
             raise ConfigError(
-                f"truncation={threshold:g}: this game draws from no latents that could be cut off: leave it out"
+                f"truncation={threshold:g}: this game has no latents that can be truncated: leave truncation out"
             )
 
     def protocol(self) -> dict[str, Any]:
-        """What the samples depend on, as plain values."""
-        told = {"direction": self.direction} if self.direction else {}
+        """Return what the samples depend on, as plain values."""
+        told: dict[str, Any] = {"direction": self.direction} if self.direction else {}
+        told |= {} if self.layers is None else {"truncation_layers": self.layers}
+        size = self.game.active_size(self.direction)
+        told |= {} if size is None or self.field.shape[-2:] == size else {"enlarged_from": list(size)}
         return {"run": str(self.run), "step": self.step, "truncation": self.truncation, **told, **self.about}
 
 
 def chosen_direction(game: Game, direction: str | None) -> str:
-    """The direction asked for, or the game's first. Raises ConfigError for one that it does not know."""
+    """Return the given direction, or the game's first. Raises ConfigError for an unknown one."""
     known = game.directions()
     if direction is None:
         return known[0]
     if direction not in known:
         there = f"type direction={' or '.join(known)}" if known[0] else "leave direction out"
-        raise ConfigError(f"direction={direction}: this game draws in no such direction: {there}")
+        raise ConfigError(f"direction={direction}: this game has no such direction: {there}")
     return direction
 
 
@@ -319,7 +371,7 @@ def _count(batch: Mapping[str, Tensor]) -> int:
 
 
 def _fill(tensor: Tensor, full: int) -> Tensor:
-    """Fill a chunk up with its first row: kernels may round differently for another number of rows."""
+    """Pad a batch with copies of its first row: kernels may round differently for another batch size."""
     return (
         torch.cat([tensor, tensor[:1].expand(full - len(tensor), *tensor.shape[1:])]) if len(tensor) < full else tensor
     )

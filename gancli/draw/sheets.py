@@ -1,4 +1,4 @@
-"""Samples as one picture, or as lines of text where they have none, beside what they were made from and the truth."""
+"""Sheets of samples: one picture (or lines of text) of inputs, outputs and targets."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ GAP, BETWEEN = 2, 8  # pixels between pictures of one sample, and between sample
 
 
 class Part(NamedTuple):
-    """One kind of what is shown of each sample: the column's name, INPUT, OUTPUT or TRUTH, and ready rows."""
+    """One column of a sheet: its name, role (INPUT, OUTPUT or TRUTH), type, and rows as network values."""
 
     name: str
     role: str
@@ -29,7 +29,7 @@ class Part(NamedTuple):
 
     @property
     def title(self) -> str:
-        """What stands above it: what it is, and of a further output its name."""
+        """The title above it: its role, or the name of a further output."""
         return self.role if self.role != OUTPUT or not self.name else self.name.removesuffix(".x")
 
 
@@ -39,10 +39,10 @@ def parts(
     inputs: Mapping[str, tuple[Field, Tensor]] | None = None,
     truth: tuple[str, Field, Tensor] | None = None,
 ) -> list[Part]:
-    """What is shown of samples, in order: what they were made from, they themselves and what is beside them, the truth.
+    """Return the parts of a sheet in order: inputs, samples, further outputs, targets.
 
-    fields: of what was made, the sample first; what an export cannot make is left out. inputs that were passed on to
-    what was made are not shown twice.
+    fields: of the outputs, the sample first; outputs that an export cannot make are left out. Inputs that are passed
+    through as outputs are shown once.
     """
     first = next(iter(fields))
     found = [Part(name, INPUT, *each) for name, each in (inputs or {}).items() if name not in fields]
@@ -52,9 +52,9 @@ def parts(
 
 
 class Groups(NamedTuple):
-    """A page of groups, one for each sample: how many stand in a row, height and width of one with the gap behind it.
+    """A page with a group of images per sample: groups per row, and height and width of a group with its gap.
 
-    left, top: pixels in front of the first gap, which names and titles take.
+    left, top: pixels before the first gap, for names and titles.
     """
 
     page: Pixels
@@ -65,9 +65,9 @@ class Groups(NamedTuple):
 
 
 def page(shown: Sequence[Part], names: Sequence[str] = ()) -> Pixels | None:
-    """A picture of all samples; None where they have none. names: of as many rows of samples.
+    """Draw all samples; None if they are not drawable. names: one per row of samples.
 
-    What is an image beside an image stands at its side, in a group for each sample.
+    A sample and its further images stand side by side, in one group per sample.
     """
     sample = next(part for part in shown if part.role == OUTPUT)
     found = groups(shown, names)
@@ -75,7 +75,7 @@ def page(shown: Sequence[Part], names: Sequence[str] = ()) -> Pixels | None:
 
 
 def groups(shown: Sequence[Part], names: Sequence[str] = ()) -> Groups | None:
-    """The page where images stand beside images; None where a sample is alone."""
+    """Draw the page of groups; None if a sample has no further images."""
     sample = next(part for part in shown if part.role == OUTPUT)
     beside = [part for part in shown if isinstance(part.field, Image)]
     if len(beside) < 2 or not isinstance(sample.field, Image):
@@ -94,9 +94,9 @@ def groups(shown: Sequence[Part], names: Sequence[str] = ()) -> Groups | None:
 
 
 def _strips(beside: Sequence[Part]) -> tuple[Tensor, list[float]]:
-    """Each sample's pictures in one row on white, uint8 [n, 3, H, W], and where the middle of each lies.
+    """Return each sample's images in one row on white, uint8 [n, 3, H, W], and the x of each image's centre.
 
-    Small ones are enlarged by whole pixels, as far as they stay within the largest.
+    Small ones are enlarged by an integer, up to the size of the largest.
     """
     sides = [part.field.shape[-2:] for part in beside]
     most = max(max(side) for side in sides)
@@ -117,13 +117,13 @@ def _strips(beside: Sequence[Part]) -> tuple[Tensor, list[float]]:
 
 
 def lines(shown: Sequence[Part]) -> list[str]:
-    """A line for each sample: the parts of it between tabs."""
+    """Return a line per sample: its parts, separated by tabs."""
     texts = [part.field.text(part.field.stored(part.rows)) for part in shown]
     return ["\t".join(row) for row in zip(*texts, strict=True)]
 
 
 def save_sheet(folder: Path, shown: Sequence[Part], names: Sequence[str] = ()) -> Path:
-    """Write a sheet as a PNG, or as samples.txt where samples have no picture; returns the file."""
+    """Write a sheet as PNG, or as samples.txt if samples are not drawable; returns the file."""
     picture = page(shown, names)
     if picture is None:
         target = folder / "samples.txt"

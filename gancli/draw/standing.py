@@ -1,4 +1,4 @@
-"""Standing statistics: batch norms of networks that draw, settled for the weights they have."""
+"""Standing statistics: re-estimates batch-norm statistics of generators for their current weights."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from gancli.nets.layers.norms import share_statistics
 def with_standing_statistics(
     game: Game, nets: Mapping[str, nn.Module], compute: Compute, passes: int, batch: int = 64
 ) -> dict[str, nn.Module]:
-    """The networks, those that draw as copies in evaluation mode.
+    """Return the networks, the generators as copies in evaluation mode.
 
-    Batch norms of the copies hold the mean statistics of `passes` batches of latents. Running statistics belong to
-    the raw weights they were collected with; averaged weights need their own (Brock et al. 2019, appendix D). Of a game
-    whose samples are made from data, and with passes = 0, they keep the ones they have.
+    Batch norms of the copies have the mean statistics of `passes` batches of latents. Running statistics belong to
+    the raw weights they were collected with; averaged weights need their own (Brock et al. 2019, appendix D). If
+    samples are made from data, or passes = 0, the statistics stay unchanged.
     """
     found = dict(nets)
     norms: list[_BatchNorm] = []
     for name in game.generators():
         net = copy.deepcopy(nets[name]).eval()
-        share_statistics(net, False)  # of several ranks, the one that is here may be the only one
+        share_statistics(net, False)  # with several ranks, possibly only this one runs the code
         found[name] = net
         norms += [module for module in net.modules() if isinstance(module, _BatchNorm)]
     directions = [direction for direction in game.directions() if draws_freely(game, direction)]
@@ -37,7 +37,7 @@ def with_standing_statistics(
         return found
     for module in norms:
         module.reset_running_stats()
-        module.momentum = None  # torch's word for a plain mean over all passes
+        module.momentum = None  # in torch: the cumulative mean over all passes
         module.train()
     for k in range(passes):
         for direction in directions:

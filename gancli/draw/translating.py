@@ -1,4 +1,4 @@
-"""One image through a trained game: fitted to the network, made alone, cut back to its own size and depth."""
+"""Translates single images: converts and pads each for the network, and crops the output to its size and bit depth."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from gancli.draw.sampling import Sampler
 from gancli.errors import ConfigError, DataError
 from gancli.games.game import draws_freely, label_of
 
-LEAST = 4  # multiples that a side has at least, or the field's own side where that is less: for layers that reflect
+LEAST = 4  # minimum side in multiples, or the field's side if that is less: for layers with reflection padding
 KINDS = {1: "grey", 3: "colour", 4: "colour with alpha"}
 
 
 class Made(NamedTuple):
-    """image: uint8 or uint16 [C, H, W]. facts: of the file, as plain values. changes: what was converted, in words."""
+    """An output. image: uint8 or uint16 [C, H, W]. facts: of the file, as plain values. changes: conversions."""
 
     image: NDArray[Any]
     facts: dict[str, Any]
@@ -35,11 +35,11 @@ class Made(NamedTuple):
 
 @dataclass(frozen=True)
 class Translator:
-    """Makes an image of an image, a function of the weights, the image, the seed and the class alone.
+    """Translates an image, as a function of only the weights, the image, the seed and the class.
 
-    Numbers inside the network are those of sample 0 of the seed, whatever other images there are. label: the class that
-    is asked for; None: that of sample 0, where there are classes. Raises ConfigError where the game does not take one
-    image, or makes none.
+    Noise inside the network is that of sample 0 of the seed, independent of other images. label: the requested class;
+    None: that of sample 0, if there are classes. Raises ConfigError if the game's input is not one image, or its output
+    not an image.
     """
 
     sampler: Sampler
@@ -51,7 +51,7 @@ class Translator:
 
     @functools.cached_property
     def taken(self) -> tuple[str, Image]:
-        """The column that an image stands for, and what it is."""
+        """The input column and its type."""
         found = self.sampler.picture
         assert found is not None
         return found
@@ -62,14 +62,14 @@ class Translator:
 
     @property
     def asked(self) -> int | None:
-        """The class that is asked for; None where there are no classes."""
+        """The requested class; None if there are no classes."""
         label = label_of(self.sampler.game, self.sampler.direction)
         if label is None or self.label is not None:
             return self.label
         return int(self.sampler.given([(self.seed, 0)], own={self.taken[0]: torch.empty(1)})[label[0]])
 
     def __call__(self, array: NDArray[Any], name: str) -> Made:
-        """Of an image uint8 or uint16 [C, H, W]. name: of the file. Raises DataError for one that does not fit."""
+        """Translate an image, uint8 or uint16 [C, H, W]. name: of the file. Raises DataError if it is not accepted."""
         column, field = self.taken
         height, width = array.shape[1:]
         tall, wide = self._sides(height, width, name)
@@ -82,9 +82,9 @@ class Translator:
         except (MemoryError, RuntimeError) as error:
             if not _no_memory(error):
                 raise
-            words = f"{printable(name)} needs more memory than there is at {tall}×{wide} pixels: make it smaller"
+            words = f"{printable(name)} at {tall}×{wide} pixels does not fit in memory: make it smaller"
             raise DataError(words) from None
-        # Of a network that enlarges, as much of what it made as of what it was given.
+        # Crop the output in proportion to the input, because a network may enlarge.
         made = made[:, : height * made.shape[1] // tall, : width * made.shape[2] // wide]
         bits = 8 * array.dtype.itemsize
         own = dataclasses.replace(self._output, height=made.shape[1], width=made.shape[2], bits=bits)
@@ -99,12 +99,12 @@ class Translator:
         return field
 
     def _sides(self, height: int, width: int, name: str) -> tuple[int, int]:
-        """What an image is padded to. Raises DataError where the network takes another size alone."""
+        """Return the padded size of an image. Raises DataError if the network accepts only another size."""
         field, multiple = self.taken[1], self.sampler.game.input_multiple(self.sampler.direction)
         if multiple is None:
             if (height, width) != (field.height, field.width):
                 raise DataError(
-                    f"{printable(name)} is {height}×{width} and this network takes {field.height}×{field.width} alone:"
+                    f"{printable(name)} is {height}×{width}, and this network takes only {field.height}×{field.width}:"
                     " resize it first"
                 )
             return height, width
@@ -119,29 +119,31 @@ class Translator:
         found = []
         if own != field.channels:
             before, after = (KINDS.get(count, f"{count} channels") for count in (own, field.channels))
-            found.append(f"{before} made {after}{', on white' if own == 4 else ''}")
+            found.append(f"{before} converted to {after}{', on white' if own == 4 else ''}")
         if bits != field.bits:
-            found.append(f"{bits} bits made {field.bits} for the network, whose outputs have {bits} again")
+            found.append(f"{bits} bits converted to {field.bits} for the network, and outputs back to {bits}")
         if sides != array.shape[1:]:
             multiple = self.sampler.game.input_multiple(self.sampler.direction)
-            found.append(f"padded by reflection to multiples of {multiple}, and cut back")
+            found.append(f"padded by reflection to multiples of {multiple}, and outputs cropped")
         return tuple(found)
 
 
 def refuse(sampler: Sampler) -> None:
-    """Raise ConfigError where a game's samples are not made of one image, or are none."""
+    """Raise ConfigError if a game's input is not one image, or its output not an image."""
     game, direction = sampler.game, sampler.direction
     if draws_freely(game, direction):
-        raise ConfigError("input= is translated, and this game makes samples of random numbers: leave input out")
+        raise ConfigError("input= needs a game that translates, and this one samples from noise: leave input out")
     if sampler.picture is None:
         told = " and ".join(field.told for field in sampler.taken.values())
-        raise ConfigError(f"input= is an image, and this game makes samples of {told}: leave input out")
+        raise ConfigError(f"input= needs a game whose input is an image, and this one's is {told}: leave input out")
     if not isinstance(sampler.field, Image):
-        raise ConfigError(f"input= is made an image, and this game makes {sampler.field.told}: leave input out")
+        raise ConfigError(
+            f"input= needs a game whose output is an image, and this one's is {sampler.field.told}: leave input out"
+        )
 
 
 def padded(image: Tensor, height: int, width: int) -> Tensor:
-    """[C, H, W] continued below and at the right by its reflection; where it is too small for that, by its edge.
+    """Pad [C, H, W] at the bottom and right by reflection; if it is too small for that, by replication.
 
     >>> padded(torch.tensor([[[1.0, 2.0, 3.0]]]), 2, 5)
     tensor([[[1., 2., 3., 2., 1.],
@@ -160,5 +162,5 @@ def _no_memory(error: Exception) -> bool:
 
 
 def shown(image: NDArray[Any]) -> pictures.Pixels:
-    """An image uint8 or uint16 [C, H, W] as a page shows it, uint8 [H, W, 3]."""
+    """Convert an image uint8 or uint16 [C, H, W] for display, uint8 [H, W, 3]."""
     return pictures.to_pixels(torch.from_numpy(image if image.dtype == np.uint8 else image.astype(np.int32)))

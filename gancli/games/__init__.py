@@ -1,1 +1,1 @@
-"""Games: who plays, what each loses and whose move it is."""
+"""Games: the players, their losses and the order of their updates."""

@@ -1,4 +1,4 @@
-"""CoGAN: a pair of images of one latent, learnt from two sets of images without a pair (Liu and Tuzel 2016)."""
+"""CoGAN: image pairs from one latent, learnt from two unpaired sets of images (Liu and Tuzel 2016)."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from gancli.data.fields import Field
 from gancli.data.paired import DOMAINS, both_feeds
 from gancli.data.source import DataSet, Source
 from gancli.games.critic import Critic
+from gancli.games.critic_losses import discriminator_side, generator_side
 from gancli.games.drawing import Option, Path
 from gancli.games.game import Batch, Game, Move, Outcome
 from gancli.games.latent import Latent
 from gancli.games.noise import MOST_REPEATS
-from gancli.games.sides import discriminator_side, generator_side
 from gancli.games.stages import Moment
 from gancli.losses.adversarial import AdversarialLoss
 from gancli.losses.penalties import Penalty
@@ -31,10 +31,10 @@ PLAYERS: dict[str, tuple[str, ...]] = {"G": ("G_A", "G_B"), "D": ("D_A", "D_B")}
 
 
 class CoupledGame(Game):
-    """Both D take `d_steps` moves, then both G one; each player pays the sum of both domains (eq. 2 and 3).
+    """Both D take `d_steps` moves, then both G one; each player's loss is the sum over both domains (eq. 2 and 3).
 
-    What a player's networks call `shared` is one layer, which both hold (`tie`). Its parts are as `Critic` says, one of
-    each for a domain. Raises ConfigError for numbers out of range.
+    The two networks of a player share their layer `shared` (`tie`). Each domain has its own `Critic`, which documents
+    the other arguments. Raises ConfigError for numbers out of range.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class CoupledGame(Game):
         at_most(MOST_REPEATS, **{"game.d_steps": d_steps})
         self.nets, self.latent = nn.ModuleDict(nets), latent
         for first, second in PLAYERS.values():
-            tie(self.nets, first, second)  # before anything counts, moves, loads or averages them
+            tie(self.nets, first, second)  # before parameters are counted, moved, loaded or averaged
         own: dict[str, Any] = {"columns": ("x",), "lone": False, "ramp": ramp, "latents": True}
         self.critics = nn.ModuleList(
             Critic(D, self.nets, loss, penalties, copy.deepcopy(augment), generator=G, **own)
@@ -64,20 +64,20 @@ class CoupledGame(Game):
 
     @classmethod
     def players(cls, networks: Sequence[str]) -> dict[str, tuple[str, ...]]:
-        """G and D, of two networks each."""
+        """G and D, with two networks each."""
         return PLAYERS
 
     @classmethod
     def told(
         cls, network: str, fields: Mapping[str, Field], latent_dim: int, options: Mapping[str, Any]
     ) -> dict[str, Any]:
-        """The shape of the images of its own domain."""
+        """As for every game; a network's shape is that of its own domain's images."""
         own = fields["B.x" if network.endswith("_B") else "A.x"]
         return super().told(network, fields, latent_dim, options) | {"shape": own.shape}
 
     @classmethod
     def columns(cls, options: Mapping[str, Any]) -> dict[str, str]:
-        """Images of two feeds."""
+        """Images in two feeds."""
         return {f"{d}.x": "image" for d in DOMAINS}
 
     def feeds(self, data: DataSet) -> dict[str, Source]:
@@ -85,12 +85,12 @@ class CoupledGame(Game):
         return both_feeds(data, "cogan")
 
     def reads(self) -> tuple[str, ...]:
-        """Images alone."""
+        """Only the images."""
         return tuple(self.columns({}))
 
     @property
     def eager(self) -> Mapping[str, str]:
-        """The generators, too: the stages that they share are run once for both."""
+        """Also the generators: their shared stages are run once for both."""
         return {**super().eager, **dict.fromkeys(PLAYERS["G"], "its shared layers are run once for both generators")}
 
     def moves(self, at: Moment) -> Sequence[Move]:
@@ -98,27 +98,27 @@ class CoupledGame(Game):
         return self._moves
 
     def directions(self) -> tuple[str, ...]:
-        """The domain that a sample is of: the pair is the same, its other image stands beside it."""
+        """The domains: a sample is an image of this domain, with the pair's other image beside it."""
         return DOMAINS
 
     def output_fields(self, direction: str = "") -> Mapping[str, Field]:
-        """The image of a domain, then the other one's."""
+        """The image of the direction's domain, then that of the other domain."""
         return {f"{d}.x": self.fields[f"{d}.x"] for d in sorted(DOMAINS, reverse=direction == DOMAINS[1])}
 
     def sampling_options(self) -> Mapping[str, Option]:
-        """truncation."""
-        return {"truncation": Option("latents from the distribution cut off at ± this value")}
+        """`truncation`."""
+        return {"truncation": Option("latents from the distribution truncated at ± this value")}
 
     def inputs(self, noise: Rng, given: Mapping[str, Tensor], direction: str = "", **options: float | None) -> Batch:
         """z, [rows, latent.dim]."""
         return {"z": self.latent.draw(noise, options.get("truncation"))}
 
     def generate(self, nets: Mapping[str, nn.Module], inputs: Batch, direction: str = "") -> dict[str, Tensor]:
-        """Both images of z."""
+        """Both images for z."""
         return dict(zip(self.reads(), pair(nets["G_A"], nets["G_B"], inputs["z"]), strict=True))
 
     def interpolation_paths(self, direction: str = "") -> Mapping[str, Path]:
-        """Latents."""
+        """Between latents."""
         return {"z": Path("z", "sphere", self.latent)}
 
     def d_loss(self, batch: Batch, rng: Rng) -> Outcome:
@@ -138,7 +138,7 @@ class CoupledGame(Game):
         return Outcome(losses)
 
     def _sides(self, rng: Rng, graph: bool = False) -> Iterator[tuple[str, Critic, Tensor, dict[str, Any]]]:
-        """Each domain with its critic, fakes of one latent for both, and what penalties are told of it."""
+        """Yield each domain, its critic, fakes (of one latent for both) and keyword arguments of `Critic.context`."""
         z, draw = self.latent.draw(rng), lambda purpose: self.latent.draw(rng, purpose=purpose)
         with torch.set_grad_enabled(graph):
             fakes = pair(self.nets["G_A"], self.nets["G_B"], z)

@@ -1,4 +1,4 @@
-"""The game of CycleGAN: two generators that undo each other, learned without pairs (Zhu et al. 2017)."""
+"""CycleGAN: unpaired translation by two generators, each the other's inverse (Zhu et al. 2017)."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from gancli.data.fields import Field
 from gancli.data.paired import DOMAINS, both_feeds
 from gancli.data.source import DataSet, Source
 from gancli.games.critic import Critic
+from gancli.games.critic_losses import discriminator_side, generator_side, mixes, together
 from gancli.games.game import Batch, Move, Outcome, Result
 from gancli.games.pool import Pool
-from gancli.games.sides import discriminator_side, generator_side, mixes, together
 from gancli.games.stages import Moment
 from gancli.games.translation import Route, Translation, refuse_sizes, refuse_unlike
 from gancli.losses.adversarial import AdversarialLoss
 from gancli.losses.penalties import Penalty
 from gancli.losses.terms import Term, Terms
-from gancli.nets.layers.mirrored import once
+from gancli.nets.layers.reflect import once
 from gancli.pretrained.perceptual import feature_distances
 from gancli.pretrained.pretrained import Pretrained
 from gancli.train.ramp import Ramp
@@ -35,11 +35,11 @@ COLUMNS = tuple(f"{kind}{domain}" for kind in ("", "fake_", "back_", "same_") fo
 
 
 class CycleGame(Translation):
-    """Both generators' move, then both critics' on fakes out of a pool of old and new ones.
+    """Both generators' move, then both critics', on fakes from a pool of old and new ones.
 
     terms: over the columns A, B, fake_B = G_A2B(A), back_A = G_B2A(fake_B), same_B = G_A2B(B), and the like (cycle:
-    eq. 2; identity: section 5.2). pool: fakes of each domain that are kept. adversarial, d_weight: of the objective in
-    the generators' and the critics' loss. Raises ConfigError for numbers out of range.
+    eq. 2; identity: section 5.2). pool: number of fakes kept per domain. adversarial, d_weight: weight of the objective
+    in the generators' and in the critics' loss. Raises ConfigError for numbers out of range.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class CycleGame(Translation):
         shared: dict[str, Any] = {"columns": ("x",), "adversarial": adversarial, "ramp": ramp, "lone": False}
         self._critics = dict[str, Critic]()
         for direction, (_, b) in DIRECTIONS.items():
-            parts = loss, penalties, copy.deepcopy(augment)  # which learns from its own critic
+            parts = loss, penalties, copy.deepcopy(augment)  # ADA's p follows its own critic
             self._critics[b] = Critic(f"D_{b}", self.nets, *parts, generator=f"G_{direction}", **shared)
         self._pools = {domain: Pool(pool, fields[f"{domain}.x"].shape) for domain in DOMAINS}
         self.critics, self.pools = nn.ModuleDict(self._critics), nn.ModuleDict(self._pools)
@@ -80,14 +80,14 @@ class CycleGame(Translation):
 
     @classmethod
     def players(cls, networks: Sequence[str]) -> dict[str, tuple[str, ...]]:
-        """Both generators, and both critics."""
+        """G with both generators, D with both critics."""
         return {"G": tuple(f"G_{direction}" for direction in DIRECTIONS), "D": ("D_A", "D_B")}
 
     @classmethod
     def told(
         cls, network: str, fields: Mapping[str, Field], latent_dim: int, options: Mapping[str, Any]
     ) -> dict[str, Any]:
-        """A generator takes its input's shape and makes the other domain's channels; a critic takes its domain's."""
+        """A generator gets its input's shape and its output's channels; a critic gets its domain's shape."""
         taken, made = DIRECTIONS.get(network.removeprefix("G_"), (network[-1], network[-1]))
         refuse_sizes("cyclegan takes images", [fields[name] for name in IMAGES])
         shape = fields[f"{taken}.x"].shape
@@ -95,7 +95,7 @@ class CycleGame(Translation):
 
     @classmethod
     def columns(cls, options: Mapping[str, Any]) -> dict[str, str]:
-        """An image of each domain, in feeds of their own."""
+        """One image column per domain, each in its own feed."""
         return dict.fromkeys(IMAGES, "image")
 
     def feeds(self, data: DataSet) -> dict[str, Source]:
@@ -111,7 +111,7 @@ class CycleGame(Translation):
         return self._moves
 
     def generator_loss(self, batch: Batch, rng: Rng) -> Outcome:
-        """The objective's G side in both directions, and the terms."""
+        """The generators' objectives in both directions, and the terms."""
         with once(self.nets):
             made = self._made(batch, self.terms.wanted("G"))
         losses = self.terms.costs("G", made)
@@ -120,7 +120,7 @@ class CycleGame(Translation):
         return Outcome(losses, carry={name: made[name].detach() for name in self._fakes})
 
     def discriminator_loss(self, batch: Batch, rng: Rng) -> Outcome:
-        """The objective's D side of both critics, on what the pools gave back."""
+        """The objectives of both critics, on fakes from the pools."""
         found = Outcome({})
         for domain, critic in self._critics.items():
             sides = {"real": (batch[f"{domain}.x"],), "fake": (batch[f"fake_{domain}"],)}
@@ -129,7 +129,7 @@ class CycleGame(Translation):
         return found
 
     def after(self, move: Move, result: Result, rng: Rng, at: Moment) -> Mapping[str, Tensor] | None:
-        """Fakes go through their pools, all ranks' in the order of the batch."""
+        """Exchange the fakes with the pools', those of all ranks in the order of the batch."""
         super().after(move, result, rng, at)
         exchanged = {}
         for domain, pool in self._pools.items() if move.player == "G" else ():
@@ -138,7 +138,7 @@ class CycleGame(Translation):
         return exchanged or None
 
     def _made(self, batch: Batch, wanted: set[str]) -> Batch:
-        """The columns that terms and critics look at: all that a generator makes of data goes through it at once."""
+        """The columns that terms and critics use; each generator translates all its data in one pass."""
         made = {domain: batch[f"{domain}.x"] for domain in DOMAINS}
         for direction, (a, b) in DIRECTIONS.items():
             sources = {f"fake_{b}": made[a]} | ({f"same_{b}": made[b]} if f"same_{b}" in wanted else {})

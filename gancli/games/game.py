@@ -1,4 +1,4 @@
-"""The interface between a game and the engine: a game says who plays, what each loses and whose move it is."""
+"""The interface between games and the engine: players, losses, and the moves of a step."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gancli.compute.rng import Rng
 from gancli.data.fields import Field, Label
 from gancli.data.source import DataSet, Source, class_names, first_shape
 from gancli.games.critic import Critic
-from gancli.games.drawing import Diagnostics, Opinion, Option, Path
+from gancli.games.drawing import Diagnostics, Opinion, Option, Path, Styles
 from gancli.games.remedies import remedies
 from gancli.games.stages import Copy, Moment, Stage
 from gancli.losses.adversarial import Couples
@@ -29,9 +29,9 @@ class Outcome:
     """What a player's loss function returns for one micro-batch.
 
     losses: scalar means, already weighted; the engine adds them up and runs backward.
-    stats: detached scalar means, logged and handed to `after`.
-    carry: detached tensors [B, ...], joined over micro-batches, for later moves of the step that ask for them.
-    means: detached means of any shape over the rows, handed to `after` and not logged.
+    stats: detached scalar means, logged and passed to `after`.
+    carry: detached tensors [B, ...], joined over micro-batches, for later moves of the step that list them.
+    means: detached means of any shape over the rows, passed to `after` and not logged.
     """
 
     losses: dict[str, Tensor]
@@ -42,7 +42,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Result:
-    """What a whole move gave, over all micro-batches and ranks: losses and statistics, means, and carried rows."""
+    """The result of a move over all micro-batches and ranks: losses and statistics, means, and carried rows."""
 
     stats: dict[str, Tensor]
     means: dict[str, Tensor]
@@ -53,13 +53,14 @@ class Result:
 class Move:
     """One optimizer step of one player.
 
-    feeds: streams of data, fresh at each repeat. size: this move's batch as a multiple of batch_size. every: played
-    each `every` steps only, its losses multiplied by as much. repeat: how often in a row (critic steps).
-    name: what the random numbers are keyed by; each move has its own. carried: columns that this one gets, too, of as
-    many rows: of earlier moves of the step, or those that the game keeps. remembers: columns it carries that `after` is
-    given, of all ranks. shared: its feeds' rows are the step's last ones again, and counted once. corrects: the
-    player's rate is multiplied by c = every / (every + 1) and Adam's betas raised to it, as if the lazy move belonged
-    to each step (Karras et al. 2020, appendix B). gate: a buffer of the game's; the move rests while it is 0.
+    feeds: streams of data; each repeat gets new rows. size: this move's batch as a multiple of batch_size. every: the
+    move is played every `every` steps, and its losses are multiplied by `every`. repeat: how often in a row (critic
+    steps). name: key of its random numbers, unique among the moves. carried: additional columns of as many rows, which
+    earlier moves of the step carry or the game keeps. remembers: columns it carries that `after` gets, from all ranks.
+    shared: it gets the last rows of its feeds in this step again, which are counted once. corrects: the player's
+    learning rate is multiplied by c = every / (every + 1) and Adam's betas are raised to c, as if the lazy move were
+    part of each step (Karras et al. 2020, appendix B). gate: a buffer of the game; the move is skipped while it is 0.
+    rounds: its rows are rounded down where size makes them no whole number.
     """
 
     player: str
@@ -74,39 +75,45 @@ class Move:
     shared: bool = False
     corrects: bool = False
     gate: str | None = None
+    rounds: bool = False
+
+    def rows(self, batch_size: int) -> float:
+        """Its rows for a batch size."""
+        rows = batch_size * self.size
+        return int(rows + 1e-6) if self.rounds else rows
 
 
 class Game(nn.Module):
-    """Owns the networks. Everything a game must remember between steps is a buffer, so that a checkpoint has it.
+    """Base: owns the networks. All state that a game keeps between steps is a buffer, so that checkpoints contain it.
 
-    fields: the columns of the data, as batches name them; known when the networks are built.
+    fields: the columns of the data, by their names in batches; known when the networks are built.
     """
 
     nets: nn.ModuleDict
     fields: Mapping[str, Field] = {}
     couples: Couples = 1
-    pretrained: Pretrained | None = None  # the frozen network that was given to networks or to the game
+    pretrained: Pretrained | None = None  # the frozen network that the networks or the game use
     TOLD: ClassVar[tuple[str, ...]] = ("shape", "latent_dim", "classes")
-    copied: Mapping[str, nn.Module] = {}  # the delayed copies by name, which the engine keeps
+    copied: Mapping[str, nn.Module] = {}  # the delayed copies by name, which the engine updates
 
     @classmethod
     def players(cls, networks: Sequence[str]) -> dict[str, tuple[str, ...]]:
-        """Who plays, each with the names of the networks that its optimizer moves; known before these are built."""
+        """Each player with the names of the networks that its optimizer updates; known before these are built."""
         return {name: (name,) for name in networks}
 
     @classmethod
     def told(
         cls, network: str, fields: Mapping[str, Field], latent_dim: int, options: Mapping[str, Any]
     ) -> dict[str, Any]:
-        """All that a network of this name may be told; it gets what its constructor asks for, by the names in `TOLD`.
+        """Keyword arguments, named in `TOLD`, for a network of this name; it gets those that its constructor has.
 
-        fields: of the data's columns, as batches name them. options: the game's, as configured.
+        fields: of the data's columns, by their names in batches. options: the game's, as configured.
         """
         return {"shape": first_shape(fields), "latent_dim": latent_dim, "classes": len(class_names(fields))}
 
     @classmethod
     def columns(cls, options: Mapping[str, Any]) -> dict[str, str]:
-        """What `dataset=random` makes for this game: the kind of field of each column, FEED.COLUMN of several feeds."""
+        """What `dataset=random` generates: the kind of field of each column, named FEED.COLUMN for several feeds."""
         return {"x": "image", "y": "label"}
 
     def nets_of(self, player: str) -> list[nn.Module]:
@@ -114,7 +121,7 @@ class Game(nn.Module):
         return [self.nets[name] for name in self.players(list(self.nets))[player]]
 
     def parameters_by_player(self) -> dict[str, list[nn.Parameter]]:
-        """What each player's optimizer moves: no frozen parameter, and one that several share goes with the first."""
+        """Each player's trainable parameters; one that several players share belongs to the first of them."""
         taken: set[int] = set()
         found: dict[str, list[nn.Parameter]] = {}
         for player in self.players(list(self.nets)):
@@ -124,47 +131,47 @@ class Game(nn.Module):
         return found
 
     def averaged(self) -> tuple[str, ...]:
-        """The networks that get an exponential moving average: by default those that samples are drawn with."""
+        """The networks that get an exponential moving average: by default the generators."""
         return self.generators()
 
     def copies(self) -> Mapping[str, Copy]:
-        """Frozen networks that follow others, by name: the engine keeps them, and `copied` has them."""
+        """Frozen networks that follow others, by name: the engine updates them, and `copied` contains them."""
         return {}
 
     def keeps(self) -> Mapping[str, Tensor]:
-        """Carried columns that live on to the next step, each with the row [...] that all rows begin with.
+        """Carried columns that are kept for the next step, each with the initial value [...] of its rows.
 
-        They begin anew where a stage has another batch size.
+        They are reset when a stage changes the batch size.
         """
         return {}
 
     def feeds(self, data: DataSet) -> dict[str, Source]:
-        """The streams that moves are dealt from, each with its table."""
+        """The streams that moves get their rows from, each with its table."""
         return {"real": data} if isinstance(data, Source) else dict(data.feeds)
 
     def reads(self) -> tuple[str, ...] | None:
-        """The columns that moves are dealt, of every feed, or of one as FEED.COLUMN; None: all that there are."""
+        """The columns that moves get, of every feed, or of one as FEED.COLUMN; None: all columns."""
         return None
 
     def setup(self, real: Mapping[str, Tensor], rng: Rng) -> None:
-        """Called once, before a new run's first step, with a batch of data of `rng.total` rows."""
+        """Called once, before a new run's first step, with a batch of `rng.total` rows of data."""
 
     def setup_rows(self, images: int) -> int:
-        """How many real images of a data set of `images` `setup` wants; 0: it does nothing."""
+        """How many real images, of the `images` in the data set, `setup` needs; 0: it is not called."""
         return 0
 
     @property
     def eager(self) -> Mapping[str, str]:
-        """The networks that are not to be compiled, each with the reason."""
+        """The networks that must not be compiled, each with the reason."""
         return {c.name: "its gradient penalty needs a second derivative" for c in self.judging() if c.twice}
 
     def judging(self) -> list[Critic]:
-        """The critics among its parts."""
+        """The game's critics."""
         parts = [part for name, part in self.named_children() if name != "nets"]
         return [module for part in parts for module in part.modules() if isinstance(module, Critic)]
 
     def remedies(self, alarm: str) -> tuple[str, ...]:
-        """What to type against an alarm ("saturated", "collapse", "vanishing"), as far as its parts would take it."""
+        """Overrides that may help against an alarm ("saturated", "collapse", "vanishing") and that its parts accept."""
         return remedies(alarm, self)
 
     def stages(self) -> Sequence[Stage]:
@@ -172,88 +179,95 @@ class Game(nn.Module):
         return (Stage(),)
 
     def enter(self, at: Moment) -> None:
-        """Take up what the moment of the run decides. The engine alone calls it, once a step, before the moves."""
+        """Update what depends on the progress of the run. Only the engine calls it, once a step, before the moves."""
         for critic in self.judging():
             critic.enter(at.seen)
 
     def moves(self, at: Moment) -> Sequence[Move]:
-        """The step's moves, in order; whoever asks changes nothing.
+        """The step's moves, in order; the call has no side effects.
 
-        The first one consumes as many rows of the first feed at each step of a stage.
+        The first move uses the same number of rows of the first feed at each step of a stage.
         """
         raise NotImplementedError
 
     def after(self, move: Move, result: Result, rng: Rng, at: Moment) -> Mapping[str, Tensor] | None:
-        """Called when a move's optimizer step is done.
+        """Called after a move's optimizer step; critics update their state here.
 
-        rng: the move's, of the whole batch. What it returns replaces columns that the move remembers, of all ranks.
-        Critics remember here.
+        rng: the move's, for the whole batch. The returned columns, of all ranks, replace those that the move remembers.
         """
         networks = self.players(list(self.nets))[move.player]
         for critic in self.judging():
             critic.after(networks, result.stats, rng.total)
         return None
 
-    # -- all that whoever draws, exports or watches samples knows of a game --------------------------------------------
+    # -- for code that samples, exports or monitors --------------------------------------------------------------------
 
     def generators(self) -> tuple[str, ...]:
-        """The networks that samples are drawn with: by default the first player's."""
+        """The networks that make samples: by default the first player's."""
         return next(iter(self.players(list(self.nets)).values()))
 
     def drawing(self, direction: str = "") -> tuple[str, ...]:
-        """Those of the generators that samples of a direction cannot do without; an export of it holds them alone."""
+        """The generators that samples of a direction need; an export of the direction contains only these."""
         return self.generators()
 
     def discriminators(self) -> tuple[str, ...]:
-        """The networks that tell samples from data, the first of them the one that others ask; () where none does."""
+        """The networks that tell samples from data; other code uses the first. () if there is none."""
         return tuple(critic.name for critic in self.judging())
 
     def directions(self) -> tuple[str, ...]:
-        """The kinds of samples that can be drawn, such as A2B and B2A; the first where none is asked for."""
+        """The kinds of samples that can be drawn, such as A2B and B2A; the first is the default."""
         return ("",)
 
     def input_fields(self, direction: str = "") -> Mapping[str, Field]:
-        """Columns that a sample is made from: labels are chosen or drawn, others are rows of data; {} for noise."""
+        """Columns that a sample is made from: labels are chosen or drawn, others are rows of data; {}: only noise."""
         return {}
 
     def input_multiple(self, direction: str = "") -> int | None:
-        """What the sides of an input image have to be multiples of; None: it has the size of its field."""
+        """The number whose multiples an input image's sides must be; None: the image must have its field's size."""
         return None
 
     def output_fields(self, direction: str = "") -> Mapping[str, Field]:
-        """What `generate` makes, by name: first the sample, called as the column of the data that it is to be like.
+        """What `generate` returns, by name: first the sample, named after the column of data that it imitates.
 
-        What stands beside it may be left out where networks are missing that only this needs.
+        `generate` may omit the others if networks are missing that only they need.
         """
         raise NotImplementedError
 
+    def active_size(self, direction: str = "") -> tuple[int, int] | None:
+        """Height and width of the images that the generators make now, if these are enlarged to the field's size."""
+        return None
+
     def targets(self, direction: str = "") -> str | None:
-        """The column that holds the one right answer to each input; None where there is none."""
+        """The column with the one true output for each input; None if there is none."""
         return None
 
     def sampling_options(self) -> Mapping[str, Option]:
-        """Numbers that `inputs` takes, by name, such as a truncation."""
+        """Options of `inputs`, by name, such as a truncation."""
         return {}
 
     def inputs(self, noise: Rng, given: Mapping[str, Tensor], direction: str = "", **options: float | None) -> Batch:
-        """What `generate` is given for `noise.rows` samples: numbers of `noise`, and the columns that are given.
+        """The input of `generate` for `noise.rows` samples: random numbers of `noise`, and the given columns.
 
-        Of the input fields, labels that are not given are drawn.
+        Labels among the input fields that are not given are drawn.
         """
         return dict(given)
 
     def generate(self, nets: Mapping[str, nn.Module], inputs: Batch, direction: str = "") -> dict[str, Tensor]:
-        """The output fields' columns, ready as networks make them, by the given networks (averaged or raw)."""
+        """The output fields' columns, as the given networks (averaged or raw) return them."""
         raise NotImplementedError
 
     def interpolation_paths(self, direction: str = "") -> Mapping[str, Path]:
-        """What may be walked from one sample to another, by the word that `gan interpolate axis=` takes."""
+        """Ways to interpolate between samples, by their value of `axis=` in `gan interpolate`."""
         return {}
 
-    def diagnostics(self) -> Diagnostics:
-        """What alarms and the progress line watch: by default the first critic, and who makes samples.
+    def styles(self, direction: str = "") -> Styles | None:
+        """The styles of the generator's layers, which can be taken from different samples; None if it has none."""
+        return None
 
-        Where an objective weighs nothing, that player learns from the critic's features, however sure this one is.
+    def diagnostics(self) -> Diagnostics:
+        """What alarms and the progress line monitor: by default the first critic and the player that makes samples.
+
+        If the objective has weight 0, that player learns from the critic's features, however confident the critic is.
         """
         first = self.generators()[0]
         learner = next((player for player, nets in self.players(list(self.nets)).items() if first in nets), None)
@@ -264,7 +278,7 @@ class Game(nn.Module):
         return Diagnostics(learner, f"{critic.name}_real", f"{critic.name}_fake", sure)
 
     def discriminate(self, x: Tensor) -> Opinion | None:
-        """What the first critic says of rows of data [B, ...], undisturbed; None where it needs more than these."""
+        """The first critic's scores of unchanged samples [B, ...]; None if it needs further columns."""
         critic = next(iter(self.judging()), None)
         if critic is None or critic.labelled or set(critic.columns) - {critic.label} != set(critic.images[:1]):
             return None
@@ -274,16 +288,16 @@ class Game(nn.Module):
 
 
 def sample_of(game: Game, direction: str | None = None) -> tuple[str, Field]:
-    """A sample's name and what it is, of a direction (None: the first)."""
+    """The name and the field of a direction's sample (None: of the first direction's)."""
     return next(iter(game.output_fields(game.directions()[0] if direction is None else direction).items()))
 
 
 def label_of(game: Game, direction: str = "") -> tuple[str, Label] | None:
-    """The column of classes that samples are asked for by, None where they are asked for by none."""
+    """The name and the field of the labels that condition samples; None if samples are unconditional."""
     fields = game.input_fields(direction).items()
     return next(((name, field) for name, field in fields if isinstance(field, Label)), None)
 
 
 def draws_freely(game: Game, direction: str = "") -> bool:
-    """Whether samples need nothing but numbers and labels, so that there are as many as one likes."""
+    """Whether samples need only random numbers and labels, so that their number is unlimited."""
     return all(isinstance(field, Label) for field in game.input_fields(direction).values())

@@ -1,4 +1,4 @@
-"""What a generator that makes something of noise starts from."""
+"""The distribution of latents."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ class Latent:
 
     def __post_init__(self) -> None:
         if self.dim < 1:
-            raise ConfigError(f"model.latent.dim={self.dim}: a latent has at least 1 number")
+            raise ConfigError(f"model.latent.dim={self.dim}: a latent has at least 1 dimension")
 
     def draw(self, rng: Rng, truncation: float | None = None, purpose: str = "z") -> Tensor:
-        """Latents, [rows, dim], each number within ± `truncation`; others for another `purpose`.
+        """Draw latents, [rows, dim], each number within ± `truncation`; another `purpose` draws others.
 
-        A normal number beyond the threshold is not redrawn: all are moved to where they stand in the truncated
-        distribution, which has the same law as redrawing (Brock et al. 2019, section 3.1) and keeps images comparable
-        between thresholds.
+        A normal number beyond the threshold is not redrawn: every number is mapped to its quantile in the truncated
+        distribution, which gives the distribution of redrawing (Brock et al. 2019, section 3.1) and keeps images
+        comparable between thresholds.
         """
         if self.kind == "uniform":
             return (rng.uniform(purpose, self.dim) * 2 - 1) * min(1.0, truncation or 1.0)

@@ -1,4 +1,4 @@
-"""The game of pix2pix: G makes one image of another, D judges both of them together (Isola et al. 2017)."""
+"""pix2pix: paired translation; D judges the input and the output image together (Isola et al. 2017)."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from gancli.config.settings import at_least, at_most
 from gancli.data.fields import Field
 from gancli.data.source import DataSet, Source, lone
 from gancli.games.critic import Critic
+from gancli.games.critic_losses import discriminator_side, generator_side
 from gancli.games.game import Batch, Move, Outcome
-from gancli.games.sides import discriminator_side, generator_side
 from gancli.games.stages import Moment
 from gancli.games.translation import Route, Translation, refuse_sizes
 from gancli.losses.adversarial import AdversarialLoss
@@ -31,9 +31,10 @@ COLUMNS = ("condition", "target", "fake")
 class Pix2PixGame(Translation):
     """D's move, then G's on the same images: D(A, B) against D(A, G(A)), and terms such as ‖B - G(A)‖₁ (eq. 4).
 
-    terms: over the columns condition, target and fake. reverse: G makes A of B. d_weight: of the objective in D's loss,
-    which slows D down beside G. mismatched: share of D's fakes that are true images beside the condition of another,
-    so that D learns to compare them (Reed et al. 2016, section 4.2). Raises ConfigError for numbers out of range.
+    terms: over the columns condition, target and fake. reverse: G translates B to A. d_weight: weight of the objective
+    in D's loss; below 1 it slows D relative to G. mismatched: weight of pairs of a real target with the condition of
+    another row in D's loss on fakes, so that D learns to compare both (Reed et al. 2016, section 4.2). Raises
+    ConfigError for numbers out of range.
     """
 
     def __init__(
@@ -84,7 +85,7 @@ class Pix2PixGame(Translation):
     def told(
         cls, network: str, fields: Mapping[str, Field], latent_dim: int, options: Mapping[str, Any]
     ) -> dict[str, Any]:
-        """G takes the condition and makes the target's channels; D takes both, joined in their channels."""
+        """G gets the condition's shape and the target's channels; D gets both, joined in their channels."""
         columns = [fields[name] for name in (("B", "A") if options.get("reverse") else ("A", "B"))]
         refuse_sizes("pix2pix takes pairs", columns)
         shapes = [field.shape for field in columns]
@@ -94,11 +95,11 @@ class Pix2PixGame(Translation):
 
     @classmethod
     def columns(cls, options: Mapping[str, Any]) -> dict[str, str]:
-        """Two images."""
+        """Two image columns."""
         return {"A": "image", "B": "image"}
 
     def feeds(self, data: DataSet) -> dict[str, Source]:
-        """One table of pairs, and once more in another order where D is shown mismatched ones.
+        """One table of pairs, and again in another order if D gets mismatched pairs.
 
         Raises CombinationError for several tables.
         """
@@ -114,8 +115,8 @@ class Pix2PixGame(Translation):
         return self._moves
 
     def discriminator_loss(self, batch: Batch, rng: Rng) -> Outcome:
-        """The objective's D side on a true and a made pair of each condition, and on mismatched ones."""
-        own = "pairs." if self.mismatched else ""  # as batches of several feeds are named
+        """D's objective on each condition's real and generated pair, and on mismatched pairs."""
+        own = "pairs." if self.mismatched else ""  # batches of several feeds name columns FEED.COLUMN
         condition, target = batch[own + self.condition], batch[own + self.target]
         with torch.no_grad():
             fake = self.nets["G"](condition)
@@ -126,11 +127,12 @@ class Pix2PixGame(Translation):
         wrong = batch[f"others.{self.condition}"], target
         verdicts = self.critic.judge(rng, real=real, fake=wrong)
         costs = self.critic.discriminator_losses(verdicts, rng, real=real, fake=wrong)
-        weighted = self.d_weight * self.mismatched * costs["loss_D"]
-        return Outcome(found.losses | {"loss_D_mismatched": weighted}, found.stats)
+        share = self.d_weight * self.mismatched
+        wrongs = {f"{name}_mismatched": share * cost for name, cost in costs.items()}
+        return Outcome(found.losses | wrongs, found.stats)
 
     def generator_loss(self, batch: Batch, rng: Rng) -> Outcome:
-        """The objective's G side, and the terms; the same fakes as in D's move, since dropout draws the same."""
+        """G's objective and the terms, on the same fakes as in D's move, since dropout's draws are the same."""
         condition, target = batch[self.condition], batch[self.target]
         fake = self.nets["G"](condition)
         losses = generator_side(self.critic, rng, real=(condition, target), fake=(condition, fake))

@@ -1,4 +1,4 @@
-"""A memory of what a generator made before, so that D does not forget it."""
+"""The pool of earlier fakes that D is trained on."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from torch import Tensor, nn
 
 
 class Pool(nn.Module):
-    """The last fakes of one generator, of which D is shown some in place of the new ones (Shrivastava et al. 2017).
+    """Earlier fakes of one generator, some of which replace new ones in D's batch (Shrivastava et al. 2017).
 
-    size: how many are kept; 0: none, and D is shown the new ones. Until it is full, a fake is kept and shown; then each
-    new one takes, with probability 1/2, the place of a random old one, which is shown instead (Zhu et al. 2017,
-    section 4). shape: of a fake. Its images are a buffer, so that checkpoints hold them.
+    size: how many are kept; 0: none. Until the pool is full, each new fake is stored and returned; then each new fake
+    replaces, with probability 1/2, a random stored one, which is returned instead (Zhu et al. 2017, section 4). shape:
+    of a fake. The images are a buffer, so checkpoints contain them.
     """
 
     images: Tensor
@@ -23,7 +23,7 @@ class Pool(nn.Module):
 
     @torch.no_grad()
     def exchange(self, fakes: Tensor, draws: Tensor, seen: int) -> Tensor:
-        """What D is shown for new fakes [B, ...]. draws: [B] in [0, 1). seen: fakes that came before these.
+        """Return D's fakes for new fakes [B, ...]. draws: [B] in [0, 1). seen: how many fakes preceded these.
 
         >>> pool, draws = Pool(2, (1,)), torch.tensor([0.0, 0.0, 0.3, 0.9])
         >>> pool.exchange(torch.tensor([[1.0], [2.0], [3.0], [4.0]]), draws, 0).flatten().tolist()
@@ -33,7 +33,7 @@ class Pool(nn.Module):
         """
         if not self.size:
             return fakes
-        # Row by row, since one may replace another of the same batch; without a look at numbers on the device.
+        # Row by row, since one may replace another of the same batch; without reading values from the device.
         places = (draws * 2 * self.size).long()
         shown = []
         for k, fake in enumerate(fakes):

@@ -1,4 +1,4 @@
-"""What may be done about an alarm, by the parts of a game: the words to type, where these parts would take them."""
+"""Remedies for alarms: overrides that a game's parts accept."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from gancli.data.fields import Image, Label
 from gancli.losses.adversarial import Minimax
-from gancli.nets.layers.together import MinibatchDiscrimination
+from gancli.nets.layers.minibatch import MinibatchDiscrimination
 
 if TYPE_CHECKING:
     from gancli.games.critic import Critic
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 
 def remedies(alarm: str, game: Game) -> tuple[str, ...]:
-    """What to type against "saturated", "collapse" or "vanishing", the likeliest first; () where nothing is known."""
-    found = (words for critic in game.judging() for words in CURES[alarm](game, critic))
+    """Remedies for "saturated", "collapse" or "vanishing", the likeliest first; () if none is known."""
+    found = (remedy for critic in game.judging() for remedy in CURES[alarm](game, critic))
     return tuple(dict.fromkeys(found))
 
 
@@ -27,13 +27,13 @@ def _saturated(game: Game, critic: Critic) -> Iterator[str]:
     if not critic.loss.noise:
         yield "set loss.noise=0.1"
     if critic.augment is None and any(isinstance(field, Image) for field in game.fields.values()):
-        yield "take augment=diffaugment where images are few"
+        yield "set augment=diffaugment if the data set is small"
 
 
 def _collapse(game: Game, critic: Critic) -> Iterator[str]:
     yield f"lower optimizer.{_player(game, critic.generators[0])}.lr"
     yield from _slope(critic)
-    # Judged one at a time and without classes, samples could be judged several at a time.
+    # Packing needs a critic without packing and without classes.
     if critic.pack == 1 and not critic.labelled and "pack" in inspect.signature(type(game).__init__).parameters:
         yield "set game.pack=2"
     freely = all(isinstance(field, Label) for d in game.directions() for field in game.input_fields(d).values())
@@ -47,15 +47,15 @@ def _collapse(game: Game, critic: Critic) -> Iterator[str]:
 def _vanishing(game: Game, critic: Critic) -> Iterator[str]:
     yield f"lower optimizer.{_player(game, critic.name)}.lr"
     if isinstance(critic.loss, Minimax):
-        yield "take loss=ns or loss=hinge"
+        yield "set loss=ns or loss=hinge"
     yield from _slope(critic)
 
 
 def _slope(critic: Critic) -> Iterator[str]:
-    """Where nothing bounds D's slope yet, and its norm mixes no images or can give way."""
+    """A gradient penalty, if nothing bounds D's slope yet and D has no batch norm or can go without."""
     bounded = any(penalty.lipschitz for penalty in critic.penalties.values())
     if not bounded and (not critic.has_batch_norm or _takes(critic, "norm")):
-        yield f"add penalty=r1 (beside model.{critic.name}.norm=auto, where {critic.name} has batch norm)"
+        yield f"add penalty=r1 (with model.{critic.name}.norm=auto if {critic.name} has batch norm)"
 
 
 def _takes(critic: Critic, key: str) -> bool:
@@ -63,7 +63,7 @@ def _takes(critic: Critic, key: str) -> bool:
 
 
 def _player(game: Game, network: str) -> str:
-    """Whose optimizer moves a network."""
+    """The player whose optimizer updates a network."""
     return next(name for name, own in game.players(list(game.nets)).items() if network in own)
 
 

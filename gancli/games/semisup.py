@@ -1,4 +1,4 @@
-"""Semi-supervised learning with a GAN: D names the class of real images, or none of them (Salimans et al. 2016)."""
+"""Semi-supervised learning with a GAN: D classifies real images (Salimans et al. 2016)."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from gancli.train.ramp import Ramp
 
 
 class SemiSupervisedGame(NoiseGame):
-    """The noise game with a K-class D that learns the classes of `labels` images, as many of each class.
+    """The noise game with a K-class D that learns from `labels` labelled images, the same number of each class.
 
-    D minimises its cross entropy on them, `supervised` times, plus half of the objective on all images and on fakes
+    D's loss is `supervised` times its cross entropy on these, plus half of the objective on all images and on fakes
     (Salimans et al. 2016, section 5). G's loss is the noise game's: game.adversarial=0 penalty=feature_matching is the
-    paper's. label_seed: which images have labels. Raises CombinationError where D names no classes.
+    paper's. label_seed: selects the labelled images. Raises CombinationError if D is no classifier.
     """
 
     def __init__(
@@ -53,11 +53,11 @@ class SemiSupervisedGame(NoiseGame):
         self.labels, self.label_seed, self.supervised = labels, label_seed, supervised
         if self.labelled or not getattr(nets["D"], "names_classes", False):
             raise CombinationError(
-                "game=semisup needs a D that names classes without being told them: take model=improved"
+                "game=semisup needs a D that classifies images without being given labels: use model=improved"
             )
 
     def averaged(self) -> tuple[str, ...]:
-        """G, and D, whose average is what classifies."""
+        """G and D: the averaged D is the classifier."""
         return ("G", "D")
 
     def feeds(self, data: DataSet) -> dict[str, Source]:
@@ -66,27 +66,28 @@ class SemiSupervisedGame(NoiseGame):
         return {"real": source, "labelled": source.only(self.labelled_rows(source))}
 
     def reads(self) -> tuple[str, ...]:
-        """Images, and the classes of those that D is told of."""
+        """Images, and the classes of the labelled ones."""
         return ("x", "labelled.y")
 
     def labelled_rows(self, source: Source) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-        """Numbers of the images whose labels D is told: the first of each class in a shuffle. Raises ConfigError."""
+        """Indices of the labelled images: the first of each class in a shuffled order. Raises ConfigError."""
         shuffled = order(len(source), "labels", self.label_seed)
         each, rest = divmod(self.labels, len(source.classes))
         rows = [shuffled[source.labels[shuffled] == k][:each] for k in range(len(source.classes))]
         if rest or any(len(found) < each for found in rows):
             raise ConfigError(
-                f"game.labels={self.labels}: a multiple of the {len(source.classes)} classes, at most all images"
+                f"game.labels={self.labels}: a multiple of the {len(source.classes)} classes, at most"
+                f" {len(source.classes)} times the images of the smallest class"
             )
         return np.concatenate(rows)
 
     def discriminator_feeds(self) -> tuple[str, ...]:
-        """D's moves are dealt labelled images, too."""
+        """D's moves also get labelled images."""
         return ("real", "labelled")
 
     def discriminator_loss(self, batch: Batch, rng: Rng) -> Outcome:
         """Half of the objective on images and fakes, and the cross entropy on labelled images."""
-        critic, real, fake = self.critic, (batch["real.x"], None), self._fakes(rng)
+        critic, real, fake = self.critic, (batch["real.x"], None), self._fakes(rng).columns
         verdicts = critic.judge(rng, real=real, fake=fake, labelled=(batch["labelled.x"], None))
         named = verdicts["labelled"].classes
         assert named is not None

@@ -1,4 +1,4 @@
-"""What a game knows of its own course: the stages that it goes through, and networks that follow others."""
+"""Stages of a run, a run's current position, and delayed copies of networks."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from gancli.errors import ConfigError
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """A stretch of a run in which a game plays otherwise: a phase of training, or a resolution of a growing network.
+    """A part of a run with its own settings: a phase of training, or a resolution of a growing network.
 
-    start: in `unit`, from the beginning of the run; a stage is entered by the first step that begins at or after it.
-    batch_size, micro_batch: where the run leaves them open. reset: players whose optimizers start anew. level: the mip
-    level that its rows are dealt at. rates: what the learning rate of all players, or of those named, is multiplied by.
-    end: of the last stage, where a run without steps= ends.
+    start: in `unit`, from the beginning of the run; the first step that begins at or after it enters the stage.
+    batch_size, micro_batch: used if the run does not set them. reset: players whose optimizers are reset. level: mip
+    level of its images. rates: factor on the learning rate of all players, or of those named. end: of the last stage:
+    where a run without steps= ends. as_before: its steps cost no more than those of the stage before it, so that they
+    are not measured separately.
     """
 
     name: str = ""
@@ -28,15 +29,16 @@ class Stage:
     level: int = 0
     rates: float | Mapping[str, float] = 1.0
     end: int | None = None
+    as_before: bool = False
 
     def rate(self, player: str) -> float:
-        """What a player's learning rate is multiplied by."""
+        """The factor on a player's learning rate."""
         return self.rates.get(player, 1.0) if isinstance(self.rates, Mapping) else self.rates
 
 
 @dataclass(frozen=True)
 class Moment:
-    """Where a run is: steps done, rows of the first feed seen, and the stage that the next step belongs to."""
+    """A position in a run: steps done, rows of the first feed seen, and the stage of the next step."""
 
     step: int = 0
     seen: int = 0
@@ -47,8 +49,8 @@ class Moment:
 class Copy:
     """A frozen network that follows the network `of`: a target network, a roll-out policy.
 
-    decay: the share of its old weights that it keeps, every `every` steps; 0: it becomes a plain copy then. Until
-    `start` steps are done it is one after each step. Buffers are copied whenever it moves. Raises ConfigError.
+    decay: weight of its old parameters in the update every `every` steps; 0: a plain copy. Until `start` steps are
+    done it is copied after each step. Buffers are copied at every update. Raises ConfigError.
     """
 
     of: str
@@ -64,7 +66,7 @@ class Copy:
             )
 
     def kept(self, step: int) -> float | None:
-        """The share of the old weights that is kept when `step` steps are done; None: it does not move.
+        """The weight of the old parameters in the update after `step` steps; None: no update.
 
         >>> [Copy(of="G", decay=0.9, every=2, start=3).kept(step) for step in (1, 3, 4, 5)]
         [0.0, 0.0, None, 0.9]

@@ -1,1 +1,1 @@
-"""Objectives and penalties: pure functions of what the discriminator says."""
+"""Adversarial objectives, penalties and further loss terms."""

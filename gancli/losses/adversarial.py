@@ -1,4 +1,4 @@
-"""Adversarial objectives: pure functions of what D says. A new one is a class of two methods and a file in conf/loss/.
+"""Adversarial objectives: pure functions of D's output. A new one is a class of two methods and a file in conf/loss/.
 
 In every formula l is a logit, so that D(x) = sigmoid(l(x)), and both players minimise.
 """
@@ -18,17 +18,17 @@ from gancli.compute.dist import gathered
 from gancli.errors import ConfigError
 from gancli.nets.verdict import Verdict, mean_over_scales
 
-Couples = int | Literal["all"]  # samples that a value depends on together
-LOGISTIC_SURE = 9.2  # between the logits of 0.99 and 0.01
+Couples = int | Literal["all"]  # how many samples a value depends on jointly
+LOGISTIC_SURE = 9.2  # the difference between the logits of 0.99 and 0.01
 
 
 @dataclass(frozen=True)
 class Judged:
-    """What an objective may look at.
+    """The input of an objective.
 
-    verdicts: what D says of "fake", and of "real" in D's moves and where the objective `needs_real`. columns: what it
-    was asked about, by source: samples and what is judged beside them, before noise, augmentation and packing; the
-    k-th rows of both sources make a pair. memory: what this objective remembers.
+    verdicts: D's output for "fake", and for "real" in D's moves and if the objective `needs_real`. columns: D's input
+    by source: samples and the columns judged with them, before noise, augmentation and packing; the k-th rows of both
+    sources form a pair. memory: the objective's state.
     """
 
     verdicts: Mapping[str, Verdict]
@@ -38,18 +38,18 @@ class Judged:
 
 @dataclass(frozen=True, kw_only=True)
 class AdversarialLoss(ABC):
-    """An objective: what D minimises and what G minimises, from logits [B, ...] to a scalar mean.
+    """An objective: the losses of D and of G, from logits [B, ...] to a scalar mean.
 
-    noise: σ of Gaussian noise on all that D is shown, the same for real and fake (Sønderby et al. 2017, section 2.5);
-    noise_until: real images after which it has fallen to 0 in a straight line (None: it stays). flip: share of D's
-    pairs of a real and a fake image that it is shown with each other's label. top: share of its images that G learns
-    from, those with the largest logits (Sinha et al. 2020); top_until: real images over which it falls there from all,
-    by the same factor at each (0: at once). Raises ConfigError for shares that are none.
+    noise: σ of Gaussian noise on all of D's input, real and fake (Sønderby et al. 2017, section 2.5); noise_until: real
+    images after which it has decreased linearly to 0 (None: it is constant). flip: share of D's pairs of a real and a
+    fake image whose labels are swapped. top: share of its images that G learns from, those with the largest logits
+    (Sinha et al. 2020); top_until: real images over which that share decreases exponentially from 1 to `top` (0: `top`
+    from the start). Raises ConfigError for values out of range.
 
-    needs_real: G's side uses D's logits of real images. paired: compares the k-th real with the k-th fake, which is
-    then asked for the same class. lipschitz: means nothing unless D's slope is bounded (by a penalty, clipping or
-    spectral norm). couples: how many samples the value of one depends on. beyond_logits: reads more of what D says, or
-    the images, so that exchanged labels and chosen images, which are rows of logits, make no sense.
+    needs_real: G's loss uses D's logits of real images. paired: compares the k-th real with the k-th fake, which then
+    gets the same class. lipschitz: requires that D's slope is bounded (by a penalty, clipping or spectral norm).
+    couples: how many samples the value of one depends on. beyond_logits: uses more of D's output, or the images, so
+    that `flip` and `top`, which swap and select logits, cannot be used.
     """
 
     noise: float = 0.0
@@ -61,19 +61,21 @@ class AdversarialLoss(ABC):
     needs_real: ClassVar[bool] = False
     paired: ClassVar[bool] = False
     lipschitz: ClassVar[bool] = False
-    sure: ClassVar[float | None] = LOGISTIC_SURE  # a gap of mean logits that says that D is sure
+    sure: ClassVar[float | None] = LOGISTIC_SURE  # the difference of mean logits from which D is too confident
     couples: ClassVar[Couples] = 1
     beyond_logits: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.noise < float("inf") or (self.noise_until is not None and self.noise_until < 1):
             raise ConfigError(
-                "loss.noise is a standard deviation from 0, and loss.noise_until a number of images or null"
+                "loss.noise must be a standard deviation from 0, and loss.noise_until a number of images or null"
             )
         if not 0 <= self.flip <= 0.5:
             raise ConfigError(f"loss.flip={self.flip:g}: a share from 0 to 0.5, such as 0.05")
         if not 0 < self.top <= 1 or self.top_until < 0:
-            raise ConfigError("loss.top is a share above 0 and at most 1, such as 0.5, and loss.top_until at least 0")
+            raise ConfigError(
+                "loss.top must be a share above 0 and at most 1, such as 0.5, and loss.top_until at least 0"
+            )
 
     @property
     def logistic(self) -> bool:
@@ -89,26 +91,40 @@ class AdversarialLoss(ABC):
         """G's loss."""
 
     def of_discriminator(self, judged: Judged) -> Tensor:
-        """D's loss of all that there is to see; here, that of the logits, the mean over D's scales."""
+        """D's loss from its whole output; by default that of the logits, the mean over D's scales."""
         pairs = zip(judged.verdicts["real"].scales(), judged.verdicts["fake"].scales(), strict=True)
         return mean_over_scales([self.discriminator(real, fake) for real, fake in pairs])
 
     def of_generator(self, judged: Judged) -> Tensor:
-        """G's loss of all that there is to see; here, that of the logits, the mean over D's scales."""
+        """G's loss from D's whole output; by default that of the logits, the mean over D's scales."""
         fakes = judged.verdicts["fake"].scales()
         reals = judged.verdicts["real"].scales() if self.needs_real else [None] * len(fakes)
         pairs = zip(fakes, reals, strict=True)
         return mean_over_scales([self.generator(fake, real) for fake, real in pairs])
 
+    def of_direction(self, judged: Judged) -> Tensor:
+        """The direction's loss (SAN) from the logits, the mean over D's scales."""
+        pairs = zip(judged.verdicts["real"].scales(), judged.verdicts["fake"].scales(), strict=True)
+        return mean_over_scales([self.direction(real, fake) for real, fake in pairs])
+
+    def direction(self, real: Tensor, fake: Tensor) -> Tensor:
+        """The loss of D's last direction: G's loss with real and fake exchanged, minus G's loss.
+
+        The direction thus separates real from fake by what G minimises (Takida et al. 2024, section 6; Shibuya et al.
+        2024, released code). It is the Wasserstein loss for `hinge`, `wasserstein` and `pairing`, and a multiple of it
+        for `relativistic` of kind ns and lsgan. G's loss has to decrease in the logit of fakes.
+        """
+        return self.generator(real, fake) - self.generator(fake, real)
+
     def memory(self, net: nn.Module) -> dict[str, Tensor]:
-        """What the objective remembers between steps, as it is at the start; checkpoints hold it. net: D."""
+        """The initial state that the objective keeps between steps; checkpoints contain it. net: D."""
         return {}
 
-    @torch.no_grad()  # noqa: B027  # most objectives remember nothing
+    @torch.no_grad()  # noqa: B027  # most objectives have no state
     def remember(self, memory: Mapping[str, Tensor], net: nn.Module, stats: Mapping[str, Tensor]) -> None:
-        """Bring the memory up to date, in place, after D's optimizer step.
+        """Update the state, in place, after D's optimizer step.
 
-        stats: the move's mean logits, D_real and D_fake, where it has them.
+        stats: the move's mean logits, D_real and D_fake, if it has them.
         """
 
     def noise_at(self, seen: int) -> float:
@@ -130,10 +146,10 @@ class AdversarialLoss(ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class LabelLoss(AdversarialLoss):
-    """An objective that judges each image by a label of its own, so that labels can be soft.
+    """An objective with a label for each image, so that labels can be soft.
 
-    smooth: the label of real images is 1 - smooth (one-sided, Salimans et al. 2016, section 3.4). smooth_fake: that of
-    fakes, which makes D less sure of them, too. An image's loss is then the mixture of both labels' losses.
+    smooth: the label of real images is 1 - smooth (one-sided, Salimans et al. 2016, section 3.4). smooth_fake: the
+    label of fakes. An image's loss is the mixture of both labels' losses.
 
     >>> import torch
     >>> round(NonSaturating(smooth=0.1).discriminator(torch.tensor([2.1972]), torch.tensor([-99.0])).item(), 4)
@@ -158,7 +174,7 @@ class LabelLoss(AdversarialLoss):
         """D's loss of each logit under the label of fakes."""
 
     def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
-        """E as_real(l(x)) + E as_fake(l(G(z))), each with its share of the other where labels are soft."""
+        """E as_real(l(x)) + E as_fake(l(G(z))), each mixed with the other if labels are soft."""
         loss = self.as_real(real).mean() * (1 - self.smooth) + self.as_fake(fake).mean() * (1 - self.smooth_fake)
         if self.smooth:
             loss = loss + self.as_fake(real).mean() * self.smooth
@@ -169,7 +185,7 @@ class LabelLoss(AdversarialLoss):
 
 @dataclass(frozen=True, kw_only=True)
 class NonSaturating(LabelLoss):
-    """G maximises log D(G(z)): strong gradients where D is sure (Goodfellow et al. 2014, section 3).
+    """G maximises log D(G(z)), with strong gradients if D is confident (Goodfellow et al. 2014, section 3).
 
     >>> import torch
     >>> round(NonSaturating().generator(torch.tensor([0.0])).item(), 4)  # -log(1/2)
@@ -191,7 +207,7 @@ class NonSaturating(LabelLoss):
 
 @dataclass(frozen=True, kw_only=True)
 class Minimax(NonSaturating):
-    """Both players share one value function, so G's gradient vanishes where D is sure (Goodfellow et al. 2014, eq. 1).
+    """Both players share one value function; G's gradient vanishes if D is confident (Goodfellow et al. 2014, eq. 1).
 
     >>> import torch
     >>> round(Minimax().generator(torch.tensor([0.0])).item(), 4)  # log(1/2)
@@ -205,7 +221,7 @@ class Minimax(NonSaturating):
 
 @dataclass(frozen=True, kw_only=True)
 class Hinge(LabelLoss):
-    """D asks for a margin of 1 on both sides and no more (Lim and Ye 2017; Miyato et al. 2018, eq. 16 and 17).
+    """Hinge loss: D needs a margin of 1 on both sides (Lim and Ye 2017; Miyato et al. 2018, eq. 16 and 17).
 
     >>> import torch
     >>> Hinge().discriminator(torch.tensor([2.0, 0.0]), torch.tensor([-3.0, 0.5])).item()
@@ -227,7 +243,7 @@ class Hinge(LabelLoss):
 
 @dataclass(frozen=True, kw_only=True)
 class Wasserstein(AdversarialLoss):
-    """The dual of the Wasserstein-1 distance, for a critic of bounded slope (Arjovsky et al. 2017, eq. 2).
+    """The dual of the Wasserstein-1 distance, for a critic with bounded slope (Arjovsky et al. 2017, eq. 2).
 
     >>> import torch
     >>> Wasserstein().discriminator(torch.tensor([3.0]), torch.tensor([1.0])).item()
@@ -269,12 +285,19 @@ class LeastSquares(LabelLoss):
         """E (l(G(z)) - 1)^2 / 2."""
         return (fake - 1).square().mean() / 2
 
+    def direction(self, real: Tensor, fake: Tensor) -> Tensor:
+        """As for every objective, with softplus(1 - l)^2 / 2 for (1 - l)^2 / 2, which increases again above 1.
+
+        BigVSAN (Shibuya et al. 2024) replaces 1 - l in D's and G's objective, too; here these remain as they are.
+        """
+        return (softplus(1 - real).square().mean() - softplus(1 - fake).square().mean()) / 2
+
 
 @dataclass(frozen=True, kw_only=True)
 class Energy(AdversarialLoss):
-    """D gives real images little energy and fakes up to the margin m (Zhao et al. 2017, eq. 1 and 2).
+    """D assigns low energy to real images and energy up to the margin m to fakes (Zhao et al. 2017, eq. 1 and 2).
 
-    plain: the energy of any D is softplus(-l); otherwise D says what it is, as l = -energy (model.D=autoencoder).
+    plain: the energy is softplus(-l), for any D; otherwise D's logit is minus the energy (model=ebgan).
 
     >>> import torch
     >>> Energy(margin=2.0).discriminator(torch.tensor([-0.5]), torch.tensor([-1.25])).item()  # 0.5 + (2 - 1.25)
@@ -288,7 +311,7 @@ class Energy(AdversarialLoss):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.margin > 0:
-            raise ConfigError(f"loss.margin={self.margin:g}: the energy that fakes are pushed up to, above 0")
+            raise ConfigError(f"loss.margin={self.margin:g}: the energy of fakes up to which D is trained, above 0")
 
     def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
         """E C(x) + E max(0, m - C(G(z)))."""
@@ -304,7 +327,7 @@ class Energy(AdversarialLoss):
 
 @dataclass(frozen=True, kw_only=True)
 class RelativisticPairing(AdversarialLoss):
-    """D tells which of a real and a fake is the real one (Jolicoeur-Martineau 2019, RSGAN; Huang et al. 2024, eq. 2).
+    """D decides which of a real and a fake is real (Jolicoeur-Martineau 2019, RSGAN; Huang et al. 2024, eq. 2).
 
     >>> import torch
     >>> round(RelativisticPairing().generator(torch.tensor([1.0]), torch.tensor([1.0])).item(), 4)  # log 2
@@ -326,9 +349,9 @@ class RelativisticPairing(AdversarialLoss):
 
 @dataclass(frozen=True, kw_only=True)
 class RelativisticAverage(AdversarialLoss):
-    """Every image against the mean of the other kind (Jolicoeur-Martineau 2019, RaSGAN, RaLSGAN, RaHingeGAN).
+    """Compares every image with the mean of the other kind (Jolicoeur-Martineau 2019, RaSGAN, RaLSGAN, RaHingeGAN).
 
-    kind: what is made of the differences: ns, lsgan (labels 1 and -1) or hinge.
+    kind: the loss of the differences: ns, lsgan (labels 1 and -1) or hinge.
 
     >>> import torch
     >>> loss = RelativisticAverage(kind="hinge")
@@ -346,7 +369,7 @@ class RelativisticAverage(AdversarialLoss):
         return self._better(real - fake.mean()) + self._better(real.mean() - fake)
 
     def generator(self, fake: Tensor, real: Tensor | None = None) -> Tensor:
-        """The same with the kinds exchanged."""
+        """The same with real and fake swapped."""
         assert real is not None  # needs_real
         real, fake = gathered(real), gathered(fake)
         return self._better(fake - real.mean()) + self._better(fake.mean() - real)

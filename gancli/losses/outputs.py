@@ -1,7 +1,8 @@
-"""Penalties on what networks say and draw: drift, LeCam, consistency, feature matching, diversity."""
+"""Penalties on the networks' outputs: drift, LeCam, consistency, feature matching, diversity."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -16,7 +17,7 @@ from gancli.losses.penalties import Context, Penalty
 
 @dataclass(frozen=True, kw_only=True)
 class Drift(Penalty):
-    """ε E l(x)^2 holds a critic's level near 0 (Karras et al. 2018, appendix A.1; ε = 0.001).
+    """ε E l(x)^2 keeps a critic's logits near 0 (Karras et al. 2018, appendix A.1; ε = 0.001).
 
     >>> from gancli.compute.rng import Rng
     >>> judge = lambda x, *_: x.sum(1)
@@ -34,10 +35,10 @@ class Drift(Penalty):
 
 @dataclass(frozen=True, kw_only=True)
 class LeCam(Penalty):
-    """E max(0, l(x) - α_F)^2 + E max(0, α_R - l(G(z)))^2 for few data (Tseng et al. 2021, eq. 4, and released code).
+    """E max(0, l(x) - α_F)^2 + E max(0, α_R - l(G(z)))^2 for little data (Tseng et al. 2021, eq. 4, released code).
 
-    α_R and α_F are averages of D's logits of real images and fakes over its moves, `decay` of the old one a move. A
-    checkpoint holds them. after: moves of D before the penalty begins, while the averages settle.
+    α_R and α_F are exponential moving averages, with `decay` per move, of D's mean logits of real images and fakes.
+    Checkpoints contain them. after: moves of D before the penalty starts, while the averages converge.
 
     >>> from gancli.compute.rng import Rng
     >>> penalty = LeCam(after=0)
@@ -55,24 +56,24 @@ class LeCam(Penalty):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 <= self.decay < 1 or self.after < 0:
-            raise ConfigError("penalty.lecam has decay in [0, 1) and after >= 0")
+            raise ConfigError("penalty.lecam.decay must be in [0, 1) and penalty.lecam.after at least 0")
 
     def __call__(self, context: Context) -> Tensor:
-        """Both terms, mean over the batch; 0 until the averages have settled."""
+        """Both terms, mean over the batch; 0 during the first `after` moves."""
         begun = (context.memory["moves"] > self.after).to(context.memory["real"].dtype)
         above = torch.relu(context.logits("real") - context.memory["fake"]).square().mean()
         below = torch.relu(context.memory["real"] - context.logits("fake")).square().mean()
         return (above + below) * begun
 
     def memory(self, net: nn.Module) -> dict[str, Tensor]:
-        """Both averages, and the number of moves they were taken over."""
+        """Both averages, and the number of moves that they cover."""
         dtype = next(net.parameters()).dtype
         zeros = {name: torch.zeros((), dtype=dtype) for name in ("real", "fake")}
         return zeros | {"moves": torch.zeros((), dtype=torch.int64)}
 
     @torch.no_grad()
     def remember(self, memory: Mapping[str, Tensor], net: nn.Module, stats: Mapping[str, Tensor]) -> None:
-        """Take a move's mean logits into the averages; the first are taken as they are."""
+        """Update the averages with a move's mean logits; the first move sets them."""
         if "D_real" not in stats:
             return
         share = torch.where(memory["moves"] > 0, 1 - self.decay, 1.0).to(memory["real"].dtype)
@@ -85,7 +86,7 @@ class LeCam(Penalty):
 class Consistency(Penalty):
     """λ E (l(x) - l(T(x)))^2, T a random flip and shift (Zhang et al. 2020, eq. 3; λ = 10).
 
-    shift: the longest shift as a share of the side. fakes: the same of fakes, too (bCR, Zhao et al. 2021, eq. 2).
+    shift: the largest shift as a share of the side. fakes: also for fakes (bCR, Zhao et al. 2021, eq. 2).
 
     >>> from gancli.compute.rng import Rng
     >>> corner, images = (lambda x, *_: x[:, 0, 0, 0]), torch.arange(4.0).repeat(8, 1, 1, 1)
@@ -104,7 +105,7 @@ class Consistency(Penalty):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 <= self.shift < 1:
-            raise ConfigError(f"a consistency penalty's shift={self.shift:g} is a share of the side, from 0 to below 1")
+            raise ConfigError(f"penalty.*.shift={self.shift:g}: must be a share of the side, from 0 to below 1")
 
     def __call__(self, context: Context) -> Tensor:
         """The squared difference of logits, mean over the batch."""
@@ -144,7 +145,7 @@ class LatentConsistencyD(Penalty):
 
 @dataclass(frozen=True, kw_only=True)
 class LatentConsistencyG(Penalty):
-    """-λ E ‖G(z) - G(z + δ)‖^2: G is to answer to its latents (zCR, Zhao et al. 2021, eq. 5; λ_gen = 0.5, σ = 0.03).
+    """-λ E ‖G(z) - G(z + δ)‖^2: makes G sensitive to z (zCR, Zhao et al. 2021, eq. 5; λ_gen = 0.5, σ = 0.03).
 
     The mean over pixels, as in the released code.
 
@@ -180,8 +181,8 @@ def _near(context: Context, sigma: float) -> Tensor:
 class ModeSeeking(Penalty):
     """E d(z, z') / d(G(z), G(z')), d the mean absolute difference (Mao et al. 2019, eq. 5; λ = 1).
 
-    Each latent's partner is a fresh one, with the same label. The ratio is each pair's own, as in the paper; the
-    released code divides the batch's mean distances.
+    Each latent is paired with a newly drawn one and the same label. The ratio is computed per pair, as in the paper;
+    the released code divides the batch's mean distances.
 
     >>> from gancli.compute.rng import Rng
     >>> z = torch.zeros(2, 1)
@@ -239,7 +240,7 @@ class FeatureMatching(Penalty):
 
 @dataclass(frozen=True, kw_only=True)
 class PullingAway(Penalty):
-    """Mean squared cosine between D's features of different fakes, so that they differ (Zhao et al. 2017, section 2.4).
+    """Mean squared cosine between D's features of different fakes (Zhao et al. 2017, section 2.4).
 
     >>> from gancli.nets.verdict import Verdict
     >>> from gancli.compute.rng import Rng
@@ -256,10 +257,71 @@ class PullingAway(Penalty):
     couples = "all"
 
     def __call__(self, context: Context) -> Tensor:
-        """Over all ordered pairs of different rows."""
+        """The mean over all ordered pairs of different rows."""
         features = context.verdicts["fake"].features
         assert features is not None  # needs_features
         rows = gathered(torch.nn.functional.normalize(features[-1].float().flatten(1), dim=1))
         cosines = (rows @ rows.t()).square()
         n = len(rows)
         return (cosines.sum() - cosines.diagonal().sum()) / max(1, n * (n - 1))
+
+
+@dataclass(frozen=True, kw_only=True)
+class PathLength(Penalty):
+    """E (‖Jᵀ n‖ - a)^2, J = ∂G/∂w, n normal noise: a step in w changes the image by a constant amount a.
+
+    Karras et al. 2020, eq. 4, as released: ‖·‖² is summed over w and averaged over layers, n is divided by the root of
+    the number of pixels, and a is an exponential moving average with weight `decay` for the batch's mean, which the
+    gradient passes. share: of the batch's rows, if the penalty is lazy.
+
+    >>> from gancli.compute.rng import Rng
+    >>> w = torch.ones(2, 1, 1, requires_grad=True)
+    >>> told = {"memory": {"mean": torch.tensor(0.0)}, "styles": w}
+    >>> context = Context({}, lambda x, *_: x, None, 3 * w[..., None], None, None, Rng(0, total=2), **told)
+    >>> noise = 3 * context.rng.normal("path_length", 1, 1, 1).abs()
+    >>> bool(PathLength(decay=0.0)(context).isclose(noise.square().mean()))
+    True
+    """
+
+    weight: float = 2.0
+    every: int = 4
+    decay: float = 0.01
+    share: float = 0.5
+    side = "generator"
+    needs_fake = True
+    needs_styles = True
+    needs_images = True
+    couples = "all"
+    reports = ("path_length",)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.decay <= 1 or not 0 < self.share <= 1:
+            raise ConfigError("penalty.path_length needs decay from 0 to 1, and share above 0 and at most 1")
+
+    def __call__(self, context: Context) -> Tensor:
+        """The squared difference of each length and the mean, mean over the batch."""
+        images, styles = context.fake, context.styles
+        assert images is not None
+        assert styles is not None
+        noise = context.rng.normal("path_length", *images.shape[1:]).to(images.dtype)
+        pushed = (images * noise).sum() / math.sqrt(images.shape[2] * images.shape[3])
+        (slope,) = torch.autograd.grad(pushed, styles, create_graph=True)
+        lengths = slope.square().sum(2).mean(1).sqrt()
+        whole, before = gathered(lengths).mean(), context.memory["mean"].to(lengths.dtype)
+        context.stats["path_length"] = whole.detach()
+        return (lengths - torch.lerp(before, whole, self.decay)).square().mean()
+
+    def memory(self, net: nn.Module) -> dict[str, Tensor]:
+        """The mean length."""
+        return {"mean": torch.zeros((), dtype=next(net.parameters()).dtype)}
+
+    @torch.no_grad()
+    def remember(self, memory: Mapping[str, Tensor], net: nn.Module, stats: Mapping[str, Tensor]) -> None:
+        """Move the mean towards a move's mean length."""
+        if "path_length" in stats:
+            memory["mean"].lerp_(stats["path_length"].to(memory["mean"].dtype), self.decay)
+
+    def rows_share(self) -> float:
+        """`share`."""
+        return self.share

@@ -1,6 +1,6 @@
-"""Named terms of a loss: a distance of two columns that a game has or makes, its weight, and who pays it.
+"""Named loss terms: a weighted distance between two columns of a game, in the loss of one player.
 
-Each distance is a pure function of two columns [B, ...] to a mean over rows, so that it may be split with its batch.
+Each distance maps two columns [B, ...] to a mean over rows, so it may be split with its batch.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def huber(a: Tensor, b: Tensor) -> Tensor:
 
 
 def cosine(a: Tensor, b: Tensor) -> Tensor:
-    """1 - the cosine of the angle between rows, each flattened; its mean.
+    """The mean of 1 - the cosine of the angle between rows, each flattened.
 
     >>> cosine(torch.tensor([[1.0, 0.0], [0.0, 2.0]]), torch.tensor([[3.0, 0.0], [1.0, 0.0]])).item()
     0.5
@@ -55,7 +55,7 @@ def cosine(a: Tensor, b: Tensor) -> Tensor:
 
 
 def kl(mean: Tensor, log_variance: Tensor) -> Tensor:
-    """KL(N(mean, variance) ‖ N(0, 1)), summed over each row's numbers (Kingma and Welling 2014, appendix B).
+    """KL(N(mean, variance) ‖ N(0, 1)), summed over each row's dimensions (Kingma and Welling 2014, appendix B).
 
     >>> kl(torch.tensor([[1.0, 0.0], [0.0, 0.0]]), torch.zeros(2, 2)).item()  # (1/2 + 0) / 2
     0.25
@@ -79,9 +79,10 @@ DISTANCES: Mapping[str, Distance] = MappingProxyType(
 
 @dataclass(frozen=True, kw_only=True)
 class Term:
-    """One term: `weight` times the distance of two columns, paid by a player each `every` steps, `every` times as much.
+    """One term: `weight` times the distance of two columns, in the loss of `player`.
 
-    Raises ConfigError for numbers out of range, and for other than two columns.
+    every: applied every `every` steps, multiplied by `every`. Raises ConfigError for numbers out of range, and unless
+    there are two columns.
     """
 
     columns: tuple[str, ...]
@@ -92,18 +93,18 @@ class Term:
 
     def __post_init__(self) -> None:
         if len(self.columns) != 2:
-            raise ConfigError(f"terms.*.columns=[{','.join(self.columns)}]: two columns, which are compared")
+            raise ConfigError(f"terms.*.columns=[{','.join(self.columns)}]: must be the two columns to compare")
         if not 0 <= self.weight < float("inf") or self.every < 1:
             raise ConfigError(
-                f"terms.*.weight is at least 0 and terms.*.every at least 1, not {self.weight:g} and {self.every}"
+                f"terms.*.weight must be at least 0 and terms.*.every at least 1, not {self.weight:g} and {self.every}"
             )
 
 
 class Terms:
     """A game's named terms. Raises CombinationError for columns, players and distances that it does not have.
 
-    columns: what the game has or makes, by name. players: who may pay. distances: beside those of this file, such as
-    one of a pretrained network's features. lazy: whether the game plays the moves that `rhythms` asks for.
+    columns: names of the game's columns. players: those that may have terms. distances: in addition to those of this
+    module, such as one between a pretrained network's features. lazy: whether the game plays the moves for `rhythms`.
     """
 
     def __init__(
@@ -123,28 +124,31 @@ class Terms:
                         f"terms.{name}.columns: this game has no column {column}; {suggestion(column, columns)}"
                     )
             if term.player not in players:
-                told = f"terms.{name}.player={term.player}: no player of this game pays terms by that name"
-                raise CombinationError(f"{told}; {suggestion(term.player, players)}")
+                raise CombinationError(
+                    f"terms.{name}.player={term.player}: this game has no terms for such a player;"
+                    f" {suggestion(term.player, players)}"
+                )
             if term.distance not in self.distances:
-                told = f"terms.{name}.distance={term.distance}: there is no such distance here"
+                given = f"terms.{name}.distance={term.distance}"
                 if term.distance in ("features", "features_l2"):
-                    raise CombinationError(f"{told} without a frozen network: type pretrained=NAME")
-                raise CombinationError(f"{told}; {suggestion(term.distance, self.distances)}")
+                    raise CombinationError(f"{given}: needs a frozen network: set pretrained=NAME")
+                raise CombinationError(f"{given}: unknown distance; {suggestion(term.distance, self.distances)}")
             if term.every > 1 and not lazy:
                 raise CombinationError(
-                    f"terms.{name}.every={term.every}: this game pays its terms at each step: set terms.{name}.every=1"
+                    f"terms.{name}.every={term.every}: this game applies its terms at every step:"
+                    f" set terms.{name}.every=1"
                 )
 
     def wanted(self, player: str, every: int = 1) -> set[str]:
-        """The columns that a player's terms look at, so that no others need be made."""
+        """The columns that a player's terms use; a game need not compute others."""
         return {column for term in self._of(player, every).values() for column in term.columns}
 
     def rhythms(self, player: str) -> list[int]:
-        """How often a player pays terms that it does not pay at each step: a lazy move for each of these."""
+        """The intervals `every` above 1 of a player's terms: each needs a lazy move."""
         return sorted({term.every for term in self.terms.values() if term.player == player and term.every > 1})
 
     def costs(self, player: str, columns: Mapping[str, Tensor], every: int = 1) -> dict[str, Tensor]:
-        """What a player pays, weighted, by `term_NAME`; in float32 at least."""
+        """A player's weighted terms, by `term_NAME`; in float32 at least."""
         return {
             f"term_{name}": term.weight * self.distances[term.distance](*(_wide(columns[c]) for c in term.columns))
             for name, term in self._of(player, every).items()

@@ -1,4 +1,4 @@
-"""Penalties on weights themselves."""
+"""Penalties on weights."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from gancli.nets.layers.spectral import full_precision
 class Orthogonal(Penalty):
     """β Σ ‖WWᵀ ⊙ (1 - I)‖² over G's weights as matrices [outputs, rest] (Brock et al. 2019, eq. 3; β = 1e-4).
 
-    diagonal: ‖WWᵀ - I‖² instead (eq. 2), which holds every filter's length at 1, too. Weights are raw, not divided
-    by their singular value; tables of classes are left out, as in the released code.
+    diagonal: ‖WWᵀ - I‖² instead (eq. 2), which also keeps every filter's norm at 1. Weights are used without spectral
+    norm; class embeddings are omitted, as in the released code.
 
     >>> from gancli.compute.rng import Rng
     >>> net = nn.Linear(2, 2); _ = net.weight.data.copy_(torch.tensor([[2.0, 0.0], [3.0, 1.0]]))
@@ -53,7 +53,7 @@ class Orthogonal(Penalty):
 
 @dataclass(frozen=True, kw_only=True)
 class Clip(Penalty):
-    """Every weight of D into [-value, value] after each of its steps (Arjovsky et al. 2017, algorithm 1; 0.01).
+    """Clips every weight of D to [-value, value] after each of its steps (Arjovsky et al. 2017, algorithm 1; 0.01).
 
     >>> net = nn.Linear(1, 1, bias=False); _ = nn.init.constant_(net.weight, 3.0)
     >>> Clip(value=0.5).project(net); net.weight.item()
@@ -97,18 +97,18 @@ class HistoricalD(Penalty):
     def __call__(self, context: Context) -> Tensor | None:
         """The sum over all weights; the same for every micro-batch."""
         flat = _flat(context.nets[self.side])
-        # Before the first step there is no history; the mean is then taken to be where the weights are.
+        # Before the first step there is no history; the mean is then set to the weights.
         mean = torch.where(context.memory["steps"] > 0, context.memory["mean"], flat.detach())
         return (flat - mean).square().sum()
 
     def memory(self, net: nn.Module) -> dict[str, Tensor]:
-        """The mean of the weights and over how many steps it was taken."""
+        """The mean of the weights and the number of steps that it covers."""
         flat = _flat(net).detach()
         return {"mean": torch.zeros_like(flat), "steps": torch.zeros((), dtype=torch.int64)}
 
     @torch.no_grad()
     def remember(self, memory: Mapping[str, Tensor], net: nn.Module, stats: Mapping[str, Tensor]) -> None:
-        """Take the weights into the mean."""
+        """Update the mean with the weights."""
         flat = _flat(net)
         memory["steps"].add_(1)
         memory["mean"].add_((flat - memory["mean"]) / memory["steps"])

@@ -1,4 +1,4 @@
-"""Do samples show the class they were asked for? A classifier trained on the run's real data says so."""
+"""Accuracy of a classifier, trained on the run's real data, on samples and the classes they are conditioned on."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from gancli.metrics.metric import Better, LabelMetric
 
 @dataclass
 class ClassAccuracy(LabelMetric):
-    """The share of samples that a classifier of real images takes for the class they were asked for.
+    """The share of samples that a classifier trained on real images assigns to the requested class.
 
-    images: what the classifier is trained on, counted with repeats. Its own accuracy on real images it has not seen is
-    reported, too: the first number means little where the second is low.
+    images: training images of the classifier, counted with repeats. Its accuracy on held-out real images is reported
+    too: if that is low, the first number means little.
     """
 
     name: ClassVar[str] = "class_accuracy"
@@ -37,7 +37,7 @@ class ClassAccuracy(LabelMetric):
         at_least(1, **{"metrics.class_accuracy.images": self.images})
 
     def settings(self, n_fake: int, n_real: int) -> dict[str, Any]:
-        """The classifier's kind and how it was trained."""
+        """The classifier's architecture and how it was trained."""
         assert self._classifier is not None
         return {
             "classifier": f"five convolutions, version {VERSION}",
@@ -47,10 +47,10 @@ class ClassAccuracy(LabelMetric):
         }
 
     def begin(self, source: Source, progress: Progress | None = None) -> None:
-        """Train the classifier, or take it from the cache. Raises MetricError for data without two classes."""
+        """Train the classifier, or read it from the cache. Raises MetricError for data with fewer than two classes."""
         if len(source.classes) < 2 or len(source) < 10:
             raise MetricError(
-                f"metrics=class_accuracy needs a data set of two classes at least and {source.name} has"
+                f"metrics=class_accuracy needs a data set with at least two classes, and {source.name} has"
                 f" {len(source.classes)}: leave it out of metrics"
             )
         self._classifier = World.of_group().from_first(lambda: obtain(source, self.images, progress))
@@ -58,14 +58,14 @@ class ClassAccuracy(LabelMetric):
         self._right = torch.zeros(2, len(self._names), dtype=torch.int64)
 
     def see(self, images: Tensor, labels: Tensor) -> None:
-        """Count right answers, and all, by class."""
+        """Count correct predictions and all samples by class."""
         assert self._classifier is not None
         assert self._right is not None
         good = labels[self._classifier.predict(images) == labels]
         self._right += torch.stack([part.bincount(minlength=len(self._names)) for part in (good, labels)])
 
     def finish(self) -> tuple[dict[str, float], dict[str, Any]]:
-        """class_accuracy and classifier_accuracy; class_accuracy_by_class in the details."""
+        """Return class_accuracy and classifier_accuracy; class_accuracy_by_class in the details."""
         assert self._classifier is not None
         assert self._right is not None
         World.of_group().sum([self._right])

@@ -1,4 +1,4 @@
-"""Metrics of a conditional run, class by class: FID within each class, and a classifier trained on samples alone."""
+"""Metrics of a conditional run by class: FID within each class, and a classifier trained on samples only (CAS)."""
 
 from __future__ import annotations
 
@@ -34,9 +34,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FidPerClass(FeatureRunMetric):
-    """The mean over classes of the FID within each, and all of them: intra-FID (Miyato, Koyama 2018, section 5).
+    """Intra-FID: the FID within each class, and their mean over classes (Miyato, Koyama 2018, section 5).
 
-    per_class: samples of each class; null: n shared evenly. As many real images are taken, where there are as many.
+    per_class: samples of each class; null: n divided by the number of classes. The same number of real images is used,
+    or all of the class if it has fewer.
     """
 
     name: ClassVar[str] = "fid_per_class"
@@ -47,7 +48,7 @@ class FidPerClass(FeatureRunMetric):
         at_least(2, **{"metrics.fid_per_class.per_class": self.per_class})
 
     def settings(self, n_fake: int, n_real: int) -> dict[str, Any]:
-        """Samples of each class, where they are not n's share."""
+        """Samples of each class; null: n divided by the number of classes."""
         return {"per_class": self.per_class}
 
     def refuse(self, sampler: Sampler) -> None:
@@ -55,13 +56,13 @@ class FidPerClass(FeatureRunMetric):
         refuse_unlabelled(sampler, self.name)
 
     def measure(self, extractor: Extractor | None, sampler: Sampler, n: int, seed: int, progress: Progress) -> Findings:
-        """The mean under the metric's name; each class's, and how many images it is of, in the details."""
+        """Return the mean under the metric's name; the FID and the image counts of each class in the details."""
         assert extractor is not None
         each = self.per_class or n // len(sampler.classes)
         if each < 2:
             raise MetricError(
-                f"metrics=fid_per_class shares n={n} among {len(sampler.classes)} classes: type n of at least "
-                f"{2 * len(sampler.classes)}"
+                f"metrics=fid_per_class divides n={n} among {len(sampler.classes)} classes and needs two samples of"
+                f" each: type n={2 * len(sampler.classes)} or more"
             )
         source = training_data(sampler, self.name)
         name = named(self.name, extractor)
@@ -81,38 +82,39 @@ class FidPerClass(FeatureRunMetric):
             counts[title] = [fake.n, real.n]
             fewest = min(fewest, real.n)
         if not values:
-            raise MetricError("metrics=fid_per_class needs a class with two real images at least")
+            raise MetricError("metrics=fid_per_class needs a class with at least two real images")
         mean = sum(values.values()) / len(values)
         notes = [note.replace("fid:", f"{name}, in each class:", 1) for note in Fid().check(extractor, each, fewest)]
         if left_out:
             shown = ", ".join(left_out[:5]) + (f" and {len(left_out) - 5} more" if len(left_out) > 5 else "")
             notes.append(
-                f"{name}: the mean is of {len(values)} of {len(sampler.classes)} classes; of {shown} there are fewer"
-                " than two real images"
+                f"{name}: the mean is over {len(values)} of {len(sampler.classes)} classes; {shown}: fewer than two"
+                " real images"
             )
         short = [title for title, (_, real) in counts.items() if real < each]
         if short:
             notes.append(
-                f"{name}: {each} samples of each class are compared with fewer real images in {len(short)} classes, as"
-                " many as there are (images_by_class)"
+                f"{name}: {len(short)} classes have fewer than {each} real images; the {each} samples are compared with"
+                " those there are (images_by_class)"
             )
         details = {f"{name}_by_class": values, "images_by_class": counts, "classes_left_out": left_out}
         return Findings({name: mean}, details, notes=[*notes, *extractor.notes()])
 
 
 def _of_class(sampler: Sampler, n: int, seed: int, number: int) -> ImageSet:
-    """n samples of one class."""
+    """Return n samples of one class."""
     return ImageSet(n, shape_of(sampler.field), lambda: sampler.samples(n, seed, number))
 
 
 @dataclass(frozen=True)
 class Cas(RunMetric):
-    """Classification accuracy score: a classifier that has seen samples only, asked about real images.
+    """Classification accuracy score (CAS): a classifier trained on samples only, evaluated on real images.
 
-    It tells whether samples hold what distinguishes the classes, and their variety: a classifier of few poses fails on
-    the rest. The same classifier trained on real images is the bar. samples: how many are drawn to train on. images:
-    what each classifier is trained on, counted with repeats. The real images are the test split's, where the data set
-    has one, else the fifth that the classifier of real images is not shown. Source: Ravuri, Vinyals 2019, section 3.
+    It measures whether samples have the features that distinguish the classes, and their variety: a classifier trained
+    on few poses fails on the others. The baseline is the same classifier trained on real images. samples: how many are
+    drawn to train on. images: training images of each classifier, counted with repeats. The real images are those of
+    the test split if the data set has one, else the fifth held out from the baseline's training. Source: Ravuri,
+    Vinyals 2019, section 3.
     """
 
     name: ClassVar[str] = "cas"
@@ -125,7 +127,7 @@ class Cas(RunMetric):
         at_least(1, **{"metrics.cas.images": self.images})
 
     def settings(self, n_fake: int, n_real: int) -> dict[str, Any]:
-        """The classifier's kind, and what it was trained on."""
+        """The classifier's architecture and its training set."""
         kind = f"five convolutions, version {VERSION}"
         return {"classifier": kind, "samples": self.samples, "images": self.images}
 
@@ -134,7 +136,7 @@ class Cas(RunMetric):
         refuse_unlabelled(sampler, self.name)
 
     def measure(self, sampler: Sampler, n: int, seed: int, progress: Progress) -> Findings:
-        """cas, and cas_real of the classifier of real images, on the same real images; cas_by_class in the details."""
+        """Return cas, and cas_real of the baseline on the same real images; cas_by_class in the details."""
         source = training_data(sampler, self.name)
         images, labels, notes = self._test(sampler, source)
         drawn = list(sampler.labelled_samples(self.samples, seed))
@@ -148,14 +150,12 @@ class Cas(RunMetric):
         return Findings(scores, {"cas_by_class": by_class, "cas_images": len(labels)}, notes=notes)
 
     def _test(self, sampler: Sampler, source: Source) -> tuple[Tensor, Tensor, list[str]]:
-        """Real images, and labels, that neither classifier is trained on; a note where they are no test split's."""
+        """Return held-out real images and labels, and a note if they are not from a test split."""
         try:
             test = data(sampler, "test", self.name)
         except (MetricError, DataError):  # the data set has no such split, or it is not on this machine
             kept = source.rows(split(source)[1].numpy())
-            note = (
-                f"cas: there are no test images of {source.name}: asked about {len(kept['y']):,} of its training images"
-            )
-            return kept["x"], kept["y"], [f"{note} that neither classifier was shown"]
+            note = f"cas: {source.name} has no test images: evaluated on {len(kept['y']):,} of its training images"
+            return kept["x"], kept["y"], [f"{note} that neither classifier was trained on"]
         rows = test.rows(order(len(test), "cas"))
         return rows["x"], rows["y"], []

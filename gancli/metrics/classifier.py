@@ -1,4 +1,4 @@
-"""A small classifier of a data set's own classes, trained here on real images and kept in the user's cache."""
+"""A small classifier of a data set's classes, trained on its real images and cached in the user's cache directory."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from gancli.metrics.images import Progress, eight_bits
 from gancli.pretrained import weights as files
 from gancli.store.files import whole_file
 
-VERSION = 1  # of all below that changes what is learned: part of the cache's key and of the protocol
+VERSION = 1  # increase it if a change below changes the trained weights; part of the cache key and of the protocol
 BATCH, RATE, LARGEST, SHIFT = 64, 4e-3, 32, 1
-SMOOTHING = 0.1  # of the labels, so that the classifier is not made too sure by few images
-HELD_OUT = 5  # every so many-th image of a fixed shuffle is held out
+SMOOTHING = 0.1  # label smoothing, so that the classifier does not become overconfident on few images
+HELD_OUT = 5  # one image in HELD_OUT of a fixed shuffle is held out
 
 
 @dataclass
 class Classifier:
-    """A trained network, and its share of right answers on real images that it has not seen."""
+    """A trained network, and its accuracy on held-out real images."""
 
     net: nn.Module
     accuracy: float
@@ -41,7 +41,7 @@ class Classifier:
 
 
 def network(channels: int, classes: int) -> nn.Module:
-    """Five 3×3 convolutions with batch norm, two of stride 2, a mean over pixels and a dense layer."""
+    """Return five 3×3 convolutions with batch norm (two of stride 2), global average pooling and a dense layer."""
     layers: list[nn.Module] = []
     for inputs, outputs, stride in ((channels, 32, 1), (32, 64, 2), (64, 64, 1), (64, 128, 2), (128, 128, 1)):
         layers += [nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)]
@@ -49,7 +49,7 @@ def network(channels: int, classes: int) -> nn.Module:
 
 
 def prepared(images: Tensor) -> Tensor:
-    """Stored images in [-1, 1], averaged down where the shorter side has more than 32 pixels."""
+    """Scale stored images to [-1, 1]; downsample by area if the shorter side has more than 32 pixels."""
     x = eight_bits(images).float() / 127.5 - 1
     shrink = min(x.shape[2:]) / LARGEST
     if shrink > 1:
@@ -58,9 +58,9 @@ def prepared(images: Tensor) -> Tensor:
 
 
 def obtain(source: Source, seen: int, progress: Progress | None = None) -> Classifier:
-    """The classifier of this data set: from the cache, or trained on `seen` images counted with their repeats.
+    """Return the classifier of this data set: from the cache, or trained on `seen` images, counted with repeats.
 
-    The same data give the same classifier; the default random state is left alone.
+    The same data give the same classifier. The global random state does not change.
     """
     trained, held_out = split(source)
     place = cache.place("classifiers") / f"{_name(source, seen)}.pt"
@@ -75,7 +75,7 @@ def obtain(source: Source, seen: int, progress: Progress | None = None) -> Class
     made = Classifier(net, 0.0, len(trained), len(held_out))
     held = source.rows(held_out.numpy())
     made.accuracy = float((made.predict(held["x"]) == held["y"]).double().mean())
-    # A cache that cannot be written is only slower.
+    # If the cache cannot be written, the next evaluation trains again.
     with contextlib.suppress(RunError), whole_file(place) as file:
         torch.save({**net.state_dict(), "accuracy": torch.tensor(made.accuracy, dtype=torch.float64)}, file)
     return made
@@ -96,14 +96,14 @@ def _fresh(source: Source) -> nn.Module:
 
 
 def split(source: Source) -> tuple[Tensor, Tensor]:
-    """Numbers of the images to train on and of those held out: a fifth of a shuffle that the data themselves fix."""
+    """Return the indices of the training and of the held-out images: a fifth of a shuffle keyed by the fingerprint."""
     shuffled = torch.from_numpy(order(len(source), "classifier", source.fingerprint))
     held = torch.arange(len(source)) % HELD_OUT == 0
     return shuffled[~held], shuffled[held]
 
 
 def _train(net: nn.Module, source: Source, rows: Tensor, seen: int, progress: Progress | None) -> None:
-    """Adam with a rate that rises and falls once, on images shifted by up to a pixel."""
+    """Train with Adam and a one-cycle learning rate, on images shifted by up to one pixel."""
     found = source.rows(rows.numpy())
     x, labels = prepared(found["x"]), found["y"]
     steps = -(-seen // BATCH)

@@ -1,4 +1,4 @@
-"""What outputs have to beat and needs no training: the input, the targets' mean, the nearest input's partner."""
+"""Baselines without training for translated images: the input, the mean target, the nearest input's target."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from gancli.metrics.outputs import beside, in_parts, input_of, inputs_of, levels
 if TYPE_CHECKING:
     from gancli.draw.sampling import Sampler
 
-LARGEST = 64  # pixels at which inputs are compared with each other, at most
-CHUNK = 256  # rows at once
+LARGEST = 64  # the shorter side, in pixels, of inputs that are compared with each other: larger ones are downsampled
+CHUNK = 256  # rows per batch
 WHAT = {
     "copy": "the input itself, of which it all comes back",
     "mean": "the mean of the training rows' targets, in each pixel",
@@ -30,9 +30,9 @@ WHAT = {
 
 
 class Controls:
-    """The controls of a direction, for n rows in the order of `seed`. training: what the run was trained on.
+    """The controls of a direction, for n rows in the order of `seed`. training: loads the run's training data.
 
-    notes: which there are none of, and why.
+    notes: which controls are missing, and why.
     """
 
     def __init__(self, sampler: Sampler, n: int, seed: int, training: Callable[[], DataSet], progress: Progress):
@@ -41,7 +41,7 @@ class Controls:
         self.notes: list[str] = []
 
     def sets(self, pairs: bool) -> Iterator[tuple[str, ImageSet]]:
-        """Each with its name. pairs: whether those are wanted, too, that only metrics of pairs look at."""
+        """Yield the name and the images of each control. pairs: whether to include those that only PairMetrics use."""
         copies = self._copy()
         if copies is not None:
             yield "copy", copies
@@ -52,7 +52,7 @@ class Controls:
         mean = self._mean(targets)
         yield "mean", self._set(lambda numbers, given: mean.expand(len(numbers), -1, -1, -1))
         if not Rows(data).aligned:
-            self.notes.append("controls: training rows have no partner, so that there is no _nearest")
+            self.notes.append("controls: training rows are not paired, so there is no _nearest")
             return
         name = input_of(self.sampler)
         assert name is not None
@@ -60,18 +60,25 @@ class Controls:
         yield "nearest", self._set(lambda numbers, given: targets.rows(nearest[numbers], columns=["x"])["x"])
 
     def _copy(self) -> ImageSet | None:
-        """The inputs as they are, grey ones in colour where outputs are; None where that is no output."""
+        """Return the unchanged inputs, greyscale repeated to the outputs' channels; None, with a note, if they differ.
+
+        They differ if their shape or levels are not those of the outputs.
+        """
         name, field = input_of(self.sampler), self.sampler.field
         assert name is not None
-        eaten = self.sampler.game.input_fields(self.sampler.direction)[name]
-        grey = eaten.shape[0] == 1 and eaten.shape[1:] == field.shape[1:]
-        if (eaten.shape != field.shape and not grey) or levels_of(eaten) != levels_of(field):
-            self.notes.append(f"controls: inputs are {eaten.told} and outputs {field.told}, so that there is no _copy")
+        accepted = self.sampler.game.input_fields(self.sampler.direction)[name]
+        grey = accepted.shape[0] == 1 and accepted.shape[1:] == field.shape[1:]
+        if (accepted.shape != field.shape and not grey) or levels_of(accepted) != levels_of(field):
+            self.notes.append(f"controls: inputs are {accepted.told} and outputs {field.told}, so there is no _copy")
             return None
         return self._set(lambda numbers, given: given.expand(-1, field.shape[0], -1, -1), back=True)
 
     def _set(self, made: Callable[[Index, Tensor], Tensor], back: bool = False) -> ImageSet:
-        """made: what stands in for the outputs of these numbers and inputs, as saved. back: the inputs come back."""
+        """Return the set of one control.
+
+        made: from row numbers and inputs to the images that replace the outputs, as saved. back: use the inputs as
+        their own reconstructions.
+        """
 
         def part(start: int, stop: int) -> Shown:
             pairs = [(self.seed, k) for k in range(start, stop)]
@@ -82,7 +89,7 @@ class Controls:
         return in_parts(self.sampler, self.n, self.seed, part)
 
     def _mean(self, targets: Source) -> Tensor:
-        """As saved, [C, H, W]."""
+        """Return the mean target, as saved, [C, H, W]."""
         total = torch.zeros(targets.shape, dtype=torch.float64)
         for start in range(0, len(targets), CHUNK):
             rows = np.arange(start, min(start + CHUNK, len(targets)))
@@ -91,7 +98,7 @@ class Controls:
         return (total / len(targets)).round().to(targets.rows(rows[:1], columns=["x"])["x"].dtype)
 
     def _nearest(self, inputs: Source) -> Index:
-        """The number of the training input nearest to each input, int64 [n]."""
+        """Return the row number of the training input nearest to each input, int64 [n]."""
         numbers = range(0, self.n, CHUNK)
         parts = [[(self.seed, k) for k in range(start, min(start + CHUNK, self.n))] for start in numbers]
         wanted = torch.cat([_small(inputs_of(self.sampler, pairs)) for pairs in parts])
@@ -99,7 +106,7 @@ class Controls:
         for start in range(0, len(inputs), CHUNK):
             rows = np.arange(start, min(start + CHUNK, len(inputs)))
             there = _small(inputs.rows(rows, columns=["x"])["x"])
-            # Differences, not a product of matrices: an equal image is at a distance of exactly 0.
+            # By differences, not by a matrix product, so that an equal image has a distance of exactly 0.
             distance, at = torch.cdist(wanted, there, compute_mode="donot_use_mm_for_euclid_dist").min(1)
             nearer = distance < best
             best, found = torch.where(nearer, distance, best), torch.where(nearer, at + start, found)
@@ -108,7 +115,7 @@ class Controls:
 
 
 def _small(stored: Tensor) -> Tensor:
-    """Rows of numbers, float32 [B, D], of images averaged down."""
+    """Downsample images by area and flatten them, float32 [B, D]."""
     x = stored.float()
     side = min(x.shape[2:])
     if side > LARGEST:
@@ -117,9 +124,10 @@ def _small(stored: Tensor) -> Tensor:
 
 
 def add(values: dict[str, Any], controls: Controls, evaluator: Evaluator) -> None:
-    """Add what the evaluator's metrics say of the controls to a result of theirs, as NAME_CONTROL.
+    """Add the evaluator's metrics of the controls to `values`, as NAME_CONTROL.
 
-    Features, and classes, are looked at of the inputs alone: the other controls hold no image worth that.
+    Metrics of features and of classes are computed for the copied inputs only: the mean and nearest targets are no
+    baseline for them.
     """
     of_outputs = [metric for metric in evaluator.by_pair if metric.wants != "back"]
     by_pair = Evaluator(of_outputs, None, None, progress=evaluator.progress, intervals=evaluator.intervals)

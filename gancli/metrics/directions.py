@@ -1,4 +1,4 @@
-"""Which way each result of `gan eval` is better, as its metric says."""
+"""Whether a lower or a higher value of each `gan eval` result is better, as its metric declares."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from gancli.errors import ConfigError, suggestion
 
 @cache
 def directions() -> dict[str, str]:
-    """Each result by its plain name: low, high or neither; of all metrics that have a file in conf/metrics/."""
+    """Return low, high or neither for each result by its plain name, for all metrics with a file in conf/metrics/."""
     found: dict[str, str] = {}
     for choice in groups("eval")["metrics"]:
         file = file_of("metrics", choice)
@@ -21,7 +21,7 @@ def directions() -> dict[str, str]:
 
 
 def higher_is_better(metric: str, key: str = "observers.checkpoints.best") -> bool:
-    """Whether larger values of a result are better. Raises ConfigError for a name that is none, or tells no such thing.
+    """Whether larger values of a result are better. Raises ConfigError for an unknown or directionless result.
 
     >>> higher_is_better("fid"), higher_is_better("recall")
     (False, True)
@@ -36,14 +36,14 @@ def higher_is_better(metric: str, key: str = "observers.checkpoints.best") -> bo
         raise ConfigError(f"{key}={metric}: no result has this name; {suggestion(metric, choices)}")
     if known[plain] == "neither" or metric.endswith("_std"):
         raise ConfigError(
-            f"{key}={metric}: neither more nor less of it is better, so that it cannot choose; choices: "
+            f"{key}={metric}: neither lower nor higher is better, so it cannot select a checkpoint; choices: "
             + ", ".join(choices)
         )
     return known[plain] == "high"
 
 
 def directed(metric: str) -> bool:
-    """Whether a result can say which checkpoint is best.
+    """Whether a result can select the best checkpoint.
 
     >>> directed("fd_clip"), directed("ms_ssim")
     (True, False)

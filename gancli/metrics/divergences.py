@@ -1,4 +1,4 @@
-"""Distances of two sets of points, from the points alone: JSD on a grid, Wasserstein-1, MMD."""
+"""Distances between two sets of points: JSD on a grid, Wasserstein-1, MMD."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from gancli.metrics.run_metric import Findings, RunMetric, drawn, own_data
 if TYPE_CHECKING:
     from gancli.draw.sampling import Sampler
 
-MOST_BINS = 1000  # a side
-LARGEST = 2000  # points that a matching is made of: its time grows with their third power
+MOST_BINS = 1000  # per side
+LARGEST = 2000  # points in an optimal matching, whose time grows with their third power
 
 
 def jsd_of(p: Tensor, q: Tensor) -> float:
-    """Jensen-Shannon divergence of two distributions over the same cells, in nats.
+    """Return the Jensen-Shannon divergence of two distributions over the same cells, in nats.
 
     >>> jsd_of(torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])) == float(torch.tensor(2.0).double().log())
     True
@@ -36,7 +36,9 @@ def jsd_of(p: Tensor, q: Tensor) -> float:
 
 
 def jsd(a: Tensor, b: Tensor, bins: int = 50) -> float:
-    """JSD of the histograms of points [n, D] and [m, D], D of 1 or 2, over the box of both, `bins` cells a side.
+    """Return the JSD of the histograms of points [n, D] and [m, D], D = 1 or 2, with `bins` cells per side.
+
+    The histograms cover the bounding box of both sets.
 
     >>> jsd(torch.zeros(5, 1), torch.zeros(9, 1))
     0.0
@@ -54,9 +56,9 @@ def jsd(a: Tensor, b: Tensor, bins: int = 50) -> float:
 
 
 def wasserstein(a: Tensor, b: Tensor) -> float:
-    """The Wasserstein-1 distance of equally many points [n, D], by their best matching (sorted where D is 1).
+    """Return the Wasserstein-1 distance of two sets of n points [n, D], by optimal matching (by sorting if D is 1).
 
-    Raises MetricError in more than one dimension where SciPy is missing.
+    Raises MetricError if D is above 1 and SciPy is missing.
 
     >>> wasserstein(torch.zeros(3, 1), torch.full((3, 1), 2.5))
     2.5
@@ -67,16 +69,16 @@ def wasserstein(a: Tensor, b: Tensor) -> float:
     try:
         from scipy.optimize import linear_sum_assignment  # type: ignore[import-untyped]
     except ImportError:
-        raise MetricError("w1 of points in the plane needs SciPy: type pip install scikit-learn") from None
+        raise MetricError("w1 of two-dimensional points needs SciPy: type pip install scikit-learn") from None
     costs = torch.cdist(a, b).numpy()
     rows, columns = linear_sum_assignment(costs)
     return float(costs[rows, columns].mean())
 
 
 def mmd(a: Tensor, b: Tensor, width: float | None = None) -> float:
-    """Squared maximum mean discrepancy, unbiased, with a Gaussian kernel (Gretton et al. 2012, eq. 3).
+    """Return the unbiased squared maximum mean discrepancy with a Gaussian kernel (Gretton et al. 2012, eq. 3).
 
-    width: of the kernel; None: the median distance of all points.
+    width: of the kernel; None: the median distance between points.
     """
     a, b = a.double(), b.double()
     if width is None:
@@ -94,7 +96,7 @@ def mmd(a: Tensor, b: Tensor, width: float | None = None) -> float:
 
 @dataclass
 class Divergences(RunMetric):
-    """jsd, w1 and mmd between samples and as many data points (2,000 at most); bins: of JSD's histograms."""
+    """jsd, w1 and mmd between samples and an equal number of data points, at most 2,000. bins: of JSD's histograms."""
 
     name: ClassVar[str] = "divergences"
     better: ClassVar[Mapping[str, Better]] = {"jsd": "low", "w1": "low", "mmd": "low"}
@@ -102,22 +104,22 @@ class Divergences(RunMetric):
 
     def __post_init__(self) -> None:
         if not 2 <= self.bins <= MOST_BINS:
-            raise ConfigError(f"metrics.divergences.bins={self.bins}: 2 to {MOST_BINS:,} cells a side")
+            raise ConfigError(f"metrics.divergences.bins={self.bins}: type 2 to {MOST_BINS:,}, cells per side")
 
     def settings(self, n_fake: int, n_real: int) -> dict[str, Any]:
-        """Cells and points."""
+        """Bins and points."""
         return {"bins": self.bins, "points": min(n_fake, LARGEST)}
 
     def refuse(self, sampler: Sampler) -> None:
         """Raises MetricError for a run of images."""
         if not isinstance(sampler.field, Points) or sampler.field.size > 2:
-            raise MetricError("metrics=divergences compares points of one or two numbers: use fid and kid for images")
+            raise MetricError("metrics=divergences compares points of 1 or 2 dimensions: use fid and kid for images")
 
     def measure(self, sampler: Sampler, n: int, seed: int, progress: Progress) -> Findings:
-        """Of the first samples."""
+        """Compute the distances of the first samples."""
         source = own_data(sampler)
         asked, n = n, min(n, LARGEST, len(source))
-        notes = [f"divergences: of {n:,} points, n={asked:,} asked for"] if n < asked else []
+        notes = [f"divergences: computed on {n:,} points instead of n={asked:,}"] if n < asked else []
         real = source.rows(order(len(source), "divergences", seed)[:n])["x"]
         fake = drawn(sampler, n, seed)
         return Findings(

@@ -1,4 +1,4 @@
-"""How many test images a discriminator that names classes names wrongly."""
+"""Test errors of a discriminator that classifies, as in semi-supervised GANs."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ CHUNK = 1000
 
 @dataclass
 class Errors(RunMetric):
-    """Wrongly named images of the test split, all of them; of the averaged D where there is an average."""
+    """Misclassified images of the whole test split, by the EMA of D if there is one."""
 
     name: ClassVar[str] = "errors"
     better: ClassVar[Mapping[str, Better]] = {"errors": "low", "error_rate": "low"}
     asks_critic: ClassVar[bool] = True
 
     def refuse(self, sampler: Sampler) -> None:
-        """Raises MetricError for a D that names no classes."""
+        """Raises MetricError for a D without class outputs."""
         if not getattr(critic_of(sampler), "names_classes", False):
-            raise MetricError("metrics=errors counts what a classifying D names wrongly: train with game=semisup")
+            raise MetricError("metrics=errors counts test errors of a D that classifies: train with game=semisup")
 
     @torch.no_grad()
     def measure(self, sampler: Sampler, n: int, seed: int, progress: Progress) -> Findings:
-        """errors, a count, and error_rate."""
+        """Return errors, a count, and error_rate."""
         D = critic_of(sampler)
         assert D is not None
         test = data(sampler, "test", self.name)

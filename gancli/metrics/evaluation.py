@@ -1,4 +1,4 @@
-"""Runs metrics: each set of images is looked at once, and every number comes with its protocol."""
+"""Runs metrics: each set of images is processed once, and every number comes with its protocol."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from gancli.compute.dist import World
 from gancli.data.source import Source
 from gancli.errors import MetricError
 from gancli.metrics.extractor import Extractor
+from gancli.metrics.feature_cache import FeatureCache
 from gancli.metrics.frechet import LEVEL, METHOD, RESAMPLES, SEED, interval
 from gancli.metrics.images import CHUNK, ImageSet, Progress, extract
-from gancli.metrics.kept import KeptFeatures
 from gancli.metrics.metric import ImageMetric, LabelMetric, Metric, PairMetric
 from gancli.metrics.reference import Reference
 
-GIVEN = "these are made from none; take metrics=[fid,kid]"
+GIVEN = "these images have none; type metrics=[fid,kid]"
 INTERVALS_BY = {"level": LEVEL, "resamples": RESAMPLES, "seed": SEED, "method": METHOD}
-SMALL = 4096  # up to so many images an interval stands beside FID and KID; of more it is narrow, and slow to find
+SMALL = 4096  # images up to which FID and KID get an interval; of more it is narrow, and slow to compute
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Results by name, how they were made (plain JSON values), and what to bear in mind when reading them.
+    """Results by name, their protocol (plain JSON values), and warnings.
 
-    details: what goes with the results and is no single number, as plain JSON values.
+    details: results that are not single numbers, as plain JSON values.
     """
 
     values: dict[str, float]
@@ -39,17 +39,17 @@ class Evaluation:
     details: dict[str, Any] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
-        """What is written: each result under its name, beside `protocol` and `warnings`."""
+        """Return what is written to the file: each result under its name, `protocol` and `warnings`."""
         return {**self.values, **self.details, "protocol": self.protocol, "warnings": list(self.warnings)}
 
 
 class Evaluator:
-    """Judges any number of sets of samples against one set of real images, which is looked at once.
+    """Evaluates any number of sets of samples against one set of real images, which is processed once.
 
-    real: the images, or what a reference file holds. extractor: None where no metric reads features. source: the real
-    data, for metrics that look at classes. progress: called as (what, done, total), for each batch of images and each
-    metric. kept: where features of real images are kept; None: nowhere. intervals: whether FID and KID of few images
-    get one. The random state stays as it is.
+    real: the images, or the contents of a reference file. extractor: None if no metric reads features. source: the real
+    data, for metrics that use classes. progress: called as (what, done, total), for each batch of images and each
+    metric. kept: the cache of real images' features; None: no cache. intervals: whether to compute confidence intervals
+    for FID and KID of few images. The global random state does not change.
     """
 
     def __init__(
@@ -59,23 +59,23 @@ class Evaluator:
         extractor: Extractor | None,
         source: Source | None = None,
         progress: Progress | None = None,
-        kept: KeptFeatures | None = None,
+        kept: FeatureCache | None = None,
         intervals: bool = False,
     ):
         self.metrics, self.extractor, self.source, self.progress = list(metrics), extractor, source, progress
         self.real, self.kept, self.intervals = real, kept, intervals
-        self.was_kept = False  # whether the real images' features came from where they are kept
+        self.was_kept = False  # whether the real images' features came from the cache
         self.by_features = [m for m in metrics if not isinstance(m, (LabelMetric, ImageMetric, PairMetric))]
         self.by_image = [m for m in metrics if isinstance(m, ImageMetric)]
         self.by_label = [m for m in metrics if isinstance(m, LabelMetric)]
         self.by_pair = [m for m in metrics if isinstance(m, PairMetric)]
         self._features: Tensor | None = None
-        self._statistics: list[Tensor] = []  # of the metrics by pair, of the images that are looked at
+        self._statistics: list[Tensor] = []  # one tensor per PairMetric, a row per image
 
     def evaluate(self, fake: ImageSet) -> Evaluation:
-        """All metrics of one set of samples.
+        """Compute all metrics of one set of samples.
 
-        Raises MetricError, before any image is made, for an evaluation that cannot be made as asked.
+        Raises MetricError, before any image is generated, if these metrics cannot be computed of these images.
         """
         warnings = self._check(fake)
         self._begin()
@@ -91,23 +91,21 @@ class Evaluator:
     def _check(self, fake: ImageSet) -> list[str]:
         if self.by_label and (fake.labelled is None or self.source is None):
             raise MetricError(
-                f"metrics={self.by_label[0].name} asks whether samples show the class they were asked for, and these"
-                " were asked for none: train a conditional model (model.conditioning=projection)"
+                f"metrics={self.by_label[0].name} needs samples conditioned on a class, and these have none: train a"
+                " conditional model (model.conditioning=projection)"
             )
         if self.by_pair and fake.shown is None:
-            raise MetricError(
-                f"metrics={self.by_pair[0].name} looks at outputs beside what they were made from: {GIVEN}"
-            )
-        if self.by_features or self.by_image:
+            raise MetricError(f"metrics={self.by_pair[0].name} compares outputs with their inputs or targets: {GIVEN}")
+        if self.by_features or self.by_label:
             fake.check_channels()
         blind = [m.name for m in self.by_image if m.compares and isinstance(self.real, Reference)]
         if blind:
-            raise MetricError(f"metrics={blind[0]} looks at the real images themselves: type reference=FOLDER")
+            raise MetricError(f"metrics={blind[0]} needs the real images, not their features: type reference=FOLDER")
         mixed = [s for s in (fake, self.real) if isinstance(s, ImageSet) and s.mixed]
         if self.by_image and mixed:
             raise MetricError(
                 f"metrics={self.by_image[0].name} compares images of one size, and these files differ in size: type"
-                " size=64, or another side that all are to have"
+                " size=64, or another common side"
             )
         if self.by_features and self.extractor is not None:
             return check(self.by_features, fake, self.real, self.extractor) + self.extractor.notes()
@@ -116,7 +114,7 @@ class Evaluator:
         return []
 
     def _begin(self) -> None:
-        """Look at the real images, once."""
+        """Process the real images, once."""
         if self._features is not None:
             return
         self._features = torch.empty(0, 0 if self.extractor is None else self.extractor.dim)
@@ -127,13 +125,13 @@ class Evaluator:
             metric.begin(self.source, self.progress)
 
     def features_of_real(self) -> Tensor:
-        """The real images' features, [n, dim]; looked at now if they were not yet; empty where a file has none."""
+        """Return the real images' features, [n, dim], computing them at the first call; empty if a file has none."""
         self._begin()
         assert self._features is not None
         return self._features
 
     def _looked_at(self, real: ImageSet | Reference, extractor: Extractor) -> Tensor:
-        """Features of the real images: a file's, kept ones, or made now and then kept."""
+        """Return the features of the real images: from the file, from the cache, or computed and then cached."""
         if isinstance(real, Reference):
             return torch.empty(0, extractor.dim) if real.features is None else real.features
         kept, world = self.kept, World.of_group()
@@ -146,7 +144,7 @@ class Evaluator:
         return found
 
     def _score(self, fake: ImageSet, extractor: Extractor) -> tuple[dict[str, float], dict[str, Any]]:
-        """Features of the samples, which the metrics by label see on their way, then every metric."""
+        """Extract the samples' features, passing each batch to the label and pair metrics, then run every metric."""
         assert self._features is not None
         watched = self._watched(fake) if self.by_label or self.by_pair else fake
         features = extract(watched, extractor, self.progress, "samples")
@@ -164,7 +162,7 @@ class Evaluator:
         return self._told(values, details)
 
     def _watch(self, fake: ImageSet) -> tuple[dict[str, float], dict[str, Any]]:
-        """Samples that only the metrics by label and by pair look at."""
+        """Run the label and pair metrics only, without an extractor."""
         done, world = 0, World.of_group()
         if world.size > 1 and fake.span is not None:
             fake = fake.span(*world.rows(fake.n, CHUNK))
@@ -175,7 +173,7 @@ class Evaluator:
         return self._told(*self._finish())
 
     def _watched(self, fake: ImageSet) -> ImageSet:
-        """The same images, shown to the metrics by label and by pair on their way; a part of them, too."""
+        """Return the same set, whose chunks, and those of its spans, also go to the label and pair metrics."""
         part = fake.span
         cut = None if part is None else lambda start, stop: self._watched(part(start, stop))
         return replace(fake, chunks=lambda: self._seen(fake), span=cut)
@@ -201,7 +199,7 @@ class Evaluator:
             metric.see(images, labels)
 
     def _told(self, values: dict[str, float], details: dict[str, Any]) -> tuple[dict[str, float], dict[str, Any]]:
-        """These results with those of the metrics by pair, and with their intervals."""
+        """Add the results of the pair metrics, and their intervals."""
         World.of_group().sum(self._statistics)
         found, intervals = dict[str, float](), dict[str, list[float]]()
         for metric, statistics in zip(self.by_pair, self._statistics, strict=True):
@@ -231,14 +229,14 @@ def evaluate(
     extractor: Extractor | None,
     progress: Progress | None = None,
 ) -> Evaluation:
-    """All metrics of `fake`, against `real` where one compares. Raises MetricError as `Evaluator.evaluate`."""
+    """Compute all metrics of `fake`, against `real` if a metric compares. Raises as `Evaluator.evaluate`."""
     return Evaluator(metrics, real, extractor, progress=progress).evaluate(fake)
 
 
 def spread(
     metrics: Sequence[Metric], values: dict[str, float], fake: Tensor, real: Tensor, extractor: Extractor
 ) -> dict[str, Any]:
-    """Confidence intervals of the results that have one, as details; {} where none has."""
+    """Return the confidence intervals of the results that have one, as details; {} if none has."""
     found: dict[str, list[float]] = {}
     for metric in metrics:
         pairs = metric.influences(fake, real, extractor) if metric.compares and len(fake) > 1 < len(real) else {}
@@ -247,10 +245,10 @@ def spread(
 
 
 def by_image(metric: PairMetric, statistics: Tensor) -> tuple[dict[str, float], dict[str, Tensor]]:
-    """A metric's results, and what each image adds to them to first order, [n], of statistics float64 [n, S].
+    """Return a metric's results and each image's first-order influence on them, [n], from statistics float64 [n, S].
 
-    The influence of an image is the results' derivative in the mean, times how far its statistics are from that.
-    Raises MetricError for a result that is not finite.
+    The influence of an image is the derivative of the result with respect to the mean statistics, times the deviation
+    of the image's statistics from that mean. Raises MetricError for a result that is not finite.
     """
     mean = statistics.mean(0).requires_grad_()
     with torch.enable_grad():
@@ -269,7 +267,7 @@ def by_image(metric: PairMetric, statistics: Tensor) -> tuple[dict[str, float], 
 def check(
     metrics: Sequence[Metric], fake: ImageSet, real: ImageSet | Reference | None, extractor: Extractor
 ) -> list[str]:
-    """Warnings, before any work. Raises MetricError for an evaluation that cannot be made as asked."""
+    """Return warnings, before any work. Raises MetricError if these metrics cannot be computed of these images."""
     if not metrics:
         raise MetricError("metrics=[] computes nothing: type at least one, such as metrics=[fid,kid]")
     alone = [m.name for m in metrics if m.compares] if real is None else []
@@ -282,8 +280,8 @@ def check(
         lacking = [m.name for m in metrics if m.compares and not m.by_statistics and real.features is None]
         if lacking:
             raise MetricError(
-                f"metrics={lacking[0]} needs the real images' features, and {real.protocol.get('file')} has their mean"
-                " and covariance alone, which are enough for fid: type metrics=[fid], or reference=FOLDER"
+                f"metrics={lacking[0]} needs the real images' features, and {real.protocol.get('file')} has only their"
+                " mean and covariance, which are enough for fid: type metrics=[fid], or reference=FOLDER"
             )
     return noted + [warning for m in metrics for warning in m.check(extractor, fake.n, n_real)]
 
@@ -296,7 +294,7 @@ def score(
     progress: Progress | None = None,
     given: Reference | None = None,
 ) -> dict[str, float]:
-    """Every metric's results from features float32 [N, dim], or from a reference's statistics in `real`'s place.
+    """Return every metric's results from features float32 [N, dim], or from a reference's statistics instead of `real`.
 
     Raises MetricError for a result that is not finite.
     """
@@ -320,7 +318,7 @@ def score(
 def protocol(
     metrics: Sequence[Metric], fake: ImageSet, real: ImageSet | Reference | None, extractor: Extractor | None
 ) -> dict[str, Any]:
-    """All that another person needs to get the same numbers, as plain JSON values."""
+    """Return all settings needed to reproduce the numbers, as plain JSON values."""
     n_real = 0 if real is None else real.n or fake.n
     told: dict[str, Any] = {
         **(extractor.protocol() if extractor is not None else {}),

@@ -1,4 +1,4 @@
-"""Feature extractors: uint8 images in, one vector an image out. The networks are those of `gancli.pretrained`."""
+"""Feature extractors: uint8 images in, one vector per image out. The networks are those of `gancli.pretrained`."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ WHERE = "extractor"
 
 
 class Extractor(ABC):
-    """What the metrics need to know of a pretrained network.
+    """The interface of a pretrained network that the metrics use.
 
-    name: as results bear it. dim: length of a feature vector. classes: length of the logits, 0 where there are none.
-    batch_size: images at once.
+    name: suffix of the results' names. dim: length of a feature vector. classes: length of the logits, 0 if there are
+    none. batch_size: images per batch.
     """
 
     name: str
@@ -51,16 +51,16 @@ class Extractor(ABC):
         """Name, weights and resize, as plain JSON values."""
 
     def notes(self) -> list[str]:
-        """What to bear in mind about every number of this network."""
+        """Return warnings about every number of this network."""
         return []
 
 
 class Frozen(Extractor):
-    """A pretrained network as an extractor: bytes in, no gradient.
+    """A pretrained network as an extractor: uint8 in, no gradient.
 
-    layer: features of this layer, averaged over pixels, instead of the final ones; called `says` in the protocol.
-    batch_size: images at once; None: 16 on a CPU, where larger batches leave its caches, and 64 elsewhere. Raises
-    ConfigError for a layer that there is not.
+    layer: features of this layer, averaged over pixels, instead of the final ones; the protocol calls it `says`.
+    batch_size: images per batch; None: 16 on a CPU, whose caches larger batches exceed, and 64 elsewhere. Raises
+    ConfigError for an unknown layer.
     """
 
     def __init__(self, net: Pretrained, batch_size: int | None = None, layer: str | None = None, says: str = ""):
@@ -78,7 +78,7 @@ class Frozen(Extractor):
 
     @property
     def batch_size(self) -> int:
-        """Images at once."""
+        """Images per batch."""
         return self._wanted or (16 if self.net.device.type == "cpu" else 64)
 
     def to(self, device: torch.device | str) -> None:
@@ -108,9 +108,9 @@ class Frozen(Extractor):
 
 
 def averaged(found: Tensor, rows: int, layer: str) -> Tensor:
-    """What a layer gave, [B, dim, H, W] or [B, N, dim], averaged to [B, dim]. Raises MetricError for other shapes."""
+    """Average a layer's output, [B, dim, H, W] or [B, N, dim], to [B, dim]. Raises MetricError for other shapes."""
     if found.dim() not in (2, 3, 4) or len(found) != rows:
-        raise MetricError(f"{WHERE}.layer={layer} gives no features an image: type another layer")
+        raise MetricError(f"{WHERE}.layer={layer} does not output one feature vector per image: type another layer")
     if found.dim() == 4:
         return found.mean((2, 3))
     return found.mean(1) if found.dim() == 3 else found
@@ -120,7 +120,7 @@ class Inception(Frozen):
     """torch-fidelity's Inception-v3 of 2015, the network that FID, KID and the Inception Score are defined on.
 
     weights: a state dict with torch-fidelity's names; None: torch-fidelity's, from torch's model cache or a download.
-    batch_size: images at once; None: 16 on a CPU, 64 elsewhere. Raises WeightsError for weights that are missing,
+    batch_size: images per batch; None: 16 on a CPU, 64 elsewhere. Raises WeightsError for weights that are missing,
     damaged or of another network. Source: Szegedy et al., 2015; Heusel et al., 2017 (the 2048 pooled features).
     """
 
@@ -131,7 +131,7 @@ class Inception(Frozen):
         self.official, self._compiled = net.official, False
 
     def compile(self) -> str | None:
-        """Have the network compiled at the first batch; what to say where that cannot be done, else None."""
+        """Compile the network at its first batch. Returns a message if that is not possible, else None."""
         reason = no_compiler(self.net.device)
         if reason is None:
             self.net.net.compile(dynamic=False)
@@ -141,49 +141,49 @@ class Inception(Frozen):
     def features(self, images: Tensor) -> Tensor:
         """uint8 [B, 3, H, W], resized to 299 × 299 as TensorFlow 1 does -> float32 [B, 2048] on the CPU."""
         if images.shape[1] == 3 and images.stride(1) == 0:
-            images = images[:, :1]  # grey, as `three_channels` shows it: resized once
+            images = images[:, :1]  # greyscale expanded by `three_channels`: one channel is resized, not three
         rows = len(images)
-        if self._compiled and rows < self.batch_size:  # another shape would be compiled anew
+        if self._compiled and rows < self.batch_size:  # another shape would be compiled again
             images = torch.cat([images, images[:1].expand(self.batch_size - rows, -1, -1, -1)])
         return super().features(images)[:rows]
 
     @torch.no_grad()
     def logits(self, features: Tensor) -> Tensor:
-        """float32 [N, 2048] -> [N, 1008], without the bias, as the Inception Score's reference code has it."""
+        """float32 [N, 2048] -> [N, 1008], without the bias, as in the Inception Score's reference code."""
         assert self._head is not None
         return features @ self._head.weight.T.to(features)
 
     def notes(self) -> list[str]:
-        """Whether the weights are torch-fidelity's own, by their hash."""
+        """Return a warning if the weights are not torch-fidelity's file, by their hash."""
         if self.official:
             return []
         return [
-            f"the weights (SHA-256 {self.sha256[:8]}...) are not torch-fidelity's own file: these numbers compare with"
-            " others only as far as the two networks are the same"
+            f"the weights (SHA-256 {self.sha256[:8]}...) are not torch-fidelity's own file: these numbers can be"
+            " compared only with others of the same weights"
         ]
 
 
 def no_compiler(device: torch.device) -> str | None:
-    """Why torch.compile could make nothing for this device; None where it can."""
+    """Return why torch.compile does not work for this device; None if it does."""
     if device.type == "cpu" and not any(map(shutil.which, ("c++", "g++", "clang++", "cl"))):
         return "compile: no C++ compiler was found (g++ or clang++), so the extractor runs uncompiled"
     return None
 
 
 def vgg16(weights: str | None = None, batch_size: int | None = None) -> Extractor:
-    """torch-fidelity's VGG-16, as `gancli.pretrained.fidelity.vgg16` reads it."""
+    """Return torch-fidelity's VGG-16, as `gancli.pretrained.fidelity.vgg16` reads it."""
     at_least(1, **{f"{WHERE}.batch_size": batch_size})
     return Frozen(fidelity.vgg16(weights, where=WHERE), batch_size)
 
 
 def clip(arch: ClipArch = "clip-vit-b-32", weights: str | None = None, batch_size: int | None = None) -> Extractor:
-    """torch-fidelity's CLIP, as `gancli.pretrained.fidelity.clip` reads it."""
+    """Return torch-fidelity's CLIP, as `gancli.pretrained.fidelity.clip` reads it."""
     at_least(1, **{f"{WHERE}.batch_size": batch_size})
     return Frozen(fidelity.clip(arch, weights, where=WHERE), batch_size)
 
 
 def dinov2(arch: DinoArch = "dinov2-vit-l-14", weights: str | None = None, batch_size: int | None = None) -> Extractor:
-    """torch-fidelity's DINOv2, as `gancli.pretrained.fidelity.dinov2` reads it."""
+    """Return torch-fidelity's DINOv2, as `gancli.pretrained.fidelity.dinov2` reads it."""
     at_least(1, **{f"{WHERE}.batch_size": batch_size})
     return Frozen(fidelity.dinov2(arch, weights, where=WHERE), batch_size)
 
@@ -197,7 +197,7 @@ def torchvision(
     std: list[float] | None = None,
     batch_size: int | None = None,
 ) -> Extractor:
-    """Any classifier of torchvision, as `gancli.pretrained.classifiers.torchvision` reads it.
+    """Return any torchvision classifier, as `gancli.pretrained.classifiers.torchvision` reads it.
 
     layer: features of this layer, averaged over pixels; None: those before the last dense layer.
     """
@@ -211,12 +211,12 @@ def torchvision(
 def efficientnet_lite0(
     weights: str | None = None, block: int | None = None, batch_size: int | None = None
 ) -> Extractor:
-    """EfficientNet-Lite0, as `gancli.pretrained.classifiers.efficientnet_lite0` reads it.
+    """Return EfficientNet-Lite0, as `gancli.pretrained.classifiers.efficientnet_lite0` reads it.
 
     block: features of this block, 0 to 15, instead of the last ones.
     """
     at_least(1, **{f"{WHERE}.batch_size": batch_size})
     if block is not None and not 0 <= block <= 15:
-        raise ConfigError(f"{WHERE}.block={block}: a block from 0 to 15, or null for the last features")
+        raise ConfigError(f"{WHERE}.block={block}: type a block from 0 to 15, or null for the last features")
     net = classifiers.efficientnet_lite0(weights, where=WHERE)
     return Frozen(net, batch_size, None if block is None else f"_blocks.{block}", f"block {block}")

@@ -1,8 +1,8 @@
 """FID, KID, precision and recall, and the Inception Score, each computed by torch-fidelity from features.
 
 torch-fidelity's own entry point would read the weights unsafely, start worker processes, draw random numbers and
-extract anew at each call. Its functions from features to numbers are called instead: the same numbers, from one
-look at each image.
+extract features at each call. Its functions from features to numbers are called instead: the same numbers, with one
+pass over the images.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from gancli.metrics.frechet import frechet_influences, kernel_influences
 from gancli.metrics.metric import Better, Metric, named
 from gancli.metrics.reference import Reference, statistics
 
-# torch-fidelity's default for all that it draws (KID's subsets, the Inception Score's splits): with another, the
-# numbers would not be those of its command.
+# torch-fidelity's default seed (of KID's subsets and the Inception Score's splits): with another seed, the numbers
+# would differ from those of its command.
 FIDELITY_SEED = 2020
 
-# Above so many images, precision and recall go block by block: the whole matrix of distances would take over 1.6 GB.
+# Above this many images, precision and recall are computed in blocks: the full distance matrix would take over 1.6 GB.
 _WHOLE = 20_000
 
 
@@ -39,17 +39,17 @@ class Fid(Metric):
     by_statistics: ClassVar[bool] = True
 
     def check(self, extractor: Extractor, n_fake: int, n_real: int) -> list[str]:
-        """Warns where the covariance cannot have full rank. Raises MetricError for fewer than 2 images."""
+        """Warns if the covariance cannot have full rank. Raises MetricError for fewer than 2 images."""
         n = _least(self.name, 2, n_fake, n_real)
         if n >= extractor.dim:
             return []
         return [
-            f"{named('fid', extractor)}: {n} images are fewer than the {extractor.dim} features, so it reads too high "
-            "and compares only with another of as many images; use kid, or a larger n"
+            f"{named('fid', extractor)}: {n} images are fewer than the {extractor.dim} features, so the value is biased"
+            " upwards and comparable only with others of as many images; use kid, or a larger n"
         ]
 
     def settings(self, n_fake: int, n_real: int) -> dict[str, Any]:
-        """Nothing to set."""
+        """Return {}: there are no settings."""
         return {}
 
     def score(self, fake: Tensor, real: Tensor, extractor: Extractor) -> dict[str, float]:
@@ -72,19 +72,19 @@ class Fid(Metric):
 
 
 def _of_statistics(*sides: tuple[Any, Any]) -> float:
-    """torch-fidelity's distance of means and covariances, float64."""
+    """Return torch-fidelity's distance from means and covariances, float64; NaN if it cannot be computed."""
     from torch_fidelity import KEY_METRIC_FID
     from torch_fidelity.metric_fid import fid_statistics_to_metric
 
     try:
         found = fid_statistics_to_metric(*({"mu": mu, "sigma": sigma} for mu, sigma in sides), verbose=False)
-    except np.linalg.LinAlgError:  # of a stranger's statistics: the product of the covariances is beyond float64
+    except np.linalg.LinAlgError:  # an untrusted file's statistics: the product of the covariances overflows float64
         return math.nan
     return _not_below_0(float(found[KEY_METRIC_FID]))
 
 
 def _not_below_0(distance: float) -> float:
-    """A squared distance, which of equal sets rounding may bring below 0; what is no number stays none."""
+    """Clip a squared distance at 0, below which rounding may bring that of equal sets; NaN stays NaN."""
     return 0.0 if distance < 0 else distance
 
 
@@ -92,7 +92,7 @@ def _not_below_0(distance: float) -> float:
 class Kid(Metric):
     """Squared maximum mean discrepancy with a cubic kernel, unbiased. Source: Bińkowski et al., 2018, section 4.
 
-    subsets: how many draws are averaged. subset_size: images in each; a smaller set is taken whole.
+    subsets: how many draws are averaged. subset_size: images in each; a smaller set is used completely.
     """
 
     name: ClassVar[str] = "kid"
@@ -105,28 +105,28 @@ class Kid(Metric):
         at_least(2, **{"metrics.kid.subset_size": self.subset_size})
 
     def check(self, extractor: Extractor, n_fake: int, n_real: int) -> list[str]:
-        """Warns where every subset is the whole set. Raises MetricError for fewer than 2 images."""
+        """Warns if every subset is the whole set. Raises MetricError for fewer than 2 images."""
         n = _least(self.name, 2, n_fake, n_real)
         if not self.subset_size >= n_fake == n_real:
             return []
         name = named(self.name, extractor)
         return [
-            f"{name}: each subset is all {n} images, so {name}_std is 0 and tells nothing; "
-            f"metrics.kid.subset_size={max(2, n // 2)} would tell"
+            f"{name}: each subset is all {n} images, so {name}_std is 0; type metrics.kid.subset_size="
+            f"{max(2, n // 2)} for a meaningful one"
         ]
 
     def settings(self, n_fake: int, n_real: int) -> dict[str, Any]:
-        """Subsets, the size they really have, and the seed that draws them."""
+        """Subsets, their actual size, and the seed that draws them."""
         size = min(self.subset_size, n_fake, n_real)
         return {"subsets": self.subsets, "subset_size": size, "kernel": "cubic", "seed": FIDELITY_SEED}
 
     def score(self, fake: Tensor, real: Tensor, extractor: Extractor) -> dict[str, float]:
-        """kid: mean over the subsets; slightly below 0 is right for very near sets. kid_std: deviation over them."""
+        """kid: mean over the subsets, possibly slightly below 0 (it is unbiased). kid_std: standard deviation."""
         from torch_fidelity import KEY_METRIC_KID_MEAN, KEY_METRIC_KID_STD
         from torch_fidelity.metric_kid import kid_features_to_metric
 
         size = min(self.subset_size, len(fake), len(real))
-        # Subsets that are the whole of both sets differ in nothing but the order.
+        # If each subset is the whole of both sets, the subsets differ only in their order.
         subsets = 1 if size == len(fake) == len(real) else self.subsets
         options = {"kid_subsets": subsets, "kid_subset_size": size, "rng_seed": FIDELITY_SEED, "verbose": False}
         found = kid_features_to_metric(fake, real, **options)
@@ -140,9 +140,9 @@ class Kid(Metric):
 
 @dataclass(frozen=True)
 class Prc(Metric):
-    """Precision and recall of manifolds made of balls around the features. Source: Kynkäänniemi et al., 2019, eq. 1-3.
+    """Precision and recall of manifolds of balls around the features. Source: Kynkäänniemi et al., 2019, eq. 1-3.
 
-    neighborhood: a ball reaches its centre's so-many-th neighbour.
+    neighborhood: k; the radius of a ball is the distance to its centre's k-th nearest neighbour.
     """
 
     name: ClassVar[str] = "prc"
@@ -154,7 +154,7 @@ class Prc(Metric):
         at_least(1, **{"metrics.prc.neighborhood": self.neighborhood})
 
     def check(self, extractor: Extractor, n_fake: int, n_real: int) -> list[str]:
-        """Raises MetricError where an image has too few neighbours."""
+        """Raises MetricError if there are too few images for `neighborhood`."""
         _least(self.name, self.neighborhood + 1, n_fake, n_real)
         return []
 
@@ -177,7 +177,7 @@ class Prc(Metric):
 
 @dataclass(frozen=True)
 class Is(Metric):
-    """Inception Score: exp of the mean divergence of each image's classes from all images'.
+    """Inception Score: exp of the mean KL divergence of each image's class distribution from the mean over all images.
 
     splits: parts whose scores are averaged. Source: Salimans et al., 2016, section 4.
     """
@@ -191,27 +191,28 @@ class Is(Metric):
         at_least(1, **{"metrics.is.splits": self.splits})
 
     def check(self, extractor: Extractor, n_fake: int, n_real: int) -> list[str]:
-        """Warns about small splits. Raises MetricError where the extractor has no classes or a split no images."""
+        """Warns about small splits. Raises MetricError if the extractor has no classes or a split no images."""
         if not extractor.classes:
-            raise MetricError(f"metrics=is needs the extractor's class scores, which {_lack(extractor)}")
+            raise MetricError(f"metrics=is needs the extractor's class logits, which {_lack(extractor)}")
         if n_fake < self.splits:
             raise MetricError(
-                f"metrics.is.splits={self.splits} for {n_fake} images: type at most {n_fake}, or a larger n"
+                f"metrics.is.splits={self.splits} is more than the {n_fake} images: type at most {n_fake}, or a larger"
+                " n"
             )
         each = n_fake // self.splits
         if each >= extractor.classes:
             return []
         return [
             f"{named('is', extractor)}: {each} images in each split are fewer than the {extractor.classes} classes, "
-            "so it reads too low"
+            "so the value is biased downwards"
         ]
 
     def settings(self, n_fake: int, n_real: int) -> dict[str, Any]:
-        """Splits, and the seed of the shuffle before them."""
+        """Splits, and the seed of the shuffle."""
         return {"splits": self.splits, "seed": FIDELITY_SEED}
 
     def score(self, fake: Tensor, real: Tensor, extractor: Extractor) -> dict[str, float]:
-        """is: mean over the splits. is_std: deviation over the splits."""
+        """is: mean over the splits. is_std: standard deviation over the splits."""
         from torch_fidelity import KEY_METRIC_ISC_MEAN, KEY_METRIC_ISC_STD
         from torch_fidelity.metric_isc import isc_features_to_metric
 
@@ -221,9 +222,9 @@ class Is(Metric):
 
 
 def _lack(extractor: Extractor) -> str:
-    """Why there are no class scores, and what to do."""
+    """Return why there are no class logits, and the remedy."""
     if extractor.name != "inception":
-        return f"{extractor.name} has none of: leave is out of metrics, or choose a classifier as extractor"
+        return f"{extractor.name} does not have: leave is out of metrics, or choose a classifier as extractor"
     return (
         "these weights lack (their last layer is zero): leave is out of metrics, or give torch-fidelity's own file by "
         "extractor.weights=FILE"
@@ -231,10 +232,10 @@ def _lack(extractor: Extractor) -> str:
 
 
 def _least(name: str, least: int, n_fake: int, n_real: int) -> int:
-    """The smaller count. Raises MetricError where it is under `least`."""
+    """Return the smaller count. Raises MetricError if it is below `least`."""
     n = min(n_fake, n_real)
     if n < least:
         raise MetricError(
-            f"metrics={name} needs at least {least} images of each kind, got {n_fake} samples and {n_real} real ones"
+            f"metrics={name} needs at least {least} samples and {least} real images, got {n_fake} and {n_real}"
         )
     return n

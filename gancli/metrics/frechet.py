@@ -1,8 +1,8 @@
-"""How far FID and KID would move with other images: confidence intervals from each image's influence.
+"""Confidence intervals of FID and KID, by a bootstrap of each image's first-order influence.
 
 With features A [n, d] and B [m, d], centred and divided by √(n-1) and √(m-1), the covariances are AᵀA and BᵀB, and the
-trace of the root of their product is the sum of the singular values of A Bᵀ [n, m], which is cheap for n, m < d. FID
-itself stays torch-fidelity's: of fewer images than features its root of a singular matrix is some 1e-6 away from that.
+trace of the root of their product is the sum of the singular values of A Bᵀ [n, m], which is cheap for n, m < d. The
+reported FID is torch-fidelity's: with fewer images than features, its root of a singular matrix differs by about 1e-6.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ METHOD = "percentile bootstrap of each image's influence (first order)"
 
 
 def _centred(features: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean [d] and rows divided by √(n-1), float64 [n, d]."""
+    """Return the mean [d], and the centred rows divided by √(n-1), float64 [n, d]."""
     x = features.double()
     mean = x.mean(0)
     return mean, (x - mean) / (len(x) - 1) ** 0.5
 
 
 def _product(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Singular values of a bᵀ, and the diagonals of U S Uᵀ [n] and V S Vᵀ [m]; sets of over d rows by way of QR."""
+    """Return the singular values of a bᵀ and the diagonals of U S Uᵀ [n] and V S Vᵀ [m]; uses QR for over d rows."""
     left, right = (torch.linalg.qr(x) if len(x) > x.shape[1] else (None, x) for x in (a, b))
     u, s, vh = torch.linalg.svd(left[1] @ right[1].T, full_matrices=False)
     u = u if left[0] is None else left[0] @ u
@@ -35,7 +35,7 @@ def _product(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def frechet_influences(fake: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
-    """What each image adds to the distance, to first order, float64 [n] and [m]; each has the mean 0.
+    """Return each image's first-order influence on the Fréchet distance, float64 [n] and [m], each of mean 0.
 
     The derivative in the image's weight w: 2 δ·a + (|a|² - tr AᵀA) - ((U S Uᵀ)ᵢᵢ n - tr S), with δ the difference of
     the means; the last because |√w A Bᵀ| in the nuclear norm has the derivative (U S Uᵀ)ᵢᵢ / 2 in wᵢ.
@@ -51,7 +51,7 @@ def frechet_influences(fake: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def kernel_influences(fake: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
-    """What each image adds to the squared distance under KID's cubic kernel, float64 [n] and [m], of mean 0."""
+    """Return each image's first-order influence on the MMD with KID's cubic kernel, float64 [n] and [m], of mean 0."""
     x, y = fake.double(), real.double()
     across = (x @ y.T / x.shape[1] + 1) ** 3
     found = []
@@ -63,11 +63,11 @@ def kernel_influences(fake: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def interval(value: float, influences: Sequence[Tensor]) -> list[float]:
-    """The central LEVEL of `value` over RESAMPLES draws with replacement of each set of images, keyed by SEED.
+    """Return the central LEVEL interval of `value` over RESAMPLES bootstrap draws of each set of images, keyed by SEED.
 
-    Drawing features with replacement and computing the distance anew would shift it: repeated images lower the rank of
-    the covariance. The influences are resampled instead, whose mean stays 0. The interval is of the distance at these
-    counts; it says nothing of the bias that few images have.
+    Resampling features and recomputing the distance would shift it: repeated images lower the rank of the covariance.
+    The influences, whose mean is 0, are resampled instead. The interval covers sampling noise at these counts, not the
+    bias of small samples.
     """
     rng = np.random.default_rng(SEED)
     moves: NDArray[np.float64] = np.zeros(RESAMPLES)

@@ -1,4 +1,4 @@
-"""What D has learned, by a linear classifier on its features: the DCGAN paper's measure of a representation."""
+"""Linear probe: accuracy of a linear classifier on D's features, as in the DCGAN paper."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ CHUNK, POOLED = 256, 4
 class LinearProbe(RunMetric):
     """Test accuracy of a linear SVM on features of D (Radford et al. 2016, section 5.1).
 
-    Every convolution's activations are max-pooled to 4×4, flattened and joined, as in the paper; of dense networks the
-    hidden layers' as they are. limit: how many training and test images at most. cost: the SVM's C.
+    Every convolution's activations are max-pooled to 4×4, flattened and concatenated, as in the paper; those of dense
+    layers are used unchanged. limit: how many training and test images at most. cost: the SVM's C.
     """
 
     name: ClassVar[str] = "linear_probe"
@@ -40,23 +40,29 @@ class LinearProbe(RunMetric):
 
     def __post_init__(self) -> None:
         if self.limit < 2 or not self.cost > 0:
-            raise ConfigError("metrics.linear_probe has limit of at least 2 and cost above 0")
+            raise ConfigError(
+                f"metrics.linear_probe.limit={self.limit}, cost={self.cost:g}: type a limit of at least 2 and a cost"
+                " above 0"
+            )
 
     def settings(self, n_fake: int, n_real: int) -> dict[str, Any]:
         """How many images, and the SVM's cost."""
         return {"limit": self.limit, "cost": self.cost}
 
     def refuse(self, sampler: Sampler) -> None:
-        """Raises MetricError for a run without classes, or a D of packs, of points, or that is told the labels."""
+        """Raises MetricError for a run without classes, a packed D, a D of points, or a conditional D."""
         if not sampler.facts.classes:
             raise MetricError(f"metrics=linear_probe needs classes and {sampler.facts.name} has none")
         if any(critic.pack > 1 for critic in sampler.game.judging()) or not isinstance(sampler.field, Image):
-            raise MetricError("metrics=linear_probe looks at a D of single images")
+            raise MetricError("metrics=linear_probe needs a D of single images: leave it out of metrics")
         if getattr(critic_of(sampler), "conditional", False):
-            raise MetricError("metrics=linear_probe would tell D the labels that it is to find: train without classes")
+            raise MetricError(
+                "metrics=linear_probe predicts labels from D's features, and this D has the labels as input: train"
+                " without classes"
+            )
 
     def measure(self, sampler: Sampler, n: int, seed: int, progress: Progress) -> Findings:
-        """linear_probe, the share of right answers on test images."""
+        """Return linear_probe, the accuracy on test images."""
         try:
             from sklearn.svm import LinearSVC  # type: ignore[import-untyped]
         except ImportError:
@@ -75,7 +81,7 @@ class LinearProbe(RunMetric):
 
 @torch.no_grad()
 def embed(sampler: Sampler, source: Source, rows: np.ndarray[Any, np.dtype[np.int64]], progress: Progress) -> Tensor:
-    """Features of images, float32 [n, features] on the CPU."""
+    """Return D's features of images, float32 [n, features] on the CPU."""
     D = critic_of(sampler)
     assert D is not None
     caught: list[Tensor] = []
@@ -100,14 +106,14 @@ def embed(sampler: Sampler, source: Source, rows: np.ndarray[Any, np.dtype[np.in
 
 
 def activations(D: nn.Module) -> list[nn.Module]:
-    """The modules whose outputs are features: activations where they are modules, else residual blocks, else layers.
+    """Return the modules whose outputs are features: activation modules, else residual blocks, else layers.
 
-    Raises MetricError where there are none of these.
+    Raises MetricError if there are none of these.
     """
     kinds = (nn.LeakyReLU, nn.ReLU, nn.Tanh, nn.Softplus)
     named = ("Maxout", "Activation", "Softplus")
     found = [m for m in D.modules() if isinstance(m, kinds) or type(m).__name__ in named]
     found = found or list(getattr(D, "blocks", [])) or list(getattr(D, "layers", []))
     if not found:
-        raise MetricError("metrics=linear_probe finds no layers in this discriminator: take another model")
+        raise MetricError("metrics=linear_probe finds no layers in this discriminator: leave it out of metrics")
     return found

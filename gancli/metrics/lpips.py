@@ -1,4 +1,4 @@
-"""LPIPS of outputs and right answers: torchmetrics' networks and linear heads, over a backbone from a file."""
+"""LPIPS between outputs and targets: torchmetrics' network and linear heads, with a backbone from a weights file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from gancli.metrics.pairs import library, truth_of, version
 from gancli.pretrained import weights as files
 
 BACKBONES = {"alex": "alexnet", "vgg": "vgg16", "squeeze": "squeezenet1_1"}  # as torchvision calls them
-SMALLEST = {"alex": 31, "vgg": 16, "squeeze": 17}  # pixels a side that leave something of an image
+SMALLEST = {"alex": 31, "vgg": 16, "squeeze": 17}  # smallest side, in pixels, for a non-empty last feature map
 KEY = "metrics.lpips.weights"
 
 
@@ -24,7 +24,7 @@ KEY = "metrics.lpips.weights"
 class Lpips(PairMetric):
     """Mean learned perceptual distance (Zhang et al. 2018, eq. 1, version 0.1 of the released heads).
 
-    net: the backbone. weights: its state dict's file, as torchvision has it; nothing is downloaded.
+    net: the backbone. weights: a file of its torchvision state dict; nothing is downloaded.
     """
 
     name: ClassVar[str] = "lpips"
@@ -36,18 +36,18 @@ class Lpips(PairMetric):
     _device: torch.device = field(default_factory=lambda: torch.device("cpu"), init=False, repr=False)
 
     def settings(self, n_fake: int, n_real: int) -> dict[str, Any]:
-        """Backbone, its file, and whose heads."""
+        """Backbone, hash of its file, version of the heads."""
         return {"net": self.net, "weights_sha256": self._sha256, "heads": "0.1", "torchmetrics": version()}
 
     def refuse(self, shape: tuple[int, ...], given: tuple[int, ...]) -> None:
-        """Raises MetricError for images that the backbone does not take, and where its file or torchmetrics is missing.
+        """Raises MetricError for images that the backbone does not take, or if weights or torchmetrics are missing.
 
-        Raises WeightsError for a file that is not there.
+        Raises WeightsError for a file that does not exist.
         """
         if shape[0] not in (1, 3) or min(shape[1:]) < SMALLEST[self.net]:
             raise MetricError(
-                f"metrics=lpips looks at grey or colour images of {SMALLEST[self.net]} pixels or more, and these are"
-                f" {'×'.join(map(str, shape))}: leave it out of metrics"
+                f"metrics=lpips takes images of 1 or 3 channels and at least {SMALLEST[self.net]} pixels per side, and"
+                f" these are {'×'.join(map(str, shape))}: leave it out of metrics"
             )
         if self.weights is None:
             raise MetricError(
@@ -69,23 +69,25 @@ class Lpips(PairMetric):
 
     @torch.no_grad()
     def see(self, shown: Shown) -> Tensor:
-        """Each image's distance."""
+        """Return each image's distance."""
         assert self._net is not None
         pair = (three_channels(x.float()).to(self._device) for x in (shown.made, truth_of(shown)))
         found: Tensor = self._net(*pair, normalize=True)
         return found.reshape(-1, 1).double().cpu()
 
 
-def network(net: Literal["alex", "vgg", "squeeze"], state: Mapping[str, Tensor], path: str) -> nn.Module:
-    """The network with torchmetrics' heads, which lie in its package, over this backbone. Raises WeightsError."""
+def network(
+    net: Literal["alex", "vgg", "squeeze"], state: Mapping[str, Tensor], path: str, key: str = KEY
+) -> nn.Module:
+    """Build LPIPS from this backbone and the linear heads in torchmetrics' package. Raises WeightsError naming key."""
     from torchmetrics.functional.image.lpips import _LPIPS
 
     with torch.random.fork_rng(devices=[]):
         found = _LPIPS(pretrained=True, net=net, pnet_rand=True)
-    # It cuts torchvision's `features` into slices, whose layers keep their numbers.
+    # torchmetrics splits torchvision's `features` into slices, whose layers keep their numbers.
     layers = {k: layer for part in _slices(found.net) for k, layer in part.named_children()}
     whole = nn.ModuleDict({"features": nn.ModuleDict(layers)})
-    files.fit(whole, state, path, BACKBONES[net], KEY)
+    files.fit(whole, state, path, BACKBONES[net], key)
     return found.eval().requires_grad_(False)
 
 

@@ -1,4 +1,4 @@
-"""Does a generator copy its training images? Its samples beside their nearest ones, and a number that says so."""
+"""Memorisation: the share of samples that copy training images, and a sheet of samples and nearest neighbours."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ LEAST, COMPARED, BINS = 10, 5000, 40
 
 
 def ratios(samples: Tensor, training: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """How near samples are to training images, told by how near training images are to each other there.
+    """Return samples' distances to the training images, relative to the training images' own distances nearby.
 
     samples [N, D], training [M, D] -> the ratio [N] of the distance to the nearest training image and that image's
-    distance to its own nearest neighbour; then the distances [N] and the images' numbers [N]. A copy has 0; a fresh
-    image of the data has about 1, in dense and in empty regions alike.
+    distance to its own nearest neighbour; then the distances [N] and the images' numbers [N]. A copy has 0; a new
+    image of the data distribution has about 1, in dense and in sparse regions.
 
     >>> training = torch.tensor([[0.0], [1.0], [10.0], [14.0]])
     >>> ratios(torch.tensor([[0.5], [10.0], [18.0]]), training)[0].tolist()
@@ -46,13 +46,13 @@ def ratios(samples: Tensor, training: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def left_out(training: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-    """`ratios` and distances of training images themselves, each held against all the others: [len(rows)] twice.
+    """Return `ratios` and distances of training images, each against all others (leave-one-out): [len(rows)] twice.
 
     >>> left_out(torch.tensor([[0.0], [1.0], [3.0]]), torch.arange(3))[0].tolist()
     [0.5, 0.3333333432674408, 2.0]
     """
     distance, row = (part[:, 1] for part in _others(training, rows, 2))
-    # The neighbour's own nearest, were this image not there: its second where this one is its first.
+    # The neighbour's own nearest without this image: its second if this image is its first.
     there, where = torch.unique(row, return_inverse=True)
     distances, numbers = _others(training, there, 3)
     first_is_this = numbers[where, 1] == rows
@@ -60,7 +60,7 @@ def left_out(training: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def nearer_share(samples: Tensor, training: Tensor, unseen: Tensor) -> float:
-    """The share of samples nearer to a training image than to any of as many unseen ones; half of those in between.
+    """Return the share of samples nearer to a training image than to any of as many unseen ones; ties count half.
 
     >>> nearer_share(torch.tensor([[0.1], [5.0], [9.0]]), torch.tensor([[0.0], [4.0]]), torch.tensor([[6.0], [9.0]]))
     0.5
@@ -72,9 +72,9 @@ def nearer_share(samples: Tensor, training: Tensor, unseen: Tensor) -> float:
 
 
 def _others(training: Tensor, rows: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """`nearest` of training images, with each itself in the first place even where another is equal to it."""
+    """Return `nearest` of training images, with each image itself first even if another is equal to it."""
     distance, number = nearest(training[rows], training, k)
-    at = (number == rows[:, None]).int().argmax(1)  # 0, too, where more than k are equal
+    at = (number == rows[:, None]).int().argmax(1)  # also 0 if more than k are equal
     swap = torch.arange(len(rows))
     number[swap, at] = number[:, 0].clone()
     number[:, 0] = rows
@@ -82,30 +82,30 @@ def _others(training: Tensor, rows: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 
 def _share(distance: Tensor, scale: Tensor) -> Tensor:
-    """distance / scale, and 1 where both are 0: among equal images an equal one is nothing special."""
+    """Return distance / scale, and 1 if both are 0: an image that is duplicated in the data is not a copy."""
     return torch.where((distance == 0) & (scale == 0), torch.ones_like(distance), distance / scale.clamp_min(1e-12))
 
 
 @dataclass(frozen=True)
 class Memorisation(FeatureRunMetric):
-    """The share of samples nearer to a training image than real images are to each other; the nearest, as a sheet.
+    """The share of samples nearer to a training image than real images are to each other, and a sheet of the nearest.
 
-    A sample counts as a copy when its ratio (`ratios`) is below the q-quantile of the ratios of training images held
-    against the others, one by one: of fresh images of the data a share of q would be. The run is flagged where the
-    share of copies is above `limit`. Because each distance is measured by its own neighbourhood, a generator that draws
-    typical images only, where the data lie dense, is not taken for one that copies; and because bad samples are far
-    from everything, an untrained one is not either. Copies with noise are far from everything, too: where dataset.limit
-    kept images from the run, as many of them are searched as well, and the run is flagged where more than `nearer` of
-    the samples have their nearest image among those it was trained on, instead of half. Sources: Meehan et al. 2020
-    (the comparison with fresh images), Alaa et al. 2022, section 3.3 (the scale of the neighbour).
+    A sample counts as a copy if its ratio (`ratios`) is below the q-quantile of the leave-one-out ratios of training
+    images; of new images of the data distribution a share of q would be. The run is flagged if the share of copies is
+    above `limit`. Each distance is relative to its own neighbourhood, so a generator that draws only typical images,
+    from dense regions, does not count as copying; nor does an untrained one, whose samples are far from all images.
+    Copies with noise are far from all images, too: if dataset.limit excluded images from training, as many of them are
+    searched as well, and the run is flagged if more than a share `nearer` of the samples, instead of half, are nearer
+    to training images. Sources: Meehan et al. 2020 (the comparison with unseen images), Alaa et al. 2022, section 3.3
+    (the scale by the neighbour).
 
-    quantile: q. limit: share of copies from which the run is flagged. rows: of the sheet, half of them the most
-    suspicious samples, half the first drawn. neighbours: training images in each row. images: training images that are
-    searched, at most; null: all.
+    quantile: q. limit: share of copies above which the run is flagged. rows: of the sheet, half of them the samples
+    with the lowest ratio, half the first drawn. neighbours: training images in each row. images: training images to
+    search, at most; null: all.
     """
 
     name: ClassVar[str] = "memorisation"
-    # Neither: a share of copies is 0 for noise, too.
+    # Neither: noise also has a share of copies of 0.
     better: ClassVar[Mapping[str, Better]] = {"memorisation": "neither", "nearer_to_training": "neither"}
     quantile: float = 0.05
     limit: float = 0.2
@@ -117,23 +117,23 @@ class Memorisation(FeatureRunMetric):
     def __post_init__(self) -> None:
         for key, value in (("quantile", self.quantile), ("limit", self.limit), ("nearer", self.nearer)):
             if not 0 < value < 1:
-                raise ConfigError(f"metrics.memorisation.{key}={value:g}: a share above 0 and below 1")
+                raise ConfigError(f"metrics.memorisation.{key}={value:g}: type a number above 0 and below 1")
         at_least(1, **{"metrics.memorisation.rows": self.rows, "metrics.memorisation.neighbours": self.neighbours})
         at_least(LEAST, **{"metrics.memorisation.images": self.images})
 
     def settings(self, n_fake: int, n_real: int) -> dict[str, Any]:
-        """The rule: quantile, limit, and how many training images were searched at most."""
+        """Quantile, limits, and how many training images were searched at most."""
         return {"quantile": self.quantile, "limit": self.limit, "nearer": self.nearer, "images": self.images}
 
     def refuse(self, sampler: Sampler) -> None:
-        """Raises MetricError for a run of points, or of fewer than ten images."""
+        """Raises MetricError for a run of points, or with fewer than ten training images."""
         if not isinstance(sampler.field, Image):
-            raise MetricError("metrics=memorisation looks at images; for points use metrics=[modes,divergences]")
+            raise MetricError("metrics=memorisation takes images; for points type metrics=[modes,divergences]")
         if len(training_data(sampler, self.name)) < LEAST:
-            raise MetricError(f"metrics=memorisation needs at least {LEAST} training images to tell near from far")
+            raise MetricError(f"metrics=memorisation needs at least {LEAST} training images: leave it out of metrics")
 
     def measure(self, extractor: Extractor | None, sampler: Sampler, n: int, seed: int, progress: Progress) -> Findings:
-        """memorisation: the share of copies; `memorised`, the verdict, in the details; memorisation.png."""
+        """Return memorisation, the share of copies; in the details `memorised`, whether it is flagged; the sheet."""
         assert extractor is not None
         source = training_data(sampler, self.name)
         real_set = from_source(source, self.images, 0)
@@ -149,14 +149,14 @@ class Memorisation(FeatureRunMetric):
         fresh = kept_out(sampler, source)
         if fresh is not None:
             as_many = from_source(fresh, min(len(training), len(fresh)), 0)
-            unseen = extract(as_many, extractor, progress, "images kept from the run")
+            unseen = extract(as_many, extractor, progress, "images excluded by dataset.limit")
             nearer = nearer_share(samples, training, unseen)
             values[named("nearer_to_training", extractor)] = nearer
         details = {
             "memorised": share > self.limit or nearer > self.nearer,
-            "memorisation_rule": f"a copy has a ratio below {bar:.4f}, the {self.quantile:g}-quantile of real images'; "
-            f"flagged above a share of {self.limit:g}, expected of fresh images {self.quantile:g}, or where over"
-            f" {self.nearer:g} of the samples are nearer to training images than to as many kept from the run",
+            "memorisation_rule": f"a copy has a ratio below {bar:.4f}, the {self.quantile:g}-quantile of real images;"
+            f" flagged if the share of copies is above {self.limit:g} (new images: {self.quantile:g}) or if more than"
+            f" {self.nearer:g} of the samples are nearer to training images than to as many excluded from training",
             "nearest_ratio_median": {"samples": float(ratio.median()), "data": float(bar_ratio.median())},
             "nearest_distance_median": {"samples": float(distance.median()), "data": float(bar_distance.median())},
             "training_images": len(training),
@@ -175,21 +175,21 @@ class Memorisation(FeatureRunMetric):
 
 
 def _chosen(ratio: Tensor, rows: int) -> Tensor:
-    """Half the rows: the nearest samples, the nearest first; the rest: the first drawn."""
+    """Return the sheet's rows: half are the samples of the lowest ratio, ascending; the rest are the first drawn."""
     near = ratio.argsort(stable=True)[: (rows + 1) // 2]
     others = torch.arange(len(ratio))
     return torch.cat([near, others[~torch.isin(others, near)][: rows - len(near)]])
 
 
 def _images(source: Source, n: int, numbers: Tensor) -> Tensor:
-    """Training images [R, k, C, H, W] by their numbers among the n that `from_source` takes."""
+    """Return training images [R, k, C, H, W] by their numbers among the n that `from_source` takes."""
     taken = np.sort(order(len(source), 0, "evaluation")[:n])
     images = source.rows(taken[numbers.flatten().numpy()])["x"]
     return images.reshape(*numbers.shape, *images.shape[1:])
 
 
 def _sheet(samples: Tensor, neighbours: Tensor, names: list[str]) -> Pixels:
-    """A row a sample: its ratio, the sample, a line, its nearest training images."""
+    """Draw a row per sample: its ratio, the sample, a line, its nearest training images."""
     right = sheet(neighbours.flatten(0, 1), neighbours.shape[1])
     left = sheet(samples, 1)
     line = np.full((len(left), 6, 3), 255, np.uint8)
@@ -198,7 +198,7 @@ def _sheet(samples: Tensor, neighbours: Tensor, names: list[str]) -> Pixels:
 
 
 def _histogram(title: str, samples: Tensor, real: Tensor, bar: float | None) -> Panel:
-    """Shares of samples and of real images by value, the latter each held against the others."""
+    """Return histograms of samples and of real images, the latter leave-one-out."""
     top = float(torch.cat([samples, real]).quantile(0.99)) or 1.0
     edges = torch.linspace(0, top, BINS + 1)
 
@@ -206,7 +206,7 @@ def _histogram(title: str, samples: Tensor, real: Tensor, bar: float | None) -> 
         counts = torch.histc(values.clamp(0, top), BINS, 0, top) / len(values)
         return [(float(x), float(c)) for k, c in enumerate(counts) for x in (edges[k], edges[k + 1])]
 
-    curves = {"samples": steps(samples), "real, left out": steps(real)}
+    curves = {"samples": steps(samples), "real, leave-one-out": steps(real)}
     if bar is not None:
         high = max(y for curve in curves.values() for _, y in curve)
         curves["below: a copy"] = [(bar, 0.0), (bar, high)]
@@ -214,7 +214,7 @@ def _histogram(title: str, samples: Tensor, real: Tensor, bar: float | None) -> 
 
 
 def _stacked(above: Pixels, below: Pixels) -> Pixels:
-    """Two pictures, one over the other, on white."""
+    """Stack two pictures vertically, on white."""
     width = max(above.shape[1], below.shape[1])
     page = np.full((len(above) + len(below), width, 3), 255, np.uint8)
     page[: len(above), : above.shape[1]] = above

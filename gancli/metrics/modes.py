@@ -1,4 +1,4 @@
-"""Which modes of a known mixture a generator covers."""
+"""Mode coverage: which modes of a known mixture a generator covers."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 
 def count_modes(points: Tensor, mixture: Mixture, reach: float = 3.0) -> dict[str, float]:
-    """Covered modes, share of good samples, and reverse KL, from points [n, D] (Lin et al. 2018, section 4.1).
+    """Return covered modes, share of good samples and reverse KL of points [n, D] (Lin et al. 2018, section 4.1).
 
     A sample is good within `reach` standard deviations of its nearest mode; a mode is covered by one good sample;
-    reverse_kl is the KL divergence from the good samples' shares of the modes to the even shares of the data.
+    reverse_kl is KL(p || u), p the distribution of good samples over modes and u the data's uniform one.
 
     >>> mixture = Mixture(np.array([[0.0], [10.0]]), 1.0)
     >>> values = count_modes(torch.tensor([[0.0], [1.0], [2.0], [5.0]]), mixture)
@@ -37,7 +37,7 @@ def count_modes(points: Tensor, mixture: Mixture, reach: float = 3.0) -> dict[st
     good = nearest[distance <= reach * mixture.sigma]
     counts = torch.bincount(good, minlength=len(means))
     shares = counts[counts > 0].double() / max(1, len(good))
-    # Without a good sample nothing is known of the shares: as far from even as it gets.
+    # Without a good sample p is unknown: report the maximum.
     kl = float((shares * (shares * len(means)).log()).sum()) if len(good) else math.log(len(means))
     return {"modes": float((counts > 0).sum()), "good": len(good) / len(points), "reverse_kl": kl}
 
@@ -46,7 +46,7 @@ def count_modes(points: Tensor, mixture: Mixture, reach: float = 3.0) -> dict[st
 class Modes(RunMetric):
     """Covered modes, the share of good samples and reverse KL of a run on `ring`, `grid` or another known mixture.
 
-    reach: how many standard deviations from its mode a good sample may lie.
+    reach: the largest distance of a good sample from its mode, in standard deviations.
     """
 
     name: ClassVar[str] = "modes"
@@ -55,18 +55,18 @@ class Modes(RunMetric):
 
     def __post_init__(self) -> None:
         if not self.reach > 0:
-            raise ConfigError(f"metrics.modes.reach={self.reach:g}: a number of standard deviations above 0")
+            raise ConfigError(f"metrics.modes.reach={self.reach:g}: type a number above 0, of standard deviations")
 
     def settings(self, n_fake: int, n_real: int) -> dict[str, Any]:
-        """What a good sample is."""
+        """The definition of a good sample."""
         return {"reach": self.reach}
 
     def refuse(self, sampler: Sampler) -> None:
-        """Raises MetricError for a run on something else than a known mixture."""
+        """Raises MetricError for a run that was not trained on a known mixture."""
         self._mixture(sampler)
 
     def measure(self, sampler: Sampler, n: int, seed: int, progress: Progress) -> Findings:
-        """Of n samples."""
+        """Count the modes of n samples."""
         mixture = self._mixture(sampler)
         values = count_modes(drawn(sampler, n, seed), mixture, self.reach)
         return Findings(values, {"modes_of": len(np.asarray(mixture.means))})
@@ -75,7 +75,7 @@ class Modes(RunMetric):
         mixture: Mixture | None = own_data(sampler).modes
         if mixture is None:
             raise MetricError(
-                f"metrics=modes counts the modes of a known mixture and {sampler.facts.name} is none:"
+                f"metrics=modes counts the modes of a known mixture, and {sampler.facts.name} is not one:"
                 " train on dataset=ring or dataset=grid"
             )
         return mixture

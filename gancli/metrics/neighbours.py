@@ -1,4 +1,4 @@
-"""Nearest neighbours among feature vectors, block by block, and the metrics made of their balls."""
+"""Nearest neighbours among feature vectors, in blocks, and the metrics density and coverage."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from gancli.errors import MetricError
 from gancli.metrics.extractor import Extractor
 from gancli.metrics.metric import Better, Metric, named
 
-_BLOCK = 1024  # queries at once
+_BLOCK = 1024  # queries per block
 
 
 def nearest(queries: Tensor, bank: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Distances [Q, k] and numbers [Q, k] of the k nearest rows of the bank, the nearest first.
+    """Return distances [Q, k] and row numbers [Q, k] of the k nearest rows of the bank, the nearest first.
 
     >>> distance, row = nearest(torch.tensor([[0.0], [9.0]]), torch.tensor([[1.0], [7.0], [3.0]]), 2)
     >>> distance.tolist(), row.tolist()
@@ -29,8 +29,8 @@ def nearest(queries: Tensor, bank: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 
 def _distances(a: Tensor, b: Tensor, exact: bool | None = None) -> Tensor:
-    # Differences, not a product of matrices: two equal rows must be at a distance of exactly 0. By product where that
-    # would take for ever.
+    # By differences, not by a matrix product: two equal rows must have a distance of exactly 0. Large sets use the
+    # product, because differences would take too long.
     exact = len(b) <= 4 * _BLOCK if exact is None else exact
     mode = "donot_use_mm_for_euclid_dist" if exact else "use_mm_for_euclid_dist"
     return torch.cdist(a, b, compute_mode=mode)
@@ -38,9 +38,9 @@ def _distances(a: Tensor, b: Tensor, exact: bool | None = None) -> Tensor:
 
 @dataclass(frozen=True)
 class DensityCoverage(Metric):
-    """Density and coverage: precision and recall that one outlier cannot spoil. Source: Naeem et al. 2020, eq. 3-4.
+    """Density and coverage: precision and recall robust to outliers. Source: Naeem et al. 2020, eq. 3-4.
 
-    neighborhood: a real image's ball reaches its so-many-th neighbour.
+    neighborhood: k; the radius of a real image's ball is the distance to its k-th nearest neighbour.
     """
 
     name: ClassVar[str] = "dc"
@@ -52,7 +52,7 @@ class DensityCoverage(Metric):
         at_least(1, **{"metrics.dc.neighborhood": self.neighborhood})
 
     def check(self, extractor: Extractor, n_fake: int, n_real: int) -> list[str]:
-        """Raises MetricError where a real image has too few neighbours."""
+        """Raises MetricError if there are too few real images for `neighborhood`."""
         if n_real <= self.neighborhood:
             raise MetricError(
                 f"metrics=dc with neighborhood={self.neighborhood} needs at least {self.neighborhood + 1} real images, "
@@ -61,17 +61,17 @@ class DensityCoverage(Metric):
         return []
 
     def settings(self, n_fake: int, n_real: int) -> dict[str, Any]:
-        """The neighbourhood, and which samples lie in a ball, which earlier versions had otherwise."""
+        """The neighbourhood, and which samples are inside a ball, which changed between versions."""
         return {"neighborhood": self.neighborhood, "inside": "strictly nearer than the neighbour"}
 
     def score(self, fake: Tensor, real: Tensor, extractor: Extractor) -> dict[str, float]:
-        """density: balls of real images that a sample lies in, over k. coverage: share of balls with a sample in.
+        """density: mean number of real images' balls around a sample, over k. coverage: share of balls with a sample.
 
         A sample at the radius is outside, as in the released code: a set against itself has a density of 1.
         """
         exact = max(len(fake), len(real)) <= 4 * _BLOCK
         balls = covered = 0
-        # Both distances from the same real images, so that equal ones are equal however they are rounded.
+        # Both distances are computed from the same block of real images, so that equal distances round equally.
         for part in torch.split(real, _BLOCK):
             radius = _distances(part, real, exact).kthvalue(self.neighborhood + 1, keepdim=True).values
             inside = _distances(part, fake, exact) < radius

@@ -1,4 +1,4 @@
-"""What a game that is given an input makes of held-out ones, beside them, their right answers and their classes."""
+"""Outputs of translation games on held-out inputs, with their inputs, targets and classes."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ from gancli.metrics.metric import Metric, PairMetric
 if TYPE_CHECKING:
     from gancli.draw.sampling import Pair, Sampler
 
-BACK = "back"  # what games call an input that was translated there and back
+BACK = "back"  # the games' name of a cycle reconstruction: an input translated there and back
 
 
 def made_of_rows(sampler: Sampler) -> bool:
-    """Whether samples are images, and made from rows of data, one from each."""
+    """Whether samples are images made from rows of data, one of each row."""
     return not draws_freely(sampler.game, sampler.direction) and isinstance(sampler.field, Image)
 
 
 def input_of(sampler: Sampler) -> str | None:
-    """The column of images that outputs are made from; None where they are made from none."""
+    """Return the column of the input images; None if the game has none."""
     fields = sampler.game.input_fields(sampler.direction)
     return next((name for name, field in fields.items() if isinstance(field, Image)), None)
 
 
 def returned(sampler: Sampler) -> bool:
-    """Whether inputs come back among what is made."""
+    """Whether the game's outputs include cycle reconstructions."""
     name, made = input_of(sampler), sampler.game.output_fields(sampler.direction)
     return name is not None and made.get(BACK) == sampler.game.input_fields(sampler.direction)[name]
 
 
 def classes_of(sampler: Sampler) -> str | None:
-    """The column of the classes of inputs, as a batch calls it; None where they have none."""
+    """Return the column of the inputs' classes, by its name in a batch; None if they have none."""
     name = input_of(sampler)
     if name is None:
         return None
@@ -48,21 +48,21 @@ def classes_of(sampler: Sampler) -> str | None:
 
 
 def table_of(feeds: Mapping[str, Source], name: str) -> Source:
-    """The images of a column, as batches call it, as the column x of a table, with their classes as y."""
+    """Return the images of a column (by its name in a batch) as a table with the columns x and, if known, y (class)."""
     feed, _, column = name.rpartition(".")
     source = feeds[feed] if feed in feeds else next(iter(feeds.values()))
     if next(iter(source.columns)) == column == "x":
         return source
     label = next((c for c in source.columns.values() if isinstance(c.field, Label)), None)
     columns = {"x": source.columns[column]} | ({} if label is None else {"y": label})
-    dealt: dict[str, Any] = {"flip": source.flip, "crop": source.crop, "jitter": source.jitter}
-    return Source(source.name, columns, dequantize=source.dequantize, **dealt)
+    options: dict[str, Any] = {"flip": source.flip, "crop": source.crop, "jitter": source.jitter}
+    return Source(source.name, columns, dequantize=source.dequantize, **options)
 
 
 def like_samples(data: DataSet, sampler: Sampler, who: str = "an evaluation") -> Source:
-    """What samples are to be like, out of a data set: its lone table, or where it has several images the right one.
+    """Return the real data that samples imitate: a data set's only table, or the images of the samples' column.
 
-    who: asks for it. Raises CombinationError for several tables where samples are no images.
+    who: the caller, for the message. Raises CombinationError for several tables if samples are not images.
     """
     several = isinstance(data, Sources) or made_of_rows(sampler)
     if not several or not isinstance(sampler.field, Image):
@@ -71,9 +71,9 @@ def like_samples(data: DataSet, sampler: Sampler, who: str = "an evaluation") ->
 
 
 def reference(sampler: Sampler, n: int | None = None, seed: int = 0) -> ImageSet:
-    """n images, None for all, of the kind that outputs are to be of, out of the same split as the inputs.
+    """Return n real images (None: all) of the outputs' domain, from the same split as the inputs.
 
-    Raises MetricError for more than there are.
+    Raises MetricError if n is more than there are.
     """
     rows = sampler.rows
     source = table_of(rows.feeds, sampler.column)
@@ -81,7 +81,7 @@ def reference(sampler: Sampler, n: int | None = None, seed: int = 0) -> ImageSet
 
 
 def levels_of(field: Field) -> int:
-    """The largest value of a saved pixel."""
+    """Return the largest value of a saved pixel."""
     assert isinstance(field, Image)
     return field.top
 
@@ -89,26 +89,26 @@ def levels_of(field: Field) -> int:
 def beside(
     sampler: Sampler, first: int, pairs: Sequence[Pair], given: Tensor, made: Tensor, back: Tensor | None = None
 ) -> Shown:
-    """Outputs of these pairs, as saved, beside all that goes with them. given, back: their inputs, as saved."""
+    """Return outputs with targets and labels. given, made, back: inputs, outputs and reconstructions, as saved."""
     game, rows = sampler.game, sampler.rows
     name, label, target = input_of(sampler), classes_of(sampler), sampler.target
     assert name is not None
-    eaten, levels = levels_of(game.input_fields(sampler.direction)[name]), levels_of(sampler.field)
+    top, levels = levels_of(game.input_fields(sampler.direction)[name]), levels_of(sampler.field)
     truth = None if target is None else sampler.field.stored(rows.take(target, pairs)).double() / levels
     return Shown(
         first,
         eight_bits(made),
         levels,
         made.double() / levels,
-        given.double() / eaten,
+        given.double() / top,
         labels=None if label is None else rows.take(label, pairs),
         truth=truth,
-        back=None if back is None else back.double() / eaten,
+        back=None if back is None else back.double() / top,
     )
 
 
 def inputs_of(sampler: Sampler, pairs: Sequence[Pair], given: Mapping[str, Tensor] | None = None) -> Tensor:
-    """The images that samples of these pairs are made from, as saved. given: the columns, where they are at hand."""
+    """Return the input images of these pairs, as saved. given: their columns, if already read."""
     name = input_of(sampler)
     assert name is not None
     ready = sampler.rows.take(name, pairs) if given is None else given[name]
@@ -116,15 +116,15 @@ def inputs_of(sampler: Sampler, pairs: Sequence[Pair], given: Mapping[str, Tenso
 
 
 def look_back(metrics: Sequence[Metric]) -> bool:
-    """Whether any of them looks at what comes back of inputs."""
+    """Whether any of the metrics reads cycle reconstructions."""
     return any(isinstance(metric, PairMetric) and metric.wants == BACK for metric in metrics)
 
 
 def from_rows(sampler: Sampler, n: int, seed: int, back: bool = True) -> ImageSet:
-    """What is made of the first n rows in the order of `seed`; each is taken once.
+    """Return the outputs of the first n rows in the order of `seed`, each row once.
 
-    back: whether what comes back of them is made, too, where a game has such. Raises MetricError for samples that are
-    no images, or are made from none.
+    back: whether to compute cycle reconstructions too, if the game has them. Raises MetricError if samples or inputs
+    are not images.
     """
     making = sampler if back else sampler.alone()
 
@@ -140,10 +140,10 @@ def from_rows(sampler: Sampler, n: int, seed: int, back: bool = True) -> ImageSe
 
 
 def in_parts(sampler: Sampler, n: int, seed: int, part: Callable[[int, int], Shown]) -> ImageSet:
-    """A set of n outputs, or of what stands in for them, `CHUNK` at a time. part: those of these numbers."""
+    """Return a set of n outputs, or of their replacements, computed `CHUNK` at a time by part(start, stop)."""
     name, rows = input_of(sampler), sampler.rows
     if name is None:
-        raise MetricError("these metrics look at images made from images, and this game is given none: use gan sample")
+        raise MetricError("these metrics need a game with input images, and this one has none: type gan sample")
     shape = shape_of(sampler.field)
     told = {"shape": list(shape), "seed": seed, **sampler.protocol()}
     source = rows.source(name)[0]
@@ -166,30 +166,28 @@ def in_parts(sampler: Sampler, n: int, seed: int, part: Callable[[int, int], Sho
 
 
 def refuse_pairs(sampler: Sampler, metrics: Sequence[PairMetric]) -> None:
-    """Raise MetricError for the first metric that looks at something which this run does not have."""
+    """Raise MetricError for the first metric that needs something this run does not have."""
     for metric in metrics:
         key, name = f"metrics={metric.name}", input_of(sampler)
         if name is None or not isinstance(sampler.field, Image):
-            raise MetricError(
-                f"{key} looks at images made from images, and this game is given none: take metrics=[fid,kid]"
-            )
+            raise MetricError(f"{key} needs a game with input images, and this one has none: type metrics=[fid,kid]")
         if metric.wants == "truth" and sampler.target is None:
             raise MetricError(
-                f"{key} compares outputs with their right answers, and {sampler.facts.name} has none for this game: its"
-                " images are not of pairs; take metrics=[fid,kid]"
+                f"{key} compares outputs with their targets, and {sampler.facts.name} has none for this game: its"
+                " images are not paired; type metrics=[fid,kid]"
             )
         if metric.wants == "back" and not returned(sampler):
             raise MetricError(
-                f"{key} compares inputs with what comes back of them, and this game translates one way: leave it out of"
-                " metrics, or train model=cyclegan"
+                f"{key} compares inputs with their cycle reconstructions, and this game translates in one direction:"
+                " leave it out of metrics, or train model=cyclegan"
             )
         if metric.wants == "back" and not sampler.whole:
-            raise MetricError(f"{key} translates there and back, and {sampler.run} holds one way only: give the run")
+            raise MetricError(f"{key} needs both directions, and {sampler.run} has only one: give the run")
         metric.refuse(sampler.field.shape, sampler.game.input_fields(sampler.direction)[name].shape)
 
 
 def refuse_classes(sampler: Sampler, metric: str) -> None:
-    """Raise MetricError where inputs have no classes, or other ones than the images that outputs are to be like."""
+    """Raise MetricError if inputs have no classes, or other classes than the real images of the outputs' domain."""
     name, column = classes_of(sampler), sampler.column
     fields = sampler.facts.fields
     labels = [
@@ -197,11 +195,11 @@ def refuse_classes(sampler: Sampler, metric: str) -> None:
     ]
     if name is None or not labels:
         raise MetricError(
-            f"metrics={metric} asks whether outputs show the class of their input, and {sampler.facts.name} has no"
+            f"metrics={metric} tests whether outputs have the class of their input, and {sampler.facts.name} has no"
             " classes: leave it out of metrics"
         )
     if labels[0] != fields[name]:
         raise MetricError(
-            f"metrics={metric} asks whether outputs show the class of their input, and {column}'s are others than"
-            f" {name}: leave it out of metrics"
+            f"metrics={metric} tests whether outputs have the class of their input, and the classes of {column} differ"
+            f" from those of {name}: leave it out of metrics"
         )

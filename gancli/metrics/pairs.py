@@ -1,4 +1,4 @@
-"""Outputs beside their right answers: L1, PSNR, SSIM; and inputs beside what comes back of them."""
+"""Metrics of pairs: L1, PSNR and SSIM between outputs and targets; L1 between inputs and cycle reconstructions."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from gancli.errors import MetricError
 from gancli.metrics.images import Shown
 from gancli.metrics.metric import Better, PairMetric
 
-RANGE = 1.0  # of a saved pixel, whatever its bits
-WINDOW = 11  # pixels of SSIM's, which is mirrored at the edges
+RANGE = 1.0  # of a saved pixel, for any bit depth
+WINDOW = 11  # side of SSIM's window in pixels; edges are padded by reflection
 
 
 def truth_of(shown: Shown) -> Tensor:
-    """The right answers, which a metric that wants them is given."""
+    """Return the targets, which are there for a metric with wants="truth"."""
     assert shown.truth is not None
     return shown.truth
 
 
 @dataclass(frozen=True)
 class L1(PairMetric):
-    """Mean absolute difference of pixels of outputs and right answers, both as saved, in [0, 1]."""
+    """Mean absolute pixel difference of outputs and targets, both as saved, in [0, 1]."""
 
     name: ClassVar[str] = "l1"
     better: ClassVar[Mapping[str, Better]] = {"l1": "low"}
@@ -41,16 +41,16 @@ class L1(PairMetric):
 
 @dataclass(frozen=True)
 class Psnr(PairMetric):
-    """Mean over images of each one's peak signal-to-noise ratio, in dB, by torchmetrics; all channels together.
+    """Peak signal-to-noise ratio of each image over all channels, in dB, by torchmetrics; mean over images.
 
-    An image that is equal to its right answer has none, and counts as one that is off by one level at one value.
+    The ratio of an image equal to its target is infinite; it counts as one that differs by one level in one value.
     """
 
     name: ClassVar[str] = "psnr"
     better: ClassVar[Mapping[str, Better]] = {"psnr": "high"}
 
     def settings(self, n_fake: int, n_real: int) -> dict[str, Any]:
-        """Range and unit, and what an equal image counts as."""
+        """Range, unit, and the rule for equal images."""
         return {
             "data_range": RANGE,
             "unit": "dB, mean of each image's",
@@ -59,11 +59,11 @@ class Psnr(PairMetric):
         }
 
     def refuse(self, shape: tuple[int, ...], given: tuple[int, ...]) -> None:
-        """Raises MetricError where torchmetrics is missing."""
+        """Raises MetricError if torchmetrics is missing."""
         library(self.name)
 
     def see(self, shown: Shown) -> Tensor:
-        """Each image's ratio."""
+        """Return each image's ratio."""
         image = library(self.name)
         made, truth = shown.made.flatten(1), truth_of(shown).flatten(1).clone()
         equal = (made == truth).all(1)
@@ -76,37 +76,37 @@ class Psnr(PairMetric):
 class Ssim(PairMetric):
     """Mean structural similarity by torchmetrics: a Gaussian window of 11 pixels, σ 1.5, k1 0.01, k2 0.03.
 
-    Mirrored at the edges, mean over pixels and channels. Source: Wang et al. 2004, eq. 13.
+    Edges are padded by reflection; mean over pixels and channels. Source: Wang et al. 2004, eq. 13.
     """
 
     name: ClassVar[str] = "ssim"
     better: ClassVar[Mapping[str, Better]] = {"ssim": "high"}
 
     def settings(self, n_fake: int, n_real: int) -> dict[str, Any]:
-        """Range, window, and what it is computed in."""
+        """Range, window and precision."""
         window = {"window": WINDOW, "sigma": 1.5, "edges": "mirrored", "in": "float32"}
         return {"data_range": RANGE, **window, "torchmetrics": version()}
 
     def refuse(self, shape: tuple[int, ...], given: tuple[int, ...]) -> None:
-        """Raises MetricError for sides that a window cannot be mirrored in, and where torchmetrics is missing."""
+        """Raises MetricError for images too small for reflection padding, or if torchmetrics is missing."""
         library(self.name)
         if min(shape[1:]) <= WINDOW // 2:
             raise MetricError(
-                f"metrics=ssim looks through windows of {WINDOW} pixels, and these images are {shape[1]}x{shape[2]}:"
-                " leave it out of metrics"
+                f"metrics=ssim needs sides of at least {WINDOW // 2 + 1} pixels, and these images are"
+                f" {shape[1]}x{shape[2]}: leave it out of metrics"
             )
 
     def see(self, shown: Shown) -> Tensor:
-        """Each image's similarity."""
+        """Return each image's similarity."""
         compute: Callable[..., Tensor] = library(self.name).structural_similarity_index_measure
-        # In float32, as the library is used: float64 takes sixteen times as long.
+        # In float32, the library's usual precision: float64 takes sixteen times as long.
         found = compute(shown.made.float(), truth_of(shown).float(), data_range=RANGE, reduction="none")
         return found.reshape(-1, 1).double()
 
 
 @dataclass(frozen=True)
 class Cycle(PairMetric):
-    """Mean absolute difference of pixels of inputs and what comes back of them, F(G(x)), both as saved, in [0, 1]."""
+    """Mean absolute pixel difference of inputs and cycle reconstructions F(G(x)), both as saved, in [0, 1]."""
 
     name: ClassVar[str] = "cycle"
     better: ClassVar[Mapping[str, Better]] = {"cycle": "low"}
@@ -123,7 +123,7 @@ class Cycle(PairMetric):
 
 
 def library(metric: str) -> Any:
-    """torchmetrics' functions of images. Raises MetricError where it is missing."""
+    """Import torchmetrics' image functions. Raises MetricError if it is missing."""
     try:
         from torchmetrics.functional import image
     except ImportError:
@@ -134,7 +134,7 @@ def library(metric: str) -> Any:
 
 
 def version() -> str:
-    """Of torchmetrics, for protocols."""
+    """Return torchmetrics' version, for protocols."""
     from importlib.metadata import version
 
     return version("torchmetrics")

@@ -1,4 +1,4 @@
-"""Log-likelihood of test data under a Parzen window around samples, the measure of the 2014 GAN paper."""
+"""Parzen-window log-likelihood of test data, the measure of the 2014 GAN paper."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def parzen(points: Tensor, samples: Tensor, sigma: float, chunk: int = 500) -> Tensor:
-    """log of the mean over samples [S, D] of N(point; sample, σ² I), for each of the points [N, D]: [N], in nats.
+    """Return the log of the mean over samples [S, D] of N(point; sample, σ² I) for each of the points [N, D], in nats.
 
     >>> value = parzen(torch.zeros(1, 2), torch.zeros(3, 2), 1.0)  # the density of a standard normal at its centre
     >>> round(value.item(), 4) == round(-math.log(2 * math.pi), 4)
@@ -34,7 +34,7 @@ def parzen(points: Tensor, samples: Tensor, sigma: float, chunk: int = 500) -> T
     lengths = samples.square().sum(1)
     parts = []
     for part in torch.split(points, chunk):
-        # |p - s|² by one product; rounding is far below σ² for values of size 1.
+        # |p - s|² by one matrix product; for values of magnitude 1 its rounding error is far below σ².
         distance = part.square().sum(1)[:, None] + lengths - 2 * part @ samples.t()
         parts.append(torch.logsumexp(distance.clamp_min(0) / (-2 * sigma**2), 1) - constant)
     return torch.cat(parts)
@@ -44,10 +44,10 @@ def parzen(points: Tensor, samples: Tensor, sigma: float, chunk: int = 500) -> T
 class Parzen(RunMetric):
     """Mean log-likelihood of test data, pixels in [0, 1], and its standard error (Goodfellow et al. 2014, section 5).
 
-    σ is the best of `sigmas` values between 0.1 and 1, evenly in their logarithm, on the first `n_valid` of the
-    training split's images that dataset.limit kept from the run; where the run was trained on all of them, on as many
-    of these, which a note says. The released code trains on 50,000 of MNIST's 60,000 and takes 1,000 of the others. n:
-    how many samples the window is made of; the paper's is 10,000.
+    σ is the best of `sigmas` logarithmically spaced values from 0.1 to 1 on `n_valid` images: those of the training
+    split that dataset.limit excluded from training or, if it excluded none, training images (with a note). The released
+    code trains on 50,000 of MNIST's 60,000 and takes 1,000 of the others. n: how many samples the window has; the
+    paper's is 10,000.
     """
 
     name: ClassVar[str] = "parzen"
@@ -58,16 +58,16 @@ class Parzen(RunMetric):
 
     def __post_init__(self) -> None:
         if min(self.sigmas, self.n_valid, self.n_test) < 1:
-            raise ConfigError("metrics.parzen has sigmas, n_valid and n_test of at least 1")
+            raise ConfigError("metrics.parzen: sigmas, n_valid and n_test must be at least 1")
 
     def settings(self, n_fake: int, n_real: int) -> dict[str, Any]:
-        """The candidates for σ, and how many images chose it and were evaluated."""
+        """The number of candidates for σ, and of images that select it and that are evaluated."""
         return {"sigmas": self.sigmas, "n_valid": self.n_valid, "n_test": self.n_test}
 
     def refuse(self, sampler: Sampler) -> None:
-        """Raises MetricError for a run of points, or of the images that it would be evaluated by."""
+        """Raises MetricError for a run of points, or one trained on the test images."""
         if not isinstance(sampler.field, Image):
-            raise MetricError("metrics=parzen measures images; for points use metrics=[modes,divergences]")
+            raise MetricError("metrics=parzen takes images; for points type metrics=[modes,divergences]")
         split = str(sampler.config["dataset"].get("split"))
         if split in ("test", "all"):
             raise MetricError(
@@ -76,7 +76,7 @@ class Parzen(RunMetric):
             )
 
     def measure(self, sampler: Sampler, n: int, seed: int, progress: Progress) -> Findings:
-        """Of n samples, rounded as images are, against the test split."""
+        """Evaluate the test split under a window of n samples, rounded to 8 bits."""
         split = str(sampler.config["dataset"].get("split"))
         test = data(sampler, "test", self.name)
         valid, chosen_on, notes = self._validation(sampler, split)
@@ -88,7 +88,7 @@ class Parzen(RunMetric):
         sigma = max(scores, key=scores.__getitem__)
         count = min(self.n_test, len(test))
         if count < self.n_test:
-            notes.append(f"parzen: {count:,} test images are evaluated, n_test={self.n_test:,} asked for")
+            notes.append(f"parzen: evaluated on {count:,} test images instead of n_test={self.n_test:,}")
         values = parzen(_flat(test, order(len(test), "parzen test", 0)[:count]), samples, sigma).double()
         error = float(values.std()) / math.sqrt(count)
         details = {
@@ -99,9 +99,9 @@ class Parzen(RunMetric):
         return Findings({"parzen": float(values.mean()), "parzen_error": error}, details, notes=notes)
 
     def _validation(self, sampler: Sampler, split: str) -> tuple[Tensor, str, list[str]]:
-        """The images that choose σ as rows of [0, 1], which they are, and what to bear in mind about them."""
+        """Return the images that select σ, flattened in [0, 1], their description, and notes about them."""
         notes = []
-        if split != "train":  # the run has seen another split alone
+        if split != "train":  # the run was trained on another split
             source = data(sampler, "train", self.name)
             rest, which = order(len(source), "limit"), "training split, which the run was not trained on"
         else:
@@ -112,16 +112,16 @@ class Parzen(RunMetric):
                 source, rest = trained, order(len(trained), "parzen", 0)[::-1]
                 which = "images that the run was trained on"
                 notes.append(
-                    "parzen: σ was chosen on images that the run was trained on, since it was trained on all of the"
-                    " training split: train with dataset.limit (the released code: 50,000 of MNIST's 60,000) to choose"
-                    " it on others"
+                    "parzen: σ was chosen on training images, because the run was trained on the whole training split:"
+                    " train with dataset.limit (the released code: 50,000 of MNIST's 60,000) to choose it on held-out"
+                    " images"
                 )
         rest = rest[: self.n_valid]
         if len(rest) < self.n_valid:
-            notes.append(f"parzen: σ was chosen on {len(rest):,} images, n_valid={self.n_valid:,} asked for")
+            notes.append(f"parzen: σ was chosen on {len(rest):,} images instead of n_valid={self.n_valid:,}")
         return _flat(source, rest), which, notes
 
 
 def _flat(source: Source, index: Any) -> Tensor:
-    """Images as rows of numbers in [0, 1]."""
+    """Return images flattened, in [0, 1]."""
     return eight_bits(source.rows(index)["x"]).flatten(1).float() / 255

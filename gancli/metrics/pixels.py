@@ -1,4 +1,4 @@
-"""Metrics of the pixels themselves, from the paper on progressive growing (Karras et al. 2018, section 5)."""
+"""Pixel metrics of the progressive-growing paper (Karras et al. 2018, section 5): SWD and MS-SSIM."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from gancli.metrics.images import ImageSet, Progress, batches
 from gancli.metrics.metric import Better, ImageMetric
 
 PATCH, LEAST = 7, 16
-REPEATS = 4  # the projections are drawn in so many parts
+REPEATS = 4  # the projections are drawn in this many parts
 BINOMIAL = (1.0, 4.0, 6.0, 4.0, 1.0)
 
-# Wang et al. 2003, section 3.2: the weights of five scales; window and constants as there.
+# Weights of five scales, window and constants of Wang et al. 2003, section 3.2.
 WEIGHTS, WINDOW, SIGMA, K1, K2 = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333), 11, 1.5, 0.01, 0.03
 
 
 def levels_of(height: int, width: int) -> int:
-    """Levels of a Laplacian pyramid: the sides are halved while they are even and stay at 16 or more.
+    """Return the levels of a Laplacian pyramid: the sides are halved while they are even and stay at 16 or more.
 
     >>> levels_of(64, 64), levels_of(28, 28), levels_of(96, 48)
     (3, 1, 2)
@@ -36,14 +36,14 @@ def levels_of(height: int, width: int) -> int:
 
 
 def _blur(x: Tensor, gain: float) -> Tensor:
-    """[B, C, H, W] under the 5×5 binomial filter, mirrored at the edges."""
+    """Apply the 5×5 binomial filter to [B, C, H, W], with reflection padding."""
     line = x.new_tensor(BINOMIAL) / 16
     kernel = (gain * line[:, None] * line).expand(x.shape[1], 1, 5, 5)
     return F.conv2d(F.pad(x, [2] * 4, mode="reflect"), kernel, groups=x.shape[1])
 
 
 def pyramid(images: Tensor, levels: int) -> list[Tensor]:
-    """The Laplacian pyramid of images [B, C, H, W], the finest first; the last holds what is left (Burt, Adelson 1983).
+    """Return the Laplacian pyramid of images [B, C, H, W], finest first, the low-pass rest last (Burt, Adelson 1983).
 
     >>> [part.abs().max().item() for part in pyramid(torch.full((1, 1, 32, 32), 3.0), 2)]
     [0.0, 3.0]
@@ -59,7 +59,7 @@ def pyramid(images: Tensor, levels: int) -> list[Tensor]:
 
 
 def patches(images: Tensor, count: int, seed: int) -> Tensor:
-    """`count` random 7×7 patches of each image [B, C, H, W]: [B · count, C, 7, 7]."""
+    """Return `count` random 7×7 patches of each image [B, C, H, W]: [B · count, C, 7, 7]."""
     n, _, height, width = images.shape
     draw = torch.Generator().manual_seed(seed)
     top = torch.randint(height - PATCH + 1, (n, count, 1, 1), generator=draw)
@@ -71,13 +71,13 @@ def patches(images: Tensor, count: int, seed: int) -> Tensor:
 
 
 def normalised(descriptors: Tensor) -> Tensor:
-    """Patches [N, C, 7, 7] with mean 0 and deviation 1 in each channel, over all of them, as rows [N, C · 49]."""
+    """Normalise patches [N, C, 7, 7] to mean 0 and standard deviation 1 per channel over all; rows [N, C · 49]."""
     mean, std = descriptors.mean((0, 2, 3), keepdim=True), descriptors.std((0, 2, 3), correction=0, keepdim=True)
     return ((descriptors - mean) / std.clamp_min(1e-8)).flatten(1)
 
 
 def sliced_wasserstein(a: Tensor, b: Tensor, projections: int, seed: int) -> float:
-    """Mean 1-Wasserstein distance of rows [N, D] of two sets as large, over random directions (Rabin et al. 2011).
+    """Return the mean Wasserstein-1 distance of two sets of N rows [N, D] over random directions (Rabin et al. 2011).
 
     >>> x = torch.tensor([[1.0], [5.0], [2.0]])
     >>> sliced_wasserstein(x, x.flip(0), 4, 0), sliced_wasserstein(x, x + 2.5, 4, 0)
@@ -99,8 +99,8 @@ def sliced_wasserstein(a: Tensor, b: Tensor, projections: int, seed: int) -> flo
 class Swd(ImageMetric):
     """Multi-scale sliced Wasserstein distance of 7×7 patches of a Laplacian pyramid, times 1000.
 
-    patches: of each image at each level. projections: random directions. Both sets are cut at the smaller. Source:
-    Karras et al. 2018, section 5; 128 patches, 512 projections and levels from 16 pixels up are theirs.
+    patches: of each image at each level. projections: random directions. The larger set is truncated to the size of
+    the smaller. Source: Karras et al. 2018, section 5, with 128 patches, 512 projections and levels from 16 pixels up.
     """
 
     name: ClassVar[str] = "swd"
@@ -112,7 +112,7 @@ class Swd(ImageMetric):
         at_least(1, **{"metrics.swd.patches": self.patches, "metrics.swd.projections": self.projections})
 
     def settings(self, n_fake: int, n_real: int) -> dict[str, Any]:
-        """Patches, directions, and how many images of each kind are compared."""
+        """Patches, directions, and how many images of each set are compared."""
         return {"patches": self.patches, "projections": self.projections, "images": min(n_fake, n_real)}
 
     def look(
@@ -123,7 +123,7 @@ class Swd(ImageMetric):
             raise MetricError("metrics=swd compares with real images: type reference=FOLDER")
         if fake.shape[1:] != real.shape[1:] or min(fake.shape[1:]) < LEAST:
             raise MetricError(
-                f"metrics=swd compares images of one size of {LEAST} pixels at least, and was given "
+                f"metrics=swd compares images of one size of at least {LEAST} pixels, got "
                 f"{fake.shape[1]}x{fake.shape[2]} and {real.shape[1]}x{real.shape[2]}: resize one set"
             )
         n, channels = min(fake.n, real.n), max(fake.shape[0], real.shape[0])
@@ -135,7 +135,7 @@ class Swd(ImageMetric):
         return {"swd": sum(values.values()) / len(values)} | values, {}
 
     def _descriptors(self, images: ImageSet, n: int, channels: int, progress: Progress | None) -> list[Tensor]:
-        """Normalised patches of each level. Their places are the same in every set, so that equal sets are equal."""
+        """Return normalised patches of each level, at the same positions in every set, so that equal sets give 0."""
         levels = levels_of(*images.shape[1:])
         found: list[list[Tensor]] = [[] for _ in range(levels)]
         done = 0
@@ -149,7 +149,7 @@ class Swd(ImageMetric):
 
 
 def _batches(images: ImageSet, n: int, size: int = 64) -> Iterator[Tensor]:
-    """The first n images of a set in batches of `size`, whatever its chunks are."""
+    """Yield the first n images of a set in batches of `size`, independent of its chunks."""
     done = 0
     for chunk in batches(images.chunks(), size):
         if done >= n:
@@ -159,17 +159,17 @@ def _batches(images: ImageSet, n: int, size: int = 64) -> Iterator[Tensor]:
 
 
 def ms_ssim(a: Tensor, b: Tensor, weights: Sequence[float] = WEIGHTS) -> Tensor:
-    """Multi-scale structural similarity of images [B, C, H, W] in 0 ... 255, pair by pair: [B], 1 for equal ones.
+    """Return the multi-scale structural similarity of pairs of images [B, C, H, W] in 0 ... 255: [B], 1 if equal.
 
-    Wang et al. 2003, eq. 7, as the progressive-growing paper's released code has it: each level's similarity is the
-    mean over channels and pixels; an image too small for a window of 11 pixels is looked at through one of its own
-    side, with as much smaller a deviation. An odd side, which that code does not take, is halved with a zero around it.
+    Wang et al. 2003, eq. 7, as in the progressive-growing paper's released code: each level's similarity is the mean
+    over channels and pixels; for an image smaller than 11 pixels the window has the image's side, and a proportionally
+    smaller σ. An odd side, which that code does not accept, is halved with zero padding.
 
     >>> x = torch.arange(28 * 28.0).view(1, 1, 28, 28) % 256
     >>> ms_ssim(x, x).item(), ms_ssim(x, 255 - x).item()
     (1.0, 0.0)
     """
-    a, b = a.double(), b.double()  # variances are differences of squares: float32 would leave four digits
+    a, b = a.double(), b.double()  # variances are differences of squares: float32 would keep only four digits
     value = a.new_ones(len(a))
     for level, weight in enumerate(weights):
         whole, contrast = _ssim(a, b)
@@ -182,16 +182,16 @@ def ms_ssim(a: Tensor, b: Tensor, weights: Sequence[float] = WEIGHTS) -> Tensor:
 
 
 def _ssim(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """Structural similarity and its part without the means, over channels and pixels, [B] (Wang et al. 2003, eq. 1-5).
+    """Return SSIM and its contrast-structure term, means over channels and pixels, [B] (Wang et al. 2003, eq. 1-5).
 
-    The window is a product of two lines; one of even length has its centre between two pixels.
+    The window is separable; the centre of an even one is between two pixels.
     """
     size = min(WINDOW, *a.shape[2:])
     at = torch.arange(size, dtype=a.dtype) - (size - 1) / 2
     line = torch.exp(-(at**2) / (2 * (SIGMA * size / WINDOW) ** 2))
     line = (line / line.sum()).expand(5 * a.shape[1], 1, 1, size)
 
-    # The five means that are needed, at once.
+    # All five local means in one convolution.
     stack = torch.cat([a, b, a * a, b * b, a * b], 1)
     blurred = F.conv2d(F.conv2d(stack, line, groups=len(line)), line.mT, groups=len(line))
     mu_a, mu_b, *squares = blurred.chunk(5, 1)
@@ -204,7 +204,7 @@ def _ssim(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
 
 @dataclass(frozen=True)
 class MsSsim(ImageMetric):
-    """Mean similarity of random pairs of samples: the higher, the less they vary. Real images' beside it, as the bar.
+    """Mean MS-SSIM of random pairs of samples: higher means less variety. The baseline is that of real images.
 
     Source: Odena et al. 2017, section 4.2; Karras et al. 2018, section 5.
     """
@@ -214,20 +214,20 @@ class MsSsim(ImageMetric):
     compares: ClassVar[bool] = False
 
     def settings(self, n_fake: int, n_real: int) -> dict[str, Any]:
-        """How many pairs, and whose form of it, which earlier versions had otherwise."""
+        """How many pairs, and which variant, which changed between versions."""
         return {"pairs": n_fake // 2, "pairs_real": n_real // 2, "form": "progressive growing's released code"}
 
     def look(
         self, fake: ImageSet, real: ImageSet | None, progress: Progress | None = None
     ) -> tuple[dict[str, float], dict[str, Any]]:
-        """ms_ssim, and ms_ssim_real where there are real images."""
+        """Return ms_ssim, and ms_ssim_real if there are real images."""
         values = {"ms_ssim": self._mean(fake, progress)}
         if real is not None and real.n >= 2:
             values["ms_ssim_real"] = self._mean(real, progress)
         return values, {}
 
     def _mean(self, images: ImageSet, progress: Progress | None) -> float:
-        """Over disjoint pairs of a shuffle: a data set may be sorted by class."""
+        """Return the mean over disjoint pairs of a shuffle, because a data set may be sorted by class."""
         everything = torch.cat(list(images.chunks()))
         pairs = torch.from_numpy(order(images.n, "ms_ssim"))[: images.n // 2 * 2].view(-1, 2)
         total = 0.0

@@ -1,4 +1,4 @@
-"""Perceptual path length: how much images change over a tiny step of the latent, by torch-fidelity's code."""
+"""Perceptual path length: the change of images over a small step of the latent, by torch-fidelity's code."""
 
 from __future__ import annotations
 
@@ -30,28 +30,30 @@ if TYPE_CHECKING:
     from gancli.draw.sampling import Sampler
 
 Distance = Callable[[Tensor, Tensor], Tensor]  # float images [B, C, H, W] in 0 ... 255, two sets -> [B]
-CROPPED = 32  # the least side of an image whose middle VGG-16 can look at
-SLICES = ((0, 4), (4, 9), (9, 16), (16, 23), (23, 30))  # of VGG-16's layers, as LPIPS cuts them
+CROPPED = 32  # smallest side of an image whose crop VGG-16 can process
+SLICES = ((0, 4), (4, 9), (9, 16), (16, 23), (23, 30))  # of VGG-16's layers, as in LPIPS
 
 
 @dataclass(frozen=True)
 class Ppl(FeatureRunMetric):
-    """Mean distance of G(z) and G(z + ε towards another latent), over ε², without the outer percentiles.
+    """Mean distance of G(z) and G(z + ε towards another latent), divided by ε², without the outer percentiles.
 
-    distance: `lpips` is the papers', of VGG-16 (resized to 64 pixels where images are larger, as torch-fidelity does);
-    `features` is the squared distance of the extractor's features, each scaled to length 1: its result is called
-    ppl_NAME and compares only with itself. epsilon: null: 1e-4 with lpips; 0.1 with features, whose extractors look at
-    whole grey levels, among which smaller steps are lost. discard: percentiles left out at either end. lpips, vgg16:
-    weights files of LPIPS' linear layers and of torchvision's VGG-16; null: from torch's model cache or a download.
-    definition: `torch_fidelity` steps from the beginning of straight ways between latents and looks at images of 64
-    pixels; `stylegan` is the released StyleGAN's in z: steps from places t ~ U(0, 1) of the great circle through both,
-    images of up to 256 pixels, and of them the part where that paper's faces are, unless crop is false. Its results
-    are called ppl_zfull, as there. Sources: Karras et al. 2019, section 4.1, eq. 2; Zhang et al. 2018 (LPIPS).
+    distance: `lpips` is the papers', of VGG-16 (images resized to at most 64 pixels, as in torch-fidelity); `features`
+    is the squared distance of the extractor's features, each scaled to length 1: its result is called ppl_NAME and
+    is comparable only with itself. epsilon: null: 1e-4 with lpips; 0.1 with features, whose extractors take 8-bit
+    images, in which smaller steps are rounded away. discard: percentiles discarded at each end. lpips, vgg16: weights
+    files of LPIPS' linear layers and of torchvision's VGG-16; null: from torch's model cache or a download.
+    definition: `torch_fidelity` steps from the start of straight lines between latents, on images of 64 pixels;
+    `stylegan` is the released StyleGAN's: steps from t ~ U(0, 1), on images of up to 256 pixels, cropped to that
+    paper's face region unless crop is false. space: with the latter z, on the great circle through both latents, or w,
+    on the straight line between their styles; the results are called ppl_zfull and ppl_wfull, as there.
+    Sources: Karras et al. 2019, section 4.1, eq. 2; Zhang et al. 2018 (LPIPS).
     """
 
     name: ClassVar[str] = "ppl"
     better: ClassVar[Mapping[str, Better]] = {"ppl": "low"}
     definition: Literal["torch_fidelity", "stylegan"] = "torch_fidelity"
+    space: Literal["z", "w"] = "z"
     distance: Literal["lpips", "features"] = "features"
     epsilon: float | None = None
     discard: float = 1.0
@@ -61,13 +63,15 @@ class Ppl(FeatureRunMetric):
 
     def __post_init__(self) -> None:
         if self.epsilon is not None and not 0 < self.epsilon <= 1:
-            raise ConfigError(f"metrics.ppl.epsilon={self.epsilon:g}: a share of the way above 0, 1 at most, or null")
+            raise ConfigError(f"metrics.ppl.epsilon={self.epsilon:g}: type a number above 0 and at most 1, or null")
         if not 0 <= self.discard < 50:
-            raise ConfigError(f"metrics.ppl.discard={self.discard:g}: a percentile from 0 to below 50")
+            raise ConfigError(f"metrics.ppl.discard={self.discard:g}: type a percentile from 0 to below 50")
         if self.distance == "features" and (self.lpips or self.vgg16):
             raise ConfigError("metrics.ppl.lpips and metrics.ppl.vgg16 are read with metrics.ppl.distance=lpips only")
+        if self.space == "w" and self.definition != "stylegan":
+            raise ConfigError("metrics.ppl.space=w needs metrics.ppl.definition=stylegan")
         if self.crop and self.definition != "stylegan":
-            raise ConfigError("metrics.ppl.crop=true belongs to metrics.ppl.definition=stylegan")
+            raise ConfigError("metrics.ppl.crop=true needs metrics.ppl.definition=stylegan")
 
     @property
     def _stylegan(self) -> bool:
@@ -78,17 +82,17 @@ class Ppl(FeatureRunMetric):
         return self._stylegan and self.crop is not False
 
     def needs_extractor(self) -> bool:
-        """Where its features are the distance."""
+        """Whether the distance is one of features."""
         return self.distance == "features"
 
     def settings(self, n_fake: int, n_real: int) -> dict[str, Any]:
-        """Definition, distance, step, discarded percentiles; of torch-fidelity's latents the seed of its draws."""
+        """Definition, distance, step, discarded percentiles; with torch-fidelity's definition the seed of its draws."""
         told = {
             "definition": self.definition,
             "distance": self.distance,
             "epsilon": self._epsilon(),
             "discard": self.discard,
-            "interpolation": "slerp in z" if self._stylegan else "lerp in z",
+            "interpolation": "lerp in w" if self.space == "w" else "slerp in z" if self._stylegan else "lerp in z",
             "t": "uniform in [0, 1]" if self._stylegan else "0",
         }
         if self.distance == "lpips":
@@ -101,34 +105,39 @@ class Ppl(FeatureRunMetric):
     def refuse(self, sampler: Sampler) -> None:
         """Raises MetricError for points, and for truncated latents."""
         if not isinstance(sampler.field, Image) or sampler.field.channels not in (1, 3):
-            raise MetricError("metrics=ppl looks at images of 1 or 3 channels")
+            raise MetricError("metrics=ppl takes images of 1 or 3 channels: leave it out of metrics")
         if sampler.truncation is not None:
-            raise MetricError("metrics=ppl walks between latents of the whole distribution: leave truncation out")
+            raise MetricError("metrics=ppl interpolates latents of the whole distribution: leave truncation out")
         latent = latent_of(sampler)[1]
+        if self.space == "w" and sampler.game.styles(sampler.direction) is None:
+            raise MetricError("metrics.ppl.space=w: this generator has no styles: set metrics.ppl.space=z")
         if self._stylegan and latent.kind != "normal":
             raise MetricError(
-                f"metrics.ppl.definition=stylegan walks between normal latents and this run's are"
-                f" {latent.kind}: type metrics.ppl.definition=torch_fidelity"
+                f"metrics.ppl.definition=stylegan interpolates normal latents, and this run's are {latent.kind}: type"
+                " metrics.ppl.definition=torch_fidelity"
             )
         height, width = sampler.field.height, sampler.field.width
         if self._cropped and (height != width or height < CROPPED):
             raise MetricError(
-                f"metrics.ppl.definition=stylegan cuts out the part where faces are of square images of {CROPPED}"
-                f" pixels at least, and these have {height}x{width}: type metrics.ppl.crop=false"
+                f"metrics.ppl.definition=stylegan crops the face region of square images of at least {CROPPED} pixels,"
+                f" and these have {height}x{width}: type metrics.ppl.crop=false"
             )
 
     def measure(self, extractor: Extractor | None, sampler: Sampler, n: int, seed: int, progress: Progress) -> Findings:
-        """ppl (ppl_zfull by StyleGAN's definition), with features ppl_NAME; its deviation over the paths: NAME_std."""
+        """Return ppl (ppl_zfull or ppl_wfull by StyleGAN's definition), with features ppl_NAME.
+
+        _std: deviation over the paths.
+        """
         self.refuse(sampler)
         at_least(2, n=n)
-        name = "ppl_zfull" if self._stylegan else "ppl"
+        name = f"ppl_{self.space}full" if self._stylegan else "ppl"
         if self.distance == "lpips":
             distance = lpips(self.lpips, self.vgg16, None if self._stylegan else 64)
         else:
             assert extractor is not None
             name, distance = f"{name}_{extractor.name}", of_features(extractor)
         if self._stylegan:
-            lengths = circle_lengths(sampler, distance, n, self._epsilon(), seed, self._cropped, progress)
+            lengths = full_lengths(sampler, distance, n, self._epsilon(), seed, self._cropped, progress, self.space)
         else:
             lengths = path_lengths(sampler, distance, n, self._epsilon(), progress)
         if self.discard:
@@ -140,23 +149,36 @@ class Ppl(FeatureRunMetric):
 
 
 def latent_of(sampler: Sampler) -> tuple[str, Latent]:
-    """The column of the latents and their law. Raises MetricError where a game draws from none."""
+    """Return the latents' column and distribution. Raises MetricError if the game has no latents."""
     paths = sampler.game.interpolation_paths(sampler.direction).values()
     known = next(((path.column, path.latent) for path in paths if path.latent is not None), None)
     if known is None:
-        raise MetricError("metrics=ppl walks between normal or uniform latents, and this system has none of these")
+        raise MetricError(
+            "metrics=ppl interpolates normal or uniform latents, and this system has none: leave it out of metrics"
+        )
     return known
 
 
 def drawn_of(sampler: Sampler, z: Tensor, y: Tensor | None) -> Tensor:
-    """Images [n, C, H, W] in 0 ... 255 of latents [n, dim] and classes."""
+    """Generate images [n, C, H, W] in 0 ... 255 from latents [n, dim] and classes; of pairs, as `_both`."""
+    return _both(sampler, inputs_of(sampler, z, y))
+
+
+def inputs_of(sampler: Sampler, z: Tensor, y: Tensor | None) -> dict[str, Tensor]:
+    """The inputs of the generator."""
     label = label_of(sampler.game, sampler.direction)
-    inputs = {latent_of(sampler)[0]: z} | ({} if y is None or label is None else {label[0]: y})
-    return (sampler.generate(inputs)[sampler.column] + 1) * 127.5
+    return {latent_of(sampler)[0]: z} | ({} if y is None or label is None else {label[0]: y})
+
+
+def _both(sampler: Sampler, inputs: dict[str, Tensor]) -> Tensor:
+    """Generate images of the beginnings and ends of steps; noise inside the network is that of the pair."""
+    half = len(next(iter(inputs.values()))) // 2
+    keys = [(0, k) for k in range(half)] * 2
+    return (sampler.generate(inputs, keys)[sampler.column] + 1) * 127.5
 
 
 def of_features(extractor: Extractor) -> Distance:
-    """The squared distance of an extractor's features, each scaled to length 1."""
+    """Return the squared distance of an extractor's features, each scaled to length 1."""
 
     def distance(a: Tensor, b: Tensor) -> Tensor:
         both = torch.cat([a, b]).round().clamp(0, 255).to(torch.uint8)
@@ -169,7 +191,7 @@ def of_features(extractor: Extractor) -> Distance:
 
 
 def path_lengths(sampler: Sampler, distance: Distance, n: int, epsilon: float, progress: Progress) -> Any:
-    """Distance over ε² of n pairs of latents, float [n], by torch-fidelity's loop."""
+    """Return the distance divided by ε² of n pairs of latents, float [n], by torch-fidelity's loop."""
     from torch_fidelity.generative_model_base import GenerativeModelBase
     from torch_fidelity.metric_ppl import KEY_METRIC_PPL_RAW, calculate_ppl
     from torch_fidelity.sample_similarity_base import SampleSimilarityBase
@@ -178,7 +200,7 @@ def path_lengths(sampler: Sampler, distance: Distance, n: int, epsilon: float, p
     uniform = latent.kind == "uniform"
 
     class Model(GenerativeModelBase):  # type: ignore[misc]
-        """The sampler as torch-fidelity wants a generator: float images in 0 ... 255."""
+        """The sampler as a torch-fidelity generator: float images in 0 ... 255."""
 
         z_size = latent.dim
         z_type = "uniform_0_1" if uniform else "normal"
@@ -190,7 +212,7 @@ def path_lengths(sampler: Sampler, distance: Distance, n: int, epsilon: float, p
     done = 0
 
     class Similarity(SampleSimilarityBase):  # type: ignore[misc]
-        """Our distance as torch-fidelity wants one."""
+        """The distance as a torch-fidelity similarity."""
 
         def __init__(self, name: str, **options: Any):
             super().__init__(name)
@@ -214,31 +236,46 @@ def path_lengths(sampler: Sampler, distance: Distance, n: int, epsilon: float, p
             ppl_epsilon=epsilon,
             ppl_reduction="none",
             ppl_sample_similarity=name,
-            # It discards by a word that NumPy no longer knows.
+            # torch-fidelity's discarding uses a keyword argument that NumPy has removed.
             ppl_discard_percentile_lower=None,
             ppl_discard_percentile_higher=None,
         )
     return result[KEY_METRIC_PPL_RAW]
 
 
-def circle_lengths(
-    sampler: Sampler, distance: Distance, n: int, epsilon: float, seed: int, crop: bool, progress: Progress
+def full_lengths(
+    sampler: Sampler,
+    distance: Distance,
+    n: int,
+    epsilon: float,
+    seed: int,
+    crop: bool,
+    progress: Progress,
+    space: str = "z",
 ) -> Any:
-    """Distance over ε² of the places t and t + ε on great circles through n pairs of latents, float [n].
+    """Return the distance divided by ε² between t and t + ε on paths between n pairs of samples, float [n].
 
-    Latents have the length √dim, which StyleGAN's mapping network gives every latent. crop: of images [B, C, H, H] the
-    rows from 3/8 to 7/8 and the columns from 1/4 to 3/4 of the side.
+    space: z, on great circles of latents with length √dim, to which StyleGAN's mapping network normalises them, or w,
+    on straight lines between the latents' styles. crop: keep of images [B, C, H, H] the rows from 3/8 to 7/8 and the
+    columns from 1/4 to 3/4 of the side.
     """
     label = label_of(sampler.game, sampler.direction)
     rng = Rng(seed, "ppl", total=n, dtype=torch.float64)
     ends = [rng.normal(f"end {k}", latent_of(sampler)[1].dim) for k in range(2)]
     t = rng.uniform("t", 1)
     y = None if label is None else rng.integers(label[0], len(label[1].names))
+    styles = sampler.game.styles(sampler.direction) if space == "w" else None
     parts = []
     for rows in torch.split(torch.arange(n), 16):
-        places = [_slerp(ends[0][rows], ends[1][rows], t[rows] + step).float() for step in (0.0, epsilon)]
         labels = None if y is None else y[rows].repeat(2)
-        images = drawn_of(sampler, torch.cat(places), labels)
+        if styles is None:
+            places = [_slerp(ends[0][rows], ends[1][rows], t[rows] + step).float() for step in (0.0, epsilon)]
+            images = drawn_of(sampler, torch.cat(places), labels)
+        else:
+            both = inputs_of(sampler, torch.cat([end[rows] for end in ends]).float(), labels)
+            first, last = sampler.computed(styles.made, both).double().chunk(2)
+            places = [torch.lerp(first, last, t[rows] + step).float() for step in (0.0, epsilon)]
+            images = _both(sampler, {styles.column: torch.cat(places)})
         if crop:
             c = images.shape[2] // 8
             images = images[:, :, 3 * c : 7 * c, 2 * c : 6 * c]
@@ -250,7 +287,7 @@ def circle_lengths(
 
 
 def _slerp(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
-    """The places t [n, 1] of the great circles from a to b [n, D], of length √D."""
+    """Return the points at t [n, 1] on the great circles from a to b [n, D], scaled to length √D."""
     a, b = (nn.functional.normalize(x, dim=1) for x in (a, b))
     cosine = (a * b).sum(1, keepdim=True).clamp(-1, 1)
     angle = t * cosine.acos()
@@ -261,7 +298,7 @@ def _slerp(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
 
 @contextmanager
 def _registered(kind: type) -> Iterator[str]:
-    """A similarity under a name in torch-fidelity's registry, for as long as it is used."""
+    """Register a similarity in torch-fidelity's registry within the context; yields its name."""
     from torch_fidelity.registry import SAMPLE_SIMILARITY_REGISTRY
 
     name = "gancli"
@@ -273,11 +310,11 @@ def _registered(kind: type) -> Iterator[str]:
 
 
 def lpips(linear: str | None = None, vgg16: str | None = None, resize: int | None = 64) -> Distance:
-    """torch-fidelity's LPIPS of VGG-16, its weights read safely.
+    """Return torch-fidelity's LPIPS of VGG-16, with safely read weights.
 
-    linear, vgg16: weights files; None: from torch's model cache or a download. resize: larger images are averaged down
-    to so many pixels a side; None: they are looked at as they are. Raises WeightsError for weights that are missing,
-    damaged or of another network.
+    linear, vgg16: weights files; None: from torch's model cache or a download. resize: larger images are downsampled to
+    this side in pixels; None: no resize. Raises WeightsError for weights that are missing, damaged or of another
+    network.
     """
     import torchvision
     from torch_fidelity.sample_similarity_base import SampleSimilarityBase
@@ -289,7 +326,7 @@ def lpips(linear: str | None = None, vgg16: str | None = None, resize: int | Non
     )
 
     class Features(VGG16features):  # type: ignore[misc]
-        """Its cuts of VGG-16, whose weights it would download by itself."""
+        """torch-fidelity's slices of VGG-16, without its own download of the weights."""
 
         def __init__(self, layers: nn.Sequential):
             nn.Module.__init__(self)
@@ -298,7 +335,7 @@ def lpips(linear: str | None = None, vgg16: str | None = None, resize: int | Non
             self.N_slices = len(SLICES)
 
     class Lpips(SampleSimilarityLPIPS):  # type: ignore[misc]
-        """torch-fidelity's, built from tensors."""
+        """torch-fidelity's LPIPS, built from tensors."""
 
         def __init__(self, state: dict[str, Tensor], path: str, layers: nn.Sequential):
             SampleSimilarityBase.__init__(self, "lpips")

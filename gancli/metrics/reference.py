@@ -1,6 +1,6 @@
-"""What samples are compared with, as a file: ours, StyleGAN's statistics, or what torch-fidelity keeps in its cache.
+"""Reference files of real images' features: this project's, StyleGAN's statistics, or torch-fidelity's cache.
 
-FID needs mean and covariance alone (`mu`, `sigma`); every other metric that compares needs the features themselves.
+FID needs only mean and covariance (`mu`, `sigma`); every other metric that compares needs the features themselves.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from gancli.metrics.reference_file import checked, count, read_file
 from gancli.store.files import whole_file
 
 SUFFIXES = (".npz", ".pt")
-# Facts of an extractor that do not change its features.
+# Entries of an extractor's protocol that do not change its features.
 _ELSEWHERE = ("device",)
 
 
 def identity(extractor: Extractor) -> dict[str, Any]:
-    """What an extractor's features depend on: its protocol without the device."""
+    """Return what an extractor's features depend on: its protocol without the device."""
     return {key: value for key, value in extractor.protocol().items() if key not in _ELSEWHERE}
 
 
 @dataclass(frozen=True)
 class Reference:
-    """Mean [d] and covariance [d, d] of real images' features, float64, and the features [n, d] where they were kept.
+    """Mean [d] and covariance [d, d] of real images' features, float64, and the features [n, d] if they were saved.
 
-    n: of images; None where the file does not say. protocol: where they come from. extractor: what made them, as
-    `identity` has it; None where the file does not say.
+    n: number of images; None if unknown. protocol: where they come from. extractor: the extractor's `identity`; None if
+    unknown.
     """
 
     mu: NDArray[np.float64]
@@ -47,24 +47,24 @@ class Reference:
     extractor: Mapping[str, Any] | None = None
 
     def check(self, extractor: Extractor) -> list[str]:
-        """What to bear in mind. Raises MetricError where another extractor made the features."""
+        """Return warnings. Raises MetricError if the features are another extractor's."""
         name = self.protocol.get("file")
         if len(self.mu) != extractor.dim:
             raise MetricError(
-                f"reference={name} is of {len(self.mu)} features and the extractor {extractor.name} gives"
-                f" {extractor.dim}: choose the extractor that made it"
+                f"reference={name} has {len(self.mu)} features and the extractor {extractor.name} has {extractor.dim}:"
+                " choose the extractor that made it"
             )
         if self.extractor is None:
-            return [f"reference: {name} does not say what made it; the numbers hold if it was {extractor.name}"]
+            return [f"reference: {name} does not state its extractor; the numbers are valid if it is {extractor.name}"]
         other = {key for key, value in identity(extractor).items() if self.extractor.get(key) != value}
         if other:
             told = ", ".join(f"{key} {str(self.extractor.get(key))[:80]}" for key in sorted(other))
-            raise MetricError(f"reference={name} was made by another extractor ({told}): export it anew with this one")
+            raise MetricError(f"reference={name} was made by another extractor ({told}): export it again with this one")
         return []
 
 
 def statistics(features: Tensor) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean and covariance as torch-fidelity computes them, float64 [d] and [d, d]."""
+    """Return mean and covariance as torch-fidelity computes them, float64 [d] and [d, d]."""
     from torch_fidelity.metric_fid import fid_features_to_statistics
 
     found = fid_features_to_statistics(features)
@@ -72,7 +72,7 @@ def statistics(features: Tensor) -> tuple[NDArray[np.float64], NDArray[np.float6
 
 
 def write(path: Path, features: Tensor, protocol: Mapping[str, Any], extractor: Extractor) -> None:
-    """Export a reference: mu, sigma, n, features, and a JSON text of where they come from. Raises RunError."""
+    """Write a reference file: mu, sigma, n, features, and their protocol as JSON. Raises RunError."""
     mu, sigma = statistics(features)
     about = json.dumps({"reference": dict(protocol), "extractor": identity(extractor)}, default=str)
     content = io.BytesIO()
@@ -82,14 +82,14 @@ def write(path: Path, features: Tensor, protocol: Mapping[str, Any], extractor: 
 
 
 def read(path: Path) -> Reference:
-    """A reference from a file: .npz of ours or StyleGAN's (mu, sigma), .pt of torch-fidelity's cache.
+    """Read a reference file: an .npz of this project or of StyleGAN (mu, sigma), or a .pt of torch-fidelity's cache.
 
-    Nothing in the file is run: arrays and tensors alone are read. Raises MetricError for anything else.
+    Only arrays and tensors are read; no code in the file is run. Raises MetricError for anything else.
     """
     if path.suffix.lower() not in SUFFIXES:
         raise MetricError(
-            f"reference={path}: a folder of images, or a file that ends with {' or '.join(SUFFIXES)}; a .pkl of"
-            " StyleGAN's can run code when it is read: save its mu and sigma with numpy.savez"
+            f"reference={path}: name a folder of images, or a file that ends with {' or '.join(SUFFIXES)}; reading a"
+            " StyleGAN .pkl can run code: save its mu and sigma with numpy.savez"
         )
     try:
         found, sha256 = read_file(path)
@@ -102,10 +102,10 @@ def read(path: Path) -> Reference:
         raise MetricError(
             f"reference={path} cannot be read ({error.strerror or error}): name a folder or a file"
         ) from None
-    except Exception as error:  # torch, NumPy, pickle and zipfile raise a dozen kinds for a damaged or hostile file
+    except Exception as error:  # torch, NumPy, pickle and zipfile raise many kinds for a damaged or hostile file
         words = plain(error)[:120]
         raise MetricError(
-            f"reference={path} holds no reference that can be read safely ({words}): it needs arrays mu [d] and"
+            f"reference={path} is not a reference that can be read safely ({words}): it needs arrays mu [d] and"
             " sigma [d, d], or features [n, d]"
         ) from None
     told = {**about.get("reference", {}), "file": str(path.absolute()), "sha256": sha256}

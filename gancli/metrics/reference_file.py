@@ -1,4 +1,4 @@
-"""Reads the files that references are kept in: sizes are checked before anything is unpacked, and nothing is run."""
+"""Reads reference files: sizes are validated before anything is unpacked, and no code in them is run."""
 
 from __future__ import annotations
 
@@ -16,20 +16,21 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from gancli.store.arrays import header
 from gancli.store.safe import examine
 
-LARGEST = 1 << 32  # bytes of a file, and of what it unpacks to
-BOMB_BYTES, BOMB_RATIO = 1 << 26, 50  # features are not packed to less than a tenth: more than both is none
-LARGEST_ABOUT = 1 << 20  # characters of the text that says where a reference comes from
-LARGEST_VALUE = 1e9  # no network's features are larger
-WIDEST = 8192  # features of an image; their covariance then has half a gibibyte
+LARGEST = 1 << 32  # bytes of a file, and of its unpacked contents
+BOMB_BYTES, BOMB_RATIO = 1 << 26, 50  # features compress to no less than a tenth: above both limits it is a zip bomb
+LARGEST_ABOUT = 1 << 20  # characters of the JSON text about the reference
+LARGEST_VALUE = 1e9  # features of networks are below this
+WIDEST = 8192  # features per image; their covariance then takes half a gibibyte
 ARRAYS = ("mu", "sigma", "n", "features")
 
 
 def read_file(path: Path) -> tuple[dict[str, Any], str]:
-    """The arrays mu, sigma, n, features and the dictionary about, as far as they are there, and the file's SHA-256.
+    """Return those of the arrays mu, sigma, n, features and the dictionary about that are there, and the SHA-256.
 
-    Raises ValueError or OSError, and whatever the libraries raise, for a file that holds no reference.
+    Raises ValueError, OSError or an exception of the libraries for a file that is not a reference.
     """
     if path.stat().st_size > LARGEST:
         raise ValueError(f"over {LARGEST >> 30} GiB")
@@ -60,7 +61,7 @@ def _npz(file: IO[bytes]) -> dict[str, Any]:
 
 
 def _member(archive: zipfile.ZipFile, name: str, text: bool = False) -> NDArray[Any]:
-    """One array, its bytes counted before they are unpacked. Raises ValueError for sizes or kinds that it may not have.
+    """Read one array after validating its size. Raises ValueError for a size or dtype that is not allowed.
 
     >>> import io
     >>> file = io.BytesIO()
@@ -70,57 +71,53 @@ def _member(archive: zipfile.ZipFile, name: str, text: bool = False) -> NDArray[
     """
     member = archive.getinfo(name)
     if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise ValueError(f"{name} is packed by another method than NumPy's")
+        raise ValueError(f"{name} is compressed by a method that NumPy does not use")
     if member.file_size > LARGEST or (
         member.file_size > BOMB_BYTES and member.file_size > BOMB_RATIO * member.compress_size
     ):
-        raise ValueError(f"{name} unpacks to {member.file_size >> 20:,} MiB of next to nothing")
+        raise ValueError(f"{name} unpacks to {member.file_size >> 20:,} MiB, which is too much for its compressed size")
     with archive.open(member) as file:
-        version = np.lib.format.read_magic(file)
-        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, by_columns, kind = read(file)
+        shape, by_columns, kind = header(file, name, member.file_size)
         if kind.kind not in ("U" if text else "fiu"):
-            raise ValueError(f"{name} is of {kind}, and {'text' if text else 'plain numbers'} are needed")
+            raise ValueError(f"{name} has dtype {kind}, and {'text is' if text else 'plain numbers are'} needed")
         if text and (shape != () or kind.itemsize > 4 * LARGEST_ABOUT):
-            raise ValueError(f"{name} is no short text")
+            raise ValueError(f"{name} is not a short text")
         size = math.prod(shape) * kind.itemsize
-        if size != member.file_size - file.tell():
-            raise ValueError(f"{name} says {list(shape)} of {kind} and has {member.file_size - file.tell():,} bytes")
         content = bytearray(size)
         view, at = memoryview(content), 0
         while at < size:
             part = file.read(min(size - at, 1 << 24))
             if not part:
-                raise ValueError(f"{name} ends too early")
+                raise ValueError(f"{name} is truncated")
             view[at : at + len(part)] = part
             at += len(part)
-        file.read(1)  # past the end, where the check sum is compared
+        file.read(1)  # past the end, where zipfile checks the CRC
     flat = np.frombuffer(content, kind)
     return flat.reshape(shape, order="F" if by_columns else "C")
 
 
 def about(text: str) -> dict[str, Any]:
-    """The dictionary that a reference's text is. Raises ValueError for one that cannot be written down again."""
+    """Parse a reference's JSON text. Raises ValueError if it cannot be serialised again."""
 
     def refuse(word: str) -> Any:
-        raise ValueError(f"{word} in its text")
+        raise ValueError(f"{word} in its JSON text")
 
     found = json.loads(text, parse_constant=refuse)
     if not isinstance(found, dict) or not all(
         isinstance(found.get(key, {}), dict) for key in ("reference", "extractor")
     ):
-        raise ValueError("a text that is no dictionary")
+        raise ValueError("its JSON text is not a dictionary")
     again = json.dumps(found, ensure_ascii=False, allow_nan=False).encode()  # lone surrogates, numbers beyond float64
     if len(again) > LARGEST_ABOUT:
-        raise ValueError("a text of over 1 MiB")
+        raise ValueError("its JSON text is over 1 MiB")
     return found
 
 
 def _torch(file: IO[bytes]) -> dict[str, Any]:
-    """torch-fidelity's cached statistics, a dict of arrays, or its cached features, a tensor [n, d]."""
+    """Read torch-fidelity's cached statistics, a dict of arrays, or its cached features, a tensor [n, d]."""
     examine(file, legacy=True, arrays=True)
     kinds = [np.ndarray, np.dtype, *(getattr(np.dtypes, name) for name in dir(np.dtypes) if name.endswith("DType"))]
-    rebuild = pickle.loads(pickle.dumps(np.zeros(1).__reduce__()[0]))  # NumPy's own, wherever it keeps it
+    rebuild = pickle.loads(pickle.dumps(np.zeros(1).__reduce__()[0]))  # NumPy's own; its module differs by version
     import _codecs
 
     with torch.serialization.safe_globals([*kinds, rebuild, _codecs.encode]):
@@ -137,14 +134,14 @@ def _torch(file: IO[bytes]) -> dict[str, Any]:
         if isinstance(value, (np.ndarray, int, float)) and not isinstance(value, bool):
             kept[name] = np.asarray(value)
         elif value is not None:
-            raise ValueError(f"{name} is a {type(value).__name__} and no array")
+            raise ValueError(f"{name} is a {type(value).__name__}, not an array")
     return kept
 
 
 def checked(found: Mapping[str, Any]) -> tuple[NDArray[np.float64] | None, NDArray[np.float64] | None, Tensor | None]:
-    """mu, sigma and features of a file's arrays; mu and sigma None where only features are there.
+    """Return mu, sigma and features of a file's arrays; mu and sigma are None if there are only features.
 
-    Raises ValueError or KeyError where they do not fit each other, or are no features' statistics.
+    Raises ValueError or KeyError if they do not match each other, or are not statistics of features.
     """
     features = None
     if "features" in found:
@@ -156,9 +153,9 @@ def checked(found: Mapping[str, Any]) -> tuple[NDArray[np.float64] | None, NDArr
     mu, sigma = (_numbers(name, found[name], k).astype(np.float64) for name, k in (("mu", 1), ("sigma", 2)))
     if not 0 < len(mu) <= WIDEST or sigma.shape != (len(mu), len(mu)):
         raise ValueError(f"mu of shape {mu.shape} and sigma of shape {sigma.shape}")
-    # float32 files are symmetric to their own rounding of the largest entry.
+    # float32 files are symmetric up to rounding of the largest entry.
     if (np.diagonal(sigma) < 0).any() or np.abs(sigma - sigma.T).max() > 1e-5 * np.abs(sigma).max():
-        raise ValueError("sigma is no covariance: not symmetric, or negative on its diagonal")
+        raise ValueError("sigma is not a covariance: not symmetric, or negative on its diagonal")
     if features is not None and features.shape[1] != len(mu):
         raise ValueError(f"features of shape {tuple(features.shape)} and mu of shape {mu.shape}")
     return mu, sigma, features
@@ -170,20 +167,20 @@ def _numbers(name: str, value: Any, dimensions: int) -> NDArray[Any]:
         raise ValueError(f"{name} of {array.dtype}")
     if array.ndim != dimensions:
         raise ValueError(f"{name} of shape {array.shape}")
-    # By its ends, which need no copy; a NaN is at both.
+    # Minimum and maximum need no copy; a NaN is in both.
     low, high = (float(end) for end in (array.min(initial=0), array.max(initial=0)))
     if not (low >= -LARGEST_VALUE and high <= LARGEST_VALUE**2):
-        raise ValueError(f"{name} holds numbers that are no feature's, from {low:g} to {high:g}")
+        raise ValueError(f"{name} has values out of range for features, from {low:g} to {high:g}")
     return array
 
 
 def count(found: Mapping[str, Any], features: Tensor | None) -> int | None:
-    """How many images a reference is of; None where the file does not say. Raises ValueError for no such number."""
+    """Return the number of images of a reference; None if unknown. Raises ValueError for an invalid number."""
     if features is not None:
         return len(features)
     if "n" not in found:
         return None
     n = np.asarray(found["n"])
     if n.size != 1 or n.dtype.kind not in "fiu" or not 2 <= float(n.reshape(())) <= 1 << 53 or float(n.reshape(())) % 1:
-        raise ValueError("n is no number of images")
+        raise ValueError("n is not a number of images")
     return int(n.reshape(()))

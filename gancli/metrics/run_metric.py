@@ -1,4 +1,4 @@
-"""Metrics of a run itself: of its points, its discriminator, or its likelihood, where no extractor is asked."""
+"""Base classes of metrics of a run, which draw their own samples, and the data they use."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from gancli.metrics.extractor import Extractor
 from gancli.metrics.images import Progress
 from gancli.metrics.metric import Metric
 from gancli.metrics.outputs import like_samples
-from gancli.train.dealing import data_set, split_of
+from gancli.train.streams import data_set, split_of
 
 if TYPE_CHECKING:
     from gancli.draw.sampling import Sampler
 
 
 class RunMetric(Metric):
-    """A metric that is given a trained run, to draw from and to look into."""
+    """A metric of a trained run, which draws its samples and may use its networks; it needs no extractor."""
 
     compares: ClassVar[bool] = False
-    asks_critic: ClassVar[bool] = False  # whether it looks into what tells samples from data
+    asks_critic: ClassVar[bool] = False  # whether it needs the discriminator
 
     @abstractmethod
     def measure(self, sampler: Sampler, n: int, seed: int, progress: Progress) -> Findings:
-        """n, seed: of samples. Raises MetricError."""
+        """Compute the results. n, seed: of samples. Raises MetricError."""
 
     def refuse(self, sampler: Sampler) -> None:
         """Raise MetricError for a run that this metric cannot evaluate, before anything is computed."""
@@ -43,16 +43,16 @@ class RunMetric(Metric):
         return False
 
     def settings(self, n_fake: int, n_real: int) -> dict[str, Any]:
-        """Nothing beside the counts."""
+        """Return {}: only the counts matter."""
         return {}
 
     def score(self, fake: Tensor, real: Tensor, extractor: Extractor) -> dict[str, float]:
-        """Nothing can be told from features."""
+        """Return {}: the results are not functions of features."""
         return {}
 
 
 def own_data(sampler: Sampler, **changes: Any) -> Source:
-    """The run's data set, other values of its keys apart: of several images, those that samples are to be like.
+    """Load the run's data set, with `changes` to its keys; of several image columns the one that samples imitate.
 
     Raises ConfigError or DataError.
     """
@@ -60,7 +60,7 @@ def own_data(sampler: Sampler, **changes: Any) -> Source:
 
 
 def data(sampler: Sampler, split: str, metric: str) -> Source:
-    """Another split of the run's data set. Raises MetricError where there is none, or the run was trained on it."""
+    """Load another split of the run's data set. Raises MetricError if it has none or the run was trained on it."""
     own = sampler.config["dataset"].get("split")
     if split == "test" and own in ("test", "all"):
         raise MetricError(
@@ -73,25 +73,25 @@ def data(sampler: Sampler, split: str, metric: str) -> Source:
     except SplitError:
         raise MetricError(
             f"metrics={metric} needs {split} data, which {sampler.facts.name} does not have:"
-            " train on a data set that has them, such as mnist"
+            " train on a data set that has it, such as mnist"
         ) from None
     except ConfigError as error:
         raise MetricError(f"metrics={metric} needs {split} data: {error}") from None
     if source.shape != sampler.field.shape:
-        shapes = f"the shape {source.shape}, the run's {sampler.field.shape}"
-        raise MetricError(f"metrics={metric}: the {split} data have {shapes}")
+        shapes = f"shape {source.shape}, the run's {sampler.field.shape}"
+        raise MetricError(f"metrics={metric}: the {split} data have {shapes}: leave it out of metrics")
     if sampler.labelled and source.classes != sampler.classes:
         raise MetricError(f"metrics={metric}: the {split} data have other classes than those the run was trained on")
     return source
 
 
 def critic_of(sampler: Sampler) -> nn.Module | None:
-    """The network that tells samples from data; None where the game has none, or it is not there."""
+    """Return the discriminator; None if the game has none or it was not loaded."""
     return next((sampler.nets[name] for name in sampler.game.discriminators() if name in sampler.nets), None)
 
 
 def drawn(sampler: Sampler, n: int, seed: int) -> Tensor:
-    """n samples, ready: points [n, D], or images [n, C, H, W] in [-1, 1], say."""
+    """Draw n samples as the network outputs them: points [n, D], or images [n, C, H, W] in [-1, 1]."""
     parts = []
     for start in range(0, n, 1024):
         parts.append(sampler.sample([(seed, k) for k in range(start, min(start + 1024, n))]))
@@ -100,7 +100,7 @@ def drawn(sampler: Sampler, n: int, seed: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Findings:
-    """Results by name, details (plain JSON values), pictures by file name, and what to bear in mind when reading."""
+    """Results by name, details (plain JSON values), pictures by file name, and notes."""
 
     values: dict[str, float]
     details: dict[str, Any] = field(default_factory=dict)
@@ -109,37 +109,37 @@ class Findings:
 
 
 class FeatureRunMetric(Metric):
-    """A metric of a run that chooses by itself which samples and real images the extractor looks at."""
+    """A metric of a run that chooses itself which samples and real images go through the extractor."""
 
     compares: ClassVar[bool] = False
 
     @abstractmethod
     def measure(self, extractor: Extractor | None, sampler: Sampler, n: int, seed: int, progress: Progress) -> Findings:
-        """n, seed: of samples. extractor: there where `needs_extractor` says so. Raises MetricError."""
+        """Compute the results. n, seed: of samples. extractor: not None if `needs_extractor()`. Raises MetricError."""
 
     def refuse(self, sampler: Sampler) -> None:
         """Raise MetricError for a run that this metric cannot evaluate, before any network is loaded."""
 
     def score(self, fake: Tensor, real: Tensor, extractor: Extractor) -> dict[str, float]:
-        """Nothing can be told from features alone."""
+        """Return {}: the results are not functions of features alone."""
         return {}
 
 
 def training_data(sampler: Sampler, metric: str) -> Source:
-    """What the run was trained on. Raises MetricError where that has changed since."""
+    """Load the run's training data. Raises MetricError if they have changed since."""
     found = data_set(sampler.config["dataset"], sampler.config.get("game") or {})
     if found.fingerprint != sampler.facts.fingerprint:
         raise MetricError(
-            f"metrics={metric} looks at what the run was trained on, and {found.name} has changed since: bring the "
-            "data back, or leave it out of metrics"
+            f"metrics={metric} needs the run's training data, and {found.name} has changed since: restore the data, or"
+            " leave it out of metrics"
         )
     return like_samples(found, sampler)
 
 
 def left_out(sampler: Sampler, source: Source) -> tuple[Source, Index]:
-    """The data set of a run without dataset.limit, and the rows of it that the limit kept from the run, shuffled.
+    """Return a run's data set without dataset.limit, and the rows that the limit excluded from training, shuffled.
 
-    source: what the run was trained on. No rows where there was no limit, or where it cannot be known which they are.
+    source: the training data. No rows if there was no limit, or if the excluded rows cannot be determined.
     """
     limit = sampler.config["dataset"].get("limit")
     nothing: Index = np.empty(0, np.int64)
@@ -148,7 +148,7 @@ def left_out(sampler: Sampler, source: Source) -> tuple[Source, Index]:
     whole = own_data(sampler, limit=None)
     if whole.shape != source.shape or len(whole) <= len(source):
         return whole, nothing
-    # Files are limited by a shuffle, data drawn by seed by their count: look which of the two this is.
+    # The limit keeps the first of a shuffle for files, and the first rows for data drawn by seed: find out which.
     some = np.array([0, len(source) // 2, len(source) - 1])
     for shuffled in (order(len(whole), "limit"), np.arange(len(whole))):
         if torch.equal(source.rows(some)["x"], whole.rows(shuffled[some])["x"]):
@@ -157,15 +157,15 @@ def left_out(sampler: Sampler, source: Source) -> tuple[Source, Index]:
 
 
 def kept_out(sampler: Sampler, source: Source) -> Source | None:
-    """As many images as a run was trained on, of those that dataset.limit kept from it; None where there are none."""
+    """Return images that dataset.limit excluded from training, at most as many as were used; None if there are none."""
     whole, rest = left_out(sampler, source)
     return whole.only(np.sort(rest[: len(source)])) if len(rest) else None
 
 
 def refuse_unlabelled(sampler: Sampler, metric: str) -> None:
-    """Raise MetricError for a run that knows no classes."""
+    """Raise MetricError for an unconditional run."""
     if not sampler.labelled or len(sampler.classes) < 2:
         raise MetricError(
-            f"metrics={metric} looks at samples by the class they were asked for, and {sampler.run.name} knows none:"
-            " train a conditional model (model.conditioning=projection)"
+            f"metrics={metric} needs samples conditioned on a class, and {sampler.run.name} is unconditional: train a"
+            " conditional model (model.conditioning=projection)"
         )

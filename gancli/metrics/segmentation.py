@@ -1,4 +1,4 @@
-"""Whether a photograph that was made of a label map shows it: a segmentation network names its pixels."""
+"""FCN score: outputs of label maps, segmented by a network, against their label maps."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ Network = Callable[[Tensor], Tensor]  # normalised colour images [B, 3, H, W] ->
 Colour = tuple[int, ...]
 
 KEY = "metrics.fcn"
-AT_ONCE = 8  # images
+AT_ONCE = 8  # images per batch
 
-# The 19 classes of Cityscapes that are judged, in the order of their training numbers, and the colours that are not.
+# The colours of Cityscapes' 19 evaluated classes, in the order of their training numbers, and the ignored colours.
 CITYSCAPES: tuple[Colour, ...] = (
     (128, 64, 128), (244, 35, 232), (70, 70, 70), (102, 102, 156), (190, 153, 153), (153, 153, 153), (250, 170, 30),
     (220, 220, 0), (107, 142, 35), (152, 251, 152), (70, 130, 180), (220, 20, 60), (255, 0, 0), (0, 0, 142),
@@ -39,13 +39,13 @@ UNJUDGED: tuple[Colour, ...] = (
 
 @dataclass
 class Fcn(PairMetric):
-    """FCN score: accuracy of pixels, its mean over classes, and mean IoU, of outputs segmented against their inputs.
+    """FCN score: pixel accuracy, class accuracy and mean IoU of segmented outputs against their inputs.
 
-    Inputs are label maps whose pixels are of the class of the nearest colour. Means are over the classes that occur in
+    Inputs are label maps; the class of a pixel is that of the nearest colour. Means are over the classes that occur in
     them. weights: an .onnx file of any network [B, 3, H, W] -> [B, classes, h, w], or a state dict of torchvision's
-    `network`. palette: a colour a class, in the order of the network's classes, or cityscapes. ignore: colours of
-    pixels that are not judged; None: cityscapes' own, else none. mean, std: of the network's inputs in [0, 1]; None:
-    ImageNet's. Sources: Long et al. 2015, section 5; Isola et al. 2017, section 4.1.
+    `network`. palette: one colour per class, in the order of the network's classes, or cityscapes. ignore: colours of
+    ignored pixels; None: those of cityscapes for that palette, else none. mean, std: of the network's inputs in [0, 1];
+    None: ImageNet's. Sources: Long et al. 2015, section 5; Isola et al. 2017, section 4.1.
     """
 
     name: ClassVar[str] = "fcn"
@@ -72,38 +72,41 @@ class Fcn(PairMetric):
         for key, colours in (("palette", self.colours), ("ignore", self.left_out)):
             odd = next((c for c in colours if len(c) != 3 or not all(0 <= level <= 255 for level in c)), None)
             if odd is not None:
-                raise ConfigError(f"{KEY}.{key}: {list(odd)} is no colour: three levels 0 to 255, such as [128,64,128]")
+                raise ConfigError(
+                    f"{KEY}.{key}: {list(odd)} is not a colour: type three levels from 0 to 255, such as [128,64,128]"
+                )
         if len(self.colours) < 2 or len({*self.colours, *self.left_out}) < len(self.colours) + len(self.left_out):
-            raise ConfigError(f"{KEY}.palette: two colours at least, each once, there and in {KEY}.ignore")
+            raise ConfigError(f"{KEY}.palette: type at least two colours, distinct, and none of {KEY}.ignore")
         for key, values in (("mean", self.mean), ("std", self.std)):
             if values is not None and (len(values) != 3 or (key == "std" and min(values) <= 0)):
-                raise ConfigError(f"{KEY}.{key}={values}: three numbers, one a colour, of values in [0, 1]")
+                above = " above 0" if key == "std" else ""
+                raise ConfigError(f"{KEY}.{key}={values}: type three numbers{above}, of channels with values in [0, 1]")
 
     @property
     def width(self) -> int:
-        """Of a confusion matrix."""
+        """The number of entries of a confusion matrix."""
         return len(self.colours) ** 2
 
     def settings(self, n_fake: int, n_real: int) -> dict[str, Any]:
-        """The network, its preparation, and the colours."""
+        """The network, the normalisation of its inputs, and the colours."""
         kind = {} if self._onnx else {"network": self.network}
         told = {"weights_sha256": self._sha256, "mean": self._prepared[0], "std": self._prepared[1]}
         return {**kind, **told, "palette": self.palette, "ignore": [list(c) for c in self.left_out]}
 
     def refuse(self, shape: tuple[int, ...], given: tuple[int, ...]) -> None:
-        """Raises MetricError for other than colour label maps as large as outputs, and where there is no file.
+        """Raises MetricError if inputs are not RGB label maps of the outputs' size, or without a weights file.
 
-        Raises WeightsError for a file that is not there, ConfigError for a network that torchvision does not have.
+        Raises WeightsError for a file that does not exist, ConfigError for a network that torchvision does not have.
         """
         if given[0] != 3 or shape[0] not in (1, 3) or shape[1:] != given[1:]:
             raise MetricError(
-                f"metrics=fcn looks at images made from colour label maps of their size, and here"
-                f" {'×'.join(map(str, shape))} are made from {'×'.join(map(str, given))}: leave it out of metrics"
+                f"metrics=fcn needs inputs that are RGB label maps of the outputs' size, got inputs"
+                f" {'×'.join(map(str, given))} and outputs {'×'.join(map(str, shape))}: leave it out of metrics"
             )
         if self.weights is None:
             raise MetricError(
-                f"metrics=fcn needs a segmentation network and downloads none: type {KEY}.weights=FILE, an .onnx file"
-                f" or a state dict of torchvision's {KEY}.network={self.network}"
+                f"metrics=fcn needs a segmentation network, which is not downloaded: type {KEY}.weights=FILE, an .onnx"
+                f" file or a state dict of torchvision's {KEY}.network={self.network}"
             )
         files.given(self.weights, f"{KEY}.weights")
         if not self._onnx:
@@ -121,23 +124,23 @@ class Fcn(PairMetric):
 
     @torch.no_grad()
     def see(self, shown: Shown) -> Tensor:
-        """Each image's confusion matrix, a row a true class, as shares of its pixels."""
+        """Return each image's confusion matrix, one row per true class, as shares of its pixels."""
         truth = self.labelled(shown.given)
-        return torch.stack([self._confused(*pair) for pair in zip(truth, self._named(shown.made), strict=True)])
+        return torch.stack([self._confusion(*pair) for pair in zip(truth, self._predicted(shown.made), strict=True)])
 
     def labelled(self, given: Tensor) -> Tensor:
-        """Colour label maps [B, 3, H, W] in [0, 1] -> classes, int64 [B, H, W]; those not judged above all others."""
+        """Label maps [B, 3, H, W] in [0, 1] -> classes, int64 [B, H, W]; ignored ones are numbered after all others."""
         colours = torch.tensor([*self.colours, *self.left_out], dtype=torch.float64)
         pixels = given.movedim(1, -1).double() * 255
         return torch.stack([torch.cdist(each.flatten(0, 1), colours).argmin(1).view(each.shape[:2]) for each in pixels])
 
     def told(self, mean: Tensor) -> dict[str, Tensor]:
-        """fcn_accuracy, fcn_class_accuracy, fcn_iou."""
+        """Return fcn_accuracy, fcn_class_accuracy, fcn_iou."""
         matrix = mean.view(len(self.colours), -1)
-        right, there, said = matrix.diagonal(), matrix.sum(1), matrix.sum(0)
-        occur = there > 0
-        iou = right[occur] / (there + said - right)[occur]
-        found = (right.sum() / matrix.sum(), (right[occur] / there[occur]).mean(), iou.mean())
+        right, true, predicted = matrix.diagonal(), matrix.sum(1), matrix.sum(0)
+        occur = true > 0
+        iou = right[occur] / (true + predicted - right)[occur]
+        found = (right.sum() / matrix.sum(), (right[occur] / true[occur]).mean(), iou.mean())
         return dict(zip(self.words, found, strict=True))
 
     @property
@@ -148,8 +151,8 @@ class Fcn(PairMetric):
     def _prepared(self) -> tuple[list[float], list[float]]:
         return self.mean or list(IMAGENET[0]), self.std or list(IMAGENET[1])
 
-    def _named(self, made: Tensor) -> Tensor:
-        """The class of each pixel, int64 [B, H, W]. Raises MetricError for a network of other classes."""
+    def _predicted(self, made: Tensor) -> Tensor:
+        """Segment outputs: the class of each pixel, int64 [B, H, W]. Raises MetricError for another class count."""
         assert self._net is not None
         mean, std = (torch.tensor(values).view(3, 1, 1) for values in self._prepared)
         found = []
@@ -157,7 +160,7 @@ class Fcn(PairMetric):
             scores = self._net((three_channels(part) - mean) / std)
             if scores.dim() != 4 or scores.shape[:2] != (len(part), len(self.colours)):
                 raise MetricError(
-                    f"{KEY}.weights={self.weights} gives {list(scores.shape)} for {len(part)} images, and the palette"
+                    f"{KEY}.weights={self.weights} outputs {list(scores.shape)} for {len(part)} images, and the palette"
                     f" has {len(self.colours)} colours: type {KEY}.palette=[[R,G,B],...], one for each of its classes"
                 )
             if scores.shape[2:] != part.shape[2:]:
@@ -165,11 +168,11 @@ class Fcn(PairMetric):
             found.append(scores.argmax(1))
         return torch.cat(found)
 
-    def _confused(self, truth: Tensor, said: Tensor) -> Tensor:
+    def _confusion(self, truth: Tensor, predicted: Tensor) -> Tensor:
         count = len(self.colours)
         judged = truth < count
-        places = truth[judged] * count + said[judged]
-        return places.bincount(minlength=count**2).double() / truth.numel()
+        cells = truth[judged] * count + predicted[judged]
+        return cells.bincount(minlength=count**2).double() / truth.numel()
 
 
 def _known(name: str) -> None:
@@ -182,7 +185,7 @@ def _known(name: str) -> None:
 
 
 def from_torchvision(path: Path, name: str, classes: int, device: torch.device | str) -> tuple[Network, str]:
-    """A segmentation network of torchvision, and its file's SHA-256. Raises WeightsError."""
+    """Load a torchvision segmentation network; returns it and its file's SHA-256. Raises WeightsError."""
     import torchvision
 
     state, sha256 = files.read(path, None, f"{KEY}.weights")
@@ -201,9 +204,9 @@ def from_torchvision(path: Path, name: str, classes: int, device: torch.device |
 
 
 def from_onnx(path: Path) -> tuple[Network, str]:
-    """A network out of an .onnx file, which is run on the CPU, and the file's SHA-256.
+    """Load an .onnx file, which is run on the CPU; returns the network and the file's SHA-256.
 
-    Raises WeightsError where it is none of one input and scores, MetricError where onnxruntime is missing.
+    Raises WeightsError if it cannot be run or has several inputs, MetricError if onnxruntime is missing.
     """
     try:
         import onnxruntime
@@ -213,10 +216,10 @@ def from_onnx(path: Path) -> tuple[Network, str]:
     try:
         session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     except Exception:  # onnxruntime raises kinds of its own for a damaged file
-        raise WeightsError(f"{path} is no ONNX network that can be run: type {KEY}.weights=FILE") from None
+        raise WeightsError(f"{path} is not an ONNX network that can be run: type {KEY}.weights=FILE") from None
     given = session.get_inputs()
     if len(given) != 1:
-        raise WeightsError(f"{path} takes {len(given)} inputs: type {KEY}.weights=FILE with a network of images alone")
+        raise WeightsError(f"{path} takes {len(given)} inputs: type {KEY}.weights=FILE of a network with one input")
 
     def run(x: Tensor) -> Tensor:
         try:

@@ -1,1 +1,1 @@
-"""Networks: they know their shapes and nothing of losses, data or training."""
+"""Networks. They depend on data shapes, but not on losses, data sets or training."""

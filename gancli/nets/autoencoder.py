@@ -1,4 +1,4 @@
-"""EBGAN's discriminator: an auto-encoder, whose reconstruction error is the energy of an image (Zhao et al. 2017)."""
+"""EBGAN's discriminator: an auto-encoder whose reconstruction error is an image's energy (Zhao et al. 2017)."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from gancli.nets.dcgan import LEAK, ladder
+from gancli.nets.layers.direction import refuse_direction
 from gancli.nets.layers.init import dcgan_
 from gancli.nets.layers.norms import norm as norms
 from gancli.nets.shapes import image, positive
@@ -16,14 +17,15 @@ from gancli.nets.verdict import Verdict
 
 
 class Discriminator(nn.Module):
-    """Images -> minus the length of their reconstruction's error, ‖Dec(Enc(x)) - x‖, as the logit (section 2.3).
+    """Images -> minus the norm of the reconstruction error, ‖Dec(Enc(x)) - x‖, as the logit (section 2.3).
 
     Strided convolutions down to the base and transposed ones back, as in a DCGAN (section 4.3: 64 channels, doubled at
-    each stage). ch: channels of the first stage. norm: of every stage but the first. The features are the code, of
-    which G's pulling-away term is made. Raises ConfigError for points and sides below 8.
+    each stage). ch: channels of the first stage. norm: of every stage but the first. The features are the code, which
+    G's pulling-away term uses. Raises ConfigError for points and sides below 8, CombinationError for `san`, since there
+    is no linear last layer.
     """
 
-    energy: ClassVar[bool] = True  # what loss=energy asks for
+    energy: ClassVar[bool] = True  # loss=energy requires it
 
     def __init__(
         self,
@@ -32,8 +34,10 @@ class Discriminator(nn.Module):
         *,
         ch: int = 64,
         norm: Literal["batch", "layer", "none"] = "batch",
+        san: bool = False,
     ):
         super().__init__()
+        refuse_direction(san, "the logit of this auto-encoder is minus a reconstruction error")
         positive("model.ch", ch)
         channels, height, width = image(shape, "ebgan")
         sizes = ladder(height, width)

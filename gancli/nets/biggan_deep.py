@@ -1,7 +1,7 @@
-"""BigGAN-deep: bottleneck blocks whose shortcuts have no weights of their own in G (Brock et al. 2019, appendix B).
+"""BigGAN-deep: bottleneck blocks; shortcuts in G have no weights (Brock et al. 2019, appendix B).
 
-Two blocks a stage; between their 1×1 convolutions the width is a quarter. All of z and of the class embedding goes to
-every norm. Where channels shrink, G's shortcut drops the last ones; where they grow, D's adds new ones by a 1×1.
+Two blocks a stage; between their 1×1 convolutions the width is a quarter. Every norm gets all of z and of the class
+embedding. If channels shrink, G's shortcut drops the last ones; if they grow, D's adds new ones by a 1×1 convolution.
 """
 
 from __future__ import annotations
@@ -14,22 +14,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gancli.nets.forms import SLIM, SLIM_NOTE, attention_sides, form
 from gancli.nets.layers.condition import Condition, Judge, need_classes
+from gancli.nets.layers.direction import renormalise
 from gancli.nets.layers.norms import Norm
 from gancli.nets.layers.norms import norm as norms
 from gancli.nets.layers.recipe import InitKind, Recipe
 from gancli.nets.resnet import BN_MOMENTUM
 from gancli.nets.shapes import image, positive
 from gancli.nets.verdict import Verdict
+from gancli.nets.widths import CPU_WIDTH, CPU_WIDTH_NOTE, attention_sides, widths_for
 
-Told = Literal["none", "ac", "projection"]  # what the paper's D and its kin are told of labels
+Conditioning = Literal["none", "ac", "projection"]  # how D uses labels
 RATIO = 4  # of a block's width to that of its 3×3 convolutions
 DEPTH = 2  # blocks a stage
 
 
 class UpBlock(nn.Module):
-    """1×1 down to a quarter, two 3×3, 1×1 out, each behind norm and ReLU; `up` doubles in front of the first 3×3."""
+    """1×1 to a quarter of the width, two 3×3, 1×1, each after norm and ReLU; `up` doubles before the first 3×3."""
 
     def __init__(self, inputs: int, outputs: int, *, norm: Norm, up: bool, recipe: Recipe):
         super().__init__()
@@ -42,7 +43,7 @@ class UpBlock(nn.Module):
         self.leave = recipe.conv(hidden, outputs, 1, hidden=True)
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        """[B, inputs, H, W] -> [B, outputs, H, W], doubled where `up`; outputs never exceed inputs."""
+        """[B, inputs, H, W] -> [B, outputs, H, W], doubled if `up`; outputs never exceed inputs."""
         h = x
         for norm, conv in zip(self.norms, (self.enter, self.conv1, self.conv2, self.leave), strict=True):
             h = conv(F.relu(norm(h, y), inplace=True))
@@ -52,7 +53,7 @@ class UpBlock(nn.Module):
 
 
 class DownBlock(nn.Module):
-    """1×1 down to a quarter, two 3×3, 1×1 out, each behind a ReLU; `down` halves in front of the last 1×1."""
+    """1×1 to a quarter of the width, two 3×3, 1×1, each after a ReLU; `down` halves before the last 1×1."""
 
     def __init__(self, inputs: int, outputs: int, *, down: bool, recipe: Recipe):
         super().__init__()
@@ -65,7 +66,7 @@ class DownBlock(nn.Module):
         self.more = recipe.conv(inputs, outputs - inputs, 1) if outputs > inputs else None
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, inputs, H, W] -> [B, outputs, H, W], halved where `down`."""
+        """[B, inputs, H, W] -> [B, outputs, H, W], halved if `down`."""
         h = self.enter(F.relu(x))
         h = self.conv2(F.relu(self.conv1(F.relu(h, inplace=True)), inplace=True))
         h = F.relu(h, inplace=True)
@@ -79,8 +80,8 @@ class DownBlock(nn.Module):
 class Generator(nn.Module):
     """z [B, latent_dim] -> images [B, C, H, W] in (-1, 1).
 
-    ch: width of the last stage; null: 128 from 128 pixels up, and 16, which a CPU can bear, below. shared: width of the
-    class embedding. attention: as in `resnet.Generator`. 128×128×3, 1000 classes: 50,244,484 parameters.
+    ch: width of the last stage; null: 128 from 128 pixels up, and below them 16, for CPUs. shared: width of the class
+    embedding. attention: as in `resnet.Generator`. 128×128×3, 1000 classes: 50,244,484 parameters.
     Raises ConfigError for points, sizes that do not halve exactly, and data without classes.
     """
 
@@ -91,7 +92,7 @@ class Generator(nn.Module):
         classes: int = 0,
         *,
         ch: int | None = None,
-        conditioning: Told = "projection",
+        conditioning: Conditioning = "projection",
         shared: int = 128,
         attention: Sequence[int] | None = None,
         spectral: bool = True,
@@ -101,9 +102,9 @@ class Generator(nn.Module):
     ):
         super().__init__()
         channels, height, width = image(shape, "biggan_deep")
-        plan, self.base = form(height, width, "biggan_deep")
+        plan, self.base = widths_for(height, width, "biggan_deep")
         self.ch = plan.g_ch if ch is None else ch
-        self.notes = (SLIM_NOTE,) if ch is None and plan.g_ch == SLIM else ()
+        self.notes = (CPU_WIDTH_NOTE,) if ch is None and plan.g_ch == CPU_WIDTH else ()
         positive("model.ch", self.ch)
         positive("model.shared", shared)
         self.conditional = need_classes(conditioning, classes)
@@ -141,10 +142,10 @@ class Generator(nn.Module):
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """[B, latent_dim], labels [B] or a mixture of classes [B, classes] -> [B, C, H, W]."""
-        first, heard = self.condition(z, y)
+        first, conditions = self.condition(z, y)
         h = self.dense(first).view(z.shape[0], -1, *self.base)
         for k, block in enumerate(self.blocks):
-            h = block(h, heard[k])
+            h = block(h, conditions[k])
             if str(k) in self.attention:
                 h = self.attention[str(k)](h)
         return torch.tanh(self.conv(F.relu(self.norm(h), inplace=True)))
@@ -154,6 +155,7 @@ class Discriminator(nn.Module):
     """Images -> one logit each: a 3×3 convolution, stages of two bottleneck blocks, sum over pixels, a dense head.
 
     ch, attention: as for the generator (null attention: 64 at most). conditioning: "projection", "ac" or "none".
+    san: SAN's last layer (`layers.direction`), without spectral norm.
     128×128×3, 1000 classes: 34,590,210 parameters. Raises ConfigError as the generator does.
     """
 
@@ -163,15 +165,16 @@ class Discriminator(nn.Module):
         classes: int = 0,
         *,
         ch: int | None = None,
-        conditioning: Told = "projection",
+        conditioning: Conditioning = "projection",
         attention: Sequence[int] | None = None,
         spectral: bool = True,
         init: InitKind = "orthogonal",
         sn_eps: float = 1e-6,
+        san: bool = False,
     ):
         super().__init__()
         channels, height, width = image(shape, "biggan_deep")
-        plan, _ = form(height, width, "biggan_deep")
+        plan, _ = widths_for(height, width, "biggan_deep")
         ch = plan.d_ch if ch is None else ch
         positive("model.ch", ch)
         self.conditional = need_classes(conditioning, classes)
@@ -189,10 +192,11 @@ class Discriminator(nn.Module):
         self.attention = nn.ModuleDict(
             {str(DEPTH * sides.index(s) + 1): recipe.attention(widths[sides.index(s) + 1]) for s in wanted}
         )
-        self.head = Judge(widths[-1], classes, conditioning, recipe)
+        self.head, self.san = Judge(widths[-1], classes, conditioning, recipe, san=san), san
+        renormalise(self)
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Verdict:
-        """[B, C, H, W], labels [B] -> logits [B], and classes [B, classes] of "ac"."""
+        """[B, C, H, W], labels [B] -> logits [B], and with "ac" classes [B, classes]."""
         h = self.stem(x)
         for k, block in enumerate(self.blocks):
             h = block(h)
@@ -200,3 +204,7 @@ class Discriminator(nn.Module):
                 h = self.attention[str(k)](h)
         verdict: Verdict = self.head(F.relu(h, inplace=True), y)
         return verdict
+
+    def directions(self) -> list[Tensor]:
+        """Those of the head."""
+        return self.head.directions()

@@ -1,10 +1,10 @@
-"""CoGAN's networks on digits (Liu and Tuzel 2016, appendix A, table 4), and the same for other sizes.
+"""CoGAN's networks for digits (Liu and Tuzel 2016, appendix A, table 4), extended to other sizes.
 
 The paper's generator goes from a base of 4×4 by transposed convolutions of kernel 3 and stride 2 to 7, 13 and 25
-pixels, and by one of kernel 6 to 28; its discriminator is a LeNet of two convolutions. For other sizes from 16 pixels
-up, not only squares, both have as many stages as it takes: widths are halved from the base on, as in the paper's
-networks of 128 pixels, or grow 2.5 times from stage to stage, as LeNet's do. What both networks of a side share is
-their layer `shared`: the first stages of a generator, the last ones of a discriminator.
+pixels, and by one of kernel 6 to 28; its discriminator is a LeNet of two convolutions. Other sizes from 16 pixels up,
+also non-square ones, have more or fewer stages: the generator's width halves at each stage, as in the paper's networks
+of 128 pixels, and the discriminator's grows by 2.5, as LeNet's does. The networks of a player share their layer
+`shared`: the first stages of generators, the last ones of discriminators.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from gancli.errors import CombinationError, ConfigError
 from gancli.nets.dcgan import Project
+from gancli.nets.layers.direction import renormalise, sliced
 from gancli.nets.layers.norms import BatchNorm2d
 from gancli.nets.shapes import image, positive
 from gancli.nets.verdict import Verdict
@@ -35,7 +36,7 @@ def ladder(height: int, width: int) -> list[tuple[int, int]]:
     """
     if min(height, width) < SMALLEST:
         raise ConfigError(
-            f"model=cogan draws images of {SMALLEST} pixels and more, not {height}x{width}:"
+            f"model=cogan generates images of at least {SMALLEST} pixels a side, not {height}x{width}:"
             f" set dataset.size=[C,{SMALLEST},{SMALLEST}] or larger"
         )
     sizes = [(height - LAST, width - LAST)]
@@ -47,10 +48,10 @@ def ladder(height: int, width: int) -> list[tuple[int, int]]:
 class Generator(nn.Module):
     """z [B, latent_dim] -> images [B, C, H, W] in (-1, 1): `shared` stages, then the others.
 
-    ch: channels of the base, halved by each stage. shared: how many stages, from the first on, a game lets several
-    generators share; None: all but the last, as the paper does. Batch norm has no gain and no bias, and the slope of
-    PReLU is one number, as in the released code; the biases that this norm takes away again are left out.
-    28×28×1, latent_dim 100: 7,836,165 parameters, of which 4,609 are of the last stage. Raises ConfigError.
+    ch: channels of the base, halved by each stage. shared: how many stages, from the first on, several generators of a
+    game share; None: all but the last, as in the paper. Batch norm has no gain and no bias, and the slope of PReLU is
+    one number, as in the released code; biases before a batch norm, which would have no effect, are omitted.
+    28×28×1, latent_dim 100: 7,836,165 parameters, 4,609 of them in the last stage. Raises ConfigError.
     """
 
     def __init__(self, shape: tuple[int, ...], latent_dim: int, *, ch: int = 1024, shared: int | None = None):
@@ -74,7 +75,7 @@ class Generator(nn.Module):
         return self.rest(self.shared(z))
 
     def rest(self, features: Tensor) -> Tensor:
-        """What the shared stages made -> [B, C, H, W]."""
+        """Features of the shared stages -> [B, C, H, W]."""
         out: Tensor = self.own(features)
         return (out / 2).tanh()  # 2 sigmoid(a) - 1
 
@@ -82,17 +83,20 @@ class Generator(nn.Module):
 class Discriminator(nn.Module):
     """Images -> logits [B]: its own stages, then the `shared` ones.
 
-    ch: channels of the first stage. shared: how many stages, from the last back, a game lets several discriminators
-    share; None: all but the first, as the paper does. A stage is a convolution and max pooling until the shorter side
-    is below 8, then a dense layer with PReLU, then the logit; one logit is the paper's, the released code has the
-    softmax of two. 28×28×1: 426,572 parameters, of which 520 are of the first stage. Raises ConfigError.
+    ch: channels of the first stage. shared: how many stages, counted from the last, several discriminators of a game
+    share; None: all but the first, as in the paper. A stage is a convolution and max pooling until the shorter side
+    is below 8, then a dense layer with PReLU, then the logit; the paper has one logit, the released code the softmax of
+    two. san: SAN's last layer (`layers.direction`).
+    28×28×1: 426,572 parameters, 520 of them in the first stage. Raises ConfigError.
     """
 
-    def __init__(self, shape: tuple[int, ...], classes: int = 0, *, ch: int = 20, shared: int | None = None):
+    def __init__(
+        self, shape: tuple[int, ...], classes: int = 0, *, ch: int = 20, shared: int | None = None, san: bool = False
+    ):
         super().__init__()
         positive("model.ch", ch)
         channels, *sides = image(shape, "cogan")
-        ladder(*sides)  # which refuses small ones
+        ladder(*sides)  # raises for small ones
         stages, wide = list[nn.Module](), ch
         while min(sides) >= 2 * BASE:
             stages.append(nn.Sequential(nn.Conv2d(channels, wide, KERNEL), nn.MaxPool2d(2)))
@@ -102,7 +106,9 @@ class Discriminator(nn.Module):
         stages += [nn.Sequential(*dense), nn.Sequential(nn.Linear(DENSE, 1), nn.Flatten(0))]
         own = len(stages) - _count("shared_d", shared, stages, "D")
         self.own, self.shared = nn.Sequential(*stages[:own]), nn.Sequential(*stages[own:])
+        self.san = san
         _init(self)
+        renormalise(self)
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Verdict:
         """[B, C, H, W] -> logits [B]; the labels are ignored."""
@@ -110,34 +116,48 @@ class Discriminator(nn.Module):
         features = (x + 1) / 2  # pixels in [0, 1], as the paper scales them
         for stage in body:
             features = stage(features)
+        if self.san:
+            return sliced(features, self._last.weight, self._last.bias, features=[features])
         return Verdict(head(features), features=[features])
+
+    def directions(self) -> list[Tensor]:
+        """The last stage's weight."""
+        return [self._last.weight]
+
+    @property
+    def _last(self) -> nn.Linear:
+        """The layer that makes the logit, which may be shared."""
+        *_, head = (*self.own, *self.shared)
+        assert isinstance(head, nn.Sequential)
+        assert isinstance(head[0], nn.Linear)
+        return head[0]
 
 
 def tie(nets: nn.ModuleDict, first: str, second: str) -> None:
-    """Let two networks hold the same layer `shared`: what one learns of it, the other has learnt.
+    """Tie the layers `shared` of two networks: the second gets the first's module.
 
-    Raises ConfigError where a network or its layer is missing, CombinationError where the two layers differ in size.
+    Raises ConfigError if a network or its layer is missing, CombinationError if the layers differ in size.
     """
     layers = list[nn.Module]()
     for name in (first, second):
         if name not in nets:
-            raise ConfigError(f"missing key model.{name}: this game is played by a network of that name")
+            raise ConfigError(f"missing key model.{name}: this game needs a network of that name")
         layer = getattr(nets[name], "shared", None)
         if not isinstance(layer, nn.Module):
-            raise ConfigError(f"model.{name} has no layers to share with another network: take those of model=cogan")
+            raise ConfigError(f"model.{name} has no layers to share with another network: use model=cogan")
         layers.append(layer)
     a, b = (layer.state_dict() for layer in layers)
     other = next((k for k in {**a, **b} if k not in a or k not in b or a[k].shape != b[k].shape), None)
     if other is not None:
         raise CombinationError(
-            f"{first} and {second} cannot share their layers, of which {other} differs in size: images of both domains"
-            " have one size, and model.shared_g and model.shared_d leave out what sees different channels"
+            f"{first} and {second} cannot share their layers, since {other} differs in size: use images of one size in"
+            " both domains and, if their channels differ, model.shared_g=null model.shared_d=null"
         )
     nets[second].shared = layers[0]
 
 
 def pair(first: Any, second: Any, z: Tensor) -> tuple[Tensor, Tensor]:
-    """What two generators make of one latent [B, latent_dim]; the layer that they hold together is run once."""
+    """Both generators' images for one latent [B, latent_dim]; a shared layer is run once."""
     features = first.shared(z)
     own = features if second.shared is first.shared else second.shared(z)
     return first.rest(features), second.rest(own)
@@ -148,7 +168,7 @@ def _normed(layer: nn.Module, channels: int) -> nn.Sequential:
 
 
 def _count(key: str, shared: int | None, stages: Sequence[nn.Module], network: str) -> int:
-    """How many stages are shared. Raises ConfigError for more than there are."""
+    """The number of shared stages. Raises ConfigError if there are fewer stages."""
     if shared is None:
         return len(stages) - 1
     if shared > len(stages):
@@ -157,7 +177,7 @@ def _count(key: str, shared: int | None, stages: Sequence[nn.Module], network: s
 
 
 def _init(net: nn.Module) -> None:
-    """Weights as in the released code: Xavier's with a gain of √2, biases 0.1."""
+    """Initialise as the released code does: Xavier weights with a gain of √2, biases 0.1."""
     for module in net.modules():
         if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
             nn.init.xavier_uniform_(module.weight, math.sqrt(2))

@@ -1,8 +1,8 @@
 """DCGAN: strided and transposed convolutions throughout, no pooling, no dense hidden layers.
 
 Each stage halves (rounding down) or doubles the image with a 4×4 kernel of stride 2, until the shorter side is below 8:
-from 64×64 there are four stages between the image and a base of 4×4, from 28×28 two and a base of 7×7. Channels double
-towards the base. Any size from 8 up, not only squares (Radford et al. 2016, section 3).
+64×64 has four stages between the image and a base of 4×4, 28×28 has two and a base of 7×7. Channels double towards the
+base. Any size from 8 up, also non-square (Radford et al. 2016, section 3).
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gancli.errors import ConfigError
+from gancli.nets.layers.direction import renormalise, sliced
 from gancli.nets.layers.init import dcgan_
 from gancli.nets.layers.linear import Linear
+from gancli.nets.layers.minibatch import MinibatchDiscrimination, Referenced
 from gancli.nets.layers.norms import Kind
 from gancli.nets.layers.norms import norm as norms
-from gancli.nets.layers.together import MinibatchDiscrimination, Referenced
 from gancli.nets.shapes import image, positive
 from gancli.nets.verdict import Verdict
 
@@ -34,7 +35,7 @@ def ladder(height: int, width: int) -> list[tuple[int, int]]:
     """
     if min(height, width) < SMALLEST:
         raise ConfigError(
-            f"model=dcgan draws images of {SMALLEST} pixels and more, not {height}x{width}:"
+            f"model=dcgan generates images of at least {SMALLEST} pixels a side, not {height}x{width}:"
             f" set dataset.size=[C,{SMALLEST},{SMALLEST}] or larger, or use model=mlp"
         )
     sizes = [(height, width)]
@@ -44,7 +45,7 @@ def ladder(height: int, width: int) -> list[tuple[int, int]]:
 
 
 class Project(nn.ConvTranspose2d):
-    """z [B, inputs] -> [B, outputs, *base]: a transposed convolution of one pixel, run as a matrix product."""
+    """z [B, inputs] -> [B, outputs, *base]: a transposed convolution of one pixel, computed as a matrix product."""
 
     def __init__(self, inputs: int, outputs: int, base: tuple[int, int]):
         super().__init__(inputs, outputs, base, bias=False)
@@ -55,7 +56,7 @@ class Project(nn.ConvTranspose2d):
 
 
 class Logit(nn.Conv2d):
-    """[B, inputs, *base] -> [B]: a convolution whose kernel covers its input, run as a matrix product."""
+    """[B, inputs, *base] -> [B]: a convolution whose kernel covers its input, computed as a matrix product."""
 
     def __init__(self, inputs: int, base: tuple[int, int]):
         super().__init__(inputs, 1, base, bias=False)
@@ -68,8 +69,8 @@ class Logit(nn.Conv2d):
 class Generator(nn.Module):
     """z [B, latent_dim] -> images [B, C, H, W] in (-1, 1).
 
-    ch: channels of the last stage before the image; the base has ch × 2^(stages - 1). norm: batch norm, the paper's, or
-    virtual batch norm, with ReLU everywhere but at the output. 64×64×3, latent_dim 100, ch 64: 3,576,704 parameters.
+    ch: channels of the last stage before the image; the base has ch × 2^(stages - 1). norm: batch norm as in the paper,
+    or virtual batch norm; ReLU everywhere but at the output. 64×64×3, latent_dim 100, ch 64: 3,576,704 parameters.
     Raises ConfigError for points and sides below 8.
     """
 
@@ -108,10 +109,10 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Images -> one logit each; G mirrored, with LeakyReLU 0.2.
+    """Images -> one logit each: the generator reversed, with LeakyReLU 0.2.
 
     ch: channels of the first stage. norm: of every stage but the first, whose input is the image; "layer" is WGAN-GP's.
-    minibatch: kernels of minibatch discrimination before the head.
+    minibatch: kernels of minibatch discrimination before the head. san: SAN's last layer (`layers.direction`).
     64×64×3, ch 64: 2,765,568 parameters. Raises ConfigError for points and sides below 8.
     """
 
@@ -123,6 +124,7 @@ class Discriminator(nn.Module):
         ch: int = 64,
         norm: Kind = "batch",
         minibatch: int = 0,
+        san: bool = False,
     ):
         super().__init__()
         positive("model.ch", ch)
@@ -131,23 +133,39 @@ class Discriminator(nn.Module):
         build = norms(norm)
         layers: list[nn.Module] = [nn.Conv2d(channels, ch, 4, 2, 1, bias=False), nn.LeakyReLU(LEAK, True)]
         for _ in sizes[2:]:
-            # A norm brings its own bias; without one the convolution needs it.
+            # Norms have their own bias; without a norm the convolution needs one.
             layers += [nn.Conv2d(ch, 2 * ch, 4, 2, 1, bias=norm == "none"), build(2 * ch), nn.LeakyReLU(LEAK, True)]
             ch *= 2
         self.body: nn.Module = nn.Sequential(*layers)
-        self.head = _head(ch, sizes[-1], minibatch)
+        self.head, self.san = _head(ch, sizes[-1], minibatch), san
         dcgan_(self)
+        renormalise(self)
         if norm == "virtual":
             self.body = Referenced(self.body, shape)
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Verdict:
         """[B, C, H, W] -> logits [B]; the labels are ignored."""
         features = self.body(x)
+        if self.san:
+            flat = features.flatten(1)
+            h = self.head[:2](flat) if isinstance(self.head, nn.Sequential) else flat
+            return sliced(h, self._last.weight.flatten(1), self._last.bias, features=[flat])
         return Verdict(self.head(features), features=[features.flatten(1)])
+
+    def directions(self) -> list[Tensor]:
+        """The head's weight."""
+        return [self._last.weight]
+
+    @property
+    def _last(self) -> Linear | Logit:
+        """The layer that makes the logit."""
+        last = self.head[2] if isinstance(self.head, nn.Sequential) else self.head
+        assert isinstance(last, (Linear, Logit))
+        return last
 
 
 def _head(channels: int, base: tuple[int, int], kernels: int) -> nn.Module:
-    """Features to a logit, by way of minibatch discrimination where there are kernels."""
+    """Features -> logit, with minibatch discrimination if `kernels` is not 0."""
     if not kernels:
         return Logit(channels, base)
     inputs = channels * base[0] * base[1]

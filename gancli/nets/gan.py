@@ -1,4 +1,4 @@
-"""The networks of the first GAN on MNIST (Goodfellow et al. 2014), with the constants of its released code."""
+"""The original GAN's networks for MNIST (Goodfellow et al. 2014), with the constants of the released code."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from gancli.errors import ConfigError
+from gancli.nets.layers.direction import renormalise, sliced
 from gancli.nets.layers.init import uniform
 from gancli.nets.layers.linear import Linear
 from gancli.nets.layers.noise import Dropout
@@ -17,14 +18,14 @@ from gancli.nets.mlp import Maxout
 from gancli.nets.shapes import positive
 from gancli.nets.verdict import Verdict
 
-FIT_NUMBERS = 2**26  # pixels that the mean image is made of, at most: 256 MiB
+FIT_NUMBERS = 2**26  # pixels that the mean image is computed from, at most: 256 MiB
 
 
 class Generator(nn.Module):
-    """z -> images: ReLU layers, then sigmoids that span [-1, 1] and begin at the mean image.
+    """z -> images: ReLU layers, then sigmoids scaled to [-1, 1] whose bias starts at the mean image.
 
-    hidden: widths of the hidden layers. Without the mean image, pixels that are black in all data keep a speckle that
-    no step removes. Raises ConfigError for points.
+    hidden: widths of the hidden layers. Without this start, pixels that are black in all data keep noise that training
+    does not remove. Raises ConfigError for points.
     """
 
     def __init__(
@@ -48,7 +49,7 @@ class Generator(nn.Module):
 
     @torch.no_grad()
     def fit(self, x: Tensor) -> None:
-        """Begin at the mean of these images, each pixel within 1e-7 of black and white."""
+        """Set the bias so that the output starts at the mean of these images, clamped to [1e-7, 1 - 1e-7]."""
         assert self.head.bias is not None
         self.head.bias.copy_(((x.flatten(1).mean(0) + 1) / 2).double().clamp(1e-7, 1 - 1e-7).logit())
 
@@ -56,8 +57,9 @@ class Generator(nn.Module):
 class Discriminator(nn.Module):
     """Images -> logits [B]: two maxout layers, with dropout of the image and of each layer's outputs.
 
-    hidden: widths of the maxout layers. pieces: of each unit. dropout, input_dropout: shares of a layer's outputs and
-    of the image's numbers, in [0, 1], that training sets to 0, the rest growing as much. Raises ConfigError for points.
+    hidden: widths of the maxout layers. pieces: of each unit. dropout, input_dropout: rates of dropout of a layer's
+    outputs and of the image's pixels in [0, 1]. san: SAN's last layer (`layers.direction`). Raises ConfigError for
+    points.
     """
 
     def __init__(
@@ -69,6 +71,7 @@ class Discriminator(nn.Module):
         pieces: int = 5,
         dropout: float = 0.5,
         input_dropout: float = 0.2,
+        san: bool = False,
     ):
         super().__init__()
         _images(shape)
@@ -82,14 +85,21 @@ class Discriminator(nn.Module):
             positive("model.D.hidden", b)
             layers += [Linear(a, b * pieces, init=uniform(0.005)), Maxout(pieces), Dropout(dropout)]
         self.body = nn.Sequential(*layers)
-        self.head = Linear(widths[-1], 1, init=uniform(0.005))
+        self.head, self.san = Linear(widths[-1], 1, init=uniform(0.005)), san
+        renormalise(self)
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Verdict:
         """[B, *shape] -> logits [B]; the labels are ignored."""
         features = self.body(self.input_dropout((x.flatten(1) + 1) / 2))
+        if self.san:
+            return sliced(features, self.head.weight, self.head.bias, features=[features])
         return Verdict(self.head(features).squeeze(1), features=[features])
+
+    def directions(self) -> list[Tensor]:
+        """The head's weight."""
+        return [self.head.weight]
 
 
 def _images(shape: tuple[int, ...]) -> None:
     if len(shape) != 3:
-        raise ConfigError("model=gan draws images; for points take model=mlp")
+        raise ConfigError("model=gan generates images; for points use model=mlp")

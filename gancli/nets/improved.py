@@ -1,4 +1,4 @@
-"""The dense networks of semi-supervised MNIST: weight norm, Gaussian noise between layers (Salimans et al. 2016)."""
+"""Dense networks for semi-supervised MNIST, with weight norm and Gaussian noise layers (Salimans et al. 2016)."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gancli.errors import ConfigError
+from gancli.nets.layers.direction import refuse_direction
 from gancli.nets.layers.init import Init, normal, xavier
 from gancli.nets.layers.linear import Linear
 from gancli.nets.layers.noise import GaussianNoise
@@ -22,7 +23,7 @@ from gancli.nets.verdict import Verdict
 class WeightNormLinear(nn.Module):
     """x (g V / ‖V‖)ᵀ + b, a norm for each output (Salimans and Kingma 2016, eq. 2): [B, inputs] -> [B, outputs].
 
-    scale: whether g is trained; it is 1 otherwise until `fit` gives each output mean 0 and deviation 1 on a batch.
+    scale: whether g is trained. g starts at 1; `fit` sets it so that outputs on a batch have mean 0 and deviation 1.
 
     >>> layer = WeightNormLinear(2, 1); _ = layer.v.data.copy_(torch.tensor([[30.0, 40.0]]))
     >>> round(layer(torch.tensor([[5.0, 0.0]])).item(), 6)  # 5 · 3/5
@@ -40,12 +41,12 @@ class WeightNormLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, inputs] -> [B, outputs]."""
-        # The outputs are scaled, not the weights: there are fewer of them.
+        # Scales the outputs, not the weights: there are fewer of them.
         return torch.addcmul(self.bias, F.linear(x, self.v), self.g / self.v.norm(dim=1))
 
     @torch.no_grad()
     def fit(self, x: Tensor) -> Tensor:
-        """Set g and b by a batch (section 3), and return the output."""
+        """Initialise g and b from a batch (section 3), and return the output."""
         out = self(x)
         mean, scale = out.mean(0), out.std(0, correction=0) + 1e-8
         self.g.div_(scale)
@@ -55,7 +56,7 @@ class WeightNormLinear(nn.Module):
 
 
 class Bias(nn.Module):
-    """x + b: [B, width] -> [B, width]; batch norm has one only beside a gain."""
+    """x + b: [B, width] -> [B, width]; torch's batch norm has a bias only together with a gain."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -67,7 +68,7 @@ class Bias(nn.Module):
 
 
 class Generator(nn.Module):
-    """z -> images: dense layers with softplus and batch norm, a weight-normed layer, sigmoids that span [-1, 1].
+    """z -> images: dense layers with batch norm and softplus, a weight-normed layer, sigmoids scaled to [-1, 1].
 
     hidden: widths of the hidden layers.
     """
@@ -80,7 +81,7 @@ class Generator(nn.Module):
         layers: list[nn.Module] = []
         for a, b in pairwise((latent_dim, *hidden)):
             positive("model.G.hidden", b)
-            # The released code norms before the softplus, with a bias but no gain.
+            # The released code normalises before the softplus, with a bias but no gain.
             layers += [Linear(a, b, bias=False), BatchNorm1d(b, eps=1e-6, affine=False), Bias(b), nn.Softplus()]
         self.body = nn.Sequential(*layers)
         self.head = WeightNormLinear((latent_dim, *hidden)[-1], prod(self.shape), scale=True, init=xavier())
@@ -92,11 +93,12 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Images -> logits of K classes; how real an image is says their log-sum-exp, the fake class's logit being 0.
+    """Images -> logits of K classes; the real/fake logit is their log-sum-exp, with the fake class's logit fixed to 0.
 
     That is D(x) = Z / (Z + 1) with Z the sum of exponentials (section 5). hidden: widths of the hidden layers.
-    noise: σ of Gaussian noise on each hidden layer's input in training, with images in [0, 1]; input_noise: on theirs.
-    Raises ConfigError for data without two classes.
+    noise: σ of Gaussian noise on each hidden layer's output in training; input_noise: on images in [0, 1].
+    Raises ConfigError for data with fewer than two classes, CombinationError for `san`, since the last layer has an
+    output for each class.
 
     >>> D = Discriminator((1, 2, 2), 3, hidden=(4,))
     >>> _ = torch.nn.init.zeros_(D.head.g), torch.nn.init.zeros_(D.head.bias)
@@ -104,7 +106,7 @@ class Discriminator(nn.Module):
     0.75
     """
 
-    names_classes: ClassVar[bool] = True  # what game=semisup asks for
+    names_classes: ClassVar[bool] = True  # game=semisup requires it
     fit_rows: ClassVar[int] = 500  # images for `fit`
 
     def __init__(
@@ -115,10 +117,12 @@ class Discriminator(nn.Module):
         hidden: tuple[int, ...] = (1000, 500, 250, 250, 250),
         input_noise: float = 0.3,
         noise: float = 0.5,
+        san: bool = False,
     ):
         super().__init__()
+        refuse_direction(san, "the logit of this classifier is the log-sum-exp of those of classes")
         if classes < 2:
-            raise ConfigError("this discriminator names classes and this data set has none: take one that has")
+            raise ConfigError("this discriminator classifies, but the data set has fewer than two classes: use another")
         widths = (prod(shape), *hidden)
         for width in hidden:
             positive("model.D.hidden", width)
@@ -135,7 +139,7 @@ class Discriminator(nn.Module):
         return Verdict(classes.logsumexp(1), classes, [h])
 
     def fit(self, x: Tensor) -> None:
-        """Set the layers' scales by a batch of images, before the first step."""
+        """Initialise the layers' scales and biases from a batch of images, before the first step."""
         h = (x.flatten(1) + 1) / 2
         for layer, noise in zip(self.layers, self.noises, strict=False):
             assert isinstance(layer, WeightNormLinear)

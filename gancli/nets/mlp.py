@@ -1,4 +1,4 @@
-"""Multilayer perceptrons for points and small images: the GAN of 2014, and the toy networks of WGAN-GP and PacGAN."""
+"""Multilayer perceptrons for points and small images, and the toy networks of WGAN-GP and PacGAN."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gancli.nets.layers.direction import renormalise, sliced
 from gancli.nets.layers.init import RELU_GAIN, Init, he, normal, xavier
 from gancli.nets.layers.linear import Linear
+from gancli.nets.layers.minibatch import MinibatchDiscrimination, Referenced
 from gancli.nets.layers.noise import Dropout
 from gancli.nets.layers.norms import Kind, Norm, norm
-from gancli.nets.layers.together import MinibatchDiscrimination, Referenced
 from gancli.nets.shapes import positive, share
 from gancli.nets.verdict import Verdict
 
@@ -25,13 +26,13 @@ GAINS = {
     "relu": RELU_GAIN,
     "leaky_relu": RELU_GAIN / (1 + LEAK**2) ** 0.5,
     "tanh": 5 / 3,
-    "softplus": 1.229,  # keeps the second moment of a normal input, as the two above do
+    "softplus": 1.229,  # preserves the second moment of a normal input, as the first two do
     "maxout": 1.0,
 }
 
 
 class Maxout(nn.Module):
-    """The largest of `pieces` numbers: [B, width × pieces] -> [B, width] (Goodfellow et al. 2013)."""
+    """The maximum of `pieces` values: [B, width × pieces] -> [B, width] (Goodfellow et al. 2013)."""
 
     def __init__(self, pieces: int):
         super().__init__()
@@ -51,11 +52,11 @@ class Softplus(nn.Module):
 
 
 class Generator(nn.Module):
-    """z [B, latent_dim] -> images [B, C, H, W] in (-1, 1), or points [B, D] without bound.
+    """z [B, latent_dim] -> images [B, C, H, W] in (-1, 1), or unbounded points [B, D].
 
-    hidden: widths of the hidden layers. norm: after each of them, `bn_eps` batch norm's. pieces: of a maxout unit.
-    init: how weights start: "xavier", with the activation's gain but for the head; "he" in front of activations and
-    Xavier for the head, as WGAN-GP's toys; "normal" N(0, 0.02²), as PacGAN's.
+    hidden: widths of the hidden layers. norm: after each of them; `bn_eps`: eps of batch norm. pieces: of a maxout
+    unit. init: of the weights: "xavier" with the activation's gain, without it for the head; "he" before activations
+    and Xavier for the head, as in WGAN-GP's toys; "normal" N(0, 0.02²), as in PacGAN.
     """
 
     def __init__(
@@ -87,9 +88,10 @@ class Generator(nn.Module):
 class Discriminator(nn.Module):
     """Images or points, flattened -> one logit each.
 
-    norm: after each hidden layer but the first, whose input is the data. dropout: share of each hidden layer's outputs.
-    input_dropout: share of the data's numbers, which become -1 (black), the others' distance from -1 growing as much.
-    pieces: of a maxout unit. minibatch: kernels of minibatch discrimination before the head. init: as G's.
+    norm: after each hidden layer but the first. dropout: rate for each hidden layer's outputs. input_dropout: rate for
+    the data, where dropped values become -1 (black) and the others' distance from -1 is scaled. pieces: of a maxout
+    unit. minibatch: kernels of minibatch discrimination before the head. init: as for G. san: SAN's last layer
+    (`layers.direction`).
     """
 
     def __init__(
@@ -105,6 +107,7 @@ class Discriminator(nn.Module):
         pieces: int = 5,
         minibatch: int = 0,
         init: Start = "xavier",
+        san: bool = False,
     ):
         super().__init__()
         share("model.D.dropout", dropout)
@@ -115,7 +118,8 @@ class Discriminator(nn.Module):
         body, width = _hidden(prod(shape), hidden, activation, norms, dropout, pieces, init)
         self.body: nn.Module = Referenced(body, (prod(shape),)) if norm == "virtual" else body
         self.minibatch = MinibatchDiscrimination(width, minibatch) if minibatch else None
-        self.head = Linear(width + minibatch, 1, init=_start(init))
+        self.head, self.san = Linear(width + minibatch, 1, init=_start(init)), san
+        renormalise(self)
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Verdict:
         """[B, *shape] -> logits [B]; the labels are ignored."""
@@ -123,8 +127,14 @@ class Discriminator(nn.Module):
         if self.input_dropout.p:
             flat = self.input_dropout(flat + 1) - 1
         features = self.body(flat)
-        seen = features if self.minibatch is None else self.minibatch(features)
-        return Verdict(self.head(seen).squeeze(1), features=[features])
+        joined = features if self.minibatch is None else self.minibatch(features)
+        if self.san:
+            return sliced(joined, self.head.weight, self.head.bias, features=[features])
+        return Verdict(self.head(joined).squeeze(1), features=[features])
+
+    def directions(self) -> list[Tensor]:
+        """The head's weight."""
+        return [self.head.weight]
 
 
 def _norm(kind: Kind, eps: float = 1e-5) -> Norm:
@@ -132,7 +142,7 @@ def _norm(kind: Kind, eps: float = 1e-5) -> Norm:
 
 
 def _start(kind: Start, gain: float | None = None) -> Init:
-    """How a layer's weights start: one in front of an activation with that gain, or the head."""
+    """The init of a layer before an activation with this gain, or of the head (None)."""
     if kind == "normal":
         return normal(0.02)
     if gain is None:
@@ -149,7 +159,7 @@ def _hidden(
     pieces: int = 5,
     init: Start = "xavier",
 ) -> tuple[nn.Sequential, int]:
-    """Dense layer, norm, activation, dropout for each width; and the last width."""
+    """Build dense layer, norm, activation and dropout for each width; also return the last width."""
     layers: list[nn.Module] = []
     for width, build in zip(hidden, norms, strict=True):
         positive("model.hidden", width)

@@ -1,7 +1,7 @@
 """R3GAN: residual blocks of grouped convolutions without any normalisation (Huang et al. 2024, section 4, config E).
 
-Each stage is a change of size and two blocks. Stages of 32 pixels and less have `ch` channels, each finer one half of
-the one before; a group of the middle convolution has 16 channels.
+Each stage is a resampling and two blocks. Stages up to 32 pixels have `ch` channels, and each finer stage half of the
+one before; a group of the middle convolution has 16 channels.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from gancli.errors import ConfigError
 from gancli.nets.layers.condition import need_classes, shares
-from gancli.nets.shapes import image, positive
+from gancli.nets.layers.direction import renormalise, sliced
+from gancli.nets.shapes import base, halvings, image, positive
 from gancli.nets.verdict import Verdict
 
 Conditioning = Literal["none", "projection"]
@@ -24,31 +25,28 @@ BLOCKS = 2  # a stage
 EXPANSION = 2  # of a block's hidden width
 GROUP = 16  # channels of a group
 LEAK = 0.2
-GAIN = math.sqrt(2 / (1 + LEAK**2))  # of LeakyReLU: what its input's weights are multiplied by to keep the variance
+GAIN = math.sqrt(2 / (1 + LEAK**2))  # of weights before a LeakyReLU, so that it preserves the variance
 LABEL_WIDTH = 64  # of G's embedding of a class
 
 
 def stages(height: int, width: int, ch: int) -> tuple[tuple[int, int], list[int]]:
-    """The base's size and the width of each stage from there up. Raises ConfigError for sides that do not halve.
+    """The base's size, and the width of each stage from the base up. Raises ConfigError for sides that do not halve.
 
     >>> stages(64, 64, 768)
     ((4, 4), [768, 768, 768, 768, 384])
     """
-    steps = 0
-    while min(height, width) >> steps >= 8:
-        steps += 1
-    if min(height, width) < 8 or height % (1 << steps) or width % (1 << steps):
+    found, steps = base(height, width), halvings(min(height, width))
+    if found is None or not steps:
         raise ConfigError(
-            f"model=r3gan draws images whose sides halve down to 4 to 7 pixels, not {height}x{width}:"
+            f"model=r3gan generates images whose sides halve exactly down to 4 to 7 pixels, not {height}x{width}:"
             " set dataset.size to 28, 32, 64, 128 or 256, or use model=dcgan"
         )
-    base = (height >> steps, width >> steps)
-    sides = [min(base) << k for k in range(steps + 1)]
-    return base, [max(1, ch * 32 // max(32, side)) for side in sides]
+    sides = [min(found) << k for k in range(steps + 1)]
+    return found, [max(1, ch * 32 // max(32, side)) for side in sides]
 
 
 def _drawn(layer: nn.Module, gain: float = 1.0) -> nn.Module:
-    """The layer with weights N(0, gain² / fan in)."""
+    """Initialise a layer's weights as N(0, gain² / fan in), and return it."""
     weight = layer.weight
     assert isinstance(weight, Tensor)
     nn.init.normal_(weight, 0.0, gain / math.sqrt(weight[0].numel()))
@@ -60,7 +58,7 @@ def _conv(inputs: int, outputs: int, kernel: int = 1, groups: int = 1, gain: flo
 
 
 class Activation(nn.Module):
-    """LeakyReLU of the input plus a bias of each channel."""
+    """LeakyReLU of the input plus a bias per channel."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -72,9 +70,9 @@ class Activation(nn.Module):
 
 
 class Block(nn.Module):
-    """1×1, grouped 3×3, 1×1 convolutions beside the identity; the last starts at 0, so that blocks start as nothing.
+    """x + 1×1, grouped 3×3, 1×1 convolutions; the last starts at 0, so blocks start as the identity.
 
-    total: blocks of the whole network, by which the others' weights are scaled (Fixup, Zhang et al. 2019).
+    total: number of blocks in the network, by which the other weights are scaled (Fixup, Zhang et al. 2019).
     """
 
     def __init__(self, width: int, total: int):
@@ -96,9 +94,9 @@ class Block(nn.Module):
 
 
 class Resample(nn.Module):
-    """Twice or half the size by the kernel [1, 3, 3, 1] in both directions; a 1×1 convolution where the width changes.
+    """Resampling by 2 with the kernel [1, 3, 3, 1] in both directions, and a 1×1 convolution if the width changes.
 
-    The convolution works on the smaller image, before or after.
+    The convolution runs on the smaller image, before upsampling or after downsampling.
     """
 
     kernel: Tensor
@@ -121,10 +119,10 @@ class Resample(nn.Module):
 
 
 class Generator(nn.Module):
-    """z -> images: a learned base scaled by z, stages, a 1×1 convolution. The paper clips nothing, nor does this.
+    """z -> images: a learned base scaled by z, stages, a 1×1 convolution; unbounded, as in the paper.
 
-    ch: channels of the stages up to 32 pixels. conditioning: "projection" hears labels beside z. 32×32×3, ten classes:
-    20,781,952 parameters. Raises ConfigError for points and sides that do not halve.
+    ch: channels of the stages up to 32 pixels. conditioning: "projection" concatenates a label embedding to z.
+    32×32×3, ten classes: 20,781,952 parameters. Raises ConfigError for points and sides that do not halve.
     """
 
     def __init__(
@@ -140,9 +138,9 @@ class Generator(nn.Module):
         positive("model.ch", ch)
         channels, height, width = image(shape, "r3gan")
         self.conditional, self.classes = need_classes(conditioning, classes), classes
-        base, widths = stages(height, width, ch)
+        small, widths = stages(height, width, ch)
         self.embed = _drawn(nn.Linear(classes, LABEL_WIDTH, bias=False)) if self.conditional else None
-        self.base = nn.Parameter(torch.randn(widths[0], *base))
+        self.base = nn.Parameter(torch.randn(widths[0], *small))
         self.scale = _drawn(nn.Linear(latent_dim + (LABEL_WIDTH if self.conditional else 0), widths[0], bias=False))
         layers: list[nn.Module] = []
         for k, outputs in enumerate(widths):
@@ -151,7 +149,7 @@ class Generator(nn.Module):
         self.body = nn.Sequential(*layers, _conv(widths[-1], channels))
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        """[B, latent_dim], labels [B] or a mixture of classes [B, classes] -> [B, C, H, W], without bound."""
+        """[B, latent_dim], labels [B] or a mixture of classes [B, classes] -> [B, C, H, W], unbounded."""
         if self.embed is not None:
             assert y is not None, "a conditional generator without labels"
             z = torch.cat([z, self.embed(shares(y, self.classes, z)).to(z.dtype)], 1)
@@ -160,10 +158,11 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Images -> one logit each: G mirrored, its end a product with a learned base of each channel.
+    """Images -> one logit each: the generator reversed, ending with a product with a learned base per channel.
 
-    ch, conditioning: as for the generator; "projection" is the product with the class's vector. 32×32×3, ten classes:
-    21,280,512 parameters. Raises ConfigError as the generator does.
+    ch, conditioning: as for the generator; "projection" multiplies the output with the class embedding. san: SAN's
+    last layer (`layers.direction`). 32×32×3, ten
+    classes: 21,280,512 parameters. Raises ConfigError as the generator does.
     """
 
     def __init__(
@@ -173,28 +172,42 @@ class Discriminator(nn.Module):
         *,
         ch: int = 768,
         conditioning: Conditioning = "none",
+        san: bool = False,
     ):
         super().__init__()
         positive("model.ch", ch)
         channels, height, width = image(shape, "r3gan")
         self.conditional, self.classes = need_classes(conditioning, classes), classes
-        base, widths = stages(height, width, ch)
+        small, widths = stages(height, width, ch)
         layers: list[nn.Module] = [_conv(channels, widths[-1])]
         for k, inputs in reversed(list(enumerate(widths))):
             layers += [Block(inputs, BLOCKS * len(widths)) for _ in range(BLOCKS)]
             layers += [Resample(inputs, widths[k - 1], up=False)] if k else []
         self.body = nn.Sequential(*layers)
-        self.base = _drawn(nn.Conv2d(widths[0], widths[0], base, groups=widths[0], bias=False))
+        self.base = _drawn(nn.Conv2d(widths[0], widths[0], small, groups=widths[0], bias=False))
         outputs = widths[0] if self.conditional else 1
         self.head = _drawn(nn.Linear(widths[0], outputs, bias=False))
         gain = 1 / math.sqrt(outputs)
         self.embed = _drawn(nn.Linear(classes, outputs, bias=False), gain) if self.conditional else None
+        self.san = san
+        renormalise(self)
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Verdict:
-        """[B, C, H, W], labels [B] where D hears of them -> logits [B]."""
+        """[B, C, H, W], labels [B] if D is conditional -> logits [B]."""
         features = self.base(self.body(x)).flatten(1)
-        out = self.head(features)
         if self.embed is None:
-            return Verdict(out.squeeze(1), features=[features])
+            if self.san:
+                return sliced(features, *self.directions(), features=[features])
+            return Verdict(self.head(features).squeeze(1), features=[features])
         assert y is not None, "a projection discriminator without labels"
-        return Verdict((out * self.embed(shares(y, self.classes, out))).sum(1), features=[features])
+        out = self.head(features)
+        embedded = self.embed(shares(y, self.classes, out))
+        if self.san:
+            return sliced(out, embedded, features=[features])
+        return Verdict((out * embedded).sum(1), features=[features])
+
+    def directions(self) -> list[Tensor]:
+        """The head's weight; with labels, the embedding of each class."""
+        weight = self.head.weight if self.embed is None else self.embed.weight
+        assert isinstance(weight, Tensor)
+        return [weight if self.embed is None else weight.t()]

@@ -1,7 +1,7 @@
-"""The residual networks of SNGAN, the projection GAN, SAGAN and BigGAN: one body, whose parts their papers choose.
+"""The residual networks of SNGAN, projection GAN, SAGAN and BigGAN: one architecture with options for each paper.
 
-Miyato et al. 2018 (appendix B.4), Miyato and Koyama 2018, Zhang et al. 2019, Brock et al. 2019 (appendix B); widths
-by the size of the images stand in `gancli.nets.forms`.
+Miyato et al. 2018 (appendix B.4), Miyato and Koyama 2018, Zhang et al. 2019, Brock et al. 2019 (appendix B); for the
+widths by image size see `gancli.nets.widths`.
 """
 
 from __future__ import annotations
@@ -15,25 +15,26 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gancli.nets.forms import SLIM, SLIM_NOTE, Family, attention_sides, form
 from gancli.nets.layers.condition import HIDDEN_WIDTH, Condition, Conditioning, Judge, Labels, need_classes, shares
 from gancli.nets.layers.conv import Resample
+from gancli.nets.layers.direction import renormalise
 from gancli.nets.layers.norms import NoNorm, Norm
 from gancli.nets.layers.norms import norm as norms
 from gancli.nets.layers.recipe import InitKind, Recipe
 from gancli.nets.shapes import image, positive
 from gancli.nets.verdict import Verdict
+from gancli.nets.widths import CPU_WIDTH, CPU_WIDTH_NOTE, Family, attention_sides, widths_for
 
 BN_EPS, BN_MOMENTUM = 2e-5, 0.1  # of the SNGAN authors' framework; its decay of 0.9 is torch's momentum of 0.1
-CHUNK_Z = 20  # BigGAN's numbers of z for each part of G: 120 in all at 128 pixels, 140 at 256, 160 at 512
+CHUNK_Z = 20  # dimensions of z for each part of BigGAN's G: 120 in all at 128 pixels, 140 at 256, 160 at 512
 
 
 class Block(nn.Module):
-    """Two 3×3 convolutions beside a shortcut: x + conv(relu(norm(conv(relu(norm(x)))))).
+    """Two 3×3 convolutions and a shortcut: x + conv(relu(norm(conv(relu(norm(x)))))).
 
     hidden: channels between the convolutions. resample: "up" at the first, "down" after the second, and in the
-    shortcut, which is a 1×1 convolution where size or channels change. first: without the norm and ReLU in front, for
-    the block that sees the image. norm: channels -> module, called as norm(x, y); the condition reaches norms only.
+    shortcut, which is a 1×1 convolution if size or channels change. first: omits the first norm and ReLU, for the
+    block whose input is the image. norm: channels -> module, called as norm(x, y); only norms get the condition.
     """
 
     def __init__(
@@ -60,7 +61,7 @@ class Block(nn.Module):
         """[B, inputs, H, W] -> [B, outputs, H, W], doubled or halved."""
         h = x
         if self.norm1 is not None:
-            # The shortcut still needs x, so the ReLU may overwrite only what a norm has made of it.
+            # The shortcut still needs x, so the ReLU may overwrite its input only if that is a norm's output.
             h = F.relu(self.norm1(x, y), inplace=not isinstance(self.norm1, NoNorm))
         h = self.conv1(h)
         h = F.relu(self.norm2(h, y), inplace=True)
@@ -73,10 +74,10 @@ class Generator(nn.Module):
     """z [B, latent_dim] -> images [B, C, H, W] in (-1, 1).
 
     ch: width in the family's unit; null: the paper's for the size (SNGAN 256 up to 32 pixels, 64 above; BigGAN 96 from
-    128 pixels up, and 16, which a CPU can bear, below). family: whose widths. conditioning: "none", or labels, which
-    come in by the norms or (labels="input") beside z. shared: width of one class embedding for all norms, 0: a lookup
-    in each. skip_z: an equal chunk of z for the first layer and each block. attention: sides of the feature maps that
-    have it; null: half of the image's, as SAGAN and BigGAN have it (64 at 512 pixels).
+    128 pixels up, and below them 16, for CPUs). family: selects the widths. conditioning: unless "none", labels enter
+    through the norms or (labels="input") concatenated to z. shared: width of one class embedding for all norms; 0: a
+    lookup table in each. skip_z: an equal chunk of z for the first layer and each block. attention: sides of the
+    feature maps that have it; null: half of the image's, as in SAGAN and BigGAN (64 at 512 pixels).
     32×32×3, latent_dim 128, SNGAN: 4,276,739 parameters. Raises ConfigError for points and sizes that do not halve.
     """
 
@@ -100,9 +101,9 @@ class Generator(nn.Module):
     ):
         super().__init__()
         channels, height, width = image(shape, family)
-        plan, self.base = form(height, width, family)
+        plan, self.base = widths_for(height, width, family)
         self.ch = plan.g_ch if ch is None else ch
-        self.notes = (SLIM_NOTE,) if ch is None and plan.g_ch == SLIM else ()
+        self.notes = (CPU_WIDTH_NOTE,) if ch is None and plan.g_ch == CPU_WIDTH else ()
         positive("model.ch", self.ch)
         self.conditional = need_classes(conditioning, classes)
         recipe = Recipe(spectral, sn_eps, init)
@@ -134,14 +135,14 @@ class Generator(nn.Module):
         if family == "sngan":
             return 128
         _, height, width = image(shape, family)
-        return CHUNK_Z * len(form(height, width, family)[0].up)
+        return CHUNK_Z * len(widths_for(height, width, family)[0].up)
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """[B, latent_dim], labels [B] or a mixture of classes [B, classes] -> [B, C, H, W]."""
-        first, heard = self.condition(z, y)
+        first, conditions = self.condition(z, y)
         h = self.dense(first).view(z.shape[0], -1, *self.base)
         for k, block in enumerate(self.blocks):
-            h = block(h, heard[k])
+            h = block(h, conditions[k])
             if str(k) in self.attention:
                 h = self.attention[str(k)](h)
         return torch.tanh(self.conv(F.relu(self.norm(h), inplace=True)))
@@ -151,10 +152,11 @@ class Discriminator(nn.Module):
     """Images -> one logit each: residual blocks, sum over pixels, a dense head.
 
     ch, family, attention: as for the generator (null attention: half of the image's side, 64 at most). conditioning:
-    what D does with labels: nothing; "input" joins one-hot maps to the image; "hidden" joins an embedding to the
-    features half way; "ac" names the class; "projection". wide: a block's hidden width is its output's (SAGAN,
-    BigGAN), not its input's. norm: in the blocks, none by the papers. spectral: every weight divided by its largest
-    singular value. 32×32×3, SNGAN: 1,053,824 parameters. Raises ConfigError for points and sizes that do not halve.
+    how D uses labels: "none"; "input" concatenates one-hot maps to the image; "hidden" concatenates an embedding to the
+    features of the middle block; "ac" classifies; "projection". wide: a block's hidden width is its output's (SAGAN,
+    BigGAN), not its input's. norm: in the blocks; the papers have none. spectral: spectral norm of every weight.
+    san: SAN's last layer (`layers.direction`), without spectral norm.
+    32×32×3, SNGAN: 1,053,824 parameters. Raises ConfigError for points and sizes that do not halve.
     """
 
     def __init__(
@@ -171,10 +173,11 @@ class Discriminator(nn.Module):
         spectral: bool = True,
         init: InitKind = "sngan",
         sn_eps: float = 1e-12,
+        san: bool = False,
     ):
         super().__init__()
         channels, height, width = image(shape, family)
-        plan, _ = form(height, width, family)
+        plan, _ = widths_for(height, width, family)
         ch = plan.d_ch if ch is None else ch
         positive("model.ch", ch)
         self.conditioning, self.classes = conditioning, classes
@@ -194,12 +197,13 @@ class Discriminator(nn.Module):
         self.blocks = nn.ModuleList(blocks)
         sides = [min(height, width) >> min(k + 1, halvings) for k in range(len(widths))]
         wanted = attention_sides(attention, min(height, width), min(sides[0], 64), sides)
-        # Several blocks may share a size; attention follows the first of them, where the size is new.
+        # Several blocks may share a size; attention follows the first of them.
         self.attention = nn.ModuleDict({str(sides.index(s)): recipe.attention(widths[sides.index(s)]) for s in wanted})
-        self.head = Judge(widths[-1], classes, conditioning, recipe, bias=plan.head_bias)
+        self.head, self.san = Judge(widths[-1], classes, conditioning, recipe, bias=plan.head_bias, san=san), san
+        renormalise(self)
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Verdict:
-        """[B, C, H, W], labels [B] where D hears of them -> logits [B], and classes [B, classes] of "ac"."""
+        """[B, C, H, W], labels [B] if D is conditional -> logits [B], and with "ac" classes [B, classes]."""
         h = x
         if self.conditioning == "input" and y is not None:
             h = torch.cat([x, _everywhere(shares(y, self.classes, x), x)], 1)
@@ -211,6 +215,10 @@ class Discriminator(nn.Module):
                 h = self.attention[str(k)](h)
         verdict: Verdict = self.head(F.relu(h, inplace=True), y)
         return verdict
+
+    def directions(self) -> list[Tensor]:
+        """Those of the head."""
+        return self.head.directions()
 
 
 def _everywhere(rows: Tensor, like: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The ResNet of CycleGAN: two halvings, residual blocks, two doublings (Johnson et al. 2016)."""
+"""CycleGAN's ResNet generator: two halvings, residual blocks, two doublings (Johnson et al. 2016)."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Literal
 from torch import Tensor, nn
 
 from gancli.errors import ConfigError
-from gancli.nets.layers import own
+from gancli.nets.layers import image_norms
 from gancli.nets.layers.conv import Conv
 from gancli.nets.layers.init import dcgan_, normal
-from gancli.nets.layers.mirrored import Mirrored
 from gancli.nets.layers.noise import Dropout
+from gancli.nets.layers.reflect import ReflectConv2d
 from gancli.nets.shapes import image, positive, share
 
 HALVINGS = 2
@@ -19,14 +19,14 @@ LARGE = 128  # pixels above which the paper has 9 blocks instead of 6
 
 
 class Block(nn.Module):
-    """x + two convolutions of it, without an activation behind the sum."""
+    """x + two convolutions of x, without an activation after the sum."""
 
-    def __init__(self, ch: int, norm: own.Kind, dropout: float):
+    def __init__(self, ch: int, norm: image_norms.Kind, dropout: float):
         super().__init__()
         bias = norm == "instance"
-        first = [Mirrored(ch, ch, 3, bias=bias), own.norm(norm, ch), nn.ReLU(True)]
+        first = [ReflectConv2d(ch, ch, 3, bias=bias), image_norms.norm(norm, ch), nn.ReLU(True)]
         middle = [Dropout(dropout)] if dropout else []
-        self.body = nn.Sequential(*first, *middle, Mirrored(ch, ch, 3, bias=bias), own.norm(norm, ch))
+        self.body = nn.Sequential(*first, *middle, ReflectConv2d(ch, ch, 3, bias=bias), image_norms.norm(norm, ch))
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, ch, H, W] -> the same."""
@@ -37,10 +37,10 @@ class Block(nn.Module):
 class Generator(nn.Module):
     """Images [B, C, H, W] -> images [B, out_channels, H, W] in (-1, 1) (Zhu et al. 2017, appendix 7.2).
 
-    ch: channels at full size. blocks: residual blocks; None: 9 above 128 pixels, 6 up to it, by the shorter side.
-    upsample: transposed convolutions as the paper has them, or nearest neighbours and a convolution, which leaves no
-    checkerboard. dropout: inside the blocks, in training. 3 channels, 9 blocks: 11,378,179 parameters. Raises
-    ConfigError for sides under 8 pixels or that are no multiples of 4.
+    ch: channels at full size. blocks: residual blocks; None: 9 if the shorter side is above 128 pixels, else 6.
+    upsample: transposed convolutions as in the paper, or nearest neighbours and a convolution, which avoids
+    checkerboard artefacts. dropout: inside the blocks, in training. 3 channels, 9 blocks: 11,378,179 parameters. Raises
+    ConfigError for sides below 8 pixels or not divisible by 4.
     """
 
     multiple = 2**HALVINGS
@@ -52,7 +52,7 @@ class Generator(nn.Module):
         *,
         ch: int = 64,
         blocks: int | None = None,
-        norm: own.Kind = "instance",
+        norm: image_norms.Kind = "instance",
         upsample: Literal["transposed", "nearest"] = "transposed",
         dropout: float = 0.0,
     ):
@@ -61,7 +61,7 @@ class Generator(nn.Module):
         channels, height, width = image(shape, "cyclegan")
         if min(height, width) < 8 or height % self.multiple or width % self.multiple:
             raise ConfigError(
-                f"this generator takes images of 8 pixels and more whose sides are multiples of {self.multiple}, not"
+                f"this generator takes images of at least 8 pixels whose sides are multiples of {self.multiple}, not"
                 f" {height}x{width}: set dataset.size=[C,H,W] or dataset.crop"
             )
         count = (9 if min(height, width) > LARGE else 6) if blocks is None else blocks
@@ -69,9 +69,9 @@ class Generator(nn.Module):
             raise ConfigError(f"model.blocks={blocks}: a number of residual blocks, or null for the paper's")
         share("model.G_A2B.dropout", dropout)
         bias = norm == "instance"
-        layers: list[nn.Module] = [Mirrored(channels, ch, 7, bias=bias), own.norm(norm, ch), nn.ReLU(True)]
+        layers: list[nn.Module] = [ReflectConv2d(channels, ch, 7, bias=bias), image_norms.norm(norm, ch), nn.ReLU(True)]
         for _ in range(HALVINGS):
-            layers += [nn.Conv2d(ch, 2 * ch, 3, 2, 1, bias=bias), own.norm(norm, 2 * ch), nn.ReLU(True)]
+            layers += [nn.Conv2d(ch, 2 * ch, 3, 2, 1, bias=bias), image_norms.norm(norm, 2 * ch), nn.ReLU(True)]
             ch *= 2
         layers += [Block(ch, norm, dropout) for _ in range(count)]
         for _ in range(HALVINGS):
@@ -79,8 +79,8 @@ class Generator(nn.Module):
             enlarge: nn.Module = nn.ConvTranspose2d(2 * ch, ch, 3, 2, 1, output_padding=1, bias=bias)
             if upsample == "nearest":
                 enlarge = Conv(2 * ch, ch, resample="up", bias=bias, init=normal(0.02))
-            layers += [enlarge, own.norm(norm, ch), nn.ReLU(True)]
-        self.body = nn.Sequential(*layers, Mirrored(ch, out_channels, 7), nn.Tanh())
+            layers += [enlarge, image_norms.norm(norm, ch), nn.ReLU(True)]
+        self.body = nn.Sequential(*layers, ReflectConv2d(ch, out_channels, 7), nn.Tanh())
         dcgan_(self)
 
     def forward(self, x: Tensor) -> Tensor:

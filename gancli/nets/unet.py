@@ -1,4 +1,4 @@
-"""The U-Net of pix2pix: down to a single pixel and up again, each stage joined with its counterpart."""
+"""pix2pix's U-Net generator: an encoder down to one pixel and a decoder, with skip connections."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from torch import Tensor, nn
 from torch.nn.functional import leaky_relu, relu
 
 from gancli.errors import ConfigError
-from gancli.nets.layers import own
-from gancli.nets.layers.halves import Double, Patchwise
+from gancli.nets.layers import image_norms
 from gancli.nets.layers.init import dcgan_
+from gancli.nets.layers.kernel4 import Double, Patchwise
 from gancli.nets.layers.noise import Dropout
 from gancli.nets.shapes import image, positive, share
 
 LEAK = 0.2
 FEWEST, MOST = 5, 9  # stages, of 32 and of 512 pixels
-WIDEST = 8  # stages are as wide as ch times this at most
+WIDEST = 8  # stages have at most this times ch channels
 
 
 def natural_downs(height: int, width: int) -> int:
@@ -27,9 +27,9 @@ def natural_downs(height: int, width: int) -> int:
     exact = next((n for n in range(MOST, 0, -1) if height % 2**n == 0 == width % 2**n), 0)
     if exact < FEWEST:
         raise ConfigError(
-            f"the U-Net halves both sides {FEWEST} times at least, and images of {height}x{width} halve exactly {exact}"
-            f" times: set dataset.size=[C,H,W] or dataset.crop to multiples of {2**FEWEST}, or take the ResNet"
-            " (model=cyclegan has it)"
+            f"the U-Net halves both sides at least {FEWEST} times, but {height}x{width} halves exactly only {exact}"
+            f" times: set dataset.size=[C,H,W] or dataset.crop to multiples of {2**FEWEST}, or use the ResNet"
+            " generator of model=cyclegan"
         )
     return exact
 
@@ -37,11 +37,11 @@ def natural_downs(height: int, width: int) -> int:
 class Generator(nn.Module):
     """Images [B, C, H, W] -> images [B, out_channels, H, W] in (-1, 1) (Isola et al. 2017, appendix 6.1).
 
-    ch: channels of the first stage. downs: how often the sides halve; None: down to one pixel, or to the last whole
-    size. norm: of all stages but the outermost and the innermost one on the way down. dropout: the network's noise, in
-    the stages up that the released PyTorch code has it in, those of the fifth level and deeper but the innermost: three
-    at 256 pixels, one at 64, none at 32; in evaluation too, unless `test_dropout` is false. 256 pixels, 3 channels:
-    54,413,955 parameters. Raises ConfigError for sides that do not halve exactly.
+    ch: channels of the first stage. downs: how often the sides halve; None: as often as they halve exactly. norm: of
+    all stages but the outermost and, in the encoder, the innermost. dropout: the network's noise, in the decoder stages
+    of the released PyTorch code, which are those from the fifth level down except the innermost: three at 256 pixels,
+    one at 64, none at 32; in evaluation too, unless `test_dropout` is false. 256 pixels, 3 channels: 54,413,955
+    parameters. Raises ConfigError for sides that do not halve exactly.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class Generator(nn.Module):
         *,
         ch: int = 64,
         downs: int | None = None,
-        norm: own.Kind = "batch",
+        norm: image_norms.Kind = "batch",
         dropout: float = 0.5,
         test_dropout: bool = True,
     ):
@@ -67,19 +67,19 @@ class Generator(nn.Module):
         count = exact if downs is None else downs
         self.multiple = 2**count
         widths = [ch * min(2**level, WIDEST) for level in range(count)]
-        bias = norm == "instance"  # a batch norm brings its own
+        bias = norm == "instance"  # batch norm has its own
         self.down, self.up = nn.ModuleList(), nn.ModuleList()
         for level, wide in enumerate(widths):
             inputs = widths[level - 1] if level else channels
             layers: list[nn.Module] = [Patchwise(inputs, wide, bias=bias)]
-            self.down.append(nn.Sequential(*layers, *([own.norm(norm, wide)] if 0 < level < count - 1 else [])))
+            self.down.append(nn.Sequential(*layers, *([image_norms.norm(norm, wide)] if 0 < level < count - 1 else [])))
         for level, wide in reversed(list(enumerate(widths))):
             inputs = wide if level == count - 1 else 2 * wide
             if not level:
                 self.up.append(nn.Sequential(Double(inputs, out_channels), nn.Tanh()))
                 break
             narrow = widths[level - 1]
-            layers = [Double(inputs, narrow, bias=bias), own.norm(norm, narrow)]
+            layers = [Double(inputs, narrow, bias=bias), image_norms.norm(norm, narrow)]
             if FEWEST <= level + 1 < count:
                 layers.append(Dropout(dropout, always=test_dropout))
             self.up.append(nn.Sequential(*layers))
@@ -87,7 +87,7 @@ class Generator(nn.Module):
 
     @property
     def noisy(self) -> bool:
-        """Whether the same image gives several outputs."""
+        """Whether outputs for the same image differ."""
         return any(isinstance(m, Dropout) and m.p and m.always for m in self.modules())
 
     def forward(self, x: Tensor) -> Tensor:

@@ -1,1 +1,1 @@
-"""Observers: they look at a run and never touch it."""
+"""Observers: read a run after each step and never change it."""

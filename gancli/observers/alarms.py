@@ -1,4 +1,4 @@
-"""Says in words when a run goes wrong, with a remedy: a sure D, collapse, a vanishing gradient, an explosion."""
+"""Alarms of a failing run, with remedies: saturated D, mode collapse, vanishing gradient, divergence."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from gancli.observers.observer import Alarm, Event, Observer, RunView, Values, e
 from gancli.observers.remedies import MEANINGS, players, remedy
 from gancli.observers.spread import ALIKE, Spread, Spreads, noiseless
 
-LARGE = 1e6  # a loss or logit beyond which nothing is learned any more
-POOR, FALLEN = 0.25, 0.5  # diversity: less than this share of the data's, and of the run's own best so far
-FAINT = 1e-3  # of the strongest gradient so far
-MEMORIES = ("exp_avg_sq", "square_avg")  # where optimizers keep the mean square of gradients
+LARGE = 1e6  # the absolute value of a loss or logit above which a run has diverged
+POOR, FALLEN = 0.25, 0.5  # collapse: diversity below these shares of the data's and of the run's best so far
+FAINT = 1e-3  # vanishing: share of the largest gradient so far
+MEMORIES = ("exp_avg_sq", "square_avg")  # optimizers' state with the mean square of gradients
 
 
 class Alarms(Observer):
-    """Looks every `every` steps; what was wrong at `patience` looks in a row is said, and again only after it was well.
+    """Checks a run every `every` steps; raises an alarm after `patience` failed checks in a row, once until one passes.
 
-    n: images that diversity is measured on, of the raw generator from latents that stay the same. A row of
-    metrics.jsonl says how varied samples are (1: as the data) and how large the generator's gradient is. What is made
-    of data is measured beside its inputs, each direction by itself (1: as varied as these, each as a share of the data
-    that it is like): not by what else G makes of one input, so that a G without noise is no alarm. A run is stopped
-    whose losses or logits explode, whose samples are all alike, or whose critic says the same of everything.
+    n: samples that diversity is measured on, of the raw generator from fixed latents. A row of metrics.jsonl has the
+    diversity of samples (1: that of the data) and the generator's gradient norm. For outputs made from data, diversity
+    is relative to that of the inputs, by direction (each relative to its domain's data): outputs of different inputs
+    are compared, so a G without noise raises no alarm. The run is stopped if losses or logits explode, all samples
+    are equal, or the critic's output is the same for real images and fakes.
     """
 
     def __init__(self, every: int = 100, patience: int = 3, n: int = 64):
         if every < 1 or patience < 1 or n < 2:
             raise ConfigError(
-                f"observers.alarms has every and patience of at least 1 and n of at least 2, not"
+                f"observers.alarms: every and patience must be at least 1 and n at least 2, got"
                 f" every={every} patience={patience} n={n}"
             )
         self.every, self.patience, self.n = every, patience, n
@@ -41,26 +41,26 @@ class Alarms(Observer):
         self._words = ""
 
     def refuse(self, view: RunView) -> None:
-        """Refuse more samples than memory holds. Raises ConfigError."""
+        """Raises ConfigError if n samples do not fit in memory."""
         view.refuse_many("alarms.n", self.n)
 
     def open(self, view: RunView) -> None:
-        """Measure the data's own diversity, and G's at the start."""
+        """Measure the diversity of the data, and of G at the start."""
         self._spreads, self._words = Spreads(view, self.n), sample_of(view.engine.game)[1].words
         for spread in self.spreads(view):
             self._best |= {f"born{spread.mark}": spread.share or 0.0, f"diversity{spread.mark}": 0.0}
 
     def state(self) -> dict[str, Any]:
-        """Looks in a row at which something was wrong, and the best of the run so far."""
+        """Return the failed checks in a row, and the best values of the run so far."""
         return {"strikes": dict(self._strikes), "best": dict(self._best)}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on counting."""
+        """Restore the counts and best values."""
         self._strikes = {str(words): int(looks) for words, looks in state["strikes"].items()}
         self._best |= {name: float(state["best"].get(name, 0.0)) for name in self._best}
 
     def on_step(self, view: RunView) -> Iterator[Event]:
-        """Alarms that have just become true, with their figures; the end of a run that explodes."""
+        """Yield new alarms with their values; Stop for a run that diverged."""
         if not view.logs or view.step % self.every:
             return
         values = view.values()
@@ -77,8 +77,8 @@ class Alarms(Observer):
             self._best[name] = max(self._best[name], min(1.0, share))
         critic = players(view.engine.game)[1]
         dead = dict(self._dead(view, spread) for spread in spreads)
-        said = _equal(values.get(watched.real), values.get(watched.fake))
-        dead[f"{critic} has said the same of every sample"] = "" if said else None
+        equal = _equal(values.get(watched.real), values.get(watched.fake))
+        dead[f"{critic} has had the same output for real samples and fakes"] = "" if equal else None
         for words, figures in dead.items():
             looks = self._strikes[words] = 0 if figures is None else self._strikes.get(words, 0) + 1
             if looks >= self.patience:
@@ -92,50 +92,50 @@ class Alarms(Observer):
                 yield Alarm(name, f"{figures}: {remedy(name, view.engine.game)}")
 
     def _dead(self, view: RunView, spread: Spread) -> tuple[str, str | None]:
-        """What it is called that all samples of a direction are alike, and its figures; None where they are not."""
+        """Return the message that all samples of a direction are equal, and its values; None if they are not."""
         where = "latent" if spread.given is None else "row"
-        words = f"{players(view.engine.game)[0]} has drawn the same for every {where}"
+        words = f"{players(view.engine.game)[0]} has generated the same sample for every {where}"
         if spread.direction:
             words += f" in direction {spread.direction}"
         once = max(self._best[f"born{spread.mark}"], self._best[f"diversity{spread.mark}"])
-        # A G that begins at the mean image draws the same until it has learnt anything: that is no death.
+        # A G initialised to the mean image has equal samples until it has learned something: that is not a collapse.
         true = spread.share is not None and spread.share < ALIKE <= once
         return words, (f" ({spread})" if spread.direction else "") if true else None
 
     def wrong(
         self, view: RunView, values: dict[str, float], spreads: Sequence[Spread], gradient: float | None
     ) -> dict[str, str]:
-        """Each alarm with the figures that speak for it at this step, empty where all is well; of each direction."""
+        """Return each alarm with its values at this step, empty if the check passes; collapse by direction."""
         found = dict.fromkeys((name for name in MEANINGS if name != "collapse"), "")
         watched = view.engine.game.diagnostics()
         real, fake = values.get(watched.real), values.get(watched.fake)
         if watched.sure is not None and real is not None and fake is not None and real - fake > watched.sure:
             who, critic = players(view.engine.game)
-            found["saturated"] = f"{critic} says {real:.3g} of real {self._words} and {fake:.3g} of {who}'s"
+            found["saturated"] = f"{critic}'s output is {real:.3g} for real {self._words} and {fake:.3g} for {who}'s"
         for spread in spreads:
             key, share = f"collapse{spread.mark}", spread.share
             poor = share is not None and share < POOR and share < FALLEN * self._best[f"diversity{spread.mark}"]
             found[key] = f"{spread}{noiseless(view.engine.game, spread)}" if poor else ""
         if gradient is not None and gradient < FAINT * self._best["gradient"]:
-            found["vanishing"] = f"it is {gradient:.1e}, after {self._best['gradient']:.1e}"
+            found["vanishing"] = f"gradient norm {gradient:.1e}, after a maximum of {self._best['gradient']:.1e}"
         self._best["gradient"] = max(self._best["gradient"], gradient or 0.0)
         return found
 
     def spreads(self, view: RunView) -> list[Spread]:
-        """How varied samples are, of each direction."""
+        """Measure the diversity of samples of each direction."""
         assert self._spreads is not None
         return self._spreads.now(view)
 
 
 def _equal(a: float | None, b: float | None) -> bool:
-    """Whether both are known and the same, but for rounding."""
+    """Whether both are known and equal up to rounding."""
     return a is not None and b is not None and abs(a - b) <= 1e-6 * max(1.0, abs(a))
 
 
 def rms_gradient(view: RunView, learner: str | None, values: Mapping[str, float]) -> float | None:
-    """The root mean square of a player's recent gradient, from its optimizer's own memory; of this step's without one.
+    """Return the RMS of a player's recent gradient from its optimizer's state, else of this step's gradient.
 
-    values: this step's, as the engine logs them. None where nothing is known.
+    values: this step's, as the engine logs them. None if neither is known.
     """
     player = None if learner is None else view.engine.players.get(learner)
     if player is None:

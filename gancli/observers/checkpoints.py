@@ -1,4 +1,4 @@
-"""When to write a checkpoint, and by what result the best is known."""
+"""When to write a checkpoint, and which result selects the best one."""
 
 from __future__ import annotations
 
@@ -14,42 +14,44 @@ AUTO = "auto"
 
 
 class Checkpoints(Observer):
-    """A checkpoint every `every` steps; the newest `keep` stay (None: all), beside the first and the best.
+    """A checkpoint every `every` steps; the newest `keep` (None: all), the first and the best are kept.
 
-    best: the result of `gan eval` that says which is best; auto: the first that observers.scores gives, or fid where it
-    gives none. Raises ConfigError for a name that no result has.
+    best: the `gan eval` result that selects the best; auto: the first of observers.scores, or fid if it is off. Raises
+    ConfigError for a name that no result has.
     """
 
     def __init__(self, every: int = 1000, keep: int | None = 3, best: str = AUTO):
         if every < 1 or (keep is not None and keep < 1):
-            raise ConfigError(f"observers.checkpoints: every and keep are at least 1, not every={every} keep={keep}")
+            raise ConfigError(
+                f"observers.checkpoints: every and keep must be at least 1, got every={every} keep={keep}"
+            )
         self.every, self.keep, self.auto = every, keep, best == AUTO
         self.best = "fid" if self.auto else best
-        higher_is_better(self.best)  # a name that no result has is said now, not when a checkpoint is to be kept
+        higher_is_better(self.best)  # raises for an unknown name now, not at the first checkpoint
 
     def choose_best(self, offered: Sequence[str]) -> None:
-        """Choose `best` among the results that scores will give. Raises CombinationError where it is none of them.
+        """Set `best` to one of the results of scores. Raises CombinationError if it is not among them.
 
-        Without scores any name will do: results are then gan eval's.
+        Without scores every name is valid: results then come from gan eval.
         """
         able = [name for name in offered if directed(name)]
         if self.auto:
             self.best = next(iter(able), self.best)
         elif offered and re.sub(r"^swd_\d+$", "swd", self.best) not in able:
-            way = f"choose {' or '.join(able)} (auto: the first), or" if able else "set best=auto, or"
+            remedy = f"choose {' or '.join(able)} (auto: the first), or" if able else "set best=auto, or"
             raise CombinationError(
-                f"observers.checkpoints.best={self.best}: observers.scores gives {', '.join(offered)}, so that the best"
-                f" would never be known: {way} add its metric to observers.scores.metrics"
+                f"observers.checkpoints.best={self.best}: observers.scores computes only {', '.join(offered)}:"
+                f" {remedy} add its metric to observers.scores.metrics"
             )
 
     def on_step(self, view: RunView) -> Iterator[Event]:
-        """Keep, when it is due."""
+        """Yield Keep when it is due."""
         if view.due(self.every):
             yield Keep(self.keep, self.best)
 
 
 def with_best(config: Mapping[str, Any], observers: Mapping[str, Observer]) -> dict[str, Any]:
-    """The configuration with the result that chooses the best by its name, as whoever asks for the best reads it.
+    """Return the configuration with observers.checkpoints.best resolved (auto replaced by a result's name).
 
     observers: by their keys. Raises CombinationError as Checkpoints.choose_best.
     """

@@ -1,4 +1,4 @@
-"""What a run's game makes for whoever watches it: of numbers and data that stay the same over the whole run."""
+"""Samples of a run's game for observers, from latents and data rows that are fixed over the whole run."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from gancli.observers.observer import RunView
 
 
 def stream_of(view: RunView, name: str) -> tuple[Stream, str] | None:
-    """The stream and the column of the data that a game calls by this name; None where the data have no such column."""
+    """Return the stream and the column of this name in the game; None if the data have no such column."""
     feed, _, column = name.rpartition(".")
     stream = view.engine.streams.get(feed) if feed else view.engine.main
     return None if stream is None or column not in stream.source.fields else (stream, column)
 
 
 def data_of(view: RunView, name: str, n: int) -> Tensor | None:
-    """The first n rows of a column, ready, as they are dealt (fewer where there are fewer); None: no such column."""
+    """Return the first n rows (or all) of a column in the stream's order, as network input; None: no such column."""
     found = stream_of(view, name)
     if found is None:
         return None
@@ -40,9 +40,9 @@ def shown(
     labels: Tensor | None = None,
     direction: str | None = None,
 ) -> dict[str, Tensor]:
-    """n samples of a direction (None: the first), ready, with what the game shows beside them.
+    """Generate n samples of a direction (None: the first) and the game's further outputs, as network values.
 
-    labels: classes asked for, int64 [n]; None: drawn. They are made in parts that the device is known to bear.
+    labels: requested classes, int64 [n]; None: random. Batches are as large as in training, which fit in memory.
     """
     engine = view.engine
     game, device = engine.game, engine.compute.device
@@ -59,9 +59,9 @@ def shown(
 
 
 def parts_of(view: RunView, purpose: str, n: int, made: Mapping[str, Tensor]) -> list[Part]:
-    """What a sheet shows of what `shown` made: with the rows of data that it was made from, and the right answers.
+    """Return what a sheet shows of the outputs of `shown`: their inputs, the outputs, and the targets.
 
-    These are dealt as those are, where they stand in the same table; feeds have orders of their own.
+    Targets are shown if they are in the same table as the inputs; other feeds have their own order.
     """
     game = view.engine.game
     direction = game.directions()[0]
@@ -71,30 +71,30 @@ def parts_of(view: RunView, purpose: str, n: int, made: Mapping[str, Tensor]) ->
     found = None if target is None else stream_of(view, target)
     if target is not None and found is not None and any(own and own[0] is found[0] for own in columns.values()):
         stream, column = found
-        truth = target, sample_of(game, direction)[1], _dealt(view, stream, purpose, n)[column].cpu()
+        truth = target, sample_of(game, direction)[1], _batch(view, stream, purpose, n)[column].cpu()
     given = {name: rows.cpu() for name, rows in _given(view, purpose, n, direction, None).items()}
     return parts(game.output_fields(direction), made, {name: (taken[name], given[name]) for name in taken}, truth)
 
 
 def given_of(view: RunView, purpose: str, n: int, direction: str) -> Batch:
-    """The rows of data that `shown` makes its samples of, by column, labels apart."""
+    """Return the input rows of `shown`, by column, without labels."""
     return _given(view, purpose, n, direction, None)
 
 
-def _dealt(view: RunView, stream: Stream, purpose: str, n: int) -> Batch:
-    """Rows of a stream's table in an order of this purpose."""
+def _batch(view: RunView, stream: Stream, purpose: str, n: int) -> Batch:
+    """Return n rows of a stream's table, in a permutation keyed by `purpose`."""
     return Stream(stream.source, view.engine.seed, purpose, view.engine.compute.device).batch(0, n)
 
 
 def _given(view: RunView, purpose: str, n: int, direction: str, labels: Tensor | None) -> Batch:
-    """The input columns: rows of the data in an order of this purpose, and the labels asked for."""
+    """Return the input columns: data rows in a permutation keyed by `purpose`, and the requested labels."""
     engine, given = view.engine, Batch()
     for name, field in engine.game.input_fields(direction).items():
         if isinstance(field, Label):
             given |= {} if labels is None else {name: labels}
             continue
         found = stream_of(view, name)
-        assert found is not None, f"{name} is no column of the data"
+        assert found is not None, f"the data have no column {name}"
         stream, column = found
-        given[name] = _dealt(view, stream, purpose, n)[column]
+        given[name] = _batch(view, stream, purpose, n)[column]
     return given

@@ -1,4 +1,4 @@
-"""A sheet of samples from latents that stay the same over the whole run."""
+"""Sheets of samples from latents that are fixed over the whole run."""
 
 from __future__ import annotations
 
@@ -16,31 +16,30 @@ from gancli.observers.plane import in_a_plane
 
 
 class Grid(Observer):
-    """A picture every `every` steps: `n` samples of the averaged networks, or lines of text where they have no picture.
+    """A sheet every `every` steps: `n` samples of the averaged networks, as a picture or as lines of text.
 
-    What is made of data stands beside what it was made from and, where the game has one, the right answer.
-
-    Points on a line or in the plane are left to the observer of these.
+    Outputs made from data stand beside their inputs and, if the game has them, their targets. Points of one or two
+    dimensions are drawn by the observer Plane instead.
     """
 
     def __init__(self, every: int = 500, n: int = 64):
         if every < 1 or n < 1:
-            raise ConfigError(f"observers.grid: every and n are at least 1, not every={every} n={n}")
+            raise ConfigError(f"observers.grid: every and n must be at least 1, got every={every} n={n}")
         self.every, self.n = every, n
 
     def refuse(self, view: RunView) -> None:
-        """Refuse a sheet that no memory holds. Raises ConfigError."""
+        """Raises ConfigError if the sheet does not fit in memory."""
         if not in_a_plane(sample_of(view.engine.game)[1]):
             view.refuse_many("grid.n", self.n)
 
     def on_step(self, view: RunView) -> Iterator[Event]:
-        """A picture or lines, when they are due."""
-        # Of a run without steps only the networks are wanted, which may be too large for a sheet on this machine.
+        """Yield a picture or lines when they are due."""
+        # A run with steps=0 only builds the networks, which may be too large for sampling on this machine.
         if not in_a_plane(sample_of(view.engine.game)[1]) and view.due(self.every) and view.steps > 0:
             yield self.draw(view)
 
     def draw(self, view: RunView) -> Picture | Lines:
-        """The sheet, from copies: drawing leaves no trace in the run."""
+        """Draw the sheet from copies of the networks, so that the run does not change."""
         game, compute = view.engine.game, view.engine.compute
         direction, n = game.directions()[0], self.n
         nets = with_standing_statistics(game, view.engine.networks(), compute, passes=8)

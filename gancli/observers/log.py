@@ -1,4 +1,4 @@
-"""Loggers: what observers found at a step is passed on to TensorBoard, Weights & Biases or MLflow."""
+"""Loggers: send numbers, pictures and alarms of a run to TensorBoard, Weights & Biases or MLflow."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from gancli.report.record import flat
 from gancli.store.files import read_json, write_json
 from gancli.store.rundir import RunDir
 
-TICKET = "logger.json"  # in the run directory: what a resumed run is known by elsewhere
+TICKET = "logger.json"  # in the run directory: the logger's run id, for resuming
 
 
 class Log(Observer):
-    """Passes on each row's numbers, each sheet of samples and each alarm of the observers before it.
+    """Logs each row's numbers, each sheet of samples and each alarm of the observers before it.
 
-    pictures: whether sheets are sent, too, be they pictures or lines of text. Raises ConfigError where the logger's
-    package is missing.
+    pictures: whether to log sheets, as pictures or as lines of text. Raises ConfigError if the logger's package is
+    missing.
     """
 
-    package: str  # what is imported
-    extra: str  # what is installed
+    package: str  # the module to import
+    extra: str  # the extra to install
 
     def __init__(self, pictures: bool = True):
         self.pictures = pictures
@@ -35,15 +35,15 @@ class Log(Observer):
             self.module = importlib.import_module(self.package)
         except ImportError:
             raise ConfigError(
-                f"logger={self.extra} needs a package that is not installed: pip install 'gancli[{self.extra}]'"
+                f"logger={self.extra} needs a package that is not installed: type pip install 'gancli[{self.extra}]'"
             ) from None
 
     def open(self, view: RunView) -> None:
-        """Begin, or go on where the run was left."""
+        """Start logging, or resume."""
         self.begin(view.folder, flat(RunDir(view.folder).config()), view.step)
 
     def on_step(self, view: RunView) -> Iterator[Event]:
-        """Pass on what stands in `view.events`."""
+        """Log the events in `view.events`."""
         for event in view.events:
             if isinstance(event, Values):
                 self.numbers(view.step, numbers(event.values))
@@ -56,32 +56,32 @@ class Log(Observer):
         return iter(())
 
     def close(self) -> None:
-        """Send what is not sent yet."""
+        """Flush and close."""
         self.end()
 
     @abstractmethod
     def begin(self, folder: Path, config: Mapping[str, Any], step: int) -> None:
-        """Called before the first step of this process; config by dotted keys."""
+        """Called before this process's first step; config by dotted keys."""
 
     @abstractmethod
     def numbers(self, step: int, values: Mapping[str, float]) -> None:
-        """Numbers of a step, by name."""
+        """Log numbers of a step, by name."""
 
     @abstractmethod
     def picture(self, step: int, name: str, image: Pixels) -> None:
-        """A picture [H, W, 3] of a step."""
+        """Log a picture [H, W, 3] of a step."""
 
     @abstractmethod
     def lines(self, step: int, name: str, lines: Sequence[str]) -> None:
-        """Samples of a step that are text, a line each."""
+        """Log text samples of a step, one per line."""
 
     @abstractmethod
     def words(self, step: int, name: str, text: str) -> None:
-        """An alarm."""
+        """Log an alarm."""
 
     @abstractmethod
     def end(self) -> None:
-        """Nothing follows."""
+        """Finish logging."""
 
 
 class TensorBoard(Log):
@@ -90,27 +90,27 @@ class TensorBoard(Log):
     package, extra = "torch.utils.tensorboard", "tensorboard"
 
     def begin(self, folder: Path, config: Mapping[str, Any], step: int) -> None:
-        """Open the event file; what an earlier process wrote past `step` is not shown."""
+        """Open the event file; events of an earlier process after `step` are purged."""
         self._writer = self.module.SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1 if step else None)
         if step == 0:
             table = "\n".join(f"| {key} | {value} |" for key, value in config.items())
             self._writer.add_text("config", f"| key | value |\n| --- | --- |\n{table}", 0)
 
     def numbers(self, step: int, values: Mapping[str, float]) -> None:
-        """A scalar each."""
+        """Log scalars."""
         for name, value in values.items():
             self._writer.add_scalar(name, value, step)
 
     def picture(self, step: int, name: str, image: Pixels) -> None:
-        """An image."""
+        """Log an image."""
         self._writer.add_image(name, image, step, dataformats="HW" if image.ndim == 2 else "HWC")
 
     def lines(self, step: int, name: str, lines: Sequence[str]) -> None:
-        """A text, in which Markdown means nothing."""
+        """Log text as a code block, so that Markdown in it has no effect."""
         self._writer.add_text(name, "\n".join(f"    {line}" for line in lines), step)
 
     def words(self, step: int, name: str, text: str) -> None:
-        """A text."""
+        """Log text."""
         self._writer.add_text(f"alarm/{name}", text, step)
 
     def end(self) -> None:
@@ -120,18 +120,18 @@ class TensorBoard(Log):
 
 
 class WandB(Log):
-    """A run of Weights & Biases; mode `offline` keeps it in RUN/wandb for `wandb sync`."""
+    """Logs to Weights & Biases; mode `offline` writes to RUN/wandb, for `wandb sync`."""
 
     package, extra = "wandb", "wandb"
 
     def __init__(self, project: str = "gan", mode: str = "online", pictures: bool = True):
         super().__init__(pictures)
         if mode not in ("online", "offline"):
-            raise ConfigError(f"observers.logger.mode={mode}: write online or offline")
+            raise ConfigError(f"observers.logger.mode={mode}: type online or offline")
         self.project, self.mode = project, mode
 
     def begin(self, folder: Path, config: Mapping[str, Any], step: int) -> None:
-        """Start a run under the directory's name, or take the earlier one up."""
+        """Start a run with the directory's name, or resume the earlier one."""
         known = ticket(folder, "wandb") if step else None
         options = {"id": known, "resume": "must" if self.mode == "online" else None} if known else {}
         where = {"project": self.project, "name": folder.resolve().name, "dir": str(folder), "mode": self.mode}
@@ -139,19 +139,19 @@ class WandB(Log):
         keep(folder, "wandb", str(self._run.id))
 
     def numbers(self, step: int, values: Mapping[str, float]) -> None:
-        """A row."""
+        """Log a row."""
         self._run.log(dict(values), step=step)
 
     def picture(self, step: int, name: str, image: Pixels) -> None:
-        """An image."""
+        """Log an image."""
         self._run.log({name: self.module.Image(image)}, step=step)
 
     def lines(self, step: int, name: str, lines: Sequence[str]) -> None:
-        """A table of one column."""
+        """Log a table of one column."""
         self._run.log({name: self.module.Table(columns=[name], data=[[line] for line in lines])}, step=step)
 
     def words(self, step: int, name: str, text: str) -> None:
-        """An alert."""
+        """Send an alert."""
         self._run.alert(title=name, text=f"step {step}: {text}")
 
     def end(self) -> None:
@@ -161,7 +161,7 @@ class WandB(Log):
 
 
 class MLflow(Log):
-    """A run of MLflow; uri null: a database in ./mlruns.db."""
+    """Logs to MLflow; uri null: a database in ./mlruns.db."""
 
     package, extra = "mlflow", "mlflow"
 
@@ -170,7 +170,7 @@ class MLflow(Log):
         self.experiment, self.uri = experiment, uri or "sqlite:///mlruns.db"
 
     def begin(self, folder: Path, config: Mapping[str, Any], step: int) -> None:
-        """Start a run under the directory's name, or take the earlier one up."""
+        """Start a run with the directory's name, or resume the earlier one."""
         self._client = self.module.MlflowClient(self.uri)
         known = ticket(folder, "mlflow") if step else None
         if known is None:
@@ -183,35 +183,35 @@ class MLflow(Log):
         self._id = known
 
     def numbers(self, step: int, values: Mapping[str, float]) -> None:
-        """A metric each, in one call."""
+        """Log metrics in one call."""
         entity, stamp = self.module.entities.Metric, _now()
         self._client.log_batch(self._id, metrics=[entity(name, value, stamp, step) for name, value in values.items()])
 
     def picture(self, step: int, name: str, image: Pixels) -> None:
-        """An image file."""
+        """Log an image file."""
         self._client.log_image(self._id, image, artifact_file=f"{name}-{step:08d}.png")
 
     def lines(self, step: int, name: str, lines: Sequence[str]) -> None:
-        """A text file."""
+        """Log a text file."""
         self._client.log_text(self._id, "".join(f"{line}\n" for line in lines), f"{name}-{step:08d}.txt")
 
     def words(self, step: int, name: str, text: str) -> None:
-        """A text file."""
+        """Log a text file."""
         self._client.log_text(self._id, f"step {step}: {text}\n", f"alarm-{name}-{step:08d}.txt")
 
     def end(self) -> None:
-        """Mark the run as over."""
+        """Mark the run as finished."""
         if hasattr(self, "_id"):
             self._client.set_terminated(self._id)
 
 
 def _named(sheet: str) -> str:
-    """What a sheet is called elsewhere: of a step, samples."""
+    """Return a sheet's name in the logger: samples for the sheets of steps, else its own."""
     return "samples" if sheet.isdigit() else sheet
 
 
 def numbers(values: Mapping[str, Any]) -> dict[str, float]:
-    """The finite numbers of a row, but for its step.
+    """Return the finite numbers of a row, without its step.
 
     >>> numbers({"step": 3, "loss_D": 0.5, "spectra": {}, "loss_G": None})
     {'loss_D': 0.5}
@@ -221,7 +221,7 @@ def numbers(values: Mapping[str, Any]) -> dict[str, float]:
 
 
 def ticket(folder: Path, logger: str) -> str | None:
-    """What this run is known by elsewhere, if it was logged before."""
+    """Read the logger's id of this run; None if it was not logged before."""
     try:
         known = read_json(folder / TICKET).get(logger)
     except (RunError, AttributeError):
@@ -230,7 +230,7 @@ def ticket(folder: Path, logger: str) -> str | None:
 
 
 def keep(folder: Path, logger: str, known: str) -> None:
-    """Remember what this run is known by."""
+    """Write the logger's id of this run."""
     write_json(folder / TICKET, {logger: known})
 
 

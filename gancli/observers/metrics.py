@@ -1,4 +1,4 @@
-"""Rows of metrics.jsonl, and the end of a run whose losses are no longer numbers."""
+"""Rows of metrics.jsonl; stops a run whose losses are not finite."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from gancli.observers.observer import Event, Observer, RunView, Values, diverged
 
 
 class Metrics(Observer):
-    """A row every `every` steps: step, images seen, seconds, images a second, each loss and statistic, and of each
-    player the norms of its gradients and weights and its learning rate.
+    """A row every `every` steps: step, images seen, seconds, images per second, losses and statistics, and each
+    player's gradient norm, weight norm and learning rate.
     """
 
     def __init__(self, every: int = 10):
         if every < 1:
-            raise ConfigError(f"observers.metrics.every={every}: at least 1")
+            raise ConfigError(f"observers.metrics.every={every}: type at least 1")
         self.every = every
         self._last = (0, 0.0)
 
@@ -28,7 +28,7 @@ class Metrics(Observer):
         self._last = (view.seen, time.perf_counter())
 
     def on_step(self, view: RunView) -> Iterator[Event]:
-        """A row when it is due; the end when a loss is no longer finite."""
+        """Yield a row when it is due; Stop if a loss is not finite."""
         if not view.logs or not view.due(self.every):
             return
         values, now = view.values(), time.perf_counter()
@@ -38,7 +38,7 @@ class Metrics(Observer):
         times = {"seconds": round(view.seconds, 3), "images_per_second": round(speed, 1)}
         finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
         yield Values({"step": view.step, "seen": view.seen, **times, **finite, **state(view)})
-        # A gradient beyond half precision is nothing wrong: its step is left out, and the scale comes down.
+        # A gradient that overflows half precision is expected: the scaler skips the step and lowers its scale.
         broken = [name for name, value in finite.items() if value is None and not name.startswith("grad_norm_")]
         if broken:
             yield diverged(broken[0], view.engine)
@@ -46,7 +46,7 @@ class Metrics(Observer):
 
 @torch.no_grad()
 def state(view: RunView) -> dict[str, float | None]:
-    """Each player's learning rate and the norm of its weights; None where that is no longer a number."""
+    """Return each player's learning rate and weight norm; None if the norm is not finite."""
     found: dict[str, float | None] = {}
     for name, player in view.engine.players.items():
         norm = float(torch.nn.utils.get_total_norm(player.params))

@@ -1,4 +1,4 @@
-"""What an observer sees and what it may ask for. It reads, and never touches the run."""
+"""Base class of observers, their view of a run, and the events they yield. Observers never change the run."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Lines:
 
 @dataclass(frozen=True)
 class Film:
-    """All pictures in samples/ so far, those of earlier sittings too, as samples/NAME.gif; `seconds` in all."""
+    """An animation samples/NAME.gif, `seconds` long, of all pictures in samples/, also of earlier processes."""
 
     name: str
     seconds: float = 10.0
@@ -51,9 +51,9 @@ class Film:
 
 @dataclass(frozen=True)
 class Keep:
-    """Save a checkpoint when all have looked; then keep only the newest `keep` (None: all), the first and the best.
+    """Save a checkpoint after all observers ran; then keep only the newest `keep` (None: all), the first and the best.
 
-    best: the result of `gan eval` that says which is best.
+    best: the `gan eval` result that selects the best.
     """
 
     keep: int | None = None
@@ -62,14 +62,14 @@ class Keep:
 
 @dataclass(frozen=True)
 class Scored:
-    """A result of metrics with its protocol, for the run's eval/; its numbers are said to the person, too."""
+    """A result of metrics with its protocol, for the run's eval/; its numbers are printed, too."""
 
     result: dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Stop:
-    """End the run, as failed or merely stopped, for a reason in words."""
+    """Ends the run, as failed or as stopped, with a reason."""
 
     reason: str
     failed: bool = False
@@ -77,7 +77,7 @@ class Stop:
 
 @dataclass(frozen=True)
 class Alarm:
-    """Something goes wrong: said to the person, and kept in metrics.jsonl under its name."""
+    """A warning that training fails: printed, and written to metrics.jsonl under its name."""
 
     name: str
     text: str
@@ -85,18 +85,18 @@ class Alarm:
 
 @dataclass(frozen=True)
 class Say:
-    """A line for the person, and for log.txt; of several ranks, rank 0 says it. Nothing goes wrong (that is Alarm)."""
+    """A line to print and to write to log.txt, by rank 0. For problems use Alarm."""
 
     text: str
 
 
 def diverged(what: str, engine: Engine) -> Stop:
-    """The end of a run whose numbers are numbers no more, with the remedies."""
-    return ended(f"{what} is no longer a finite number at step {engine.step_number}", engine)
+    """Return the Stop of a run with a value that is not finite."""
+    return ended(f"{what} is not finite at step {engine.step_number}", engine)
 
 
 def ended(words: str, engine: Engine) -> Stop:
-    """The end of a run that diverged, with what its game would take against it. words: how that is known."""
+    """Return the Stop of a run that diverged, with remedies. words: the reason."""
     *others, last = [f"optimizer.{player}.lr" for player in engine.players]
     rates = " and ".join(filter(None, (", ".join(others), last)))
     penalty = ", add a penalty," if engine.game.judging() else ""
@@ -108,12 +108,12 @@ Event = Values | Picture | Lines | Film | Keep | Alarm | Say | Scored | Stop
 
 @dataclass
 class RunView:
-    """A run as an observer sees it after a step (and once before the first, with no logs).
+    """A run as observers see it after each step (and once before the first, without logs).
 
-    seconds: of training so far, over all resumes. estimates: seconds of a step of each stage, from a rehearsal.
-    final: no step follows. folder: the run directory. events: what observers asked for at this step so far, so that
-    whoever passes things on (a page, a logger) stands after those who find them. config: the run's, whole.
-    say: what an observer's `open` says lines with, before something that takes long; elsewhere it yields Say.
+    seconds: of training so far, over all resumes. estimates: seconds per step of each stage, from a rehearsal.
+    final: no step follows. folder: the run directory. events: the events of this step so far; a logger therefore comes
+    after the observers whose events it logs. config: the run's whole configuration. say: prints a line from an
+    observer's `open`, before a long operation; on_step yields Say instead.
     """
 
     engine: Engine
@@ -130,14 +130,14 @@ class RunView:
     _opened: float = field(default_factory=time.perf_counter)
     _began: float = field(default_factory=time.perf_counter)
     _values: tuple[int, dict[str, float]] = (-1, {})
-    _guess: float | None = None  # seconds of a step of this stage, by the stages before it
+    _guess: float | None = None  # seconds per step of this stage, extrapolated from the stage before
 
     def begin(self) -> None:
-        """The first step begins: what was looked at before it does not count as a step's time."""
+        """Start the clock of the first step; the time of observers before it does not count."""
         self._began = time.perf_counter()
 
     def next_stage(self, before: Stage) -> None:
-        """Another stage begins than `before`: its steps are measured by themselves."""
+        """Start measuring the steps of a new stage; before: the previous stage."""
         ratio = self._weight(self.engine.at.stage) / self._weight(before)
         self._guess = self._pace(before) * ratio
         self.began_at = self.step
@@ -154,33 +154,33 @@ class RunView:
         return self.engine.seen
 
     def refuse_many(self, key: str, n: int) -> None:
-        """Raise ConfigError where `n` samples, as observers.`key` asks for, do not fit into memory."""
+        """Raise ConfigError if the `n` samples of observers.`key` do not fit in memory."""
         _, field = sample_of(self.engine.game)
         refuse_many(f"observers.{key}={n}", n, 12 * math.prod(field.shape) + 1000, f"observers.{key}")
 
     def due(self, every: int) -> bool:
-        """Whether an observer of this cadence looks now: at its multiples, before the first and after the last step."""
+        """Whether an observer with this interval runs now: at multiples, before the first and after the last step."""
         return self.step % every == 0 or self.final
 
     def values(self) -> dict[str, float]:
-        """This step's losses and statistics as numbers; the one place where the loop waits for the device."""
+        """Return this step's losses and statistics as numbers; only this call synchronises with the device."""
         if self._values[0] != self.step:
             self._values = (self.step, {name: float(value) for name, value in self.logs.items()})
         return self._values[1]
 
     def most_left(self) -> float:
-        """Seconds until max_time ends this sitting; infinite without it."""
+        """Return the seconds until max_time ends this process; infinite without it."""
         most = self.config.get("max_time")
         if not isinstance(most, (int, float)):
             return math.inf
         return max(0.0, most * 60 - (time.perf_counter() - self._opened))
 
     def seconds_a_step(self) -> float:
-        """Measured over this process's steps of this stage; before there are any, as others and a rehearsal say."""
+        """Return seconds per step: measured over this stage's steps; before there are any, an estimate."""
         return self._pace(self.engine.at.stage)
 
     def left(self) -> float:
-        """Seconds that the rest of the run will take, each stage as long as its steps do beside this one's."""
+        """Return the estimated seconds left, with the steps of each stage weighted by their estimated time."""
         now, course = self.engine.at.stage, self.engine.course
         spans = course.spans(self.step, self.seen, self.steps)
         many = sum((span.steps or 0) * (self._weight(span.at.stage) / self._weight(now)) for span in spans)
@@ -193,23 +193,23 @@ class RunView:
         return self.estimates.get(stage.name, 0.0) if self._guess is None else self._guess
 
     def _weight(self, stage: Stage) -> float:
-        """How long a step of a stage takes, in any unit: as estimated, or by its images."""
+        """Return the relative time of a step of a stage: the estimate, else its number of images."""
         return self.estimates[stage.name] if self.estimates else self.engine.rows[stage.name]
 
 
 class Observer:
-    """Looks at a run at its own cadence.
+    """Base class of observers, each with its own interval.
 
-    everywhere: of several ranks, all call it, at the same steps and before the observers of rank 0 alone, so that it
-    may share work out by `view.engine.world`. Any rank's Stop ends the run; its other events count on rank 0.
-    name: the key that it stands under in the configuration.
+    everywhere: whether all ranks call it, at the same steps and before the observers that run on rank 0 only, so that
+    it may distribute work with `view.engine.world`. A Stop of any rank ends the run; other events count on rank 0 only.
+    name: its key in the configuration.
     """
 
     name: str = ""
     everywhere: ClassVar[bool] = False
 
     def refuse(self, view: RunView) -> None:
-        """Called once before anything is measured or written. Raises ConfigError for what this machine cannot hold."""
+        """Called once before anything is measured or written. Raises ConfigError if it does not fit in memory."""
 
     def open(self, view: RunView) -> None:
         """Called once before the first step."""
@@ -219,18 +219,18 @@ class Observer:
         return iter(())
 
     def results(self) -> tuple[str, ...]:
-        """Names of the results that it will give as Scored, the most telling first."""
+        """Return the names of its Scored results, the most important first."""
         return ()
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint must remember of this observer, as plain values, so that a resumed run says the same."""
+        """Return the state to save in checkpoints, as plain values, so that a resumed run yields the same events."""
         return {}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Take up what a checkpoint remembers; called after `open`, never with what `state` did not return."""
+        """Restore the state from a checkpoint; called after `open`, only with what `state` returned."""
 
     def close(self) -> None:
-        """Called once at the end, whatever happened."""
+        """Called once at the end, also after an error."""
 
     def ended(self, folder: Path) -> None:
-        """Called once when the run directory says how the run ended; nothing is trained or saved after it."""
+        """Called once after the final status is written to the run directory."""

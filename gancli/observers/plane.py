@@ -1,4 +1,4 @@
-"""Pictures of a GAN on points: samples over the data's density, and D's surface; at the end the training as a film."""
+"""Pictures of a GAN on 1D or 2D points: samples over the data's density and over D's output, and an animation."""
 
 from __future__ import annotations
 
@@ -17,38 +17,38 @@ from gancli.observers.drawn import data_of, shown
 from gancli.observers.observer import Event, Film, Observer, Picture, RunView
 
 SIDE = 384  # pixels of a panel
-DENSE, REAL, FAKE = (52, 60, 78), (31, 90, 166), (240, 190, 60)  # where data are dense; where D says real; and fake
+DENSE, REAL, FAKE = (52, 60, 78), (31, 90, 166), (240, 190, 60)  # colours: dense data; D's output real; fake
 BINS = 96
 
 
 class Plane(Observer):
-    """A picture every `every` steps of a run on points of one or two numbers; nothing of other samples.
+    """A picture every `every` steps of a run on 1D or 2D points; nothing for other samples.
 
-    Two panels on one scale: `n` samples of the averaged generator over the density of the data, and over what D says
-    of every place, from fake (yellow) to real (blue), in full colour where it is surest. Of one number: the densities
-    of both as curves, and D's below. film: whether the end makes an animation of all pictures.
+    Two panels on one scale: `n` samples of the averaged generator over the density of the data, and over D's output
+    from fake (yellow) to real (blue), scaled to its extremes. In 1D: both densities as curves, and D's output. film:
+    whether to write an animation of all pictures at the end.
     """
 
     def __init__(self, every: int = 500, n: int = 2000, film: bool = True):
         if every < 1 or n < 1:
-            raise ConfigError(f"observers.plane: every and n are at least 1, not every={every} n={n}")
+            raise ConfigError(f"observers.plane: every and n must be at least 1, got every={every} n={n}")
         self.every, self.n, self.film = every, n, film
         self._data: Tensor | None = None
 
     def refuse(self, view: RunView) -> None:
-        """Refuse more points than memory holds. Raises ConfigError."""
+        """Raises ConfigError if n points do not fit in memory."""
         if in_a_plane(sample_of(view.engine.game)[1]):
             view.refuse_many("plane.n", self.n)
 
     def open(self, view: RunView) -> None:
-        """Take data for the density, once."""
+        """Read the data for the density, once."""
         name, field = sample_of(view.engine.game)
         if in_a_plane(field):
             rows = data_of(view, name, 20 * self.n)
             self._data = None if rows is None else rows.cpu().float()
 
     def on_step(self, view: RunView) -> Iterator[Event]:
-        """A picture, when it is due; the film after the last."""
+        """Yield a picture when it is due; the animation after the last."""
         if self._data is None or view.steps == 0 or not view.due(self.every):
             return
         yield Picture(f"{view.step:08d}", self.draw(view, self._data))
@@ -56,18 +56,18 @@ class Plane(Observer):
             yield Film("training")
 
     def draw(self, view: RunView, data: Tensor) -> Pixels:
-        """Both panels as pixels, from copies: drawing leaves no trace in the run."""
+        """Draw the panels from copies of the networks, so that the run does not change."""
         nets = with_standing_statistics(view.engine.game, view.engine.networks(), view.engine.compute, passes=8)
         samples = next(iter(shown(view, "plane", self.n, nets).values())).cpu().float()
         low, high = frame(data)
         places = torch.linspace(0, 1, BINS)
         if data.shape[1] == 1:
-            along = said(view, low + places[:, None] * (high - low))
+            along = output(view, low + places[:, None] * (high - low))
             return curves(samples, data, along, float(low), float(high))
         rows, columns = torch.meshgrid(places.flip(0), places, indexing="ij")
         at = torch.stack([columns.flatten(), rows.flatten()], 1)
         panels = [shade(density(data, low, high), PAPER, DENSE)]
-        surface = said(view, low + at * (high - low))
+        surface = output(view, low + at * (high - low))
         if surface is not None:
             panels.append(shade(stretched(surface).view(BINS, BINS), FAKE, REAL))
         for panel in panels:
@@ -82,14 +82,14 @@ def in_a_plane(field: Field) -> bool:
 
 
 def frame(data: Tensor) -> tuple[Tensor, Tensor]:
-    """The corners of a square (or line) around the data, with a margin of a fifth."""
+    """Return the corners of a square (or interval) around the data, with a margin of a fifth."""
     middle = (data.amax(0) + data.amin(0)) / 2
     reach = (data.amax(0) - data.amin(0)).max().clamp_min(1e-6) * 0.6
     return middle - reach, middle + reach
 
 
-def said(view: RunView, points: Tensor) -> Tensor | None:
-    """What D says of points [n, D], from 0 (fake) to 1 (real): probabilities, or its range where it gives none."""
+def output(view: RunView, points: Tensor) -> Tensor | None:
+    """Return D's output for points [n, D], 0 (fake) to 1 (real): probabilities, else its scores scaled to [0, 1]."""
     engine = view.engine
     found = engine.game.discriminate(points.to(engine.compute.device, engine.dtype))
     if found is None:
@@ -101,7 +101,7 @@ def said(view: RunView, points: Tensor) -> Tensor | None:
 
 
 def stretched(values: Tensor) -> Tensor:
-    """Values from 0 to 1 further from 0.5, so that the farthest is at an end: D hardly tells what G has learned.
+    """Scale values around 0.5 so that the farthest is 0 or 1: near convergence D's output is close to 0.5 everywhere.
 
     >>> stretched(torch.tensor([0.5, 0.6, 0.45])).tolist()
     [0.5, 1.0, 0.25]
@@ -111,14 +111,14 @@ def stretched(values: Tensor) -> Tensor:
 
 
 def density(points: Tensor, low: Tensor, high: Tensor) -> Tensor:
-    """How dense points [n, 2] lie, [BINS, BINS] from 0 to 1, as roots of counts; the first row is the highest."""
+    """Return the density of points [n, 2], [BINS, BINS] in [0, 1]: square roots of counts; the first row is the top."""
     cell = ((points - low) / (high - low) * BINS).long().clamp_(0, BINS - 1)
     counts = torch.bincount((BINS - 1 - cell[:, 1]) * BINS + cell[:, 0], minlength=BINS * BINS).view(BINS, BINS)
     return (counts / counts.max()).sqrt()
 
 
 def shade(values: Tensor, low: tuple[int, int, int], high: tuple[int, int, int]) -> Pixels:
-    """Values [BINS, BINS] from 0 to 1 as colours between two, enlarged to a panel."""
+    """Map values [BINS, BINS] in [0, 1] to colours between two, enlarged to a panel."""
     share = values.nan_to_num(0.0).clamp(0, 1).numpy()[..., None]
     pixels = np.asarray(low) * (1 - share) + np.asarray(high) * share
     large: Pixels = pixels.round().astype(np.uint8).repeat(SIDE // BINS, 0).repeat(SIDE // BINS, 1)
@@ -126,7 +126,7 @@ def shade(values: Tensor, low: tuple[int, int, int], high: tuple[int, int, int])
 
 
 def dots(panel: Pixels, places: Tensor) -> None:
-    """Mark places [n, 2] in the unit square, y upwards, in red; those outside are left out."""
+    """Mark points [n, 2] in the unit square, y upwards, in red; those outside are left out."""
     xy = (places.double().nan_to_num(-9, -9, -9).clamp(-9, 9) * (SIDE - 1)).round().long().numpy()
     for dx in (0, 1):
         for dy in (0, 1):
@@ -136,7 +136,7 @@ def dots(panel: Pixels, places: Tensor) -> None:
 
 
 def curves(samples: Tensor, data: Tensor, surface: Tensor | None, low: float, high: float) -> Pixels:
-    """Densities of data and samples of one number, and what D says of every place, as line charts."""
+    """Draw densities of 1D data and samples, and D's output, as line charts."""
     from gancli.draw.charts import Panel, chart
 
     width = (high - low) / BINS

@@ -1,4 +1,4 @@
-"""What a person sees while a run trains: a bar on a terminal, plain lines elsewhere."""
+"""The progress display: a bar on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from gancli.errors import ConfigError
 from gancli.observers.observer import Event, Observer, RunView
 
 REFRESH = 0.25  # seconds between updates of the bar
-MOST = 4  # numbers of a game that has no losses of the usual names
+MOST = 4  # numbers shown for a game without values named loss_*
 
 
 class Progress(Observer):
-    """Step, losses, images a second, time left: a bar on a terminal, or a line every `every` seconds elsewhere."""
+    """Step, losses, images per second, time left: a bar on a terminal, or a line every `every` seconds elsewhere."""
 
     def __init__(self, every: float = 10.0):
         if every <= 0:
-            raise ConfigError(f"observers.progress.every={every:g}: seconds above 0")
+            raise ConfigError(f"observers.progress.every={every:g}: type seconds above 0")
         self.every = every
         self._bar: Bar | None = None
         self._task = TaskID(0)
@@ -48,7 +48,7 @@ class Progress(Observer):
             self._next = time.monotonic() + self.every
 
     def on_step(self, view: RunView) -> Iterator[Event]:
-        """Refresh a few times a second; never more often than a person can read."""
+        """Refresh the bar a few times per second, or print a line when it is due."""
         now = time.monotonic()
         if not view.logs or (now < self._next and not view.final):
             return iter(())
@@ -60,13 +60,13 @@ class Progress(Observer):
         return iter(())
 
     def close(self) -> None:
-        """Give the terminal back."""
+        """Restore the terminal."""
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
 
     def _line(self, view: RunView) -> None:
-        with contextlib.suppress(OSError):  # whoever read has gone, or the disk of the file they read is full
+        with contextlib.suppress(OSError):  # a closed pipe or a full disk
             words = [f"step {view.step}/{view.steps}", self._words(view)]
             print(" · ".join(filter(None, words)), file=sys.stderr, flush=True)
 
@@ -86,12 +86,12 @@ class Progress(Observer):
 
 
 def _rows(view: RunView) -> str:
-    """What the rows are called that a run is counted by: those of the first feed."""
+    """Return the unit of the first feed's rows, by which a run is counted: images, points, ..."""
     return next((field.words for field in view.engine.game.fields.values()), "rows")
 
 
 def clock(seconds: float) -> str:
-    """A duration for people.
+    """Format a duration.
 
     >>> clock(75), clock(7500), clock(600_000), clock(1e300)
     ('1:15', '2:05:00', '6 days 22:40:00', 'over 1000 years')

@@ -1,4 +1,4 @@
-"""report.html: the run as a page for the browser, refreshed while it trains."""
+"""report.html: an HTML page of the run, rewritten while it trains."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from gancli.store.rundir import RunDir
 
 
 class Report(Observer):
-    """Writes the page anew every `every` seconds, and at the end, when the run's status is known."""
+    """Writes the page every `every` seconds, and at the end, after the run's final status is known."""
 
     def __init__(self, every: float = 60.0):
         if not 0 < every < float("inf"):
-            raise ConfigError(f"observers.report.every={every:g}: seconds above 0")
+            raise ConfigError(f"observers.report.every={every:g}: type seconds above 0")
         self.every = every
         self._next = 0.0
         self._sheets: object = None
         self._said = False
 
     def on_step(self, view: RunView) -> Iterator[Event]:
-        """Write it when it is due, the first time with what stands before the first step."""
+        """Write the page when it is due, for the first time before the first step."""
         now = time.monotonic()
         if now >= self._next:
             self._write(view.folder)
@@ -33,13 +33,13 @@ class Report(Observer):
         return iter(())
 
     def ended(self, folder: Path) -> None:
-        """The page of a run that is over."""
+        """Write the page of a finished run."""
         self._write(folder)
 
     def _write(self, folder: Path) -> None:
-        """Whatever is wrong with the page is said once, and the training goes on."""
+        """Write the page; an error is reported once, and training continues."""
         try:
-            from gancli.report import page, sheets  # plotly is not loaded by a run without a page
+            from gancli.report import page, sheets  # imported here, so that a run without a page does not load plotly
 
             if not isinstance(self._sheets, sheets.Sheets):
                 self._sheets = sheets.Sheets()
@@ -52,7 +52,7 @@ class Report(Observer):
             return
         self._said = True
         words = " ".join(str(error).split())[:300] or type(error).__name__
-        line = f"note: no {folder / 'report.html'}: {words} (the training is not affected)"
+        line = f"note: {folder / 'report.html'} was not written: {words} (training is not affected)"
         with contextlib.suppress(GanError, OSError):  # a full disk, a closed terminal
             print(line, file=sys.stderr, flush=True)
             RunDir(folder).say(line)

@@ -1,4 +1,4 @@
-"""Metrics of the averaged generator while it trains."""
+"""Metrics of the averaged generator during training."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ from gancli.metrics.run_metric import FeatureRunMetric, RunMetric
 from gancli.observers.drawn import stream_of
 from gancli.observers.observer import Event, Keep, Observer, RunView, Scored, Values
 
-OWN = frozenset({"metrics", "n", "extractor", "standing_stats"})  # keys of gan eval that are the observer's, too
+OWN = frozenset({"metrics", "n", "extractor", "standing_stats"})  # keys that gan eval and the observer share
 
 
 class Scores(Observer):
     """Every `every` steps (null: never), `metrics` of `n` samples of the averaged generator; then a checkpoint.
 
-    n: null: 1000, and of a game that is given an input all held-out rows, in its first direction.
+    n: null: 1000, or all held-out rows of the first direction if the game has inputs.
 
-    What `gan eval` says of that checkpoint with the same keys: results with their protocol are kept in the run's eval/,
-    from where observers.checkpoints.best chooses, and a row of metrics.jsonl has the numbers. metrics, extractor: names
-    of choices of those groups. weights: the extractor's file. options: further keys metrics.* and extractor.* of gan
-    eval, such as metrics.kid.subset_size=500. Of several ranks each looks at its share. Raises ConfigError for
+    The results equal those of `gan eval` on that checkpoint with the same keys: they are written with their protocol to
+    the run's eval/, where observers.checkpoints.best reads them, and as a row of metrics.jsonl. metrics, extractor:
+    names of choices of those groups. weights: the extractor's file. options: further keys metrics.* and extractor.* of
+    gan eval, such as metrics.kid.subset_size=500. With several ranks each processes its share. Raises ConfigError for
     a wrong name or key, CombinationError for metrics that do not fit the data.
     """
 
@@ -61,8 +61,8 @@ class Scores(Observer):
     ):
         if (every is not None and every < 1) or (n is not None and n < 2) or (standing_stats or 0) < 0 or not metrics:
             raise ConfigError(
-                "observers.scores: every is at least 1 or null, n at least 2 or null, standing_stats at least 0, and"
-                f" metrics names one at least, not every={every} n={n} standing_stats={standing_stats}"
+                "observers.scores: every must be at least 1 or null, n at least 2 or null, standing_stats at least 0,"
+                f" and metrics not empty, got every={every} n={n} standing_stats={standing_stats}"
                 f" metrics={list(metrics)}"
             )
         for option in options:
@@ -75,24 +75,22 @@ class Scores(Observer):
         keys += [f"extractor.weights={in_quotes(weights)}"] if weights is not None else []
         self._metrics: list[Metric] = []
         self._extractor: Extractor | None = None
-        if every is not None:  # what is missing is said before anything is written
+        if every is not None:  # raises for missing weights or packages before anything is written
             self._load(compose("eval", keys))
 
     def _load(self, config: Mapping[str, Any]) -> None:
         self._metrics = [make(node, f"metrics.{name}") for name, node in config["metrics"].items() if node]
         for metric in self._metrics:
             if isinstance(metric, (RunMetric, FeatureRunMetric)):
-                raise CombinationError(
-                    f"observers.scores.metrics: {metric.name} looks into a finished run; use gan eval"
-                )
+                raise CombinationError(f"observers.scores.metrics: {metric.name} needs a finished run: use gan eval")
         if any(metric.needs_extractor() for metric in self._metrics):
             with ranks.one_first():
                 self._extractor = make(config["extractor"], "extractor")
         if not self._metrics:
-            raise ConfigError("observers.scores.options: no metric is left: name those you want in metrics instead")
+            raise ConfigError("observers.scores.options removes all metrics: type observers.scores.metrics=[kid]")
 
     def results(self) -> tuple[str, ...]:
-        """Names of the results it will give, in the order of its metrics; () where it is off."""
+        """Return the names of its results, in the order of its metrics; () if it is off."""
         return tuple(name for metric in self._metrics for name in metric.results(self._extractor))
 
     @property
@@ -100,10 +98,7 @@ class Scores(Observer):
         return any(metric.compares for metric in self._metrics)
 
     def refuse(self, view: RunView) -> None:
-        """Refuse samples that are no images, or lack what metrics look at, and more of them than memory holds.
-
-        Raises MetricError, ConfigError.
-        """
+        """Raises MetricError if samples are not images or a metric does not apply, ConfigError if n is too large."""
         if self.every is not None and view.steps:
             shape_of(sample_of(view.engine.game)[1])
             view.refuse_many("scores.n", self.n or SAMPLES)
@@ -112,12 +107,12 @@ class Scores(Observer):
                 self._refuse(self._sampler(view))
             elif of_pairs := [metric.name for metric in self._metrics if isinstance(metric, PairMetric)]:
                 raise MetricError(
-                    f"observers.scores.metrics: {of_pairs[0]} looks at images made from images, and this game is given"
-                    " none: take fid or kid"
+                    f"observers.scores.metrics: {of_pairs[0]} needs a game with input images, and this one has none:"
+                    " use fid or kid"
                 )
 
     def open(self, view: RunView) -> None:
-        """Take the data that samples are compared with."""
+        """Load the real images to compare with, and move networks to the device."""
         if self.every is None or not view.steps:
             return
         if self._extractor is not None:
@@ -129,7 +124,7 @@ class Scores(Observer):
             metric.begin(view.engine.compute.device)
 
     def _real(self, view: RunView, sampler: Sampler) -> tuple[ImageSet | None, Source]:
-        """What samples are compared with, and the training data of their kind. Raises GanError where there is none."""
+        """Return the real images to compare with, and the training data of that domain. Raises GanError if missing."""
         if made_of_rows(sampler):
             self._refuse(sampler)
             feeds = {feed: stream.source for feed, stream in view.engine.streams.items()}
@@ -139,14 +134,15 @@ class Scores(Observer):
         found = stream_of(view, sample_of(view.engine.game)[0])
         if found is None:
             raise CombinationError(
-                "observers.scores compares samples with data of the same kind, and this run has none"
+                "observers.scores compares samples with real images, and this run's data have none: type"
+                " observers.scores.every=null"
             )
         source = found[0].source
         count, self._notes = enough(source.name, len(source), self._count(sampler))
         return from_source(source, count, 0, split=view.config["dataset"].get("split")), source
 
     def _refuse(self, sampler: Sampler) -> None:
-        """Take the rows that samples are made from. Raises MetricError for what they lack and metrics ask for."""
+        """Load the rows that samples are made from. Raises MetricError if a metric needs something they lack."""
         self._rows = sampler.rows
         refuse_pairs(sampler, [metric for metric in self._metrics if isinstance(metric, PairMetric)])
         for metric in self._metrics:
@@ -154,11 +150,11 @@ class Scores(Observer):
                 refuse_classes(sampler, metric.name)
 
     def _count(self, sampler: Sampler) -> int:
-        """How many samples are looked at, as gan eval has it."""
+        """Return the number of samples, as in gan eval."""
         return self.n or sampler.most or SAMPLES
 
     def on_step(self, view: RunView) -> Iterator[Event]:
-        """A result, its row and a checkpoint, when they are due."""
+        """Yield a result, its row and a checkpoint when they are due."""
         if self._evaluator is None or self.every is None or not view.due(self.every):
             return
         result = self.evaluated(view, self._evaluator)
@@ -168,7 +164,7 @@ class Scores(Observer):
 
     @torch.no_grad()
     def evaluated(self, view: RunView, evaluator: Evaluator) -> dict[str, Any]:
-        """The result with its protocol, from copies: measuring leaves no trace in the run."""
+        """Evaluate copies of the networks, so that the run does not change; returns the result with its protocol."""
         began = time.perf_counter()
         sampler = self._sampler(view)
         n = self._count(sampler)
@@ -183,7 +179,7 @@ class Scores(Observer):
         return finished(result, view.step, time.perf_counter() - began)
 
     def _sampler(self, view: RunView) -> Sampler:
-        """The generator as `gan sample` would draw with it at this step."""
+        """Return the sampler that `gan sample` would use at this step."""
         engine = view.engine
         nets, averaged = engine.networks(), bool(engine.averages)
         passes = passes_of(engine.game, self.standing_stats) if averaged else 0
@@ -195,7 +191,7 @@ class Scores(Observer):
 
 
 def _facts(view: RunView) -> DataFacts:
-    """What is known of the run's data, whose columns the game calls by their feeds where there are several."""
+    """Return the facts of the run's data; with several feeds, columns have their feed's name as prefix."""
     engine = view.engine
     main = engine.main.source
     if not any("." in name for name in engine.game.fields):
@@ -204,12 +200,12 @@ def _facts(view: RunView) -> DataFacts:
 
 
 def _refuse(option: str) -> None:
-    """Raise ConfigError for an option that would not be followed: none but a metric's or the extractor's keys are."""
+    """Raise ConfigError for an option that is not a key of a metric or of the extractor."""
     key, equals, value = option.lstrip("+").partition("=")
     if equals and re.match(r"(metrics\.\w+|extractor)\.\w", key):
         return
-    way = f"observers.scores.{key}={value} instead" if key in OWN else "other keys to gan eval, after the training"
+    remedy = f"observers.scores.{key}={value} instead" if key in OWN else "other keys to gan eval, after the training"
     raise ConfigError(
-        f"observers.scores.options={option}: only keys of metrics and of the extractor are followed, such as"
-        f" 'observers.scores.options=[\"metrics.kid.subset_size=500\"]'; give {way}"
+        f"observers.scores.options={option}: only keys of metrics and of the extractor are allowed, such as"
+        f" 'observers.scores.options=[\"metrics.kid.subset_size=500\"]'; give {remedy}"
     )

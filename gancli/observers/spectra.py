@@ -1,4 +1,4 @@
-"""The largest singular values of every weight over a run: how BigGAN's authors watched for collapse."""
+"""The largest singular values of every weight during training, which indicate collapse (as in the BigGAN paper)."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from gancli.observers.observer import Event, Observer, Picture, RunView, Values
 class Spectra(Observer):
     """Every `every` steps, the first `count` singular values of every weight as a matrix [outputs, rest].
 
-    Raw weights, not divided by their spectral norm (Brock et al. 2019, section 4 and figure 3). They stand in
+    Of raw weights, not divided by their spectral norm (Brock et al. 2019, section 4 and figure 3). Written to
     metrics.jsonl under `spectra`; samples/spectra.png shows the first of every layer at the end of the process.
     """
 
     def __init__(self, every: int = 100, count: int = 3):
         if every < 1 or count < 1:
-            raise ConfigError(f"observers.spectra: every and count are at least 1, not every={every} count={count}")
+            raise ConfigError(f"observers.spectra: every and count must be at least 1, got every={every} count={count}")
         self.every, self.count = every, count
         self._curves: dict[str, dict[str, list[tuple[float, float]]]] = {}
 
     def on_step(self, view: RunView) -> Iterator[Event]:
-        """A row when it is due; a chart at the end."""
+        """Yield a row when it is due; a chart at the end."""
         if not view.due(self.every) or view.steps == 0:
             return
         trained = {id(p) for player in view.engine.players.values() for p in player.params}
@@ -47,9 +47,9 @@ class Spectra(Observer):
 
 @torch.no_grad()
 def spectra(net: nn.Module, count: int, trained: Collection[int] | None = None) -> dict[str, list[float]]:
-    """The first `count` singular values of each weight of two dimensions or more, largest first, by layer.
+    """Return the first `count` singular values of each weight of two or more dimensions, largest first, by layer.
 
-    trained: the identities of the parameters to look at, those that an optimizer moves; None: all.
+    trained: ids of the parameters to include, those that an optimizer updates; None: all.
     """
     found = {}
     for name, weight in net.named_parameters():
@@ -59,7 +59,7 @@ def spectra(net: nn.Module, count: int, trained: Collection[int] | None = None) 
 
 
 def singular_values(matrix: Tensor) -> Tensor:
-    """All singular values, largest first: roots of the smaller Gram matrix's eigenvalues, in float64 on the CPU."""
+    """Return all singular values, largest first: roots of the smaller Gram matrix's eigenvalues, float64 on the CPU."""
     wide = matrix.detach().double().cpu()
     wide = wide if wide.shape[0] <= wide.shape[1] else wide.t()
     values: Tensor = torch.linalg.eigvalsh(wide @ wide.t())

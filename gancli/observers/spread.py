@@ -1,4 +1,4 @@
-"""How varied samples are: beside the data, and where they are made of inputs, beside how varied these are."""
+"""Diversity of samples, relative to that of the data and, if they are made from inputs, to that of the inputs."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from gancli.games.game import Game, sample_of
 from gancli.observers.drawn import data_of, given_of, shown
 from gancli.observers.observer import RunView
 
-ALIKE = 0.01  # less than this share of the data's spread is none
+ALIKE = 0.01  # below this share of the data's spread, samples count as all equal
 
 
 @dataclass(frozen=True)
 class Spread:
-    """Of a direction's samples, as a share of the data's; given: of their inputs, None where there are none.
+    """The spread of a direction's samples as a share of the data's. given: that of their inputs; None: no inputs.
 
     lone: whether the game has no other direction.
 
@@ -33,14 +33,14 @@ class Spread:
 
     @property
     def share(self) -> float | None:
-        """1: as varied as the data, or as the inputs let expect; None: these are all alike, and so may samples be."""
+        """1: as diverse as the data, or as the inputs; None: the inputs are all equal, so samples may be, too."""
         if self.given is None:
             return self.made
         return None if self.given < ALIKE else self.made / self.given
 
     @property
     def mark(self) -> str:
-        """What tells its numbers from those of other directions."""
+        """The suffix of its numbers, if there are other directions."""
         return "" if self.lone else f"_{self.direction}"
 
     def __str__(self) -> str:
@@ -51,7 +51,7 @@ class Spread:
 
 
 class Spreads:
-    """Measures the spread of n samples of the raw networks, of numbers and rows that stay the same."""
+    """Measures the spread of n samples of the raw networks, from fixed latents and rows."""
 
     def __init__(self, view: RunView, n: int):
         self.n, game = n, view.engine.game
@@ -62,9 +62,9 @@ class Spreads:
         self.data = {name: _of_data(view, name, field, n) for name, field in fields.items()}
 
     def now(self, view: RunView) -> list[Spread]:
-        """One for each direction."""
+        """Measure each direction."""
         engine, game = view.engine, view.engine.game
-        rows = min(self.n, engine.micro_batch or engine.batch_size)  # what the device is known to bear
+        rows = min(self.n, engine.micro_batch or engine.batch_size)  # fits in the device's memory, as in training
         raw = dict(game.nets.items())
         nets = with_standing_statistics(game, raw, engine.compute, passes=2, batch=max(2, rows))
         return [self._of(view, nets, direction) for direction in game.directions()]
@@ -72,7 +72,7 @@ class Spreads:
     def _of(self, view: RunView, nets: Mapping[str, nn.Module], direction: str) -> Spread:
         game = view.engine.game
         name, field = sample_of(game, direction)
-        needed = {net: nets[net] for net in game.drawing(direction)}  # and nothing is shown beside the sample
+        needed = {net: nets[net] for net in game.drawing(direction)}  # so that no further outputs are computed
         made = field.variety(shown(view, "alarms", self.n, needed, direction=direction)[name]) / self.data[name]
         fields = game.input_fields(direction)
         rows = given_of(view, "alarms", self.n, direction)
@@ -81,14 +81,14 @@ class Spreads:
 
 
 def _of_data(view: RunView, name: str, field: Field, n: int) -> float:
-    """1 where there are no such data, or where they are all alike."""
+    """Return the spread of the data; 1 if there are none, or if they are all equal."""
     rows = data_of(view, name, n)
     return (0.0 if rows is None else field.variety(rows)) or 1.0
 
 
 def noiseless(game: Game, spread: Spread) -> str:
-    """What to add to the figures of a direction whose networks say that they have no noise, else nothing."""
+    """Return a remark on the values of a direction whose networks have no noise, else an empty text."""
     nets = [game.nets[name] for name in game.drawing(spread.direction)]
     if spread.given is None or all(getattr(net, "noisy", True) for net in nets):
         return ""
-    return " (of one input it makes one output, since it has no noise at this size)"
+    return " (it has no noise at this size, so one input has one output)"

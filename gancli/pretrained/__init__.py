@@ -1,1 +1,1 @@
-"""Frozen networks that others look through: read, prepared for, and never trained."""
+"""Frozen pretrained networks: loaded, given prepared images, never trained."""

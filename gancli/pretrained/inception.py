@@ -1,8 +1,8 @@
-"""torch-fidelity's Inception-v3 of 2015, with the same features in half of its time on a CPU.
+"""torch-fidelity's Inception-v3 (2015), with the same features in half the time on a CPU.
 
-Four changes, each exact but for the rounding: batch norm is folded into the convolutions before it (in float64); 1x1
-convolutions of the same input run as one; a 1x1 convolution before an average pool instead of after it, where there are
-fewer channels; images up to 299 pixels are resized by two matrix products.
+Four changes, each exact up to rounding: batch norm is folded into the preceding convolutions (in float64); 1x1
+convolutions of the same input run as one; a 1x1 convolution runs before an average pool instead of after it, with fewer
+channels; images up to 299 pixels are resized by two matrix products.
 """
 
 from __future__ import annotations
@@ -30,17 +30,18 @@ class Inception(Pretrained):
 
 
 def inception(weights: str | None = None, layers: list[str] | None = None, where: str = "pretrained") -> Pretrained:
-    """Inception-v3 as FID's TensorFlow original has it: 2048 features after pooling.
+    """Inception-v3 as in FID's TensorFlow original: 2048 features after pooling.
 
     weights: a state dict with torch-fidelity's names; None: torch-fidelity's, from torch's model cache or a download.
-    layers: those that are given beside the features, such as blocks.2. where: the group that asks. Raises WeightsError
-    for weights that are missing, damaged or of another network. Source: Szegedy et al., 2015; Heusel et al., 2017.
+    layers: those returned beside the features, such as blocks.2. where: the config group that requests it. Raises
+    WeightsError for weights that are missing, damaged or of another network. Source: Szegedy et al., 2015; Heusel et
+    al., 2017.
     """
     return whole(weights, layers, where)
 
 
 def whole(weights: str | None, layers: list[str] | None, where: str) -> Inception:
-    """As `inception`."""
+    """Build what `inception` returns, with its own type."""
     from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
 
     key = f"{where}.weights"
@@ -59,18 +60,18 @@ def whole(weights: str | None, layers: list[str] | None, where: str) -> Inceptio
         says="after pooling",
         where=where,
     )
-    # torch-fidelity's file bears the beginning of its own hash in its name.
+    # The name of torch-fidelity's file contains the start of its hash.
     made.official = sha256.startswith(files.hash_prefix(URL_INCEPTION_V3))
     return made
 
 
 def _network(state: dict[str, Tensor], path: str, key: str) -> Any:
-    """torch-fidelity's network with these weights. Raises WeightsError where they belong to another one."""
+    """Build torch-fidelity's network with these weights. Raises WeightsError if they belong to another one."""
     from torch_fidelity import FeatureExtractorInceptionV3
 
     try:
-        # Its constructor draws initial weights, which must not move the random state of a run that is being watched;
-        # and it unpickles any file without care, hence a repacked one.
+        # Its constructor draws initial weights, which must not change the random state of a training run; and it
+        # unpickles any file without checks, hence a repacked one.
         with torch.random.fork_rng(devices=[]):
             return FeatureExtractorInceptionV3(
                 "inception-v3-compat", [str(DIM)], feature_extractor_weights_path=files.repacked(state)
@@ -104,7 +105,7 @@ class _Folded(nn.Module):
         return F.conv2d(x, self.weight, self.bias, self.stride, self.padding).relu_()
 
     def branches(self, x: Tensor) -> Sequence[Tensor]:
-        """The output, cut into the branches it was made of."""
+        """Return the output, split into its branches."""
         parts: Sequence[Tensor] = self(x).split(self.widths, 1)
         return parts
 
@@ -118,21 +119,21 @@ class _Pooled(_Folded):
 
 
 class _MaxPooled(_Folded):
-    """The last block's pool, which takes the maximum: so did the network of 2015."""
+    """The last block's pool, which is a maximum as in the network of 2015."""
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(F.max_pool2d(x, 3, 1, 1))
 
 
 class _Chain(nn.Sequential):
-    """One branch's convolutions, one after the other."""
+    """The convolutions of one branch, in sequence."""
 
     def __init__(self, block: Any, *names: str):
         super().__init__(*(_Folded(getattr(block, name)) for name in names))
 
 
 class _Three(nn.Module):
-    """Blocks A and C: a 1x1 convolution, a short and a long chain behind others, and a pooled branch."""
+    """Blocks A and C: a 1x1 convolution, a short and a long chain that start with one, and a pooled branch."""
 
     def __init__(self, block: Any, short: Sequence[str], long: Sequence[str]):
         super().__init__()
@@ -146,7 +147,7 @@ class _Three(nn.Module):
 
 
 class _Halving(nn.Module):
-    """Blocks B and D: two chains of stride 2 and a maximum."""
+    """Blocks B and D: two chains of stride 2 and a max pool."""
 
     def __init__(self, short: nn.Module, long: nn.Module, heads: _Folded | None = None):
         super().__init__()
@@ -158,7 +159,7 @@ class _Halving(nn.Module):
 
 
 class _Wide(nn.Module):
-    """Block E: chains that end in a row and a column side by side."""
+    """Block E: chains that end in a row and a column convolution side by side."""
 
     def __init__(self, block: Any, pool: nn.Module):
         super().__init__()
@@ -176,9 +177,9 @@ class _Wide(nn.Module):
 
 
 class FoldedInception(nn.Module):
-    """Levels in 0 ... 255, [B, C, H, W], C being 1 or 3 -> the 2048 pooled features, [B, 2048].
+    """Levels in 0 ... 255, [B, C, H, W], C 1 or 3 -> the 2048 pooled features, [B, 2048].
 
-    net: torch-fidelity's FeatureExtractorInceptionV3, whose weights are read and which can be let go of.
+    net: torch-fidelity's FeatureExtractorInceptionV3; its weights are copied, so it can be freed.
     """
 
     def __init__(self, net: Any):
@@ -203,7 +204,7 @@ class FoldedInception(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         x = resized(images)
-        # Three equal channels of grey images are made after the resize, which is then done once.
+        # Grey images get three equal channels after the resize, which then runs once.
         x = ((x - 128) / 128).expand(-1, 3, -1, -1).contiguous(memory_format=torch.channels_last)
         x = F.max_pool2d(self.stem(x), 3, 2)
         x = F.max_pool2d(self.middle(x), 3, 2)
@@ -212,9 +213,9 @@ class FoldedInception(nn.Module):
 
 
 def resized(images: Tensor) -> Tensor:
-    """[B, C, H, W] -> [B, C, 299, 299], bilinear as TensorFlow 1 does, which has no half-pixel shift.
+    """Resize [B, C, H, W] -> [B, C, 299, 299], bilinear as in TensorFlow 1, without half-pixel shift.
 
-    Larger images than that would make the matrices large: they go through torch-fidelity's own function.
+    Larger images would need large matrices: they are resized by torch-fidelity's own function.
     """
     from torch_fidelity.interpolate_compat_tensorflow import interpolate_bilinear_2d_like_tensorflow1x
 
@@ -227,7 +228,7 @@ def resized(images: Tensor) -> Tensor:
 
 
 def _weights(size: int, device: torch.device) -> Tensor:
-    """Row i: what each of `size` pixels adds to pixel i of 299, float32 [299, size]."""
+    """Return the matrix of a resize, float32 [299, size]: row i weights the `size` pixels for pixel i of 299."""
     at = torch.arange(SIDE, dtype=torch.float32, device=device) * torch.tensor(size / SIDE, dtype=torch.float32)
     low = at.long()
     share, pixel = (at - low).unsqueeze(1), torch.arange(size, device=device)

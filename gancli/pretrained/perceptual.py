@@ -1,4 +1,4 @@
-"""How far images are apart in what inner layers of a frozen network say of them."""
+"""Perceptual distances: differences of images in the layers of a frozen network."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ def features_distance(
 ) -> Tensor:
     """The mean of |φ(a) - φ(b)| (l1) or its square (l2) over all numbers of a layer φ, summed over layers, a scalar.
 
-    a, b: images [B, C, H, W] in [-1, 1]; the gradient goes to a alone. layers: None: those of the configuration; of
-    none at all, φ are the final features. Raises ConfigError for a layer that there is not. Sources: Johnson et al.
-    2016, eq. 2; Ledig et al. 2017, eq. 5 (both l2, one layer).
+    a, b: images [B, C, H, W] in [-1, 1]; the gradient goes only to a. layers: None: the configured ones; if there are
+    none, φ is the final features. Raises ConfigError for a missing layer. Sources: Johnson et al. 2016, eq. 2; Ledig et
+    al. 2017, eq. 5 (both l2, one layer).
 
     >>> from gancli.pretrained.tiny import random
     >>> net, a = random(layers=["0", "2"]), torch.zeros(2, 3, 8, 8, requires_grad=True)
@@ -45,7 +45,7 @@ def features_distance(
 
 
 def feature_distances(net: Pretrained | None) -> dict[str, Distance]:
-    """The distances `features` (l1) and `features_l2` that terms may name; none without a frozen network."""
+    """Return the distances `features` (l1) and `features_l2` for loss terms; none without a frozen network."""
     if net is None:
         return {}
 
@@ -56,5 +56,5 @@ def feature_distances(net: Pretrained | None) -> dict[str, Distance]:
 
 
 def _seen(net: Pretrained, x: Tensor, layers: Sequence[str] | None) -> dict[str, Tensor]:
-    """What layers give, or the final features where there is none to ask."""
+    """Return the outputs of layers, or the final features if there are no layers."""
     return net.maps(x, layers=layers) if layers or net.layers else {"features": net(x)}

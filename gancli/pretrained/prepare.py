@@ -1,4 +1,4 @@
-"""What is done to images before a pretrained network sees them, as its training had it; the gradient goes through."""
+"""Preprocessing of images for pretrained networks, as in their training; differentiable."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 class Prepare(ABC):
-    """Levels, numbers in 0 ... 255 of shape [B, C, H, W], C being 1 or 3, to what a network eats.
+    """Conversion of levels, numbers in 0 ... 255 of shape [B, C, H, W], C 1 or 3, to a network's input.
 
-    size: pixels a side of what comes out; None: as many as go in.
+    size: side of the output in pixels; None: that of the input.
     """
 
     size: int | None
 
     @abstractmethod
     def __call__(self, levels: Tensor, cut: bool = True) -> Tensor:
-        """cut: leave nothing outside of what an image can hold, where there would be no gradient."""
+        """Convert. cut: clamp values to the range of images, where the gradient is then 0."""
 
     def protocol(self) -> dict[str, Any]:
-        """As plain JSON values."""
+        """Return the protocol as plain JSON values."""
         return {}
 
 
 @dataclass(frozen=True)
 class Preparation(Prepare):
-    """Resized by an antialiased bicubic filter, the aspect given up as FID's extractor does, and normalised.
+    """Resize by an antialiased bicubic filter, ignoring the aspect as FID's extractor does, and normalise.
 
-    mean, std: of the channels, of values in [0, 1].
+    mean, std: of the channels, for values in [0, 1].
     """
 
     size: int | None
@@ -56,16 +56,16 @@ class Preparation(Prepare):
         return (x / 255 - mean) / std
 
     def protocol(self) -> dict[str, Any]:
-        """As plain JSON values."""
+        """Return the protocol as plain JSON values."""
         resize = "none" if self.size is None else f"antialiased bicubic, to {self.size}x{self.size}"
         return {"resize": resize, "normalisation": {"mean": list(self.mean), "std": list(self.std)}}
 
 
 @dataclass(frozen=True)
 class AsTensorFlow(Prepare):
-    """Resized as TensorFlow 1 does, bilinear without half-pixel shift, by torch-fidelity's code, and normalised.
+    """Resize as TensorFlow 1 does, bilinear without half-pixel shift, by torch-fidelity's code, and normalise.
 
-    shares: whether levels become shares of 255 before the mean is taken off; else mean and std become levels.
+    shares: divide levels by 255 before the mean is subtracted; otherwise, multiply mean and std by 255.
     """
 
     size: int
@@ -84,7 +84,7 @@ class AsTensorFlow(Prepare):
         return ((x / 255 if self.shares else x) - mean) / std
 
     def protocol(self) -> dict[str, Any]:
-        """As plain JSON values."""
+        """Return the protocol as plain JSON values."""
         return {
             "resize": f"bilinear as in TensorFlow 1, to {self.size}x{self.size}",
             "normalisation": {"mean": list(self.mean), "std": list(self.std)},
@@ -93,20 +93,20 @@ class AsTensorFlow(Prepare):
 
 @dataclass(frozen=True)
 class Bare(Prepare):
-    """Levels as they are: the network prepares them itself."""
+    """No preprocessing: the network does its own."""
 
     size: int | None
     resize: str
 
     def __call__(self, levels: Tensor, cut: bool = True) -> Tensor:
-        """The same numbers, as floating ones."""
+        """Return the same numbers as floating point."""
         return floating(levels)
 
     def protocol(self) -> dict[str, Any]:
-        """As plain JSON values."""
+        """Return the protocol as plain JSON values."""
         return {"resize": self.resize}
 
 
 def floating(x: Tensor) -> Tensor:
-    """The same numbers as floating ones, float64 where they are."""
+    """Return the same numbers as floating point; float64 stays float64."""
     return x if x.is_floating_point() else x.float()

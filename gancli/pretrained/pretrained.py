@@ -1,4 +1,4 @@
-"""A frozen network as networks, games, terms and metrics look through it."""
+"""Frozen pretrained networks: the features and layers that networks, games, loss terms and metrics read."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from gancli.pretrained.prepare import Prepare
 
 @dataclass(frozen=True)
 class PretrainedFacts:
-    """What configuration and checkpoints keep of a pretrained network: enough to build what stands on its features.
+    """What configurations and checkpoints record of a pretrained network: enough to build networks on its features.
 
-    sha256: of its weights. dim: length of its final features, 0 where it has none. channels: of its layers, by name.
+    sha256: of its weights. dim: length of its final features, 0 if it has none. channels: of its layers, by name.
     """
 
     name: str
@@ -29,16 +29,16 @@ class PretrainedFacts:
 
     @staticmethod
     def read(plain: Mapping[str, Any]) -> PretrainedFacts:
-        """The facts that a checkpoint carries."""
+        """Return the facts that a checkpoint records."""
         layers = {str(name): int(count) for name, count in dict(plain["layers"]).items()}
         return PretrainedFacts(str(plain["name"]), str(plain["sha256"]), int(plain["dim"]), layers)
 
     def plain(self) -> dict[str, Any]:
-        """As plain values for a file."""
+        """Return plain values for a file."""
         return {"name": self.name, "sha256": self.sha256, "dim": self.dim, "layers": dict(self.channels)}
 
     def differences(self, now: PretrainedFacts) -> str:
-        """In words, what another network has otherwise; empty for the same one.
+        """Describe how another network differs; empty for the same one.
 
         >>> facts = PretrainedFacts("vgg16", "ab" * 32, 4096, {"features.3": 64})
         >>> facts.differences(PretrainedFacts("vgg16", "cd" * 32, 4096, {}))
@@ -51,18 +51,18 @@ class PretrainedFacts:
 
         pairs = [(name, old, shown(now)[name]) for name, old in shown(self).items()]
         changed = "; ".join(f"{name} {old} -> {new}" for name, old, new in pairs if old != new)
-        return changed or ("" if self == now else "of the same name, with other contents")
+        return changed or ("" if self == now else "same name, different contents")
 
 
 class Pretrained:
-    """A network that is never trained. No nn.Module, so that no optimizer, checkpoint or requires_grad reaches it.
+    """A network that is never trained. Not an nn.Module, so that no optimizer, checkpoint or requires_grad reaches it.
 
-    Whoever is given it may keep it as an attribute; a copy of that one shares it. Calling it keeps the gradient with
-    respect to what goes in. prepare: levels (0 ... 255) to what `net` eats; None: what goes in goes to `net` as it is.
-    trunk: the network whose layers are known by their names; None: `net`. layers: those that `maps` gives unasked.
-    dim: length of the final features [B, dim], 0 where what `net` gives is something else. head: what turns these into
-    class scores, where there is such a layer. says: in words, what the final features are. where: the group that asked
-    for it, for messages. Raises ConfigError for a layer that there is not.
+    An object that keeps it as an attribute shares it with its copies. Calls are differentiable with respect to the
+    inputs. prepare: converts levels (0 ... 255) to the input of `net`; None: inputs go to `net` unchanged. trunk: the
+    network whose layers are addressed by name; None: `net`. layers: those that `maps` returns by default. dim: length
+    of the final features [B, dim], 0 if `net` returns something else. head: the layer that turns features into class
+    scores, if there is one. says: describes the final features. where: the config group that requested it, for
+    messages. Raises ConfigError for a missing layer.
     """
 
     def __init__(
@@ -84,34 +84,34 @@ class Pretrained:
         self.net, self.trunk, self.prepare, self.where = net.eval().requires_grad_(False), trunk or net, prepare, where
         self.layers, self.notes = tuple(layers), tuple(notes)
         self.device, self._dtype = torch.device("cpu"), torch.float32
-        self._runs: dict[str, int] = {}  # how often a pass runs each layer that was asked for
+        self._runs: dict[str, int] = {}  # how often a forward pass runs each requested layer
         self.to("cpu")
         self.channels: dict[str, int] = {}
         if self.layers:
             self.channels = self.channels_of(self.layers)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Pretrained:
-        """A copy of a network that holds this one shares it: it never changes."""
+        """Return itself: copies of a network that holds it share it, since it never changes."""
         return self
 
     @property
     def facts(self) -> PretrainedFacts:
-        """What a checkpoint keeps of it."""
+        """The facts that a checkpoint records."""
         return PretrainedFacts(self.name, self.sha256, self.dim, self.channels)
 
     def to(self, device: torch.device | str) -> None:
-        """Move the network; channels-last, which convolutions go through sooner."""
+        """Move the network, in channels-last format, in which convolutions are faster."""
         self.device = torch.device(device)
         self.net.to(self.device)
         self.net.to(memory_format=torch.channels_last)
 
     def tensors(self) -> Iterator[Tensor]:
-        """All its numbers, to be counted."""
+        """Yield all parameters and buffers, for counting."""
         yield from self.net.parameters()
         yield from self.net.buffers()
 
     def shapes_only(self) -> Pretrained:
-        """The same network without memory, on the meta device, to count operations in."""
+        """Return the same network without memory, on the meta device, for counting operations."""
         empty: dict[int, Any] = {id(t): torch.empty_like(t, device="meta") for t in self.tensors()}
         for parameter in self.net.parameters():
             empty[id(parameter)] = nn.Parameter(empty[id(parameter)], requires_grad=False)
@@ -121,26 +121,26 @@ class Pretrained:
         return other
 
     def __call__(self, *inputs: Any) -> Any:
-        """Images [B, C, H, W] in [-1, 1], of any size, C being 1 or 3 -> the final features [B, dim].
+        """Images [B, C, H, W] in [-1, 1], of any size, C 1 or 3 -> the final features [B, dim].
 
-        Of a network without preparation: whatever that one takes and gives.
+        Without preprocessing: the network's own inputs and outputs.
         """
         return self.net(*self._prepared(inputs))
 
     def maps(self, *inputs: Any, layers: Sequence[str] | None = None) -> dict[str, Tensor]:
-        """What inner layers give for the same inputs, by name: [B, channels, h, w] of convolutions.
+        """Return the outputs of inner layers for the same inputs, by name: [B, channels, h, w] for convolutions.
 
-        layers: None: those of the configuration. Raises ConfigError where there are none, or not these.
+        layers: None: the configured ones. Raises ConfigError if there are none, or if one is missing.
         """
         return self._maps(self._prepared(inputs), layers)
 
     def of_levels(self, levels: Tensor) -> Tensor:
-        """The final features of levels in 0 ... 255, as uint8 images have them."""
+        """Return the final features of levels in 0 ... 255, as in uint8 images."""
         found: Tensor = self.net(self._eaten(levels))
         return found
 
     def maps_of_levels(self, levels: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
-        """As `maps`, of levels in 0 ... 255."""
+        """Return what `maps` does, for levels in 0 ... 255."""
         return self._maps((self._eaten(levels),), layers)
 
     def _eaten(self, levels: Tensor) -> Tensor:
@@ -150,23 +150,23 @@ class Pretrained:
             return self.prepare(levels)
 
     def _compute_in(self, inputs: Sequence[Any]) -> torch.dtype:
-        """Let the network compute in float64 where something of it goes in, else in float32."""
+        """Let the network compute in float64 if any input is float64, else in float32."""
         double = any(isinstance(x, Tensor) and x.dtype == torch.float64 for x in inputs)
         dtype = torch.float64 if double else torch.float32
-        if dtype != self._dtype:  # float64 holds every float32: nothing is lost on the way and back
+        if dtype != self._dtype:  # float64 holds every float32: converting back loses nothing
             self.net.to(dtype)
             self._dtype = dtype
         return dtype
 
     def _prepared(self, inputs: Sequence[Any]) -> Sequence[Any]:
-        """Inputs as the network eats them, in float64 where they are, else in float32, whatever is cast later."""
+        """Prepare inputs for the network, in float64 if they are, else in float32, even under autocast."""
         dtype = self._compute_in(inputs)
         if self.prepare is None:
             return [x.to(dtype) if isinstance(x, Tensor) and x.is_floating_point() else x for x in inputs]
         (x,) = inputs
         if x.dim() != 4 or x.shape[1] not in (1, 3):
             raise ConfigError(
-                f"{self.where}={self.name} looks at images of 1 or 3 channels, and was given {list(x.shape[1:])}:"
+                f"{self.where}={self.name} takes images of 1 or 3 channels, but was given {list(x.shape[1:])}:"
                 f" choose another data set, or {self.where}=none"
             )
         with full_precision(x):
@@ -175,7 +175,7 @@ class Pretrained:
     def _maps(self, inputs: Sequence[Any], layers: Sequence[str] | None) -> dict[str, Tensor]:
         wanted = tuple(self.layers if layers is None else dict.fromkeys(layers))
         if not wanted:
-            raise ConfigError(f"{self.where}={self.name} gives no layers unless they are named: type {self._key}")
+            raise ConfigError(f"{self.where}={self.name} returns layers only if they are named: type {self._key}")
         for name in wanted:
             self.check_layer(name)
         left = sum(self._runs.get(name, 0) for name in wanted) if all(n in self._runs for n in wanted) else None
@@ -186,7 +186,7 @@ class Pretrained:
             def hook(module: nn.Module, inputs: Any, output: Any) -> None:
                 runs[name] += 1
                 last = sum(runs.values()) == left
-                # What comes next may overwrite it; after the last of them nothing comes.
+                # A later layer may overwrite it in place; after the last requested one, none runs.
                 found[name] = output.clone() if isinstance(output, Tensor) and not last else output
                 if last:
                     raise _Reached
@@ -204,7 +204,7 @@ class Pretrained:
                 handle.remove()
         for name in wanted:
             if not isinstance(found.get(name), Tensor):
-                raise ConfigError(f"{self.where}: the layer {name} of {self.name} gives no tensor: type {self._key}")
+                raise ConfigError(f"{self.where}: the layer {name} of {self.name} returns no tensor: type {self._key}")
         return {name: found[name] for name in wanted}
 
     @property
@@ -212,7 +212,7 @@ class Pretrained:
         return f"{self.where}.layers=[NAME,...]"
 
     def check_layer(self, layer: str, key: str | None = None) -> None:
-        """Raise ConfigError for a layer that this network lacks. key: where it was typed."""
+        """Raise ConfigError for a layer that this network lacks. key: the key that named it."""
         names = [name for name, _ in self.trunk.named_modules() if name]
         if layer not in names:
             near = [name for name in names if name.count(".") <= 1]
@@ -221,22 +221,22 @@ class Pretrained:
 
     @torch.no_grad()
     def channels_of(self, layers: Sequence[str]) -> dict[str, int]:
-        """How many channels layers have, found by one image. Raises ConfigError for one that there is not."""
+        """Return the number of channels of layers, measured with one image. Raises ConfigError for a missing layer."""
         if self.prepare is None:
-            raise ConfigError(f"{self.where}.layers: {self.name} takes no images alone: leave {self.where}.layers out")
+            raise ConfigError(f"{self.where}.layers is not supported for {self.name}: leave it out")
         side = self.prepare.size or 64
         return {name: x.shape[1] for name, x in self.maps(torch.zeros(1, 3, side, side), layers=layers).items()}
 
 
 class _Reached(Exception):  # noqa: N818
-    """Not an error: the last layer that was asked for has been run, and the rest of the network need not be."""
+    """Not an error: the last requested layer has run, so the forward pass stops."""
 
 
-class Promised(Pretrained):
-    """A checkpoint's word for a pretrained network, which is read when something is first put through it.
+class LazyPretrained(Pretrained):
+    """A pretrained network known by a checkpoint's facts, and loaded on first use.
 
-    So a sample of a generator that stands on no features needs no weights file. A constructor that is given one finds
-    in it what the checkpoint says: name, dim and channels. build: reads it. Raises WeightsError where what is read is
+    So sampling from a generator that does not use its features needs no weights file. Constructors find the
+    checkpoint's facts in it: name, dim and channels. build: loads it. Raises WeightsError if the loaded network is
     another one. way: what to type instead.
     """
 
@@ -248,12 +248,12 @@ class Promised(Pretrained):
         self._held: Pretrained | None = None
 
     def read(self) -> None:
-        """Read it now, and verify it."""
+        """Load and verify it now."""
         assert self.held
 
     @property
     def held(self) -> Pretrained:
-        """The network itself."""
+        """The network itself, loaded on first access."""
         if self._held is None:
             try:
                 found = self._build()
@@ -266,47 +266,47 @@ class Promised(Pretrained):
         return self._held
 
     def to(self, device: torch.device | str) -> None:
-        """Where it goes once it is read."""
+        """Set the device, also for when it is loaded later."""
         self.device = torch.device(device)
         if self._held is not None:
             self._held.to(device)
 
     def tensors(self) -> Iterator[Tensor]:
-        """None until it is read."""
+        """Yield nothing until it is loaded."""
         yield from self._held.tensors() if self._held is not None else ()
 
     def shapes_only(self) -> Pretrained:
-        """As the network itself."""
+        """See `Pretrained`."""
         return self.held.shapes_only()
 
     def __call__(self, *inputs: Any) -> Any:
-        """As the network itself."""
+        """See `Pretrained`."""
         return self.held(*inputs)
 
     def maps(self, *inputs: Any, layers: Sequence[str] | None = None) -> dict[str, Tensor]:
-        """As the network itself."""
+        """See `Pretrained`."""
         return self.held.maps(*inputs, layers=layers)
 
     def of_levels(self, levels: Tensor) -> Tensor:
-        """As the network itself."""
+        """See `Pretrained`."""
         return self.held.of_levels(levels)
 
     def channels_of(self, layers: Sequence[str]) -> dict[str, int]:
-        """As the network itself, which is not read for layers that the checkpoint tells of."""
+        """See `Pretrained`; layers whose channels the checkpoint records do not load the network."""
         known = self.channels
         return {n: known[n] for n in layers} if set(layers) <= known.keys() else self.held.channels_of(layers)
 
     def check_layer(self, layer: str, key: str | None = None) -> None:
-        """As the network itself."""
+        """See `Pretrained`."""
         self.held.check_layer(layer, key)
 
     def maps_of_levels(self, levels: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
-        """As the network itself."""
+        """See `Pretrained`."""
         return self.held.maps_of_levels(levels, layers)
 
 
 def refuse_other(before: PretrainedFacts, now: PretrainedFacts, way: str) -> None:
-    """Raise WeightsError unless both are of the same network. way: what to type."""
+    """Raise WeightsError unless both describe the same network. way: what to type."""
     changed = before.differences(now)
     if changed:
-        raise WeightsError(f"the pretrained network is another one than the run was trained with: {changed}; {way}")
+        raise WeightsError(f"the pretrained network is not the one that the run was trained with: {changed}; {way}")

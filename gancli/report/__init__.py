@@ -1,1 +1,1 @@
-"""A run as one page for the browser, and several runs beside each other: `python -m gancli.report RUN ...`."""
+"""HTML pages of a run, and of several runs for comparison: `python -m gancli.report RUN ...`."""

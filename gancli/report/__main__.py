@@ -1,4 +1,4 @@
-"""`python -m gancli.report RUN ...`: the page of one run, or of several or a sweep's runs beside each other."""
+"""`python -m gancli.report RUN ...`: writes the page of a run, or a comparison of several runs or of a sweep."""
 
 from __future__ import annotations
 
@@ -9,36 +9,36 @@ from pathlib import Path
 from gancli.cli import foreseen, one_line
 from gancli.errors import GanError
 from gancli.report import page
-from gancli.store import rundir
+from gancli.store import finding, rundir
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Make the page and say where it is; 2 and one line where that cannot be done."""
+    """Write the page and print its path; on an error, print one line and return 2."""
     words = list(sys.argv[1:] if argv is None else argv)
     if not words or words[0] in ("-h", "--help"):
         print(
-            "usage: python -m gancli.report RUN [RUN ...]\n\nRUN/report.html, or comparison.html here of several runs;"
-            " of a sweep, SWEEP/comparison.html"
+            "usage: python -m gancli.report RUN [RUN ...]\n\nOne run: writes RUN/report.html. Several runs: writes"
+            " comparison.html here. A sweep: writes SWEEP/comparison.html."
         )
         return 0
     try:
         if len(words) == 1 and (Path(words[0]).expanduser() / "sweep.json").exists():
             made = _of_sweep(rundir.real(Path(words[0]).expanduser()))
         else:
-            runs = [rundir.find(word)[0].path for word in words]
+            runs = [finding.find(word)[0].path for word in words]
             made = page.write(runs[0]) if len(runs) == 1 else page.compare(runs, Path("comparison.html"))
     except Exception as error:
-        said = str(error) if isinstance(error, GanError) else foreseen(error)
-        if said is None:
+        message = str(error) if isinstance(error, GanError) else foreseen(error)
+        if message is None:
             raise
-        print(f"gan: {one_line(said)}", file=sys.stderr)
+        print(f"gan: {one_line(message)}", file=sys.stderr)
         return 2
     print(str(made).encode(errors="backslashreplace").decode())
     return 0
 
 
 def _of_sweep(path: Path) -> Path:
-    """The page of a sweep's finished jobs. Raises RunError."""
+    """Write the page of a sweep's finished jobs. Raises RunError."""
     from gancli.sweeps import pages, record
 
     sweep = record.load(path)

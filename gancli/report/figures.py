@@ -1,4 +1,4 @@
-"""The page's charts, by plotly, as plain JSON values that its script draws."""
+"""Charts of the page, as plotly figures in plain JSON values."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from typing import Any
 
 from gancli.report.record import Point, Record
 
-MOST = 1000  # points of a curve on the page; of more, each stretch keeps its lowest and its highest
-TOLD = ("step", "seen", "seconds", "images_per_second")  # of a row, whatever the game
-RATES = ("lr_", "grad_norm_", "weight_norm_", "gradient_")  # of each player, whatever the game
+MOST = 1000  # points of a curve on the page; of more, each interval keeps its minimum and maximum
+TOLD = ("step", "seen", "seconds", "images_per_second")  # columns of a row in every game
+RATES = ("lr_", "grad_norm_", "weight_norm_", "gradient_")  # columns of each player in every game
 INKS = ("#1f5aa6", "#c81e3c", "#1e8c5a", "#be7814", "#7846a0", "#5a5a5a", "#0f8fb3", "#d0578b")
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A chart of the page: an anchor, a title, and what plotly's `newPlot` takes."""
+    """A chart of the page: an anchor, a title, and the arguments of plotly's `newPlot`."""
 
     key: str
     title: str
@@ -27,16 +27,16 @@ class Figure:
 
 
 def of_run(record: Record) -> list[Figure]:
-    """The charts of one run; what it has no numbers for is left out."""
+    """Return the charts of one run, without empty ones."""
     keys = record.names()
     groups: list[tuple[str, str, Callable[[str], bool], bool]] = [
         ("losses", "Losses", lambda k: k.startswith(("loss_", "penalty_", "class_")), False),
-        ("verdicts", "What D says of real images and fakes", lambda k: k in ("D_real", "D_fake"), False),
+        ("verdicts", "D's output for real images and fakes", lambda k: k in ("D_real", "D_fake"), False),
         ("rates", "Learning rates", lambda k: k.startswith("lr_"), True),
-        ("gradients", "Norms of the gradients", lambda k: k.startswith("grad_norm_"), True),
-        ("weights", "Norms of the weights", lambda k: k.startswith("weight_norm_"), True),
-        ("diversity", "Variety of samples over the data's", lambda k: k.startswith("diversity"), False),
-        ("speed", "Images a second", lambda k: k == "images_per_second", False),
+        ("gradients", "Gradient norms", lambda k: k.startswith("grad_norm_"), True),
+        ("weights", "Weight norms", lambda k: k.startswith("weight_norm_"), True),
+        ("diversity", "Diversity of samples relative to the data", lambda k: k.startswith("diversity"), False),
+        ("speed", "Images per second", lambda k: k == "images_per_second", False),
     ]
     told = {*TOLD, *record.scores()}
     others = [k for k in keys if k not in told and not k.startswith("gradient_") and not any(g[2](k) for g in groups)]
@@ -52,7 +52,7 @@ def of_run(record: Record) -> list[Figure]:
 
 
 def of_runs(records: Sequence[Record]) -> list[Figure]:
-    """The same number of several runs in one chart each: results first, then losses."""
+    """Return one chart per number, with a curve per run: results first, then losses."""
     figures = []
     for name in dict.fromkeys(name for record in records for name in record.scores()):
         curves = {r.name: r.scores()[name] for r in records if name in r.scores()}
@@ -64,7 +64,9 @@ def of_runs(records: Sequence[Record]) -> list[Figure]:
 
 
 def _compared(record: Record) -> list[str]:
-    """What of a run stands beside other runs: its losses, or all that its game says where it names none so."""
+    """Return the numbers to compare with other runs: losses (all of the game's numbers if it has none), D's outputs
+    and diversity.
+    """
     losses = [name for name in record.names() if name.startswith("loss_")]
     own = losses or [name for name in record.names() if name not in TOLD and not name.startswith(RATES)]
     more = [name for name in record.names() if name in ("D_real", "D_fake") or name.startswith("diversity")]
@@ -78,7 +80,7 @@ def drawing(
     markers: bool = False,
     marks: Sequence[tuple[int, str, str]] = (),
 ) -> dict[str, Any]:
-    """Curves over steps as plain values for plotly. marks: alarms, as dashed lines."""
+    """Draw curves over steps, as plain values for plotly. marks: alarms, as dashed lines."""
     import plotly.graph_objects as go
 
     figure = go.Figure()
@@ -88,7 +90,7 @@ def drawing(
         figure.add_scatter(
             x=[x for x, _ in kept],
             y=[y for _, y in kept],
-            name=escape(name),  # plotly reads some HTML in names
+            name=escape(name),  # plotly interprets some HTML in names
             mode="lines+markers" if markers else "lines",
             line={"color": ink, "width": 1.5},
         )
@@ -112,7 +114,7 @@ def drawing(
 
 
 def thin(points: Sequence[Point], most: int = MOST) -> list[Point]:
-    """At most `most` points: of each stretch the lowest and the highest, so that a spike is never hidden.
+    """Return at most `most` points: the minimum and maximum of each interval, so that spikes stay visible.
 
     >>> thin([(0, 1.0), (1, 9.0), (2, 2.0), (3, 3.0), (4, 0.0), (5, 5.0)], most=4)
     [(0, 1.0), (1, 9.0), (4, 0.0), (5, 5.0)]
@@ -129,5 +131,5 @@ def thin(points: Sequence[Point], most: int = MOST) -> list[Point]:
 
 
 def _slim(template: dict[str, Any]) -> dict[str, Any]:
-    """A template's layout alone: its styles of chart kinds that the page lacks are most of its size."""
+    """Return only a template's layout: styles of unused chart types are most of its size."""
     return {"layout": template.get("layout", {})}

@@ -1,4 +1,4 @@
-"""Writes the page: one file, all it needs inside, nothing to be fetched."""
+"""Writes the page as one self-contained HTML file, which loads nothing from the network."""
 
 from __future__ import annotations
 
@@ -10,19 +10,20 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from gancli.errors import RunError
+from gancli.data.facts import DataFacts
+from gancli.errors import GanError, RunError
 from gancli.report import figures
 from gancli.report.record import Record, read
 from gancli.report.sheets import Sheets
 from gancli.store.files import finite, write_text
-from gancli.store.rundir import names
+from gancli.store.finding import names
 
 NAME = "report.html"
-EVERY = 30  # seconds after which the page of a running run loads itself anew
+EVERY = 30  # seconds between reloads of the page while the run is running
 
 
 def write(path: Path, sheets: Sheets | None = None) -> Path:
-    """Write RUN/report.html from what the run directory holds. Raises RunError."""
+    """Write RUN/report.html from the run directory. Raises RunError."""
     record, sheets = read(path), sheets or Sheets()
     drawn = figures.of_run(record)
     page = _render(
@@ -42,7 +43,7 @@ def write(path: Path, sheets: Sheets | None = None) -> Path:
 
 
 def compare(paths: Sequence[Path], target: Path) -> Path:
-    """Write one page about several runs, each once. Raises RunError for none, and for a directory that is no run."""
+    """Write a page that compares distinct runs. Raises RunError for no runs, or a directory that is not a run."""
     if not paths:
         raise RunError("a comparison needs at least one run")
     paths = list({path.resolve(): path for path in paths}.values())
@@ -65,7 +66,7 @@ def compare(paths: Sequence[Path], target: Path) -> Path:
 
 
 def varied(records: Sequence[Record]) -> dict[str, dict[str, str]]:
-    """By run, the keys of the configuration in which the runs differ."""
+    """Return, for each run, the values of the configuration keys in which the runs differ."""
     from gancli.report.record import flat
 
     all_of_them = [flat(r.config) for r in records]
@@ -77,31 +78,37 @@ def varied(records: Sequence[Record]) -> dict[str, dict[str, str]]:
 def _facts(record: Record) -> list[tuple[str, str]]:
     about = record.about
     parameters = _by_name(about.get("parameters"))
-    data = _by_name(about.get("data"))
     seconds = finite(record.rows[-1].get("seconds")) if record.rows else None
     reason = f" ({about['reason']})" if about.get("reason") else ""
-    shape = data.get("shape")
-    sides = "×".join(map(str, shape)) if isinstance(shape, list) else "unknown shape"
     last = max([finite(about.get("step")) or 0, *(r["step"] for r in record.rows[-1:])])
     return [
         ("status", f"{about.get('status', 'unknown')}{reason}"),
         ("steps", f"{_count(last)} of {_count(about.get('steps', record.config.get('steps', 0)))}"),
         ("training", f"{(seconds or 0.0) / 60:.1f} minutes on {about.get('device', 'an unknown device')}"),
-        ("data", f"{data.get('name', 'unknown')}: {_count(data.get('images', 0))} of {sides}"),
+        ("data", _data(_by_name(about.get("data")))),
         ("parameters", " · ".join(f"{name} {_count(count)}" for name, count in parameters.items())),
-        ("batch", f"{record.config.get('batch_size') or 'of each stage its own'}"),
+        ("batch", f"{record.config.get('batch_size') or 'one size per stage'}"),
         ("seed", f"{about.get('seed')}"),
         *([("note", str(about["note"]))] if about.get("note") else []),
     ]
 
 
+def _data(section: dict[str, Any]) -> str:
+    """Return the name, size and kind of the data set; "unknown" if the section is damaged."""
+    try:
+        facts = DataFacts.read(section)
+    except (GanError, ValueError):
+        return "unknown"
+    return f"{facts.name}: {facts.told}"
+
+
 def _by_name(value: Any) -> dict[str, Any]:
-    """A section of run.json; an empty one where it is damaged."""
+    """Return a section of run.json; an empty one if it is damaged."""
     return value if isinstance(value, dict) else {}
 
 
 def _count(value: Any) -> str:
-    """A whole number for people; whatever else stands there as it stands."""
+    """Format a whole number; other values as text."""
     number = finite(value)
     return f"{int(number):,}" if number is not None and abs(number) < 1e15 else str(value)[:40]
 
@@ -119,7 +126,7 @@ def _environment(record: Record) -> list[tuple[str, str]]:
 def _yaml(config: dict[str, Any]) -> str:
     import yaml  # type: ignore[import-untyped]
 
-    text: str = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)  # plain values; nothing in it is resolved
+    text: str = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)  # plain values, interpolations unresolved
     return text
 
 
@@ -138,22 +145,22 @@ def _render(template: str, *, data: dict[str, Any], **values: Any) -> str:
         lstrip_blocks=True,
     )
     page = environment.get_template(template).render(data=script_json(data), library=_library(), **values)
-    return page.encode("utf-8", "replace").decode()  # a name that is no UTF-8 can stand in no page
+    return page.encode("utf-8", "replace").decode()  # file names may not be valid UTF-8
 
 
 def script_json(value: Any) -> str:
-    """A value as JSON that may stand in a script element: `<!--` and `</script>` in a text would change where it ends.
+    """Encode a value as JSON for a script element, escaping `<`, `>` and `&`: `</script>` in a text would end it.
 
     >>> script_json({"<!--<script>": "a & b"})
     '{"\\\\u003c!--\\\\u003cscript\\\\u003e":"a \\\\u0026 b"}'
     """
-    plain = json.dumps(value, separators=(",", ":"), allow_nan=False)  # ASCII, so that U+2028 is an escape, too
+    plain = json.dumps(value, separators=(",", ":"), allow_nan=False)  # ASCII, so U+2028 is escaped, too
     return plain.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
 @cache
 def _library() -> str:
-    """plotly's script as base64 of gzip: a third of its size, unpacked by the browser."""
+    """Return plotly's script, gzipped, as base64: a third of its size, decompressed by the browser."""
     from plotly.offline import get_plotlyjs
 
     packed = gzip.compress(get_plotlyjs().encode(), compresslevel=6, mtime=0)

@@ -1,4 +1,4 @@
-"""What a run directory says, as the page needs it."""
+"""Reads a run directory into a record for the page."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from gancli.store.rundir import RunDir
 
 Point = tuple[float, float]
 STEP = re.compile(r"[0-9]{1,15}")  # the name of a sheet of samples
-LAST = 10**15  # a step that no run comes to
-LONGEST, MOST_ALARMS = 1000, 100  # letters of an alarm, and alarms on a page
-MOST_LINES = 100  # of samples that are text
-DEEPEST = 20  # values within values of run.json and of results
+LAST = 10**15  # larger than any run's step
+LONGEST, MOST_ALARMS = 1000, 100  # characters of an alarm, and alarms on a page
+MOST_LINES = 100  # lines of text samples on a page
+DEEPEST = 20  # nesting depth of run.json and of results
 
 
 @dataclass(frozen=True)
 class Record:
-    """A run as it stands on the disk.
+    """A run directory's contents.
 
-    name: the directory's, or more of its path where several runs share that. rows: metrics.jsonl without alarms, which
-    stand in `alarms` as (step, name, text). pictures, texts: the sheets in samples/ by step. results: what `gan eval`
-    and the scores observer found, by step. changed: key, default, value of all that differs from the same command line
-    with nothing but its choices of groups.
+    name: the directory's, or more of its path if several runs share it. rows: metrics.jsonl without alarms. alarms:
+    (step, name, text). pictures, texts: the sheets in samples/ by step. results: those of `gan eval` and of the scores
+    observer, ordered by step. changed: (key, default, value) of all keys that differ from the defaults of the chosen
+    groups.
     """
 
     path: Path
@@ -48,23 +48,23 @@ class Record:
 
     @property
     def running(self) -> bool:
-        """Whether the run says that it goes on."""
+        """Whether the run's status is running."""
         return self.about.get("status") == "running"
 
     def curve(self, key: str) -> list[Point]:
-        """(step, value) of a number in the rows, without the gaps."""
+        """Return the (step, value) pairs of a number in the rows, where it is finite."""
         values = ((row["step"], finite(row.get(key))) for row in self.rows)
         return [(step, value) for step, value in values if value is not None]
 
     def names(self) -> list[str]:
-        """The names of all numbers in the rows, in the order of their appearance."""
+        """Return the names of all numbers in the rows, in order of appearance."""
         found: dict[str, None] = {}
         for row in self.rows:
             found |= dict.fromkeys(k for k, v in row.items() if finite(v) is not None)
         return list(found)
 
     def scores(self) -> dict[str, list[Point]]:
-        """Curves of the results by name; results of another protocol are another curve, with its mark."""
+        """Return curves of the results by name; results of different protocols are different curves, with its id."""
         curves: dict[str, dict[float, float]] = {}
         protocols = list(dict.fromkeys(str(r.get("protocol_id", "")) for r in self.results))
         for result in self.results:
@@ -79,7 +79,7 @@ class Record:
         return {name: sorted(points.items()) for name, points in curves.items()}
 
     def lines(self) -> list[str]:
-        """The newest samples that are text, as far as a page shows them; none where they are pictures."""
+        """Return the first lines of the newest text samples; [] if samples are pictures."""
         if not self.texts:
             return []
         try:
@@ -90,7 +90,7 @@ class Record:
             return []
 
     def command(self) -> str:
-        """What to type for the same training again, from its start, in a directory of its own."""
+        """Return the command that repeats the training from the start, in a new directory."""
         words = _words(self.about)
         kept = [o for o in words if o.lstrip("+~").partition("=")[0] not in ("run_dir", "resume", "init")]
         init = self.about.get("init") or self.config.get("init")
@@ -99,16 +99,16 @@ class Record:
 
 
 def read(path: Path, name: str | None = None) -> Record:
-    """A run directory's record, called `name`, or as the directory is.
+    """Read a run directory. name: None: the directory's.
 
-    Raises RunError where run.json or config.yaml is missing or damaged.
+    Raises RunError if run.json or config.yaml is missing or damaged.
     """
     run = RunDir(path)
     about, config = shallow(run.about()), run.config()
     rows, alarms = _rows(run.metrics)
     pictures, texts = (
         {int(p.stem): p for p in files(run.samples, f"*.{kind}") if STEP.fullmatch(p.stem) and not p.is_symlink()}
-        for kind in ("png", "txt")  # no links: a stranger's run could show a file of this machine as its samples
+        for kind in ("png", "txt")  # no links: an untrusted run could show a file of this machine as its samples
     )
     changed = _changed(config, _words(about))
     return Record(
@@ -117,7 +117,7 @@ def read(path: Path, name: str | None = None) -> Record:
 
 
 def _rows(path: Path) -> tuple[list[dict[str, Any]], list[tuple[int, str, str]]]:
-    """Rows of one step joined; a line that a running process has not finished is passed over."""
+    """Read rows, merged by step, and alarms; an incomplete last line of a running process is ignored."""
     rows: dict[int, dict[str, Any]] = {}
     alarms = []
     for row in json_lines(path):
@@ -132,13 +132,13 @@ def _rows(path: Path) -> tuple[list[dict[str, Any]], list[tuple[int, str, str]]]
 
 
 def _words(about: dict[str, Any]) -> list[str]:
-    """The command line that a run recorded."""
+    """Return the overrides that a run recorded."""
     words = about.get("overrides")
     return [str(word) for word in words] if isinstance(words, list) else []
 
 
 def _step(value: Any) -> int | None:
-    """A step; None for what is none."""
+    """Return a valid step; None for anything else."""
     return value if type(value) is int and 0 <= value < LAST else None
 
 
@@ -148,20 +148,20 @@ def _results(run: RunDir) -> list[dict[str, Any]]:
         try:
             result = read_json(path)
         except GanError:
-            continue  # damaged: the page is no place to fail
+            continue  # damaged: the page is written without it
         if isinstance(result, dict) and _step(result.get("step")) is not None:
             found.append(shallow(result))
     return sorted(found, key=lambda r: int(r["step"]))
 
 
 def _changed(config: dict[str, Any], overrides: Sequence[str]) -> list[tuple[str, str, str]]:
-    """What differs from the defaults of the chosen groups; nothing where they cannot be composed here."""
+    """Return the keys that differ from the defaults of the chosen groups; [] if these cannot be composed here."""
     chosen = [
         o for o in overrides if "." not in o.partition("=")[0] and isinstance(config.get(o.partition("=")[0]), dict)
     ]
     try:
         default = flat(compose("train", chosen))
-    except Exception:  # recorded words may be anything
+    except Exception:  # recorded overrides may be invalid
         return []
     now = flat(config)
     keys = [k for k in sorted({*default, *now}) if default.get(k) != now.get(k) and k not in ("run_dir", "resume")]
@@ -169,7 +169,7 @@ def _changed(config: dict[str, Any], overrides: Sequence[str]) -> list[tuple[str
 
 
 def shallow(value: Any, depth: int = DEEPEST) -> Any:
-    """A JSON value without what lies too deep in it to be written or shown.
+    """Replace everything below a depth in a JSON value by "…".
 
     >>> shallow({"a": [[1]]}, 2)
     {'a': ['…']}
@@ -184,7 +184,7 @@ def shallow(value: Any, depth: int = DEEPEST) -> Any:
 
 
 def flat(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A nested configuration by dotted keys.
+    """Flatten a nested configuration to dotted keys.
 
     >>> flat({"loss": {"top": 1.0}, "steps": 3})
     {'loss.top': 1.0, 'steps': 3}

@@ -1,4 +1,4 @@
-"""Sheets of samples for the page: small files, inside the page."""
+"""Sheets of samples embedded in the page, downsampled and as WebP."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from gancli.store.files import open_regular
 
 BUDGET = 6_000_000  # bytes of all sheets on a page
 MOST, SIDE = 60, 900  # sheets on a page; pixels of a sheet's longer side
-LARGEST = 1 << 27  # pixels of a picture that is looked at; a sheet of 64 images of 1024 × 1024 has half as many
+LARGEST = 1 << 27  # pixels of a picture that is opened; a sheet of 64 images of 1024 × 1024 has half as many
 
 
 class Sheets:
-    """Encodes sheets as data URIs, each once for as long as this object lives."""
+    """Encodes sheets as data URIs and caches them."""
 
     def __init__(self, budget: int = BUDGET):
         self.budget = budget
         self._known: dict[tuple[Path, int], str] = {}
 
     def chosen(self, pictures: Mapping[int, Path]) -> list[tuple[int, str]]:
-        """(step, data URI) of sheets spread evenly over the run, the first and the last too, within the budget."""
+        """Return (step, data URI) of evenly spaced sheets, including the first and last, within the budget."""
         steps = sorted(pictures)
         count = min(MOST, len(steps))
         while count:
@@ -40,13 +40,13 @@ class Sheets:
         return []
 
     def _encode(self, path: Path) -> str:
-        """The picture's URI; empty where it cannot be shown."""
+        """Return the picture's URI; empty if it cannot be read."""
         try:
             key = path, path.stat().st_mtime_ns
             if key not in self._known:
                 self._known[key] = _uri(path)
             return self._known[key]
-        except Exception:  # whatever Pillow raises for a file that is damaged, or that holds another format
+        except Exception:  # Pillow raises many kinds for a damaged file or another format
             return ""
 
 

@@ -1,1 +1,1 @@
-"""The latent page of `gan sample serve=true`: what it draws, where it listens, and the page itself."""
+"""The web page of `gan sample serve=true`: service, server and user interface."""

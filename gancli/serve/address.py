@@ -1,4 +1,4 @@
-"""Where the page listens: on this machine alone, unless another address is typed."""
+"""The address at which the page's server listens: this machine only, unless `host` is given."""
 
 from __future__ import annotations
 
@@ -9,23 +9,24 @@ from gancli.errors import ConfigError
 
 
 def bound(host: str, port: int) -> socket.socket:
-    """A listening socket; port 0 takes any free one. Raises ConfigError where the address cannot be had."""
+    """Open a listening socket; port 0 selects a free port. Raises ConfigError if the address is not available."""
     try:
         if not host.strip():
             raise OSError
         family, _, _, _, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
     except (OSError, UnicodeError):
         raise ConfigError(
-            f"host={host}: no address of that name; leave host out for this machine alone, or type host=0.0.0.0 for all"
+            f"host={host}: no such address; leave host out to listen on this machine only, or set host=0.0.0.0 for all"
+            " interfaces"
         ) from None
     try:
         return socket.create_server((str(place[0]), port), family=family)
     except PermissionError:
-        raise ConfigError(f"port={port}: this user may not listen there; type a port above 1023, or port=0") from None
+        raise ConfigError(f"port={port}: this user may not listen there; set a port above 1023, or port=0") from None
     except OSError as error:
         raise ConfigError(
-            f"host={host} port={port}: {error.strerror or error}; port=0 takes a free port, host=127.0.0.1 is this"
-            " machine alone"
+            f"host={host} port={port}: {error.strerror or error}; port=0 selects a free port, host=127.0.0.1 is this"
+            " machine only"
         ) from None
 
 
@@ -35,7 +36,7 @@ def loopback(listener: socket.socket) -> bool:
 
 
 def url(listener: socket.socket) -> str:
-    """What to type into a browser on this machine."""
+    """The page's URL for a browser on this machine."""
     host, port = listener.getsockname()[:2]
     place = ipaddress.ip_address(host)
     if place.is_unspecified:

@@ -1,4 +1,4 @@
-"""Work that is asked for more often than it can be done."""
+"""Coalescing of repeated requests for the same work."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Awaitable, Callable
 
 
 class Latest:
-    """Does a piece of work once at a time; asked while at it, it does it once more, however often it was asked.
+    """Runs a function one call at a time; any number of calls while it runs cause a single further run.
 
-    So a slider that moves on while a picture is drawn waits for one picture more, and not for all it passed.
+    So a slider that moves while a picture is drawn causes one more picture, not one for each position.
     """
 
     def __init__(self, work: Callable[[], Awaitable[None]]):

@@ -1,4 +1,4 @@
-"""How much a request may bring: what is sent to the page is read no further than that."""
+"""A limit on the size of request bodies."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from gancli.serve.origin import App, Receive, Scope, Send
 
 
 class Limited:
-    """Answers 413 to a request with a body of more than `most` bytes, whether it says so or not."""
+    """Answers 413 to a request whose body exceeds `most` bytes, by its Content-Length header or while it is read."""
 
     def __init__(self, app: App, most: int):
         self.app, self.most = app, most
@@ -29,13 +29,13 @@ class Limited:
 
         if scope["type"] != "http":
             await self.app(scope, receive, send)
-        elif self._said(scope) > self.most:
+        elif self._declared(scope) > self.most:
             await send({"type": "http.response.start", "status": 413, "headers": [(b"content-length", b"0")]})
             await send({"type": "http.response.body", "body": b""})
         else:
             await self.app(scope, counted, send)
 
-    def _said(self, scope: Scope) -> int:
-        """The largest length that the headers say; 0 where they say none."""
-        said = [value for name, value in scope.get("headers") or () if name.lower() == b"content-length"]
-        return max((int(value) if value.isdigit() else self.most + 1 for value in said), default=0)
+    def _declared(self, scope: Scope) -> int:
+        """The largest Content-Length header; 0 if there is none."""
+        found = [value for name, value in scope.get("headers") or () if name.lower() == b"content-length"]
+        return max((int(value) if value.isdigit() else self.most + 1 for value in found), default=0)

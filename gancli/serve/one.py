@@ -1,4 +1,4 @@
-"""The page's box for one image: a row of data or a file of the visitor's, what is made of it, and the truth."""
+"""The page's box for one image: a row of data or an uploaded file, its translation, and the true output."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from nicegui.events import UploadEventArguments
 
 from gancli.data import imagefile
 from gancli.serve import parts
-from gancli.serve.desk import LARGEST_UPLOAD, Desk, One, Wish
 from gancli.serve.latest import Latest
+from gancli.serve.service import LARGEST_UPLOAD, One, Service, SheetRequest
 
-SIDE = 240  # pixels that a picture is wide
+SIDE = 240  # width of a picture in pixels
 
 
 class OneImage:
-    """Input, output and truth side by side. wish: the page's seed, direction and class."""
+    """Input, output and true output side by side. wish: returns the page's seed, direction and class."""
 
-    def __init__(self, desk: Desk, folder: Path, wish: Callable[[], Wish]):
-        self.desk, self.folder, self.wish = desk, folder, wish
-        self.file: tuple[bytes, str] | None = None  # of the visitor's; None: the row
+    def __init__(self, service: Service, folder: Path, wish: Callable[[], SheetRequest]):
+        self.service, self.folder, self.wish = service, folder, wish
+        self.file: tuple[bytes, str] | None = None  # the uploaded file; None: the row
         self.found: One | None = None
         self.redraw = Latest(self._draw)
 
     def build(self) -> None:
-        """Lay it out."""
+        """Build the box."""
         with parts.card("One image"):
             with ui.row().classes("w-full items-center gap-4"):
                 self.row = parts.number(
-                    "Row", 0, 0, self.desk.most(1 << 30, self.wish().direction) - 1, "row", self._to_row
+                    "Row", 0, 0, self.service.most(1 << 30, self.wish().direction) - 1, "row", self._to_row
                 )
-                self.row.style("width: 120px").set_visibility(not self.desk.lack)
+                self.row.style("width: 120px").set_visibility(not self.service.lack)
                 pick = ui.button("Your own image", icon="upload").props("outline no-caps")
                 save = ui.button("The output", icon="image", on_click=self._download)
                 save.props("outline no-caps data-ask=output")
@@ -40,12 +40,12 @@ class OneImage:
                 auto_upload=True,
                 max_file_size=LARGEST_UPLOAD,
                 on_upload=self._take,
-                on_rejected=lambda: self._refused(f"a page takes files of at most {LARGEST_UPLOAD >> 20} MiB"),
+                on_rejected=lambda: self._refused(f"files may have at most {LARGEST_UPLOAD >> 20} MiB"),
             )
-            upload.on("failed", lambda: self._refused("the file did not arrive"))
+            upload.on("failed", lambda: self._refused("the upload failed"))
             upload.props(f'accept="{",".join(sorted(imagefile.SUFFIXES))}"').style("height: 0; overflow: hidden")
             upload.classes("absolute opacity-0")
-            # In the browser itself, which opens a list of files at a person's click alone.
+            # Runs in the browser, which opens a file dialog only in response to a click.
             pick.on("click", js_handler=f"() => runMethod({upload.id}, 'pickFiles', [])")
             with ui.row().classes("w-full items-end gap-6"):
                 self.pictures: dict[str, tuple[ui.interactive_image, ui.column]] = {}
@@ -56,8 +56,8 @@ class OneImage:
             self.said = ui.label().classes("soft").props("data-show=said")
 
     def bound(self, direction: str | None) -> None:
-        """Take as many rows as a direction has. Raises GanError."""
-        self.row.max = self.desk.most(1 << 30, direction) - 1
+        """Limit the row field to the rows of a direction. Raises GanError."""
+        self.row.max = self.service.most(1 << 30, direction) - 1
 
     async def _to_row(self) -> None:
         self.file = None
@@ -73,14 +73,14 @@ class OneImage:
             wish, file = self.wish(), self.file
             label = wish.classes[0] if len(wish.classes) == 1 else None
             pair = wish.seed, parts.whole(self.row)
-            if file is None and self.desk.lack:
-                self.said.text = self.desk.lack
+            if file is None and self.service.lack:
+                self.said.text = self.service.lack
                 return
             if file is None:
-                found = await run.io_bound(self.desk.row, pair, wish.direction, label)
+                found = await run.io_bound(self.service.row, pair, wish.direction, label)
             else:
-                self.file = None  # a file that cannot be used is not tried again
-                found = await run.io_bound(self.desk.upload, *file, wish)
+                self.file = None  # an unusable file is not tried again
+                found = await run.io_bound(self.service.upload, *file, wish)
                 self.file = self.file or file
             if found is not None:
                 self._show(found)
@@ -100,5 +100,5 @@ class OneImage:
             with parts.told():
                 ui.download.file(imagefile.write(self.folder / "output", self.found.name, self.found.image))
 
-    def _refused(self, words: str) -> None:
-        ui.notify(words, type="warning")
+    def _refused(self, message: str) -> None:
+        ui.notify(message, type="warning")

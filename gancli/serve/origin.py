@@ -1,9 +1,9 @@
-"""Who may ask the page: a browser that opened it, and no page of another site in the same browser.
+"""Rejection of cross-origin requests: only the page itself may send requests to its server.
 
-A site elsewhere can make a visitor's browser send requests and open websockets to this machine (a browser then says
-whose page it was, in Origin), or give its own name this machine's address (DNS rebinding: the browser then sends that
-name as Host). So a request has to be addressed to this machine by one of its own names or by a number, and where it
-says whose page sent it, that has to be this one: the same host and port.
+Another site can make a visitor's browser send requests and open websockets to this machine (the browser then sends that
+site's Origin), or resolve its own name to this machine's address (DNS rebinding: the browser then sends that name as
+Host). So the Host of a request must be one of this machine's names or an IP address, and its Origin, if any, must be
+the same host and port.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
-SAID = b"this page answers its own address alone"
+ANSWER = b"this server only answers requests from its own page"
 
 
 class OwnOrigin:
-    """Answers 403 to what does not come from the page itself, websockets before they are accepted.
+    """Answers 403 to requests that are not the page's own; websockets are closed before they are accepted.
 
-    local: only this machine's loopback names count, whatever port (an ssh tunnel ends at another). Otherwise all
-    numbers, this machine's names and `named`, the address that was typed.
+    local: allow only this machine's loopback names and addresses, with any port (an ssh tunnel may use another).
+    Otherwise allow all IP addresses, this machine's names and `named`, the value of `host`.
     """
 
     def __init__(self, app: App, local: bool, named: str = ""):
@@ -42,16 +42,16 @@ class OwnOrigin:
             await receive()
             await send({"type": "websocket.close", "code": 1008})
         else:
-            head = [(b"content-type", b"text/plain"), (b"content-length", b"%d" % len(SAID))]
+            head = [(b"content-type", b"text/plain"), (b"content-length", b"%d" % len(ANSWER))]
             await send({"type": "http.response.start", "status": 403, "headers": head})
-            await send({"type": "http.response.body", "body": SAID})
+            await send({"type": "http.response.body", "body": ANSWER})
 
     def allows(self, headers: Iterable[tuple[bytes, bytes]]) -> bool:
         """Whether a request with these headers is the page's own."""
-        said: dict[bytes, list[str]] = {}
+        found: dict[bytes, list[str]] = {}
         for name, value in headers:
-            said.setdefault(name.lower(), []).append(value.decode("latin-1"))
-        hosts, origins = said.get(b"host", []), said.get(b"origin", [])
+            found.setdefault(name.lower(), []).append(value.decode("latin-1"))
+        hosts, origins = found.get(b"host", []), found.get(b"origin", [])
         if len(hosts) != 1 or len(origins) > 1:
             return False
         scheme = origins[0].partition("://")[0].lower() if origins else "http"
@@ -61,7 +61,7 @@ class OwnOrigin:
         return not origins or (scheme in ("http", "https") and _place(origins[0].partition("://")[2], scheme) == place)
 
     def _own(self, host: str) -> bool:
-        """Whether a name or number is this machine's; no name can be made to mean another number than it says."""
+        """Whether a host is this machine; IP addresses are safe, since DNS cannot redirect them."""
         try:
             number = ipaddress.ip_address(host)
         except ValueError:

@@ -1,4 +1,4 @@
-"""The page itself, on NiceGUI: it serves its scripts and fonts itself, so that it works without a network."""
+"""The page's user interface, built with NiceGUI; its scripts and fonts are local, so it works without a network."""
 
 from __future__ import annotations
 
@@ -13,16 +13,28 @@ from nicegui.events import MouseEventArguments
 from gancli.draw import pictures
 from gancli.errors import Interrupted
 from gancli.serve import parts
-from gancli.serve.desk import FRAMES, LARGEST_UPLOAD, MOST, MOST_FILES, Desk, Sheet, Walk, Wish, facts
+from gancli.serve.edits import Edits
 from gancli.serve.latest import Latest
 from gancli.serve.limit import Limited
 from gancli.serve.one import OneImage
 from gancli.serve.origin import OwnOrigin
+from gancli.serve.service import (
+    FRAMES,
+    LARGEST_UPLOAD,
+    MOST,
+    MOST_FILES,
+    Edit,
+    Service,
+    Sheet,
+    SheetRequest,
+    Walk,
+    facts,
+)
 
 BLUE, AMBER = "#2563eb", "#d97706"  # of a path's start and end
-EVENLY, EVERY = -1, -2  # choices beside the classes
-LARGEST = 2**31 - 1  # seed that the fields take
-LARGEST_BODY = LARGEST_UPLOAD + (1 << 16)  # bytes of a request: a file, and what a form says around it
+EVENLY, EVERY = -1, -2  # choices in addition to the classes
+LARGEST = 2**31 - 1  # largest seed of the fields
+LARGEST_BODY = LARGEST_UPLOAD + (1 << 16)  # bytes of a request: a file and the form around it
 STYLE = """
 body { background: #f4f5f8; color: #1b1f27; }
 .q-card { box-shadow: none; border: 1px solid #e2e5ec; border-radius: 10px; }
@@ -32,55 +44,60 @@ body { background: #f4f5f8; color: #1b1f27; }
 """
 
 
-def application(desk: Desk, first: Wish, folder: Path, local: bool, named: str = "") -> FastAPI:
-    """The page as an application for a server; downloads wait in the folder.
+def application(service: Service, first: SheetRequest, folder: Path, local: bool, named: str = "") -> FastAPI:
+    """Build the page as an ASGI application; downloads are stored in `folder`.
 
-    local: whether only this machine reaches it. named: the address it listens at, as typed (gancli/serve/origin.py).
+    local: whether only this machine can reach it. named: the value of `host` (gancli/serve/origin.py).
     """
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     app.add_middleware(Limited, most=LARGEST_BODY)
-    app.add_middleware(OwnOrigin, local=local, named=named)  # which is asked first
+    app.add_middleware(OwnOrigin, local=local, named=named)  # runs before `Limited`
 
     def root() -> None:
-        Page(desk, first, folder).build()
+        Page(service, first, folder).build()
 
     ui.run_with(
-        app, root=root, title=desk.title, favicon="🎲", binding_refresh_interval=None, show_welcome_message=False
+        app, root=root, title=service.title, favicon="🎲", binding_refresh_interval=None, show_welcome_message=False
     )
     return app
 
 
 class Page:
-    """One visitor's page: the controls, and what they ask of the desk."""
+    """One visitor's page: its controls, and their requests to the service."""
 
-    def __init__(self, desk: Desk, first: Wish, folder: Path):
-        self.desk, self.first = desk, first
+    def __init__(self, service: Service, first: SheetRequest, folder: Path):
+        self.service, self.first = service, first
         self.sheet: Sheet | None = None
         self.frames: list[bytes] = []
-        self.share = 0.0  # of an archive that is drawn
+        self.share = 0.0  # progress of an archive
         self.redraw, self.rewalk = Latest(self._draw_sheet), Latest(self._draw_walk)
         self.folder = Path(tempfile.mkdtemp(dir=folder))
         self.left = False
 
     def build(self) -> None:
-        """Lay the page out, and draw what it begins with."""
+        """Build the page, and draw its first samples."""
         ui.add_css(STYLE)
         ui.colors(primary=BLUE)
         ui.query(".nicegui-content").classes("p-0 gap-0")
         ui.context.client.on_delete(self._leave)
         with ui.row().classes("w-full items-baseline gap-x-4 gap-y-0 px-6 py-4 head"):
-            ui.label(self.desk.title).classes("text-xl font-semibold")
-            ui.label(" · ".join(facts(self.desk.sampler))).classes("soft").props("data-show=facts")
+            ui.label(self.service.title).classes("text-xl font-semibold")
+            ui.label(" · ".join(facts(self.service.sampler))).classes("soft").props("data-show=facts")
         with ui.row().classes("w-full no-wrap items-start gap-5 p-6 mx-auto").style("max-width: 1280px"):
             with ui.column().classes("gap-5 shrink-0").style("width: 290px"):
                 self._controls()
                 self._downloads()
             with ui.column().classes("gap-5 grow").style("min-width: 0"):
                 self._sheet()
-                self.one = OneImage(self.desk, self.folder, lambda: self._wish(1)) if self.desk.translates else None
+                self.one = (
+                    OneImage(self.service, self.folder, lambda: self._wish(1)) if self.service.translates else None
+                )
                 if self.one is not None:
                     self.one.build()
                 self._path()
+                self.edits = Edits(self.service, self._edit, lambda: self.left) if self.service.edits else None
+                if self.edits is not None:
+                    self.edits.build()
         ui.timer(0, self.redraw, once=True)
         ui.timer(0, self.rewalk, once=True)
 
@@ -90,38 +107,38 @@ class Page:
             with ui.row().classes("w-full no-wrap items-center gap-2"):
                 self.seed = parts.number("Seed", first.seed, 0, LARGEST, "seed", self.redraw).classes("grow")
                 ui.button("next", on_click=self._next_seed).props("outline no-caps data-ask=next")
-            most = self.desk.most(MOST, first.direction)
+            most = self.service.most(MOST, first.direction)
             self.n = parts.number("Images", first.n, 1, most, "n", self.redraw).classes("w-full")
-            self.n.set_visibility(not self.desk.lack)
+            self.n.set_visibility(not self.service.lack)
             several = len(first.classes) > 1
-            self.rows = first.classes if several else tuple(range(len(self.desk.classes)))
+            self.rows = first.classes if several else tuple(range(len(self.service.classes)))
             chosen = EVERY if several else next(iter(first.classes), EVENLY)
-            ways = self.desk.directions
+            directions = self.service.directions
             self.direction = ui.select(
-                list(ways), label="Direction", value=first.direction or self.desk.sampler.direction
+                list(directions), label="Direction", value=first.direction or self.service.sampler.direction
             )
             self.direction.on_value_change(self._other_direction).props("outlined dense data-ask=direction")
-            self.direction.classes("w-full").set_visibility(len(ways) > 1)
+            self.direction.classes("w-full").set_visibility(len(directions) > 1)
             self.classes = ui.select(self._choices(), label="Class", value=chosen, on_change=self._other_class)
             self.classes.classes("w-full").props("outlined dense data-ask=class")
-            self.classes.set_visibility(bool(self.desk.classes))
+            self.classes.set_visibility(bool(self.service.classes))
             with ui.row().classes("w-full no-wrap items-center") as row:
-                row.set_visibility(self.desk.truncates)
+                row.set_visibility(self.service.truncates)
                 self.cut = ui.switch("Truncation", value=first.truncation is not None, on_change=self._other_cut)
                 self.cut.props("data-ask=cut")
                 self.shown_cut = ui.label().classes("soft grow text-right")
             widest = max(2.5, first.truncation or 0)
             self.threshold = ui.slider(min=0.05, max=widest, step=0.05, value=first.truncation or 1.0)
             self.threshold.on_value_change(self._other_cut).props("data-ask=truncation").classes("px-2")
-            self.threshold.set_visibility(self.desk.truncates)
+            self.threshold.set_visibility(self.service.truncates)
             self._say_cut()
 
     def _downloads(self) -> None:
-        with parts.card("Download", not self.desk.lack):
-            words = "Images 0 to N - 1 of the seed" + (", of each class that has a row" if self.desk.classes else "")
-            few, most = (self.desk.most(n, self.first.direction) for n in (100, MOST_FILES))
+        with parts.card("Download", not self.service.lack):
+            text = "Images 0 to N - 1 of the seed" + (", for each class with a row" if self.service.classes else "")
+            few, most = (self.service.most(n, self.first.direction) for n in (100, MOST_FILES))
             self.count = parts.number("N", few, 1, most, "count").classes("w-full")
-            ui.label(words).classes("soft")
+            ui.label(text).classes("soft")
             self.zip = ui.button("PNG files in a zip", icon="folder_zip", on_click=self._download_zip)
             self.zip.classes("w-full").props("unelevated no-caps data-ask=zip")
             self.progress = ui.linear_progress(0, show_value=False).classes("w-full").props("instant-feedback")
@@ -131,13 +148,13 @@ class Page:
             save.classes("w-full").props("outline no-caps data-ask=png")
 
     def _sheet(self) -> None:
-        with parts.card("Sheet", not self.desk.lack):
+        with parts.card("Sheet", not self.service.lack):
             self.picture = ui.interactive_image(on_mouse=self._pick, events=["click"], sanitize=False)
             self.picture.classes("pixels cursor-pointer self-center").style("width: min(100%, 720px)").props(
                 "data-show=sheet"
             )
-            words = ui.label("A click on an image starts the path below there, a click with Shift ends it.")
-            words.classes("soft").set_visibility(self.desk.column is not None)
+            hint = ui.label("Click an image to start the path below there, Shift-click to end it.")
+            hint.classes("soft").set_visibility(self.service.column is not None)
             with ui.row().classes("w-full no-wrap items-center gap-2"):
                 self.command = ui.label().classes("font-mono text-xs grow bg-gray-100 rounded px-3 py-2")
                 self.command.style("overflow-wrap: anywhere").props("data-show=command")
@@ -145,7 +162,7 @@ class Page:
                 copy.props("flat dense aria-label='copy the command'")
 
     def _path(self) -> None:
-        if self.desk.column is None:
+        if self.service.column is None:
             return
         seed = self.first.seed
         with parts.card("Path"):
@@ -157,15 +174,15 @@ class Page:
                 step = 1 / (FRAMES - 1)
                 self.t = ui.slider(min=0, max=1, step=step, value=0.5, on_change=self._show_frame).props("data-ask=t")
                 self.shown_t = ui.label().classes("soft").style("width: 64px").props("data-show=t")
-            names = dict(enumerate(self.desk.classes))
-            self.label = ui.select(names, label="Class", value=self.desk.label((seed, 0)), on_change=self.rewalk)
+            names = dict(enumerate(self.service.classes))
+            self.label = ui.select(names, label="Class", value=self.service.label((seed, 0)), on_change=self.rewalk)
             self.label.props("outlined dense data-ask=label").style("width: 240px").set_visibility(bool(names))
-            ui.label("Along the great circle between two latents, as gan interpolate goes.").classes("soft")
+            ui.label("Spherical interpolation between two latents, as in gan interpolate.").classes("soft")
 
     def _end(
         self, name: str, colour: str, pair: tuple[int, int]
     ) -> tuple[tuple[ui.number, ui.number], ui.interactive_image]:
-        """One end of the path: its picture, and the fields of its seed and number."""
+        """Build one end of the path: its picture, and the fields for seed and number."""
         with ui.column().classes("items-center gap-2 shrink-0").style("width: 190px"):
             ui.label(name.capitalize()).classes("font-semibold").style(f"color: {colour}")
             picture = parts.picture(name, 118).style(f"border: 3px solid {colour}; border-radius: 6px")
@@ -174,18 +191,22 @@ class Page:
                 number = parts.number("Image", pair[1], 0, LARGEST, f"{name}-image", self.rewalk)
         return (seed, number), picture
 
+    def _edit(self, steps: tuple[float, ...]) -> Edit:
+        seed, number = self.start
+        return Edit((parts.whole(seed), parts.whole(number)), steps, self._truncation(), self.label.value)
+
     def _choices(self) -> dict[int, str]:
-        """The class field's choices; several classes that were typed stand where `all` would."""
-        names, chosen = self.desk.classes, {EVENLY: "drawn evenly"}
+        """The class field's choices; several classes given on the command line replace `all`."""
+        names, chosen = self.service.classes, {EVENLY: "random"}
         if 0 < len(self.rows) <= MOST:
             every = len(self.rows) == len(names)
-            chosen[EVERY] = ("all" if every else ", ".join(names[c] for c in self.rows)) + ", a row each"
+            chosen[EVERY] = ("all" if every else ", ".join(names[c] for c in self.rows)) + ", one row each"
         return chosen | dict(enumerate(names))
 
-    def _wish(self, n: int) -> Wish:
+    def _wish(self, n: int) -> SheetRequest:
         chosen = int(self.classes.value)
         classes = self.rows if chosen == EVERY else () if chosen == EVENLY else (chosen,)
-        return Wish(parts.whole(self.seed), n, self._truncation(), classes, self.direction.value or None)
+        return SheetRequest(parts.whole(self.seed), n, self._truncation(), classes, self.direction.value or None)
 
     def _truncation(self) -> float | None:
         return round(float(self.threshold.value), 4) if self.cut.value else None
@@ -201,41 +222,41 @@ class Page:
         await self.rewalk()
 
     def _next_seed(self) -> None:
-        self.seed.value = min(LARGEST, parts.whole(self.seed) + 1)  # which draws
+        self.seed.value = min(LARGEST, parts.whole(self.seed) + 1)  # the change redraws
 
     async def _other_direction(self) -> None:
-        """Draw; where there are other rows, as many as there are at most."""
+        """Redraw, with at most as many images as the direction has rows."""
         with parts.told():
-            way = self.direction.value or None
-            self.n.max, self.count.max = self.desk.most(MOST, way), self.desk.most(MOST_FILES, way)
+            direction = self.direction.value or None
+            self.n.max, self.count.max = self.service.most(MOST, direction), self.service.most(MOST_FILES, direction)
             if self.one is not None:
-                self.one.bound(way)
+                self.one.bound(direction)
             self.n.value, self.count.value = parts.whole(self.n), parts.whole(self.count)
         await self.redraw()
 
     async def _other_class(self) -> None:
-        """Draw; where one row a class begins or ends, with as many images as suit it."""
+        """Redraw; when one row per class is switched on or off, also reset the number of images."""
         each = self.classes.value == EVERY
         if each != (self.sheet is not None and self.sheet.each):
             self.n.value = (
                 max(1, min(pictures.ROW, MOST // len(self.rows)))
                 if each
-                else self.desk.usual(self.direction.value or None)
+                else self.service.usual(self.direction.value or None)
             )
         await self.redraw()
 
     async def _draw_sheet(self) -> None:
         with parts.told():
-            if self.desk.lack:
+            if self.service.lack:
                 await self._draw_one()
                 return
             wish = self._wish(parts.whole(self.n))
-            sheet = await run.io_bound(self.desk.sheet, wish)
+            sheet = await run.io_bound(self.service.sheet, wish)
             if sheet is None or self.left:
                 return
             self.sheet = sheet
             self.picture.source = parts.address(sheet.png)
-            self.command.text = self.desk.command(wish)
+            self.command.text = self.service.command(wish)
             self._mark()
         await self._draw_one()
 
@@ -244,12 +265,14 @@ class Page:
             await self.one.redraw()
 
     async def _draw_walk(self) -> None:
-        if self.desk.column is None:
+        if self.service.column is None:
             return
+        if self.edits is not None:
+            await self.edits.redraw()
         with parts.told():
             ends = [(parts.whole(seed), parts.whole(number)) for seed, number in (self.start, self.end)]
             walk = Walk(ends[0], ends[1], self._truncation(), self.label.value)
-            frames = await run.io_bound(self.desk.walk, walk)
+            frames = await run.io_bound(self.service.walk, walk)
             if frames is None or self.left:
                 return
             self.frames = frames
@@ -265,7 +288,7 @@ class Page:
 
     def _mark(self) -> None:
         """Frame the path's ends in the sheet."""
-        if self.desk.column is None:
+        if self.service.column is None:
             return
         frames = []
         for (seed, number), colour in ((self.start, BLUE), (self.end, AMBER)):
@@ -280,9 +303,9 @@ class Page:
         self.picture.content = "".join(frames)
 
     async def _pick(self, event: MouseEventArguments) -> None:
-        """Take the image under the mouse as an end of the path; its class becomes the path's with its start."""
+        """Make the image under the mouse an end of the path; the path takes the class of its start."""
         k = self.sheet.at(event.image_x, event.image_y) if self.sheet is not None else None
-        if self.sheet is None or k is None or self.desk.column is None:
+        if self.sheet is None or k is None or self.service.column is None:
             return
         seed, number = self.end if event.shift else self.start
         seed.value, number.value = self.sheet.pairs[k]
@@ -296,13 +319,13 @@ class Page:
             wish = self._wish(parts.whole(self.count))
             for old in self.folder.glob("*.zip"):
                 old.unlink()
-            target = self.folder / f"{self.desk.sampler.name}-seed{wish.seed}.zip"
-            await run.io_bound(self.desk.archive, wish, target, lambda drawn: self._advance(drawn / wish.size))
+            target = self.folder / f"{self.service.sampler.name}-seed{wish.seed}.zip"
+            await run.io_bound(self.service.archive, wish, target, lambda drawn: self._advance(drawn / wish.size))
             ui.download.file(target)
         self._busy(False)
 
     def _busy(self, busy: bool) -> None:
-        """Show the archive's progress meanwhile, and take no second order."""
+        """Show the archive's progress, and disable the button meanwhile."""
         self.share = 0.0
         self.progress.value = 0.0
         self.progress.set_visibility(busy)
@@ -310,14 +333,14 @@ class Page:
         self.zip.props("loading") if busy else self.zip.props(remove="loading")
 
     def _advance(self, share: float) -> None:
-        """Called between chunks. Raises Interrupted where nobody waits for the archive any more."""
+        """Called between chunks. Raises Interrupted if the visitor has left."""
         if self.left:
             raise Interrupted("the visitor left")
         self.share = share
 
     def _download_sheet(self) -> None:
         if self.sheet is not None:
-            ui.download.content(self.sheet.png, f"{self.desk.sampler.name}-seed{parts.whole(self.seed)}.png")
+            ui.download.content(self.sheet.png, f"{self.service.sampler.name}-seed{parts.whole(self.seed)}.png")
 
     def _leave(self) -> None:
         self.left = True

@@ -1,4 +1,4 @@
-"""What the page is laid out of: boxes, fields, pictures, and how a visitor is told of an error."""
+"""The page's user interface elements: boxes, fields, pictures and error notifications."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gancli.errors import GanError, Interrupted
 
 @contextmanager
 def told() -> Iterator[None]:
-    """Tell the visitor of an error; the page goes on."""
+    """Show errors of the body as notifications; the page stays usable."""
     try:
         yield
     except Interrupted:
@@ -25,7 +25,7 @@ def told() -> Iterator[None]:
 
 
 def card(title: str, shown: bool = True) -> ui.column:
-    """A box with a title; what is made inside it stands in it."""
+    """A box with a title; elements created in its context are added to it."""
     with ui.card().classes("w-full p-5") as card, ui.column().classes("w-full gap-3") as inside:
         card.set_visibility(shown)
         ui.label(title).classes("text-base font-semibold")
@@ -35,13 +35,13 @@ def card(title: str, shown: bool = True) -> ui.column:
 def number(
     label: str, value: int, least: int, most: int, ask: str, change: Callable[[], Awaitable[None]] | None = None
 ) -> ui.number:
-    """A field of a whole number within bounds."""
+    """A field for a whole number within bounds."""
     field = ui.number(label, value=value, min=least, max=most, precision=0, step=1, on_change=change)
     return field.props(f"outlined dense debounce=300 data-ask={ask}")
 
 
 def whole(field: ui.number) -> int:
-    """A field's number, brought within its bounds; an empty field is its least."""
+    """A field's number, clamped to its bounds; an empty field is 0 before clamping."""
     return int(min(max(field.value or 0, field.min), field.max))
 
 
@@ -51,5 +51,5 @@ def picture(show: str, width: int) -> ui.interactive_image:
 
 
 def address(png: bytes) -> str:
-    """A picture as an address that holds it."""
+    """A picture as a data URL."""
     return f"data:image/png;base64,{base64.b64encode(png).decode()}"

@@ -1,4 +1,4 @@
-"""Keeps the latent page open until Ctrl-C."""
+"""The page's web server, which runs until Ctrl-C."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from typing import Any
 
 from gancli.errors import ConfigError, Interrupted
 from gancli.serve import address
-from gancli.serve.desk import Desk, Wish
+from gancli.serve.service import Service, SheetRequest
 
-PATIENCE = 2  # seconds that open connections get at the end
+PATIENCE = 2  # seconds that open connections get at shutdown
 
 
 def need_library() -> None:
-    """Raise ConfigError where the library of the page is missing."""
+    """Raise ConfigError if NiceGUI is missing."""
     if importlib.util.find_spec("nicegui") is None:
         raise ConfigError("serve=true needs NiceGUI, which is not installed: type pip install 'gancli[serve]'")
 
 
-def serve(desk: Desk, first: Wish, listener: socket.socket, show: bool, named: str = "") -> None:
-    """Serve the page; it opens with the sheet `first`. Raises Interrupted at Ctrl-C.
+def serve(service: Service, first: SheetRequest, listener: socket.socket, show: bool, named: str = "") -> None:
+    """Serve the page, which first shows the sheet `first`. Raises Interrupted at Ctrl-C.
 
-    show: open it in the browser. named: the host that was typed.
+    show: open it in a browser. named: the value of `host`.
     """
     import uvicorn
 
@@ -39,28 +39,33 @@ def serve(desk: Desk, first: Wish, listener: socket.socket, show: bool, named: s
 
     local, where = address.loopback(listener), address.url(listener)
     if not local:
-        print(f"note: {listener.getsockname()[0]} is not this machine alone: all who reach it can draw", flush=True)
+        print(
+            f"note: {listener.getsockname()[0]} is reachable from other machines: everyone who can connect can use the"
+            " page",
+            flush=True,
+        )
+    of = f"{service.what.lower()} of {service.sampler.run.name} at step {service.sampler.step:,}"
     print(
-        f"{desk.what.lower()} of {desk.sampler.run.name} at step {desk.sampler.step:,}: {where} (Ctrl-C ends it)",
+        f"{of}: {where} (Ctrl-C ends it)",
         flush=True,
     )
     if show and screen():
         webbrowser.open(where)
     folder = tempfile.TemporaryDirectory(prefix="gan-page-", ignore_cleanup_errors=True)
     with folder as place, _quiet_signals(), warnings.catch_warnings():
-        app = page.application(desk, first, Path(place), local, named)
-        # NiceGUI looks at every object there is, and one of torch's complains of being looked at.
+        app = page.application(service, first, Path(place), local, named)
+        # NiceGUI inspects all objects, and one of torch's warns when it is inspected.
         warnings.filterwarnings("ignore", "`torch.distributed.reduce_op`", FutureWarning)
         keys: dict[str, Any] = {"access_log": False, "timeout_graceful_shutdown": PATIENCE}
         try:
             uvicorn.Server(uvicorn.Config(app, log_level="critical", **keys)).run(sockets=[listener])
         finally:
-            desk.close()
+            service.close()
     raise Interrupted("the page is closed")
 
 
 def screen() -> bool:
-    """Whether a browser's window would be seen here."""
+    """Whether this machine can show a browser window."""
     if os.environ.get("SSH_CONNECTION"):
         return False
     return sys.platform in ("darwin", "win32") or any(map(os.environ.get, ("DISPLAY", "WAYLAND_DISPLAY")))
@@ -68,7 +73,7 @@ def screen() -> bool:
 
 @contextmanager
 def _quiet_signals() -> Iterator[None]:
-    """The server ends well by itself at a signal, but then raises it again, which would end the program badly."""
+    """Ignore the signal that the server raises again after its own shutdown, which would kill the program."""
 
     def ignore(number: int, frame: Any) -> None:
         return None

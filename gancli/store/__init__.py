@@ -1,1 +1,1 @@
-"""What is written and read: whole, by name, running no code."""
+"""Reading and writing of runs and checkpoints: files are written atomically, reading runs no code."""

@@ -1,4 +1,4 @@
-"""Which checkpoint is best by a metric, from the results in a run's eval/ directory."""
+"""Selection of the best checkpoint by a metric, from the results in a run's eval/ directory."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from gancli.store.files import files, read_json
 
 
 def best_step(results: Path, metric: str, steps: Collection[int]) -> int | None:
-    """The step, of those given, with the best value of a metric; the earliest of equals, None where none was measured.
+    """Return the step, among `steps`, with the best value of a metric: the earliest if equal, None if not measured.
 
-    Values of different protocols are not compared: the protocol counts that most steps were measured by, of equals the
-    one that was used last. results: a folder of JSON files with `step`, `protocol_id` and values by name.
+    Values of different protocols are not compared: the protocol that measured the most steps is used, and of equals the
+    most recent one. results: a folder of JSON files with `step`, `protocol_id` and values by name.
     """
     sign = -1 if higher_is_better(metric) else 1
     scores: dict[str, dict[int, float]] = {}

@@ -1,7 +1,7 @@
-"""Checkpoints: tensors and plain values in a .pt file, and beside it a JSON with what made it and its SHA-256.
+"""Checkpoints: a .pt file of tensors and plain values, and a JSON file beside it with its origin and SHA-256.
 
-Reading runs no code: `weights_only=True` rejects everything but tensors and plain containers; nor does it believe the
-sizes that a file states (`gancli.store.safe`).
+Reading runs no code: `weights_only=True` rejects everything but tensors and plain containers, and the sizes that a file
+states are validated (`gancli.store.safe`).
 """
 
 from __future__ import annotations
@@ -27,30 +27,30 @@ FORMAT = 1
 
 
 def save(folder: Path, state: Mapping[str, Any], about: Mapping[str, Any]) -> Path:
-    """Write `folder/STEP.pt` and its JSON, both whole or not at all; `state` has "step" at its top."""
+    """Write `folder/STEP.pt` and its JSON, both atomically; `state` has "step" at its top."""
     path = folder / f"{state['step']:08d}.pt"
     beside = path.with_suffix(".json")
     with whole_file(path) as file:
         try:
             torch.save({"format": FORMAT, **state}, file)
-        except RuntimeError as error:  # torch's word for a write that failed
+        except RuntimeError as error:  # torch's error for a failed write
             raise OSError(f"the write failed, the disk may be full ({' '.join(str(error).split())[:80]})") from error
-        remove(beside)  # of an earlier file of this name: killed here, none stands beside the new one
+        remove(beside)  # of an earlier file of this name: if killed here, the new file has none
     write_json(beside, {"step": state["step"], "sha256": sha256(path), **about})
     return path
 
 
 def delete(path: Path) -> None:
-    """Delete a checkpoint, before its JSON: killed in between, no file stands without its check sum."""
+    """Delete a checkpoint, then its JSON: if killed in between, no checkpoint is left without its checksum."""
     remove(path)
     remove(path.with_suffix(".json"))
 
 
 def read(path: Path) -> dict[str, Any]:
-    """A checkpoint's state, on the CPU.
+    """Return a checkpoint's state, on the CPU.
 
-    Raises DamagedError for a file that is cut short or changed, RunError for one that is missing, cannot be read here
-    and now, or is not a checkpoint.
+    Raises DamagedError for a file that is truncated or changed, RunError for one that is missing, cannot be read now,
+    or is not a checkpoint.
     """
     if not path.is_file():
         raise RunError(f"{path}: no such checkpoint file")
@@ -69,57 +69,57 @@ def read(path: Path) -> dict[str, Any]:
     except Exception as error:  # torch and zipfile raise a dozen kinds for a damaged file
         if "allocate" in str(error):
             raise RunError(f"{path} does not fit into this machine's memory") from None
-        raise DamagedError(f"{path} is cut short or damaged; take another checkpoint=STEP") from None
+        raise DamagedError(f"{path} is truncated or damaged; type another checkpoint=STEP") from None
     if not isinstance(state, dict) or state.get("format") != FORMAT or type(state.get("step")) is not int:
         raise RunError(f"{path} is not a checkpoint of this program (format {FORMAT})")
     return state
 
 
 def _check(path: Path, file: IO[bytes]) -> None:
-    """Raise unless the file is whole and holds what it says. Raises DamagedError or RunError."""
+    """Raise DamagedError or RunError unless the file is complete and holds what it should."""
     beside = path.with_suffix(".json")
     known = False
     if beside.is_file() and path != beside:
         try:
             about = read_json(beside)
         except RunError:
-            about = None  # damaged itself: it speaks neither for nor against the checkpoint
+            about = None  # damaged itself: it proves nothing about the checkpoint
         if about is not None and (not isinstance(about, dict) or about.get("sha256") != _digest(file)):
             raise DamagedError(
-                f"{path} is damaged: its SHA-256 is not the one in {beside.name}; take another checkpoint=STEP"
+                f"{path} is damaged: its SHA-256 is not the one in {beside.name}; type another checkpoint=STEP"
             )
         known = about is not None
     try:
         examine(file)
     except BrokenError:
-        raise DamagedError(f"{path} is cut short or damaged, or no checkpoint; take another checkpoint=STEP") from None
+        raise DamagedError(f"{path} is truncated, damaged or not a checkpoint; type another checkpoint=STEP") from None
     except UnsafeError as error:
         raise _unsafe(path, f" ({error})") from None
     if not known and not intact(file):
-        raise DamagedError(f"{path} is damaged: a check sum is wrong; take another checkpoint=STEP")
+        raise DamagedError(f"{path} is damaged: a checksum is wrong; type another checkpoint=STEP")
 
 
 def _unsafe(path: Path, detail: str) -> RunError:
-    return RunError(f"{path} holds more than tensors and plain values, or is no checkpoint; it was not run{detail}")
+    return RunError(f"{path} is not a checkpoint, or holds more than tensors and plain values; not loaded{detail}")
 
 
-# What a training run's checkpoint holds: the name and kind of each part, and of what that holds.
+# The parts of a training run's checkpoint: the type of each, and of its values.
 PARTS: dict[str, tuple[type, type | None]] = {
     "step": (int, None), "seen": (int, None), "positions": (dict, int), "game": (dict, Tensor), "ema": (dict, dict),
     "copies": (dict, dict), "kept": (dict, Tensor), "optimizers": (dict, dict), "scalers": (dict, dict),
     "config": (dict, None), "data": (dict, None), "seconds": (float, None), "observers": (dict, dict),
     "pretrained": (dict, None),
 }  # fmt: skip
-LATER = ("seconds", "observers", "pretrained")  # what older checkpoints lack, and those of runs that have none
+LATER = ("seconds", "observers", "pretrained")  # missing from older checkpoints, and from runs without them
 
 
 def read_run(path: Path) -> dict[str, Any]:
-    """A training run's checkpoint, each of whose parts is there and of the right kind. Raises as `read`."""
+    """Read a training run's checkpoint, all parts present and of the right type. Raises as `read`."""
     return of_a_run(read(path), path)
 
 
 def of_a_run(state: dict[str, Any], path: Path) -> dict[str, Any]:
-    """The same state, each of whose parts is there and of the right kind. Raises RunError, naming `path`."""
+    """Return the same state if all parts are present and of the right type. Raises RunError, naming `path`."""
     refuse_earlier(state.get("data"), path)
     for name, (kind, inner) in PARTS.items():
         if name in LATER and name not in state:
@@ -132,12 +132,12 @@ def of_a_run(state: dict[str, Any], path: Path) -> dict[str, Any]:
         counts: list[Any] = [part] if kind is int else list(part.values()) if good and inner is int and part else []
         good = good and (kind is not float or 0 <= state[name] < math.inf) and _plain(part)
         if not good or any(isinstance(n, bool) or not 0 <= n < 1 << 60 for n in counts):
-            raise RunError(f"{path} is not a checkpoint of a run: its {name} is missing or of another kind")
+            raise RunError(f"{path} is not a checkpoint of a run: its {name} is missing or has a wrong type")
     return state
 
 
 def _plain(part: object) -> bool:
-    """Whether all tensors in it are dense ones of real numbers, whose numbers are there."""
+    """Whether all tensors in it are dense, real and on the CPU."""
     if isinstance(part, dict):
         return all(map(_plain, part.values()))
     if isinstance(part, (list, tuple)):
@@ -149,7 +149,7 @@ def _plain(part: object) -> bool:
 
 
 def newest(run: RunDir) -> tuple[dict[str, Any], list[str]]:
-    """The newest whole checkpoint's state, and what is wrong with any newer one. Raises RunError if none is whole."""
+    """Return the newest intact checkpoint's state, and the faults of newer ones. Raises RunError if none is intact."""
     wrong: list[str] = []
     for step, path in reversed(run.listing().items()):
         try:
@@ -159,11 +159,11 @@ def newest(run: RunDir) -> tuple[dict[str, Any], list[str]]:
             return state, wrong
         except DamagedError as error:
             wrong.append(str(error))
-    raise RunError(f"{run.path} holds no whole checkpoint" + (f": {wrong[0]}" if wrong else ""))
+    raise RunError(f"{run.path} holds no intact checkpoint" + (f": {wrong[0]}" if wrong else ""))
 
 
 def sha256(path: Path) -> str:
-    """A file's SHA-256 in hex."""
+    """Return a file's SHA-256 in hex."""
     with path.open("rb") as file:
         return _digest(file)
 

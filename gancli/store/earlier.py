@@ -1,4 +1,4 @@
-"""What an earlier form of this program wrote: it is recognised, and refused."""
+"""Detection of files and runs that earlier versions wrote: they are refused."""
 
 from __future__ import annotations
 
@@ -9,6 +9,6 @@ from gancli.errors import RunError
 
 
 def refuse_earlier(data: object, path: Path) -> None:
-    """Raise RunError for a file or run that tells of its data set as was done before data sets had columns."""
+    """Raise RunError for a file or run that describes its data set in the format from before columns."""
     if isinstance(data, Mapping) and "shape" in data and "fields" not in data:
-        raise RunError(f"{path} was made by an earlier form of gan, which this one does not read: train it again")
+        raise RunError(f"{path} was made by an earlier version of gan, which this one cannot read: train it again")

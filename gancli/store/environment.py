@@ -1,4 +1,4 @@
-"""What a number depends on beside its configuration: versions, host, git commit."""
+"""What results depend on besides the configuration: versions, host, git commit."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 
 def environment() -> dict[str, Any]:
-    """Versions, host and git commit: what a number depends on beside its configuration."""
+    """Return versions, host and git commit, which results depend on besides the configuration."""
     names = ("gancli", "torch", "torchvision", "hydra-core", "torch-fidelity", "numpy")
     versions = {name: _version(name) for name in names}
     return {
@@ -33,7 +33,7 @@ def _version(name: str) -> str | None:
 
 
 def _git_commit() -> str | None:
-    """The commit of the checkout this package runs from, with a + when it is changed; None for an installed package."""
+    """Return the commit of the package's checkout, with a + if it is changed; None for an installed package."""
     here = Path(__file__).resolve().parent.parent.parent
     if not (here / ".git").exists():
         return None

@@ -1,8 +1,8 @@
-"""Files that are whole or absent, and lie where their path says: a temporary name, fsync, rename; no link followed.
+"""Atomic file writes (temporary name, fsync, rename) that follow no links, and reading of regular files.
 
-Whatever is written, renamed or deleted is so in a folder that was opened by its own name, never through a link, and by
-a name in that folder alone. A run directory may come from a stranger, with links that lead elsewhere. A path that a
-person typed may be a link: whoever takes it resolves it first (`gancli.store.rundir.claim`, `find`).
+Files are written, renamed and deleted by name in a folder that was opened without following links: a run directory may
+be untrusted, with links that lead elsewhere. A path that the user typed may be a link; the caller resolves it first
+(`gancli.store.rundir.claim`, `find`).
 """
 
 from __future__ import annotations
@@ -21,54 +21,54 @@ from typing import IO, Any
 
 from gancli.errors import RunError, plain
 
-HALF = ".half"  # how the name of a file ends that is being written
-LARGEST_JSON = 1 << 26  # bytes; ours have some kilobytes
-LONGEST_LINE = 1 << 22  # bytes of a row; ours have some kilobytes
+HALF = ".half"  # suffix of a file that is being written
+LARGEST_JSON = 1 << 26  # bytes; ours have a few kilobytes
+LONGEST_LINE = 1 << 22  # bytes of a row; ours have a few kilobytes
 
-# What some systems lack is left out there: a link is then looked for by its name before the folder is used.
+# Without these system calls, a link is looked for by name before the folder is used.
 _HANDLES = os.open in os.supports_dir_fd and hasattr(os, "O_DIRECTORY") and hasattr(os, "O_NOFOLLOW")
 _NO_LINK = getattr(os, "O_NOFOLLOW", 0)
 _AT_ONCE = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 
 
 class Folder:
-    """A directory held open, so that what is done in it by name stays in it. Raises OSError where it is a link."""
+    """A directory held open, so that operations by name stay inside it. Raises OSError if it is a link."""
 
     def __init__(self, path: Path):
         self.path = path
         self._handle: int | None = None
-        if path.is_symlink():  # of which systems with handles say no more than that it is no directory
+        if path.is_symlink():  # opening it would only report that it is not a directory
             raise OSError(errno.ELOOP, "it is a link, and nothing is written or deleted through links")
         if _HANDLES:
-            with suppress(PermissionError):  # a folder that may be written to and not be read
+            with suppress(PermissionError):  # a folder that may be writable but not readable
                 self._handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | _NO_LINK | _AT_ONCE)
 
     def open(self, name: str, flags: int) -> int:
-        """A handle of a regular file in it. Raises OSError for a link, a pipe or any other kind."""
+        """Open a regular file in it, and return the handle. Raises OSError for a link, a pipe or any other kind."""
         if (self.path / name).is_symlink():
             raise OSError(errno.ELOOP, "it is a link, and nothing is written or deleted through links")
         handle = os.open(self._at(name), flags | _NO_LINK | _AT_ONCE, 0o644, dir_fd=self._handle)
         if not stat.S_ISREG(os.fstat(handle).st_mode):
             os.close(handle)
-            raise OSError(errno.EINVAL, "it is no regular file")
+            raise OSError(errno.EINVAL, "it is not a regular file")
         return handle
 
     def rename(self, name: str, new: str) -> None:
-        """Another name for a file in it, in place of a file that has that name."""
+        """Rename a file in it, replacing a file of the new name."""
         os.replace(self._at(name), self._at(new), src_dir_fd=self._handle, dst_dir_fd=self._handle)
 
     def remove(self, name: str) -> None:
-        """Delete a file or a link in it, if it is there."""
+        """Delete a file or a link in it, if it exists."""
         with suppress(FileNotFoundError):
             os.unlink(self._at(name), dir_fd=self._handle)
 
     def sync(self) -> None:
-        """Make renames outlast a power cut, where the system lets a folder be opened."""
+        """Make renames survive a power cut, if the system can open folders."""
         if self._handle is not None:
             os.fsync(self._handle)
 
     def close(self) -> None:
-        """Let it go."""
+        """Close the handle."""
         if self._handle is not None:
             os.close(self._handle)
             self._handle = None
@@ -79,7 +79,7 @@ class Folder:
 
 @contextmanager
 def held(path: Path, make: bool = False) -> Iterator[Folder]:
-    """A directory held open; make: made first where there is none. Raises OSError."""
+    """Hold a directory open; make: create it first if it is missing. Raises OSError."""
     if make and not path.is_symlink():
         path.mkdir(parents=True, exist_ok=True)
     folder = Folder(path)
@@ -94,10 +94,10 @@ def held(path: Path, make: bool = False) -> Iterator[Folder]:
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[IO[bytes]]:
-    """Write a file that appears under its name only when all of it is on the disk.
+    """Write a file that appears under its name only once all of it is on disk.
 
-    A link or a file of that name is replaced, never written to. Raises RunError, leaving nothing behind, when the disk
-    is full or the folder cannot be written or is a link.
+    A link or a file of that name is replaced, never written to. Raises RunError, leaving nothing behind, if the disk is
+    full or the folder cannot be written to or is a link.
     """
     try:
         with held(path.parent, make=True) as folder:
@@ -116,23 +116,23 @@ def whole_file(path: Path) -> Iterator[IO[bytes]]:
 
 
 def cannot_write(path: Path, error: OSError) -> RunError:
-    """What to tell the person when a write fails."""
+    """Return the error message for a failed write."""
     if path.parent.is_symlink():
         return RunError(
             f"cannot write {path}: {path.parent} is a link, and nothing is written or deleted through links; put a"
             " folder in its place, or choose another run_dir"
         )
     if error.errno in (errno.EEXIST, errno.ENOTDIR):
-        return RunError(f"cannot write {path}: a file stands where a folder should be; take it away")
+        return RunError(f"cannot write {path}: there is a file where a folder should be; remove it")
     if error.errno in (errno.ELOOP, errno.EINVAL) and error.filename is None:
         return RunError(f"cannot write {path}: {error.strerror}; delete it, or choose another run_dir")
     return RunError(f"cannot write {path}: {error.strerror or error}; free some space or choose another run_dir")
 
 
 def add_line(path: Path, line: str) -> None:
-    """Add a line to a text file. Raises RunError when the disk is full or the file cannot be written or is a link.
+    """Append a line to a text file. Raises RunError if the disk is full or the file cannot be written or is a link.
 
-    A file that has another name elsewhere (a hard link, as of a backup) becomes one of its own first.
+    A file that also has another name (a hard link, such as a backup's) is first replaced by a copy.
     """
     text = (line + "\n").encode(errors="backslashreplace")
     try:
@@ -149,15 +149,15 @@ def add_line(path: Path, line: str) -> None:
 
 
 def _write_all(file: IO[bytes], text: bytes) -> None:
-    """Raw writes may be short, on a disk that has just become full."""
+    """Write all of a text: raw writes may be short, on a disk that has just become full."""
     while text:
         text = text[file.write(text) :]
 
 
 def sync(path: Path) -> None:
-    """Bring what was added to a file onto the disk, so that it outlasts a power cut; nothing where there is no file.
+    """Sync what was added to a file to disk, so that it survives a power cut; a missing file is ignored.
 
-    Raises RunError when the disk is full.
+    Raises RunError if the disk is full.
     """
     try:
         with held(path.parent) as folder, os.fdopen(folder.open(path.name, os.O_RDWR), "r+b") as file:
@@ -169,18 +169,18 @@ def sync(path: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace a text file whole."""
+    """Replace a text file atomically."""
     with whole_file(path) as file:
         file.write(text.encode(errors="backslashreplace"))
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Replace a JSON file whole. A name that is no UTF-8 is written as JSON's own escapes, and comes back the same."""
+    """Replace a JSON file atomically. A name that is not UTF-8 is written in JSON's escapes and read back unchanged."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
 def rename(path: Path, name: str) -> None:
-    """Give a file another name in its folder, in place of one that has it. Raises RunError."""
+    """Rename a file within its folder, replacing one of the new name. Raises RunError."""
     try:
         with held(path.parent) as folder:
             folder.rename(path.name, name)
@@ -189,7 +189,7 @@ def rename(path: Path, name: str) -> None:
 
 
 def remove(path: Path) -> None:
-    """Delete a file if it is there; of a link, the link alone. Raises RunError, for a folder too."""
+    """Delete a file if it exists; of a link, only the link. Raises RunError, for a folder too."""
     try:
         with held(path.parent) as folder:
             folder.remove(path.name)
@@ -200,7 +200,7 @@ def remove(path: Path) -> None:
 
 
 def halves(folder: Path) -> list[Path]:
-    """What a process that was killed while it wrote left in a folder."""
+    """Return the unfinished files that a killed process left in a folder."""
     return files(folder, f".*{HALF}")
 
 
@@ -208,24 +208,24 @@ def halves(folder: Path) -> list[Path]:
 
 
 def files(folder: Path, pattern: str) -> list[Path]:
-    """The regular files of a folder whose names match, in the order of their names; none where there is no folder.
+    """Return the regular files of a folder whose names match, sorted by name; none if there is no folder.
 
-    What only looks like a file is left out: a folder or a pipe of that name, a link that leads nowhere.
+    Other entries with such a name are left out: a folder, a pipe, a broken link.
     """
     return [path for path in sorted(folder.glob(pattern)) if path.is_file()]
 
 
 def open_regular(path: Path) -> IO[bytes]:
-    """A regular file, to be read. Raises OSError for any other kind, without waiting for a pipe's other end."""
+    """Open a regular file for reading. Raises OSError for any other kind, without waiting for a pipe's other end."""
     handle = os.open(path, os.O_RDONLY | _AT_ONCE)
     if not stat.S_ISREG(os.fstat(handle).st_mode):
         os.close(handle)
-        raise OSError(errno.EINVAL, "it is no regular file", str(path))
+        raise OSError(errno.EINVAL, "it is not a regular file", str(path))
     return os.fdopen(handle, "rb")
 
 
 def read_bytes(path: Path, most: int) -> bytes:
-    """A regular file's content. Raises OSError, or ValueError where it has more than `most` bytes."""
+    """Return a regular file's content. Raises OSError, or ValueError if it has more than `most` bytes."""
     with open_regular(path) as file:
         content = file.read(most + 1)
     if len(content) > most:
@@ -234,7 +234,7 @@ def read_bytes(path: Path, most: int) -> bytes:
 
 
 def read_json(path: Path) -> Any:
-    """A JSON file's value. Raises RunError when it is missing, damaged, or far larger than any of ours."""
+    """Return a JSON file's value. Raises RunError if it is missing, damaged, or far larger than any of ours."""
     try:
         return json.loads(read_bytes(path, LARGEST_JSON).decode())
     except (OSError, ValueError, RecursionError) as error:
@@ -242,13 +242,13 @@ def read_json(path: Path) -> Any:
 
 
 def json_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a file with a JSON object a line; lines that are cut short or damaged are passed over.
+    """Yield the rows of a file with one JSON object per line; truncated or damaged lines are skipped.
 
-    Nothing comes of a file that is missing, or that is no regular one.
+    Yields nothing for a file that is missing or not a regular one.
     """
     try:
         with open_regular(path) as file:
-            whole = True  # whether what is read next begins a line
+            whole = True  # whether the next read begins a line
             while line := file.readline(LONGEST_LINE):
                 begins, whole = whole, line.endswith(b"\n")
                 if begins and len(line) < LONGEST_LINE:
@@ -261,7 +261,7 @@ def json_lines(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def finite(value: Any) -> float | None:
-    """A JSON value as a finite number; None where it is none.
+    """Return a JSON value as a finite number, None if it is not one.
 
     >>> finite(3), finite(True), finite(10**400), finite("3")
     (3.0, None, None, None)
@@ -276,7 +276,7 @@ def finite(value: Any) -> float | None:
 
 
 def csv_text(rows: Iterable[Sequence[Any]]) -> str:
-    """Rows as CSV. A text that a spreadsheet would take for a formula is set apart by an apostrophe.
+    """Return rows as CSV. A text that a spreadsheet would read as a formula gets a leading apostrophe.
 
     >>> csv_text([["=1+1", -2.5, "-2.5", "a b"]])
     "'=1+1,-2.5,-2.5,a b\\n"

@@ -1,4 +1,4 @@
-"""One network of a run: its weights, what it is built of, and the hash of the file that they come from."""
+"""One network of a run: its weights, its configuration, and the SHA-256 of its file."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from torch import Tensor
 
 from gancli.config.paths import split_source
 from gancli.errors import RunError, suggestion
-from gancli.store import checkpoint, export, rundir
+from gancli.store import checkpoint, export, finding
 
 
 @dataclass(frozen=True)
 class StoredNetwork:
-    """A network as a checkpoint or an export holds it.
+    """A network as a checkpoint or an export stores it.
 
     state: its weights and buffers by its own names, on the CPU. config: the whole configuration of its run. data: the
-    facts of the data it was trained on, and pretrained those of the frozen network beside it, as the file keeps them,
-    None where there was none. averaged: whether these are the averaged weights.
-    sha256: of the whole file.
+    facts of its training data, and pretrained those of the run's frozen network, None if there was none. averaged:
+    whether these are the EMA weights. sha256: of the whole file. average: other weights for the EMA. told: what a log
+    says of the origin; empty: by the fields above. notes: further lines of the log.
     """
 
     name: str
@@ -33,19 +33,22 @@ class StoredNetwork:
     data: dict[str, Any]
     pretrained: dict[str, Any] | None
     sha256: str
+    average: dict[str, Tensor] | None = None
+    told: str = ""
+    notes: tuple[str, ...] = ()
 
 
 def read_network(source: str, key: str, name: str | None = None, averaged: bool | None = False) -> StoredNetwork:
-    """The network that `run:PATH#NAME` names, of the newest checkpoint where PATH is a run directory.
+    """Read the network that `run:PATH#NAME` names, from the newest checkpoint if PATH is a run directory.
 
-    key: where the source was typed, for messages. name: the network where the source names none. averaged: take the
-    averaged weights where there are some; None: those, and of an export what it has. Nothing in the file is run, and no
-    size that it states is believed. Whoever builds the network compares shapes before memory is taken for it
-    (`refuse_shapes`). Raises ConfigError for another form, RunError for a file that is missing, damaged or no run's, or
-    a run without such a network.
+    key: the key that gave the source, for messages. name: the network if the source names none. averaged: take the EMA
+    weights if there are any; None: the same, and from an export the weights that it has. No code in the file is run,
+    and no size that it states is trusted. The caller compares shapes before allocating the network (`refuse_shapes`).
+    Raises ConfigError for another form, RunError for a file that is missing, damaged or not a run's, or a run without
+    such a network.
     """
     path, name = split_source(source, key, name)
-    run, file = rundir.find(path, key=key)
+    run, file = finding.find(path, key=key)
     file = file or run.checkpoint("last")
     exported = file.suffix == export.SUFFIX
     state = export.read(file) if exported else checkpoint.read_run(file)
@@ -59,7 +62,7 @@ def read_network(source: str, key: str, name: str | None = None, averaged: bool 
     held = f"nets.{name}."
     weights = mean or {full.removeprefix(held): value for full, value in game.items() if full.startswith(held)}
     if not all(isinstance(value, Tensor) for value in weights.values()):
-        raise RunError(f"{file} is not a checkpoint of a run: its ema is of another kind")
+        raise RunError(f"{file} is not a checkpoint of a run: its ema has a wrong type")
     return StoredNetwork(
         name=name,
         file=file,
@@ -74,7 +77,7 @@ def read_network(source: str, key: str, name: str | None = None, averaged: bool 
 
 
 def refuse_shapes(shapes: Mapping[str, Tensor], stored: StoredNetwork, what: str) -> None:
-    """Raise RunError unless `shapes`, a state dict without memory, has just the names and shapes that are stored.
+    """Raise RunError unless `shapes`, a state dict without memory, has exactly the stored names and shapes.
 
     what: how the message begins, such as `init.G=run:last`.
     """
@@ -83,7 +86,7 @@ def refuse_shapes(shapes: Mapping[str, Tensor], stored: StoredNetwork, what: str
     other = sorted(name for name in wanted.keys() | there.keys() if wanted.get(name) != there.get(name))
     if other:
         first = other[0]
-        said, held = wanted.get(first, "not there"), there.get(first, "not there")
+        said, held = wanted.get(first, "absent"), there.get(first, "absent")
         raise RunError(
             f"{what}: {len(other)} of {len(wanted)} tensors of {stored.name} do not fit: {first[:80]} is {held} in"
             f" {stored.file} and should be {said}"

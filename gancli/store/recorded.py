@@ -1,4 +1,4 @@
-"""What run.json and config.yaml of a run say, each value of its kind: they may be damaged, or a stranger's."""
+"""Validated reading of a run's run.json and config.yaml, which may be damaged or untrusted."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from omegaconf.errors import OmegaConfBaseException
 from gancli.errors import RunError, plain
 from gancli.store.files import read_bytes, read_json
 
-LARGEST_YAML, DEEPEST_YAML = 1 << 20, 50  # bytes, and sections within sections
-# Whatever PyYAML and OmegaConf raise for what is no configuration.
+LARGEST_YAML, DEEPEST_YAML = 1 << 20, 50  # bytes, and levels of nesting
+# What PyYAML and OmegaConf raise for an invalid configuration.
 _RAISED = (
     *(OSError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError, AssertionError, RecursionError),
     *(OmegaConfBaseException, yaml.YAMLError),
@@ -22,7 +22,7 @@ _RAISED = (
 
 
 def config(path: Path) -> dict[str, Any]:
-    """A run's whole configuration, nothing in it resolved. Raises RunError."""
+    """Return a run's whole configuration, with nothing in it resolved. Raises RunError."""
     try:
         found = OmegaConf.to_container(OmegaConf.create(_checked_yaml(path)))
     except _RAISED as error:
@@ -33,16 +33,16 @@ def config(path: Path) -> dict[str, Any]:
 
 
 def _checked_yaml(path: Path) -> str:
-    """A YAML file's text, of plain values only. Raises OSError, ValueError or YAMLError.
+    """Return a YAML file's text, which has plain values only. Raises OSError, ValueError or YAMLError.
 
-    Aliases, which our files never have, turn a few lines into more values than any memory holds.
+    Aliases, which our files never have, can expand a few lines to more values than memory holds.
     """
     text, depth = read_bytes(path, LARGEST_YAML).decode(), 0
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         tagged = isinstance(event, yaml.NodeEvent) and getattr(event, "tag", None) is not None
         if isinstance(event, yaml.AliasEvent) or tagged or depth > DEEPEST_YAML:
-            raise ValueError("aliases, tags, or sections too deep in each other")
+            raise ValueError("aliases, tags, or too many levels of nesting")
     return text
 
 
@@ -67,7 +67,7 @@ def _counts(value: object) -> bool:
 
 
 def _source(value: object) -> bool:
-    """Where a run's weights came from: another run, or some for each network."""
+    """Whether a value is the source of a run's weights: another run, or one for each network."""
     return _text(value) or (isinstance(value, dict) and all(map(_text, value.values())))
 
 
@@ -75,7 +75,7 @@ def _node(value: object) -> bool:
     return isinstance(value, dict)
 
 
-# The kinds of run.json's values, wherever they are there and not null; what is not named here nobody relies on.
+# The types of run.json's values, if present and not null; other keys are not used.
 ABOUT: dict[str, Callable[[object], bool]] = {
     "status": _text, "reason": _text, "step": _count, "seed": _number, "note": _text, "parameters": _counts,
     "frozen": _counts, "steps": _count, "memory": _node, "device": _text, "world": _count, "backend": _text,
@@ -85,11 +85,11 @@ ABOUT: dict[str, Callable[[object], bool]] = {
 
 
 def about(path: Path) -> dict[str, Any]:
-    """run.json's content. Raises RunError naming the first value that is of another kind than it should be."""
+    """Return run.json's content. Raises RunError naming the first value of a wrong type."""
     found = read_json(path)
     if not isinstance(found, dict):
-        raise RunError(f"{path} is damaged: it holds no values by name")
+        raise RunError(f"{path} is damaged: it has no values by name")
     for name, fits in ABOUT.items():
         if found.get(name) is not None and not fits(found[name]):
-            raise RunError(f"{path} is damaged: its {name} is of another kind")
+            raise RunError(f"{path} is damaged: its {name} has a wrong type")
     return found

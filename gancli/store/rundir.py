@@ -1,9 +1,9 @@
-"""What a run directory holds, and how to find one.
+"""Run directories: what they hold, how they are created and how they are locked.
 
-config.yaml      the whole configuration        metrics.jsonl   a row every so many steps
-run.json         what made it, and its status   log.txt         what was said
+config.yaml      the whole configuration        metrics.jsonl   a row every few steps
+run.json         its origin and status          log.txt         what was logged
 samples/         grids from fixed latents       checkpoints/    NNNNNNNN.pt, each with its .json
-eval/            results of `gan eval`, one file a checkpoint and protocol
+eval/            results of `gan eval`, one file per checkpoint and protocol
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
@@ -20,7 +20,7 @@ from typing import IO, Any
 from omegaconf import OmegaConf
 
 from gancli.config.commands import command, word
-from gancli.errors import ConfigError, RunError, suggestion
+from gancli.errors import ConfigError, RunError
 from gancli.store import recorded
 from gancli.store.best import best_step
 from gancli.store.files import (
@@ -41,20 +41,20 @@ from gancli.store.files import (
 )
 
 OUTPUTS = Path("outputs")
-MARK = b"gan train\n"  # what the lock of a run holds
-# What a run writes: files, and folders.
+MARK = b"gan train\n"  # content of a run's lock file
+# The files and folders that a run writes.
 OWN = (
     *(".lock", "run.json", "config.yaml", "metrics.jsonl", "log.txt", "report.html", "logger.json"),
     *("checkpoints", "samples", "eval", "tensorboard", "wandb"),
 )
-ASIDE = ".aside"  # how the name of a checkpoint ends that the run went back past
+ASIDE = ".aside"  # suffix of checkpoints later than the step that a run went back to
 
 
 class RunDir:
-    """A training run on the disk. made: whether this process made its directory, which goes where nothing came of it.
+    """A training run on disk. made: whether this process created its directory, which `withdraw` then deletes.
 
-    What is written or deleted in it follows no link (`gancli.store.files`); `path` itself is none where it was found or
-    claimed by the functions below.
+    Writing and deleting in it follow no link (`gancli.store.files`); `path` itself is not a link if it was found or
+    claimed by the functions below or in finding.py.
     """
 
     def __init__(self, path: Path, made: bool = False):
@@ -64,47 +64,47 @@ class RunDir:
         self._lock: IO[bytes] | None = None
 
     def write_config(self, config: Mapping[str, Any]) -> None:
-        """config.yaml: the whole configuration, as it was composed."""
+        """Write config.yaml: the whole configuration, as composed."""
         write_text(self.path / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(dict(config))))
 
     def config(self) -> dict[str, Any]:
-        """The configuration that made this run. Raises RunError."""
+        """Return the configuration of this run. Raises RunError."""
         return recorded.config(self.path / "config.yaml")
 
     def about(self) -> dict[str, Any]:
-        """run.json's content, each value of its kind. Raises RunError."""
+        """Return run.json's content, with validated types. Raises RunError."""
         return recorded.about(self.path / "run.json")
 
     def update(self, **values: Any) -> None:
-        """Change values in run.json, all at once."""
+        """Change values in run.json, atomically."""
         path = self.path / "run.json"
         write_json(path, (self.about() if path.exists() else {}) | values)
 
     def started(self) -> bool:
-        """Whether there is a run to go on with or to look at."""
+        """Whether there is a run to resume or to inspect."""
         return (self.path / "run.json").is_file()
 
     def say(self, text: str) -> None:
-        """Add a dated line to log.txt. Raises RunError."""
+        """Append a dated line to log.txt. Raises RunError."""
         add_line(self.log_file, f"{datetime.now():%Y-%m-%d %H:%M:%S} {text}")
 
     def append(self, row: Mapping[str, Any]) -> None:
-        """Add a row to metrics.jsonl. Raises RunError."""
+        """Append a row to metrics.jsonl. Raises RunError."""
         add_line(self.metrics, json.dumps(row))
 
     def flush(self) -> None:
-        """Bring all rows so far onto the disk: a checkpoint never outlives the rows before it."""
+        """Sync all rows so far to disk: a checkpoint is never there without the rows before it."""
         if self.metrics.exists():
             sync(self.metrics)
 
     def forget_after(self, step: int) -> int:
-        """Go back to `step`: drop rows and grids past it, and a row that was cut short; set later checkpoints aside.
+        """Go back to `step`: drop later rows and grids, and a truncated row; set later checkpoints aside.
 
-        What is seen at step 0 is seen again when a run goes on from there, so its rows are dropped too. Checkpoints
-        that were set aside stay until the next one is whole (`drop_aside`). Returns how many lines of metrics.jsonl
-        were no rows and are left out, but for a last one that was cut short. Raises RunError.
+        Rows of step 0 are dropped too, since a run resumed from there writes them again. Checkpoints set aside are kept
+        until the next one is complete (`drop_aside`). Returns how many invalid lines of metrics.jsonl were dropped, not
+        counting a truncated last one. Raises RunError.
         """
-        # First the checkpoints: were the process killed now, the run would still go on from `step`.
+        # Checkpoints first: if the process is killed now, the run still resumes from `step`.
         for number, path in self.listing().items():
             if number > step:
                 rename(path, path.name + ASIDE)
@@ -129,18 +129,18 @@ class RunDir:
                     except (ValueError, KeyError, TypeError, RecursionError):
                         damaged += not cut
         except OSError as error:
-            raise RunError(f"cannot read {self.metrics}: {error.strerror or error}; delete it to go on") from None
+            raise RunError(f"cannot read {self.metrics}: {error.strerror or error}; delete it to resume") from None
         return damaged
 
     def drop_aside(self) -> None:
-        """Delete the checkpoints that were set aside: a newer one is whole."""
+        """Delete the checkpoints that were set aside: a newer one is complete."""
         for path in files(self.checkpoints, f"*{ASIDE}"):
             remove(path)
 
     def lock(self) -> None:
-        """Keep other processes from training in this directory. Raises RunError when one already does.
+        """Keep other processes from training in this directory. Raises RunError if one already does.
 
-        So it does where a link stands for something that a run writes: nothing is written through links.
+        Also raises if a file or folder that a run writes is a link: nothing is written through links.
         """
         if self._lock is not None:
             return
@@ -152,11 +152,11 @@ class RunDir:
                 )
         self._lock = self._locked()
         for folder in (self.path, self.checkpoints, self.samples, self.results):
-            for left in halves(folder):  # of a process that was killed
+            for left in halves(folder):  # left by a killed process
                 remove(left)
 
     def _locked(self) -> IO[bytes] | None:
-        """The lock's open file, which says whose it is; None where the system has none. Raises RunError."""
+        """Return the lock's open file, which marks a run; None if the system has no locks. Raises RunError."""
         try:
             import fcntl
         except ImportError:
@@ -174,7 +174,7 @@ class RunDir:
                 except OSError:
                     pass  # a file system without locks
                 found = os.fstat(file.fileno())
-                # Whoever left in the meantime took the file away: a lock on it keeps nobody out.
+                # A process that unlocked in the meantime deleted the file: a lock on it excludes nobody.
                 if path.exists() and path.stat().st_ino == found.st_ino:
                     break
                 file.close()
@@ -191,11 +191,11 @@ class RunDir:
 
     @property
     def locked(self) -> bool:
-        """Whether this process keeps others out; never, on a system without locks."""
+        """Whether this process holds the lock; never, on a system without locks."""
         return self._lock is not None
 
     def unlock(self) -> None:
-        """Let others in again."""
+        """Release the lock."""
         if self._lock is not None:
             with contextlib.suppress(RunError):
                 remove(self.path / ".lock")
@@ -203,7 +203,7 @@ class RunDir:
             self._lock = None
 
     def withdraw(self) -> None:
-        """Delete what a run wrote of which nothing came, and its directory where that is new."""
+        """Delete what a run wrote if nothing came of it, and its directory if this process created it."""
         for path in [*halves(self.path), *(self.path / name for name in OWN)]:
             with contextlib.suppress(RunError, OSError):
                 if path.is_dir() and not path.is_symlink():
@@ -211,27 +211,27 @@ class RunDir:
                 else:
                     remove(path)
         if self.made:
-            with contextlib.suppress(OSError):  # it holds something else
+            with contextlib.suppress(OSError):  # it holds other files
                 self.path.rmdir()
 
     def best_by(self) -> str:
-        """The metric that this run's best checkpoint is chosen by; fid where its configuration names none."""
+        """Return the metric that chooses this run's best checkpoint; fid if its configuration names none."""
         try:
             return str(self.config()["observers"]["checkpoints"].get("best") or "fid")
         except (RunError, KeyError, TypeError, AttributeError):
             return "fid"
 
     def best(self, metric: str) -> int | None:
-        """The step of the checkpoint that is best by a result of `gan eval`; None where none has it."""
+        """Return the step of the best checkpoint by the results of `gan eval`; None if none has the metric."""
         return best_step(self.results, metric, self.listing())
 
     def listing(self) -> dict[int, Path]:
-        """The checkpoint files by step, in order."""
+        """Return the checkpoint files by step, sorted."""
         found = {int(path.stem): path for path in files(self.checkpoints, "*.pt") if path.stem.isdecimal()}
         return dict(sorted(found.items()))
 
     def checkpoint(self, which: int | str) -> Path:
-        """The file of `last`, `best` or a step. Raises RunError naming the steps there are."""
+        """Return the file of `last`, `best` or a step. Raises RunError listing the existing steps."""
         found = self.listing()
         if not found:
             raise RunError(f"{self.path} holds no checkpoint")
@@ -254,10 +254,10 @@ class RunDir:
 
 
 def refuse_taken(chosen: str | None, key: str = "run_dir", again: bool = False) -> None:
-    """Raise RunError where a directory that was asked for cannot be taken, before any work is done for it.
+    """Raise RunError if a requested directory cannot be used, before any work is done for it.
 
-    Taken may be what is not there yet, and an empty folder: in any other there are files of others, or of another run.
-    again: so may a directory where a run was begun and killed before it could be resumed.
+    A missing or empty folder can be used: any other has files of others, or of another run. again: so can a directory
+    where a run was started and killed before it could be resumed.
     """
     if chosen is None:
         return
@@ -270,33 +270,33 @@ def refuse_taken(chosen: str | None, key: str = "run_dir", again: bool = False) 
         there = sorted(os.listdir(path))  # noqa: PTH208  # names, however they are spelled
     except FileNotFoundError:
         if path.is_symlink():
-            raise RunError(f"{key}={chosen} is a link that leads nowhere: choose another place") from None
+            raise RunError(f"{key}={chosen} is a broken link: choose another place") from None
         return
     except NotADirectoryError:
         raise RunError(f"{key}={chosen}: a part of this path is a file; choose another place with {key}=PATH") from None
     except OSError as error:
         raise RunError(f"{key}={chosen} cannot be read: {error.strerror}; choose another place") from None
     if "run.json" in there:
-        way = f"{word('resume', chosen)} goes on with it; or " if key == "run_dir" else ""
-        raise RunError(f"{key}={chosen} holds a run already: {way}choose another place")
+        remedy = f"{word('resume', chosen)} resumes it; or " if key == "run_dir" else ""
+        raise RunError(f"{key}={chosen} holds a run already: {remedy}choose another place")
     if RunDir(path).listing():
         raise RunError(f"{key}={chosen} holds checkpoints of a run without its run.json: choose another place")
     if there:
         shown = ", ".join(there[:3]) + (f" and {len(there) - 3} more" if len(there) > 3 else "")
         raise RunError(
-            f"{key}={chosen} is a folder with other things in it ({shown}), which could be overwritten: choose another"
+            f"{key}={chosen} is a folder with other files in it ({shown}), which could be overwritten: choose another"
             f" place, such as {key}={path / 'new'}"
         )
 
 
 def begun(path: Path) -> bool:
-    """Whether a run was begun here by this program and killed before there was what it can go on from.
+    """Whether a run was started here by this program and killed before it could be resumed.
 
-    Told by the lock, which is left then, and by nothing else being there than what comes before the first step.
+    Recognised by the lock, which then remains, and by no other files than those written before the first step.
     """
     try:
         mark = read_bytes(path / ".lock", len(MARK))
-        if os.listdir(path) == [".lock"] and not mark:  # noqa: PTH208  # made, and not yet marked
+        if os.listdir(path) == [".lock"] and not mark:  # noqa: PTH208  # created, not yet written
             return True
         if mark != MARK or path.is_symlink():
             return False
@@ -311,14 +311,14 @@ def begun(path: Path) -> bool:
 
 
 def real(path: Path) -> Path:
-    """A directory's own path: a person may name it by a link, and nothing is written through links."""
+    """Return a directory's own path: the user may give a link to it, and nothing is written through links."""
     return Path(os.path.realpath(path)) if path.is_symlink() else path
 
 
 def claim(path: Path, key: str = "run_dir", again: bool = False) -> Path:
-    """Make a directory, or take an empty one; returns where it really is. Raises RunError as `refuse_taken`.
+    """Create a directory, or take an empty one; return its real path. Raises RunError as `refuse_taken`.
 
-    From then on all in it is this program's own. The path that is returned is no link, so that writing below it
+    From then on everything in it is this program's own. The returned path is not a link, so that writing below it
     (`gancli.store.files`) follows none.
     """
     refuse_taken(str(path), key, again)
@@ -332,7 +332,7 @@ def claim(path: Path, key: str = "run_dir", again: bool = False) -> Path:
 
 
 def new_directory(verb: str, name: str, chosen: str | None) -> Path:
-    """Make the directory a verb writes to: `run_dir`, or outputs/VERB/DATE_TIME-NAME. Raises RunError."""
+    """Create the directory that a verb writes to: `run_dir`, or outputs/VERB/DATE_TIME-NAME. Raises RunError."""
     if chosen is not None:
         if not chosen.strip():
             raise RunError("run_dir= is empty: give a path, or leave it out")
@@ -349,52 +349,3 @@ def new_directory(verb: str, name: str, chosen: str | None) -> Path:
     except OSError as error:
         raise RunError(f"cannot make {path}: {error.strerror}; choose another place with run_dir=PATH") from None
     raise RunError(f"{OUTPUTS / verb} holds too many runs of this second; wait a moment")
-
-
-def find(which: str, key: str = "run") -> tuple[RunDir, Path | None]:
-    """A run by its directory, a checkpoint file in it, or `last`; the file too when one was named. Raises RunError."""
-    if which == "last":
-        runs = [p.parent for place in ("train", "sweeps/*") for p in OUTPUTS.glob(f"{place}/*/run.json")]
-        if not runs:
-            raise RunError(
-                f"{key}=last: no run under {OUTPUTS / 'train'} yet; start one with gan train, or give its path"
-            )
-        return RunDir(real(max(runs, key=_composed_at))), None
-    path = Path(which).expanduser()
-    if path.is_file():
-        if path.suffix == ".json":
-            raise RunError(f"{key}={which} is no checkpoint: give a run directory, or a file of its checkpoints/")
-        run = RunDir(real(path.parent.parent))
-        return (run, path) if run.started() else (RunDir(path), path)
-    if not path.is_dir():
-        there = [p.name for p in OUTPUTS.glob("train/*") if p.is_dir() and p.name != "sweeps"]
-        hint = suggestion(path.name, there) if there else "start one with gan train"
-        raise RunError(f"{key}={which}: no such run; {hint}")
-    path = real(path)
-    if not RunDir(path).started():
-        if begun(path):
-            raise RunError(f"{key}={which}: this run was killed before its first checkpoint: type again what began it")
-        raise RunError(f"{key}={which} is not a run directory: it has no run.json")
-    return RunDir(path), None
-
-
-def _composed_at(path: Path) -> tuple[int, str]:
-    """When a run's configuration was written, in ns; of equals, the name decides."""
-    config = path / "config.yaml"
-    return config.stat().st_mtime_ns if config.exists() else 0, path.name
-
-
-def names(paths: Sequence[Path]) -> list[str]:
-    """A name for each path, different for different ones: the shortest endings of the paths that tell them apart.
-
-    >>> names([Path("/x/P/0"), Path("/x/Q/0"), Path("/x/a"), Path("/x/P/0")])
-    ['P/0', 'Q/0', 'a', 'P/0']
-    """
-    whole = [path.resolve() for path in paths]
-    found = []
-    for path in whole:
-        others = [other.parts for other in set(whole) - {path}]
-        depths = range(1, len(path.parts) + 1)
-        depth = next((k for k in depths if all(parts[-k:] != path.parts[-k:] for parts in others)), len(path.parts))
-        found.append(str(Path(*path.parts[-depth:])))
-    return found

@@ -1,1 +1,1 @@
-"""Sweeps: many trainings from one command line, launched, recorded, resumed and ranked."""
+"""Sweeps: launch, record, resume and rank several trainings from one command line."""

@@ -1,6 +1,6 @@
-"""One job of a sweep, in this process: begun or taken up, and its end written down, whatever that is.
+"""One job of a sweep, in this process: start or resume it, and record its result.
 
-`python -m gancli.sweeps.job SWEEP NUMBER` is what launchers start in processes of their own.
+Launchers start `python -m gancli.sweeps.job SWEEP NUMBER` in separate processes.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 
 from gancli.config.compose import compose
 from gancli.config.grammar import in_quotes
-from gancli.config.idle import one_length, typed_keys
+from gancli.config.unused import one_length, typed_keys
 from gancli.errors import GanError, Interrupted, RunError
 from gancli.store import rundir
 from gancli.store.rundir import RunDir
@@ -29,13 +29,13 @@ from gancli.sweeps.record import Job, Sweep, read_state, stop_file, write_state
 
 
 class Busy(Exception):  # noqa: N818
-    """Another process trains this job's run: one that outlived the sweep which started it."""
+    """Another process, left over from an earlier start of the sweep, is training this job's run."""
 
 
 def run_job(folder: Path, number: int) -> str:
-    """Train job `number` of the sweep in `folder` to its end, or on from where it was; returns its status.
+    """Train or resume job `number` of the sweep in `folder` to its end; return its status.
 
-    An error of any kind is the job's, and written down with its text. Raises RunError where that cannot be written.
+    Any error is recorded in the job's state. Raises RunError if the state cannot be written.
     """
     state = read_state(folder, number)
     if state.get("status") == "finished":  # it was queued twice
@@ -69,7 +69,7 @@ def _one_line(text: str) -> str:
 
 
 def _train(sweep: Sweep, job: Job) -> None:
-    """The same as `gan train OVERRIDES run_dir=...`, or `gan train resume=...` where a checkpoint stands."""
+    """Do the same as `gan train OVERRIDES run_dir=...`, or as `gan train resume=...` if there is a checkpoint."""
     import torch
 
     from gancli.verbs import train
@@ -82,22 +82,22 @@ def _train(sweep: Sweep, job: Job) -> None:
     try:
         train.run(config | {key: place}, recorded)
     finally:
-        torch.set_num_threads(threads)  # a job's device.threads is its own
+        torch.set_num_threads(threads)  # device.threads applies to one job
         gc.collect()
         if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
-            torch.cuda.empty_cache()  # the next job has all of the memory
+            torch.cuda.empty_cache()  # the next job can use all of the memory
 
 
 def _place(run: RunDir, steps: int | None) -> tuple[str, str]:
-    """The key and value that say where: a new run, or one to take up at its newest checkpoint.
+    """The override for the run's place: `run_dir` of a new run, or `resume` from its newest checkpoint.
 
-    steps: of the whole run; None: as many as it said itself.
+    steps: of the whole run; None: as recorded in the run.
 
-    A run that was stopped between its last checkpoint and its end has its last stretch trained again, so that all
-    rows and results of it are there. Raises Busy; RunError where the directory is a link.
+    If a run was stopped after its final checkpoint but before it finished, its last part is trained again, so that all
+    its rows and results exist. Raises Busy; RunError if the directory is a link.
     """
     if run.path.is_symlink():
-        raise RunError(f"{run.path} is a link, and a sweep writes in its own directory alone: move the run back here")
+        raise RunError(f"{run.path} is a link, but a sweep only writes in its own directory: move the run back here")
     if not run.path.exists() or not any(run.path.iterdir()):
         return "run_dir", str(run.path)
     again = rundir.begun(run.path)
@@ -106,7 +106,7 @@ def _place(run: RunDir, steps: int | None) -> tuple[str, str]:
     except RunError as error:
         raise Busy(str(error)) from None
     if again:
-        run.withdraw()  # what a job leaves that was killed before its first checkpoint
+        run.withdraw()  # the remains of a job that was killed before its first checkpoint
     run.unlock()
     found = run.listing()
     known = run.about().get("steps") if steps is None and found else steps
@@ -118,7 +118,7 @@ def _place(run: RunDir, steps: int | None) -> tuple[str, str]:
 
 
 def stopping_signals() -> list[signal.Signals]:
-    """The signals that end a sweep after saving; the one of a lost terminal unless it is ignored, as under nohup."""
+    """The signals after which a sweep saves and ends; SIGHUP only if it is not ignored, as it is under nohup."""
     hangup = getattr(signal, "SIGHUP", None)
     lost = [] if hangup is None or signal.getsignal(hangup) is signal.SIG_IGN else [hangup]
     return [signal.SIGINT, signal.SIGTERM, *lost]
@@ -126,7 +126,7 @@ def stopping_signals() -> list[signal.Signals]:
 
 @contextmanager
 def _stoppable() -> Iterator[None]:
-    """While inside, SIGTERM and SIGINT raise KeyboardInterrupt; training itself takes them and saves first."""
+    """In this context, SIGTERM and SIGINT raise KeyboardInterrupt; training handles them itself and saves first."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt

@@ -1,8 +1,8 @@
-"""Where a sweep's jobs run: in this process, in processes of their own, in joblib's workers."""
+"""Launchers of a sweep's jobs: in this process, in separate processes, in joblib's workers."""
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import io
 import os
 import platform
@@ -23,27 +23,27 @@ from gancli.store.files import cannot_write, held
 from gancli.sweeps.job import run_job
 from gancli.sweeps.record import ask_to_stop, read_state, stop_file, write_state
 
-LOOK = 0.05  # seconds between looks at processes
+LOOK = 0.05  # seconds between polls of processes
 MOST_AT_ONCE = 1024  # jobs
 
 
 class Launcher(ABC):
-    """Runs jobs, and outlives their errors."""
+    """Base: runs jobs, and continues after their errors."""
 
     @abstractmethod
     def run(self, folder: Path, numbers: Iterator[int]) -> Iterator[int]:
-        """Run the jobs of the sweep in `folder`, taking a number when there is room; yields each that is over.
+        """Run the jobs of the sweep in `folder`, taking the next number when a slot is free; yield each finished job.
 
-        What became of a job stands in its state file (record.read_state). `numbers` may be drawn from another thread,
-        never by two at once.
+        A job's result is in its state file (record.read_state). `numbers` may be consumed in another thread, but only
+        by one at a time.
         """
 
 
 class Local(Launcher):
-    """One after the other in this process."""
+    """Runs jobs one after the other in this process."""
 
     def run(self, folder: Path, numbers: Iterator[int]) -> Iterator[int]:
-        """A job that a person interrupts ends the sweep."""
+        """Run the jobs; an interrupt by the user ends the sweep."""
         for number in numbers:
             if run_job(folder, number) == "interrupted" and not read_state(folder, number).get("reason"):
                 ask_to_stop(folder)
@@ -52,7 +52,7 @@ class Local(Launcher):
 
 @dataclass(frozen=True)
 class Process(Launcher):
-    """A process a job, `jobs` at once; each sees one GPU, and its share of the CPU's threads."""
+    """Runs each job in its own process, `jobs` at once, with one GPU and an equal share of the CPU threads."""
 
     jobs: int | None = None
 
@@ -60,7 +60,7 @@ class Process(Launcher):
         at_once(self.jobs)
 
     def run(self, folder: Path, numbers: Iterator[int]) -> Iterator[int]:
-        """A job whose process dies has failed; when this is closed early, the processes still there are killed."""
+        """Run the jobs; a job whose process dies has failed. Closing the generator early kills running processes."""
         width = at_once(self.jobs)
         running: dict[int, tuple[int, subprocess.Popen[bytes]]] = {}
         try:
@@ -86,16 +86,18 @@ class Process(Launcher):
 
 @dataclass(frozen=True)
 class Joblib(Launcher):
-    """Workers that joblib keeps, `jobs` of them: torch is imported once a worker, which pays off for short jobs."""
+    """Runs jobs in `jobs` joblib workers, which import torch only once: faster for short jobs."""
 
     jobs: int | None = None
 
     def __post_init__(self) -> None:
         needs("joblib", "joblib")
         at_once(self.jobs)
+        if importlib.util.find_spec("fcntl") is None:
+            raise ConfigError("launcher=joblib needs file locks, which this system lacks: type launcher=process")
 
     def run(self, folder: Path, numbers: Iterator[int]) -> Iterator[int]:
-        """Raises GanError when a worker is killed: joblib then ends them all."""
+        """Run the jobs. Raises GanError if a worker is killed, since joblib then ends all of them."""
         joblib = needs("joblib", "joblib")
         width = at_once(self.jobs)
         places = [environment(slot, width) for slot in range(width)]
@@ -111,17 +113,17 @@ class Joblib(Launcher):
             if type(error).__name__ != "TerminatedWorkerError":
                 raise
             raise GanError(
-                "a worker of joblib was killed (out of memory?), and joblib ends all of them then: launcher=process"
-                " goes on with the other jobs"
+                "a joblib worker was killed (out of memory?), after which joblib ends all workers: launcher=process"
+                " continues with the other jobs"
             ) from None
 
 
 def in_worker(folder: Path, number: int, places: list[dict[str, str]]) -> int:
-    """A job in one of joblib's workers, which first takes a place of its own; returns the number."""
+    """Run a job in a joblib worker, which first takes a slot; return its number."""
     if "GAN_PLACE" not in os.environ:
         slot = _take_slot(folder, len(places))
         os.environ |= places[slot] | {"GAN_PLACE": str(slot)}
-        os.setpgid(0, 0)  # Ctrl-C reaches the sweep, which passes it on once
+        os.setpgid(0, 0)  # only the sweep's process gets Ctrl-C, and forwards it once
     log = io.TextIOWrapper(opened_log(folder, number), encoding="utf-8", errors="backslashreplace")
     with log, redirect_stdout(log), redirect_stderr(log):
         run_job(folder, number)
@@ -129,7 +131,7 @@ def in_worker(folder: Path, number: int, places: list[dict[str, str]]) -> int:
 
 
 def _take_slot(folder: Path, width: int) -> int:
-    """The first place that no other living worker has; a lock on a file keeps it until this process ends."""
+    """The first slot that no other live worker has; a file lock reserves it until this process ends."""
     import fcntl
 
     for slot in range(width):
@@ -144,7 +146,7 @@ def _take_slot(folder: Path, width: int) -> int:
 
 
 def start(folder: Path, number: int, env: dict[str, str]) -> subprocess.Popen[bytes]:
-    """A job in a process of its own, which a Ctrl-C at the terminal does not reach; what it says goes to logs/."""
+    """Start a job in its own process and session, which Ctrl-C at the terminal does not reach; its output is logged."""
     command = [sys.executable, "-m", "gancli.sweeps.job", str(folder), str(number)]
     with opened_log(folder, number) as log:
         return subprocess.Popen(
@@ -153,12 +155,12 @@ def start(folder: Path, number: int, env: dict[str, str]) -> subprocess.Popen[by
 
 
 def log_file(folder: Path, number: int) -> Path:
-    """Where a job in another process says what `gan train` says."""
+    """The log file with the output of a job in another process."""
     return folder / "logs" / f"{number:02d}.txt"
 
 
 def opened_log(folder: Path, number: int) -> IO[bytes]:
-    """That file, to be added to; never through a link. Raises RunError."""
+    """Open the log file for appending, never through a link. Raises RunError."""
     path = log_file(folder, number)
     try:
         with held(path.parent, make=True) as logs:
@@ -168,20 +170,20 @@ def opened_log(folder: Path, number: int) -> IO[bytes]:
 
 
 def note_death(folder: Path, number: int, code: int) -> None:
-    """Write down a failure that a job could not write itself."""
+    """Record a failure that the job could not record itself."""
     state = read_state(folder, number)
     if state.get("status") in ("finished", "failed", "interrupted"):
         return
     if stop_file(folder).exists():
         write_state(folder, number, status="interrupted")
         return
-    how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
-    reason = f"its process {how} before it could say why; see {log_file(folder, number)}"
+    how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
+    reason = f"its process {how} before it could report an error; see {log_file(folder, number)}"
     write_state(folder, number, status="failed", reason=reason)
 
 
 def end_running(folder: Path, numbers: Iterator[int]) -> None:
-    """Ask the processes of running jobs on this machine to save and end."""
+    """Send SIGTERM to the processes of running jobs on this machine, which then save and end."""
     for number in numbers:
         state = read_state(folder, number)
         here = state.get("host") == platform.node() and state.get("pid") != os.getpid()
@@ -193,24 +195,24 @@ def end_running(folder: Path, numbers: Iterator[int]) -> None:
 
 
 def at_once(jobs: int | None) -> int:
-    """How many jobs run at once. Raises ConfigError below one."""
+    """The number of jobs at once. Raises ConfigError for a number out of range."""
     if jobs is not None and not 1 <= jobs <= MOST_AT_ONCE:
-        raise ConfigError(f"launcher.jobs={jobs}: from 1 to {MOST_AT_ONCE:,}, or null for one a GPU")
+        raise ConfigError(f"launcher.jobs={jobs}: from 1 to {MOST_AT_ONCE:,}, or null for one per GPU")
     return jobs or max(1, len(gpus()))
 
 
 def environment(slot: int, width: int) -> dict[str, str]:
-    """What a process at place `slot` of `width` is told: its GPU, in turn, and its share of the CPU's threads."""
-    seen, told = gpus(), {}
-    if len(seen) > 1:
-        told["CUDA_VISIBLE_DEVICES"] = seen[slot % len(seen)]
+    """The environment variables of a process in `slot` of `width`: its GPU, in turn, and its number of CPU threads."""
+    visible, found = gpus(), {}
+    if len(visible) > 1:
+        found["CUDA_VISIBLE_DEVICES"] = visible[slot % len(visible)]
     if "OMP_NUM_THREADS" not in os.environ:
-        told["OMP_NUM_THREADS"] = str(max(1, cores() // width))
-    return told
+        found["OMP_NUM_THREADS"] = str(max(1, cores() // width))
+    return found
 
 
 def gpus() -> list[str]:
-    """The names of the CUDA devices that this process may use, as CUDA_VISIBLE_DEVICES writes them."""
+    """The CUDA devices that this process may use, in the notation of CUDA_VISIBLE_DEVICES."""
     listed = os.environ.get("CUDA_VISIBLE_DEVICES")
     if listed is not None:
         return [name.strip() for name in listed.split(",") if name.strip() not in ("", "-1")]
@@ -220,12 +222,12 @@ def gpus() -> list[str]:
 
 
 def cores() -> int:
-    """Processors that this process may use."""
+    """CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def needs(module: str, extra: str) -> ModuleType:
-    """An optional library. Raises ConfigError that names how to get it."""
+    """Import an optional library. Raises ConfigError with the pip command if it is missing."""
     try:
         return importlib.import_module(module)
     except ImportError:

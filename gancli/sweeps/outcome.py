@@ -1,4 +1,4 @@
-"""What came of a sweep: the ranking and the page of its jobs, and which of them went wrong."""
+"""The end of a sweep: write the ranking and the comparison page, and report failed jobs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gancli.sweeps.record import OVER, Sweep
 
 
 def report(sweep: Sweep, rank: str | None, better: Better) -> None:
-    """Write and print the ranking. Raises GanError: what went wrong, and how to go on."""
+    """Write and print the ranking. Raises GanError for unfinished or failed jobs, with the command to continue."""
     made = ranking.rank(sweep, rank, better)
     ranking.write_csv(sweep, made)
     drawn = _drawn(sweep, made)
@@ -26,7 +26,8 @@ def report(sweep: Sweep, rank: str | None, better: Better) -> None:
     if left:
         named = "; ".join(f"{job.run}: {job.reason or 'interrupted'}" for job in left)
         raise GanError(
-            f"{len(left)} of {len(sweep.jobs)} jobs are not over ({named}); {word('resume_sweep', sweep.path)}"
+            f"{len(left)} of {len(sweep.jobs)} jobs are not finished ({named}); to resume them:"
+            f" {command('train', '-m', word('resume_sweep', sweep.path))}"
         )
     if failed:
         named = "; ".join(f"[{job.title()}] {job.reason}" for job in failed)
@@ -37,24 +38,24 @@ def report(sweep: Sweep, rank: str | None, better: Better) -> None:
 
 
 def began(sweep: Sweep) -> bool:
-    """Whether any job made a run, or may yet."""
+    """Whether any job has a run, or may still get one."""
     return any(job.status != "failed" or sweep.run_of(job).path.exists() for job in sweep.jobs)
 
 
 def all_wrong(sweep: Sweep) -> GanError:
-    """The first job's error, of a sweep of which no job could begin."""
+    """The error of a sweep in which no job could start: the first job's."""
     first = sweep.jobs[0]
     if len(sweep.jobs) == 1:
         return GanError(str(first.reason))
     same = all(job.reason == first.reason for job in sweep.jobs)
     return GanError(
-        f"none of the {len(sweep.jobs)} jobs can begin"
+        f"none of the {len(sweep.jobs)} jobs can start"
         + (f": {first.reason}" if same else f"; the first, [{first.title()}]: {first.reason}")
     )
 
 
 def _drawn(sweep: Sweep, made: ranking.Ranking) -> bool:
-    """ranking.png, and a note instead where it cannot be drawn."""
+    """Write ranking.png, or print a note if that fails; return whether it was written."""
     try:
         return ranking.write_plot(sweep, made)
     except Exception as error:
@@ -63,7 +64,7 @@ def _drawn(sweep: Sweep, made: ranking.Ranking) -> bool:
 
 
 def _write_page(sweep: Sweep) -> None:
-    """comparison.html, and a note instead where it cannot be made: the jobs are done, whatever becomes of it."""
+    """Write comparison.html, or print a note if that fails, since the jobs are finished in any case."""
     if not pages.finished(sweep):
         return
     try:
@@ -73,5 +74,5 @@ def _write_page(sweep: Sweep) -> None:
 
 
 def say(text: str) -> None:
-    """A line for the person at the terminal."""
+    """Print a line for the user to stderr."""
     print(text, file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""comparison.html of a sweep: its finished jobs beside each other."""
+"""comparison.html of a sweep: its finished jobs side by side."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ NAME = "comparison.html"
 
 
 def finished(sweep: Sweep) -> list[Path]:
-    """The run directories of the jobs that are finished and still there."""
+    """The existing run directories of the finished jobs."""
     runs = [sweep.run_of(job).path for job in sweep.jobs if job.status == "finished"]
     return [run for run in runs if (run / "run.json").is_file()]
 
 
 def write(sweep: Sweep) -> Path:
-    """Write SWEEP/comparison.html. Raises RunError where no job has finished, or a run is damaged."""
-    from gancli.report import page  # jinja and plotly, which no sweep needs before its end
+    """Write SWEEP/comparison.html. Raises RunError if no job has finished, or a run is damaged."""
+    from gancli.report import page  # imports jinja and plotly, which are needed only here
 
     runs = finished(sweep)
     if not runs:

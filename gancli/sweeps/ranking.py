@@ -1,4 +1,4 @@
-"""The end of a sweep: a table for the terminal, ranking.csv with every job, ranking.png over every choice."""
+"""The ranking of a sweep: a table for the terminal, ranking.csv with every job, ranking.png by every choice."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SPREAD = "standard deviation over seeds"
 
 @dataclass(frozen=True)
 class Group:
-    """Jobs that differ only in their seed. place: from 1, shared by those that are tied; None without a result."""
+    """Jobs that differ only in their seed. place: from 1, shared by tied groups; None without a result."""
 
     choices: dict[str, str]
     jobs: tuple[Job, ...]
@@ -31,7 +31,7 @@ class Group:
 
     @property
     def mean(self) -> float | None:
-        """Over the seeds that have a result."""
+        """The mean over the seeds that have a result."""
         return mean_std(self.values)[0] if self.values else None
 
     @property
@@ -42,9 +42,9 @@ class Group:
 
 @dataclass(frozen=True)
 class Ranking:
-    """A sweep in order. name: of the result; None where no run has any, or none that compares its jobs.
+    """A sweep in order. name: of the result; None if no run has one that is comparable between the jobs.
 
-    objective: choices that change what is minimised, so that losses do not compare.
+    objective: swept keys that change what is minimised, so that losses are not comparable.
     """
 
     path: Path
@@ -59,42 +59,42 @@ class Ranking:
 
     @property
     def how(self) -> str:
-        """What it is ordered by, in words."""
+        """The criterion of the order, as text."""
         if self.name is not None:
             return f"ranked by {self.name}, {'lower' if self.low else 'higher'} is better"
         if self.found and self.objective:
-            return f"not ranked: losses of different {self.objective[0]} do not compare"
+            return f"not ranked: losses are not comparable between values of {self.objective[0]}"
         return "no run has a result yet"
 
     @property
     def legend(self) -> str:
-        """What the table's signs mean."""
+        """The explanation of the table."""
         if any(g.spread is not None for g in self.groups):
-            return f"mean ± {SPREAD}; means that differ by at most the larger of the two share a place"
+            return f"mean ± {SPREAD}; means that differ by at most the larger deviation share a place"
         return "values that are equal in the digits shown share a place" if self.name is not None else ""
 
     def caveats(self) -> list[str]:
-        """What a reader of the table has to know."""
-        said = []
+        """Notes on how to read the table."""
+        notes = []
         if not any(s.kind for s in self.scores.values()):
             if self.name is not None:
-                said.append(
-                    f"{self.name} is a mean over the last rows of training and says little of the images"
-                    + (f", nor does it compare different {self.objective[0]}" if self.objective else "")
+                notes.append(
+                    f"{self.name} is a mean over the last rows of training and does not measure sample quality"
+                    + (f"; it is not comparable between values of {self.objective[0]}" if self.objective else "")
                 )
             if self.found:
                 place = shlex.quote(str(self.path))
-                said.append(
-                    f"to rank by what they generate: gan eval run={place} 'metrics=[{self.advised}]', then gan train -m"
+                notes.append(
+                    f"to rank by sample quality: gan eval run={place} 'metrics=[{self.advised}]', then gan train -m"
                     f" resume_sweep={place} rank={self.advised}"
                 )
         if len({s.kind for s in self.scores.values()}) > 1:
-            said.append(f"{self.name} was measured under different protocols: compare with care")
-        return said
+            notes.append(f"{self.name} was measured under different protocols: compare with care")
+        return notes
 
 
 def rank(sweep: Sweep, wanted: str | None, better: Better) -> Ranking:
-    """Order a sweep's jobs by their runs' own results. Raises ConfigError where no run has what was asked for."""
+    """Rank a sweep's jobs by their runs' results. Raises ConfigError if no run has the requested result."""
     found = {job.number: findings(sweep.run_of(job)) for job in sweep.jobs if job.status == "finished"}
     keys = tuple(dict.fromkeys(key for job in sweep.jobs for key in job.choices))
     objective = tuple(swept(keys))
@@ -114,16 +114,16 @@ def rank(sweep: Sweep, wanted: str | None, better: Better) -> Ranking:
 
 
 def _advised(sweep: Sweep, found: Mapping[int, Findings]) -> str:
-    """The metric to advise: for images FID, for points the modes that they reach."""
+    """The metric to recommend: FID for images, the number of covered modes for points."""
     for number in found:
         with contextlib.suppress(RunError, KeyError, TypeError, AttributeError):
-            told = sweep.run_of(sweep.jobs[number - 1]).about()["data"]["fields"]
-            return "modes" if [field["kind"] for field in told.values()][:1] == ["points"] else "fid"
+            fields = sweep.run_of(sweep.jobs[number - 1]).about()["data"]["fields"]
+            return "modes" if [field["kind"] for field in fields.values()][:1] == ["points"] else "fid"
     return "fid"
 
 
 def _placed(groups: Sequence[Group], low: bool) -> Iterator[Group]:
-    """Groups in order with their places; those that are tied with the first of a place share it."""
+    """Groups in order with their places; groups tied with the first one of a place share it."""
     ordered = sorted(groups, key=lambda g: (g.mean is None, (g.mean or 0.0) * (1 if low else -1), g.jobs[0].number))
     first: Group | None = None
     place = None
@@ -136,7 +136,7 @@ def _placed(groups: Sequence[Group], low: bool) -> Iterator[Group]:
 
 
 def tied(a: Group, b: Group) -> bool:
-    """Whether two groups' means differ by no more than the larger of their spreads, or not in the digits shown."""
+    """Whether two groups' means differ by at most the larger of their spreads, or are equal in the digits shown."""
     if a.mean is None or b.mean is None:
         return False
     spread = max(a.spread or 0.0, b.spread or 0.0)
@@ -150,7 +150,7 @@ def shown(job: Job, key: str) -> str:
 
 
 def print_table(ranking: Ranking) -> None:
-    """The groups in order, best first."""
+    """Print the groups in order, best first."""
     from rich.console import Console
     from rich.table import Table
 
@@ -167,7 +167,7 @@ def print_table(ranking: Ranking) -> None:
             str(done) if done == len(group.jobs) else f"{done} of {len(group.jobs)}",
             _clock(sum(job.seconds for job in group.jobs)),
         )
-    console = Console(markup=False, emoji=False, highlight=False)  # choices may hold brackets and colons
+    console = Console(markup=False, emoji=False, highlight=False)  # choices may contain brackets and colons
     for part in (ranking.how, table, ranking.legend):
         console.print(part, soft_wrap=part is not table)
 
@@ -185,7 +185,7 @@ def _clock(seconds: float) -> str:
 
 
 def write_csv(sweep: Sweep, ranking: Ranking) -> None:
-    """ranking.csv: a row a job, best first: place, choices, every result, time, run directory, why it failed."""
+    """Write ranking.csv, one row per job, best first: place, choices, all results, time, run directory, error."""
     columns = names(ranking.found)
     if ranking.name is not None:
         columns = [ranking.name, *(n for n in columns if n != ranking.name)]
@@ -210,7 +210,7 @@ def _digits(value: float | None) -> str:
 
 
 def write_plot(sweep: Sweep, ranking: Ranking) -> bool:
-    """ranking.png: a panel a choice, a dot a run, bars of means; False where there is nothing to show."""
+    """Write ranking.png, one panel per swept key, with a dot per run and means; False if there is nothing to show."""
     from matplotlib.figure import Figure
 
     keys = [key for key in ranking.keys if key != "seed"] or list(ranking.keys)
@@ -224,15 +224,15 @@ def write_plot(sweep: Sweep, ranking: Ranking) -> bool:
         _panel(panel, key, [shown(job, key) for job in jobs], [points[job.number] for job in jobs])
     how = f"{ranking.name} ({'lower' if ranking.low else 'higher'} is better)"
     panels[0].set_ylabel(how, parse_math=False)
-    figure.supxlabel("dot: a run · bar: mean of the runs with a choice ± their standard deviation", fontsize=8)
+    figure.supxlabel("dot: one run · bar: mean of the runs with this value ± their standard deviation", fontsize=8)
     with whole_file(sweep.path / "ranking.png") as file, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of letters that the font lacks
+        warnings.simplefilter("ignore")  # for characters that the font lacks
         figure.savefig(file, format="png", dpi=110)
     return True
 
 
 def _panel(panel: Any, key: str, choices: Sequence[str], heights: Sequence[float]) -> None:
-    """One choice's axis: a dot a run, and over each value a bar at the mean with the standard deviation."""
+    """Draw one key's panel: a dot per run, and for each value a bar at the mean with the standard deviation."""
     where, numeric = _positions(choices)
     panel.plot(where, heights, "o", alpha=0.6, markersize=5)
     at = sorted(set(where))
@@ -252,7 +252,7 @@ def _panel(panel: Any, key: str, choices: Sequence[str], heights: Sequence[float
 
 
 def cut(text: str, most: int = 40) -> str:
-    """A text that has room beside others.
+    """Shorten a text for the plot.
 
     >>> cut("abcdef", 4)
     'abc…'
@@ -261,7 +261,7 @@ def cut(text: str, most: int = 40) -> str:
 
 
 def _positions(values: Sequence[str]) -> tuple[list[float], bool]:
-    """Where each choice stands on the axis, and whether as a number: words stand side by side as they come.
+    """Each choice's position on the axis, and whether the axis is numeric; texts are placed in order of occurrence.
 
     >>> _positions(["ns", "hinge", "ns"])
     ([0.0, 1.0, 0.0], False)

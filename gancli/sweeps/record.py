@@ -1,10 +1,10 @@
-"""A sweep's directory: what its jobs are, how far they got, and how to find them again.
+"""A sweep's directory: its jobs and their states, and how to find it again.
 
 sweep.json     the command line and every job: overrides, choices, run directory, status
-NN-CHOICES/    a run directory a job, an ordinary one
-ranking.csv    every job with its choices and results        ranking.png   results over each choice
+NN-CHOICES/    an ordinary run directory per job
+ranking.csv    every job with its choices and results        ranking.png   results by each choice
 comparison.html   the finished jobs on one page
-logs/          what jobs in processes of their own said      .jobs/        a state a job, written by who runs it
+logs/          output of jobs in separate processes          .jobs/        a state per job, written by its process
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ MOST_DIGITS = 400
 class Job:
     """One training of a sweep.
 
-    overrides: as typed, without the run directory, with whole paths. choices: of them what differs from job to job, as
-    typed, by key. run: its directory's name. status: waiting, running, interrupted, finished or failed. seconds:
-    over all sittings.
+    overrides: as typed, without the run directory, with absolute paths. choices: those that differ between jobs, as
+    typed, by key. run: its directory's name. status: waiting, running, interrupted, finished or failed. seconds: over
+    all starts.
     """
 
     number: int
@@ -51,17 +51,18 @@ class Job:
     seconds: float = 0.0
 
     def title(self) -> str:
-        """Its choices for people, or its number."""
+        """Its choices as text, or its number."""
         return " ".join(f"{key}={value}" for key, value in self.choices.items()) or f"job {self.number}"
 
 
 @dataclass
 class Sweep:
-    """A sweep on the disk.
+    """A sweep on disk.
 
-    overrides: of the jobs, with all their choices, as typed. keys: of the sweep. places: folders of --config-dir. pins:
-    what resolvers in them gave when it was made (config/sealed.py), for jobs that a search adds later, whose paths are
-    relative to `folder`, where the command was typed; empty: here. made: folders that this process made for it.
+    overrides: of the jobs, with all their choices, as typed. keys: the sweep's own overrides. places: folders of
+    --config-dir. pins: values of resolvers when the sweep was created (config/untrusted.py), for jobs that a search
+    adds later, with paths relative to `folder`, the command's working directory; empty: the current one. made: folders
+    that this process created for it.
     """
 
     path: Path
@@ -75,7 +76,7 @@ class Sweep:
     guard: threading.RLock = field(default_factory=threading.RLock, repr=False)
 
     def add(self, overrides: Sequence[str], choices: Mapping[str, Any]) -> Job:
-        """A further job."""
+        """Append a job, and return it."""
         number = len(self.jobs) + 1
         self.jobs.append(Job(number, list(overrides), dict(choices), directory_name(number, choices)))
         return self.jobs[-1]
@@ -92,7 +93,7 @@ class Sweep:
         return RunDir(self.path / job.run)
 
     def take_stock(self) -> None:
-        """Take over what the jobs' own state files say."""
+        """Update the jobs from their state files."""
         with self.guard:
             for job in self.jobs:
                 state = read_state(self.path, job.number)
@@ -100,7 +101,7 @@ class Sweep:
                 job.seconds = state.get("seconds", job.seconds)
 
     def settle_killed(self) -> None:
-        """Of jobs that say they run and whose process is no more: tell from the run what became of it."""
+        """Correct the status of jobs recorded as running, whose processes are gone, from their runs."""
         self.take_stock()
         for job in self.jobs:
             if job.status != "running":
@@ -116,24 +117,24 @@ class Sweep:
 
     @property
     def stopping(self) -> bool:
-        """Whether a person asked for the end: no further job begins."""
+        """Whether the user stopped the sweep: no further job starts."""
         return stop_file(self.path).exists()
 
 
 def load(path: Path) -> Sweep:
-    """A sweep from its directory, which may be damaged or a stranger's. Raises RunError."""
+    """Load a sweep from its directory, which may be damaged or untrusted. Raises RunError."""
     about = read_json(path / NAME)
     try:
         if not isinstance(about, dict):
-            raise ValueError("it holds no values by name")
-        words = [_texts(about.get(name, [] if name == "pins" else None), name) for name in LISTS]
+            raise ValueError("it is no JSON object")
+        lists = [_texts(about.get(name, [] if name == "pins" else None), name) for name in LISTS]
         listed = about.get("jobs")
         if not isinstance(listed, list) or len(listed) > MOST_JOBS:
-            raise ValueError(f"its jobs are no list of at most {MOST_JOBS:,}")
+            raise ValueError(f"its jobs are not a list of at most {MOST_JOBS:,}")
         jobs = [_job(job, k) for k, job in enumerate(listed, 1)]
         if len({job.run for job in jobs}) < len(jobs):
             raise ValueError("two jobs have one run directory")
-        overrides, keys, places, pins = words
+        overrides, keys, places, pins = lists
         (folder,) = _texts([about.get("folder", "")], "folder")
         return Sweep(path, overrides, keys, places, jobs, pins, folder)
     except (ConfigError, ValueError) as error:
@@ -142,45 +143,45 @@ def load(path: Path) -> Sweep:
 
 def _texts(value: Any, name: str) -> list[str]:
     if not isinstance(value, list) or not all(isinstance(each, str) and _plain(each) for each in value):
-        raise ValueError(f"its {name} are no list of texts")
+        raise ValueError(f"its {name} must be a list of texts")
     return list(value)
 
 
 def _plain(text: str) -> bool:
-    """Whether a text can be printed, typed and be part of a path."""
+    """Whether a text can be printed, typed and used in a path."""
     return "\0" not in text and not any(0xD800 <= ord(c) <= 0xDFFF for c in text)
 
 
 def _job(found: Any, number: int) -> Job:
-    """A job as it is recorded, each value of its kind. Raises ConfigError or ValueError."""
+    """Validate a recorded job. Raises ConfigError or ValueError."""
     where = f"jobs[{number - 1}]"
     if not isinstance(found, dict):
-        raise ValueError(f"{where} holds no values by name")
+        raise ValueError(f"{where} is no JSON object")
     job: Job = make_as(Job, found, where)
     _texts(job.overrides, f"{where}.overrides")
     if job.number != number:
         raise ValueError("its jobs are not numbered from 1")
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}", job.run):
-        raise ValueError(f"{where}: a run lies outside of it, or has no plain name")
+        raise ValueError(f"{where}: its run is not a plain name of a directory in the sweep")
     for name, value in job.choices.items():
         text = isinstance(value, (str, int, float)) and _plain(str(value)[:MOST_DIGITS])
         if not _plain(name) or not (text or value is None) or not _finite(value):
-            raise ValueError(f"{where}.choices holds something else than texts and numbers")
+            raise ValueError(f"{where}.choices must be texts and numbers")
     checked = _state({"status": job.status, "reason": job.reason, "seconds": job.seconds})
     if len(checked) < 3:
-        raise ValueError(f"{where}: its status, reason or seconds are none")
+        raise ValueError(f"{where}: its status, reason or seconds are not valid")
     return job
 
 
 def _finite(value: Any) -> bool:
-    """Whether a number is one that can be calculated with; other values are."""
+    """Whether a number is finite and of reasonable size; true for values that are not numbers."""
     if not isinstance(value, (int, float)):
         return True
-    return abs(value) < 2**63  # which NaN is not either
+    return abs(value) < 2**63  # false for NaN
 
 
 def find(which: str) -> Sweep:
-    """A sweep by its directory, or `last`. Raises RunError."""
+    """Load a sweep by its directory, or the newest for `last`. Raises RunError."""
     there = [p.parent for p in rundir.OUTPUTS.glob(f"sweeps/*/{NAME}") if p.is_file()]
     if which == "last":
         if not there:
@@ -197,7 +198,7 @@ def find(which: str) -> Sweep:
 
 
 def new_directory(name: str, chosen: str | None) -> tuple[Path, list[Path]]:
-    """Make a sweep's directory: `sweep_dir`, or outputs/sweeps/DATE_TIME-NAME; returns what was made, innermost first.
+    """Create a sweep's directory: `sweep_dir`, or outputs/sweeps/DATE_TIME-NAME; return it and all created folders.
 
     Raises RunError.
     """
@@ -214,7 +215,7 @@ def new_directory(name: str, chosen: str | None) -> tuple[Path, list[Path]]:
 
 
 def directory_name(number: int, choices: Mapping[str, Any]) -> str:
-    """A job's directory: its number and what it chose, in letters that need no quotes anywhere.
+    """A job's directory name: its number and its choices, in characters that need no quotes.
 
     >>> directory_name(3, {"loss": "hinge", "optimizer.G.lr": "1e-4", "seed": "2"})
     '03-hinge-lr1e-4-seed2'
@@ -231,22 +232,22 @@ def directory_name(number: int, choices: Mapping[str, Any]) -> str:
 
 
 def stop_file(path: Path) -> Path:
-    """The file whose presence tells every job of a sweep not to begin."""
+    """The file whose presence stops a sweep: no further job starts."""
     return path / ".stop"
 
 
 def ask_to_stop(path: Path) -> None:
-    """Let no further job begin."""
+    """Create the stop file."""
     write_text(stop_file(path), "")
 
 
 def state_file(path: Path, number: int) -> Path:
-    """A job's own state file."""
+    """A job's state file."""
     return path / ".jobs" / f"{number:04d}.json"
 
 
 def read_state(path: Path, number: int) -> dict[str, Any]:
-    """What a job's process last said of it, as far as it can be understood; empty before that."""
+    """The valid values of a job's state file; empty if there is none."""
     try:
         return _state(read_json(state_file(path, number)))
     except RunError:
@@ -254,7 +255,7 @@ def read_state(path: Path, number: int) -> dict[str, Any]:
 
 
 def _state(found: Any) -> dict[str, Any]:
-    """The values of a state that are of their kind."""
+    """The valid values of a state."""
     if not isinstance(found, dict):
         return {}
     kinds: dict[str, Callable[[Any], bool]] = {
@@ -269,14 +270,14 @@ def _state(found: Any) -> dict[str, Any]:
 
 
 def write_state(path: Path, number: int, *, status: str, reason: str | None = None, **more: Any) -> None:
-    """Say what became of a job; its seconds so far stay unless told anew."""
+    """Write a job's state; `seconds` is kept unless it is given."""
     kept = {"seconds": read_state(path, number).get("seconds", 0.0)}
     who = {"pid": os.getpid(), "host": platform.node()}
     write_json(state_file(path, number), {**kept, **who, "status": status, "reason": reason, **more})
 
 
 def withdraw(path: Path, made: Sequence[Path]) -> None:
-    """Delete what a sweep wrote of which no job could begin, and the folders that were made for it."""
+    """Delete the files of a sweep in which no job could start, and the folders created for it."""
     with contextlib.suppress(RunError):
         for folder in (path / ".jobs", path / "logs"):
             for file in files(folder, "*"):
@@ -284,12 +285,12 @@ def withdraw(path: Path, made: Sequence[Path]) -> None:
         for name in (NAME, ".stop", ".lock"):
             remove(path / name)
     for folder in [path / ".jobs", path / "logs", *made]:
-        with contextlib.suppress(OSError):  # which holds something else
+        with contextlib.suppress(OSError):  # it contains other files
             folder.rmdir()
 
 
 def refuse_links(path: Path) -> None:
-    """Raise RunError for a link where a sweep writes: it would write elsewhere."""
+    """Raise RunError if a path that a sweep writes is a link, which may lead elsewhere."""
     for name in (".jobs", "logs", ".stop", ".lock"):
         if (path / name).is_symlink():
-            raise RunError(f"{path / name} is a link, and a sweep writes in its own directory alone: remove it")
+            raise RunError(f"{path / name} is a link, but a sweep only writes in its own directory: remove it")

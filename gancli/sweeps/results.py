@@ -1,4 +1,4 @@
-"""What a sweep's runs have to show: results of evaluations and columns of their training, by name."""
+"""Results of a sweep's runs by name: from evaluations, and columns of metrics.jsonl."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from gancli.store.environment import environment
 from gancli.store.files import files, finite, json_lines, read_json
 from gancli.store.rundir import RunDir
 
-FIRST = ("fid", "kid")  # what is ranked by where nothing is said, before anything else
+FIRST = ("fid", "kid")  # preferred for the ranking if rank= is not given
 NOT_RESULTS = frozenset(("step", "seen", "seconds", "images_per_second"))
 
 
 @dataclass(frozen=True)
 class Result:
-    """Numbers of one evaluation at one step. kind: the same for evaluations that may be compared."""
+    """Results of one evaluation at one step. kind: equal for comparable evaluations."""
 
     step: int
     written: int
@@ -32,7 +32,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Findings:
-    """All numbers of a run.
+    """All results of a run.
 
     evaluated: newest last. trained: the mean of each column over the last tenth of its rows.
     """
@@ -42,7 +42,7 @@ class Findings:
 
 
 def findings(run: RunDir) -> Findings:
-    """Read a run's results; files that are damaged count for nothing."""
+    """Read a run's results; damaged files are ignored."""
     found = [r for r in map(_result, files(run.results, "*.json")) if r is not None]
     return Findings(tuple(sorted(found, key=lambda r: (r.step, r.written, r.kind))), _trained(run))
 
@@ -57,7 +57,7 @@ def _result(path: Any) -> Result | None:
 
 
 def numbers(values: Mapping[str, Any]) -> dict[str, float]:
-    """The finite numbers among values.
+    """The finite numbers among the values.
 
     >>> numbers({"fid": 3.5, "step": 4, "warnings": [], "ok": True})
     {'fid': 3.5}
@@ -67,7 +67,7 @@ def numbers(values: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _kind(protocol: Mapping[str, Any]) -> str:
-    """A protocol without what differs from run to run: the run, its step, when and where it was evaluated."""
+    """A protocol as text, without what differs between runs: the run, its step, time and machine of evaluation."""
     left_out = {*environment(), "seconds"}
     fake = {k: v for k, v in protocol["fake"].items() if k not in ("run", "step", "seen")}
     kept = {k: v for k, v in protocol.items() if k not in left_out} | {"fake": fake}
@@ -85,7 +85,7 @@ def _trained(run: RunDir) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class Score:
-    """What one run has of one name; `kind` is empty for a column of its training."""
+    """One run's result of some name; `kind` is empty for a column of metrics.jsonl."""
 
     value: float
     kind: str = ""
@@ -94,7 +94,7 @@ class Score:
 def scores(all_of: Mapping[int, Findings], name: str) -> dict[int, Score]:
     """The result `name` of every run that has it, by job.
 
-    Of several evaluations the newest counts, but first of the protocol that most of the runs were evaluated under.
+    Of several evaluations, the newest under the protocol that most runs share is used.
     """
     having = {k: [r for r in f.evaluated if name in r.values] for k, f in all_of.items()}
     votes = Counter(kind for results in having.values() for kind in {r.kind for r in results})
@@ -109,7 +109,7 @@ def scores(all_of: Mapping[int, Findings], name: str) -> dict[int, Score]:
 
 
 def names(all_of: Mapping[int, Findings]) -> list[str]:
-    """All names that some run has: results before columns of training."""
+    """The names of all runs' results: of evaluations before columns of training."""
     results = [n for f in all_of.values() for r in f.evaluated for n in r.values]
     columns = [n for f in all_of.values() for n in f.trained]
     ordered = [n for n in FIRST if n in results] + results
@@ -117,29 +117,29 @@ def names(all_of: Mapping[int, Findings]) -> list[str]:
 
 
 def chosen(all_of: Mapping[int, Findings], rank: str | None, losses: bool = True) -> str | None:
-    """The name to rank by; None where no run has any. losses: whether columns of training may be chosen unasked.
+    """The name to rank by; None if no run has any. losses: whether columns of training may be the default.
 
-    Raises ConfigError where no run has what was asked for.
+    Raises ConfigError if no run has the requested result.
     """
     there = names(all_of)
     if rank is None:
         return next((n for n in there if losses or evaluated(all_of, n)), None)
     if all_of and rank not in there:
-        hint = suggestion(rank, there) if there else "they have no results at all"
+        hint = suggestion(rank, there) if there else "the runs have no results"
         raise ConfigError(
-            f"rank={rank}: no finished run of the sweep has it; {hint}; gan eval run=RUN writes results, and"
+            f"rank={rank}: no finished run of the sweep has this result; {hint}; gan eval run=RUN writes results, and"
             " resume_sweep= ranks again"
         )
     return rank
 
 
 def evaluated(all_of: Mapping[int, Findings], name: str) -> bool:
-    """Whether some run was evaluated with this result."""
+    """Whether an evaluation of some run has this result."""
     return any(name in r.values for f in all_of.values() for r in f.evaluated)
 
 
 def is_low(name: str, better: Better) -> bool:
-    """Whether low values of it are better.
+    """Whether lower values of a result are better.
 
     >>> is_low("fid", "auto"), is_low("class_accuracy", "auto"), is_low("loss_G", "high")
     (True, False, False)

@@ -1,4 +1,4 @@
-"""Which jobs a sweep has: every combination of its choices, or those that a search asks for."""
+"""The jobs of a sweep: every combination of the swept values, or those that Optuna suggests."""
 
 from __future__ import annotations
 
@@ -14,46 +14,46 @@ from gancli.config.grammar import parses
 from gancli.errors import ConfigError
 from gancli.sweeps.launchers import needs
 
-LARGEST_SEED = 40_000  # of a search: NumPy's end at 2^32, and each of a search's jobs has its own
-PROBES = 200  # jobs that are composed before the first begins
+LARGEST_SEED = 40_000  # of a search: each job's seed is derived from it and must be below NumPy's limit of 2^32
+PROBES = 200  # jobs that are composed and checked before the first starts
 LOG_FROM = 100  # an interval whose ends differ by this factor is searched on a logarithmic scale
 
-Proposal = tuple[list[str], dict[str, Any]]  # a job's overrides, and of them its choices
-Past = tuple[dict[str, Any], float | None]  # a job's choices, and its result; None where it failed
+Proposal = tuple[list[str], dict[str, Any]]  # a job's overrides, and its choices among them
+Past = tuple[dict[str, Any], float | None]  # a job's choices, and its result; None if it failed
 
 
 class Search(ABC):
-    """What jobs there are."""
+    """Base: determines a sweep's jobs."""
 
-    guided: bool = False  # whether results decide what comes next
+    guided: bool = False  # whether later jobs depend on earlier results
 
     @abstractmethod
     def first(self, overrides: Sequence[str]) -> list[Proposal]:
-        """The jobs that are known from the start. Raises ConfigError."""
+        """The jobs known at the start. Raises ConfigError."""
 
     def probes(self, overrides: Sequence[str]) -> list[list[str]]:
-        """Jobs that must be right, for all others to be. Raises ConfigError."""
+        """Jobs whose validity implies that of all others. Raises ConfigError."""
         return [job for job, _ in self.first(overrides)]
 
     def further(self, overrides: Sequence[str], past: Sequence[Past], low: bool) -> Proposal | None:
-        """The next job in view of earlier ones; None when there are enough."""
+        """The next job, given the earlier ones; None when there are enough."""
         return None
 
 
 class Grid(Search):
-    """Every combination."""
+    """Every combination of the swept values."""
 
     def first(self, overrides: Sequence[str]) -> list[Proposal]:
-        """All jobs, in the order of the choices as typed."""
+        """All jobs, in the order of the values as typed."""
         for parsed in _parsed(overrides):
             if parsed.is_interval_sweep():
-                raise ConfigError(f"{parsed.input_line}: a grid has no intervals; add search=optuna, or list values")
+                raise ConfigError(f"{parsed.input_line}: a grid takes no intervals; add search=optuna, or list values")
         keys = swept(overrides)
         jobs = expand(overrides)
         return [(job, {k.lstrip("+"): v for k, _, v in (o.partition("=") for o in job) if k in keys}) for job in jobs]
 
     def probes(self, overrides: Sequence[str]) -> list[list[str]]:
-        """All jobs; of more than PROBES those in which some choice comes for the first time, and the last."""
+        """All jobs; of more than PROBES, those in which a value occurs for the first time, and the last."""
         jobs = [job for job, _ in self.first(overrides)]
         if len(jobs) <= PROBES:
             return jobs
@@ -70,8 +70,8 @@ class Grid(Search):
 class Optuna(Search):
     """Optuna's samplers over choices, ranges and intervals.
 
-    A suggestion is a function of (seed, number, earlier results): a search that was interrupted goes on as it would
-    have. Source of tpe: Bergstra et al. 2011, Algorithms for Hyper-Parameter Optimization.
+    A suggestion is a function of (seed, number, earlier results), so a resumed search continues as if it had not been
+    interrupted. Source of tpe: Bergstra et al. 2011, Algorithms for Hyper-Parameter Optimization.
     """
 
     guided = True
@@ -91,7 +91,7 @@ class Optuna(Search):
         needs("optuna", "optuna")
 
     def first(self, overrides: Sequence[str]) -> list[Proposal]:
-        """None: all are suggested."""
+        """No jobs: all are suggested later."""
         return []
 
     def probes(self, overrides: Sequence[str]) -> list[list[str]]:
@@ -102,21 +102,21 @@ class Optuna(Search):
         return list({tuple(job): job for job in jobs}.values())
 
     def space(self, overrides: Sequence[str]) -> dict[str, Any]:
-        """Optuna's distributions by key. Raises ConfigError where there is nothing to search, or a seed."""
+        """Optuna's distributions by key. Raises ConfigError if there are none, or if the seed is among them."""
         space = {p.get_key_element(): _distribution(p) for p in _parsed(overrides) if p.is_sweep_override()}
         if not space:
             raise ConfigError(
-                "search=optuna has nothing to search: give choices or intervals, such as loss=ns,hinge or"
+                "search=optuna has nothing to search: give several values or an interval, such as loss=ns,hinge or"
                 " 'optimizer.G.lr=interval(1e-5,1e-3)'"
             )
         if "seed" in space:
             raise ConfigError(
-                "seed=: a search looks for the best setting, and a seed is none; give one, or search=grid"
+                "seed=: a search optimises settings, and the seed is not one: give a single seed, or set search=grid"
             )
         return space
 
     def further(self, overrides: Sequence[str], past: Sequence[Past], low: bool) -> Proposal | None:
-        """What the sampler suggests next."""
+        """The sampler's next suggestion."""
         if len(past) >= self.trials:
             return None
         import optuna
@@ -137,14 +137,14 @@ class Optuna(Search):
                     known = {key: choices[key] for key in space}
                     trial = optuna.trial.create_trial(params=known, distributions=space, value=value, state=state)
                 except (KeyError, ValueError):
-                    raise ConfigError(f"search: job {number} did not choose what this search chooses") from None
+                    raise ConfigError(f"search: job {number} of the sweep has other swept keys or values") from None
                 study.add_trial(trial)
             choices = study.ask(fixed_distributions=space).params
         return _filled(overrides, choices), choices
 
 
 def swept(overrides: Sequence[str]) -> list[str]:
-    """The keys that have several values."""
+    """The keys with several values."""
     return [parsed.get_key_element() for parsed in _parsed(overrides) if parsed.is_sweep_override()]
 
 
@@ -159,7 +159,7 @@ def _parsed(overrides: Sequence[str]) -> list[Any]:
 
 
 def _distribution(parsed: Any) -> Any:
-    """An override's choices as a distribution of Optuna's."""
+    """An override's values as an Optuna distribution."""
     from hydra.errors import HydraException
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
@@ -186,6 +186,6 @@ def _ends(space: Any) -> list[Any]:
 
 
 def _filled(overrides: Sequence[str], choices: dict[str, Any]) -> list[str]:
-    """The overrides with one value for each of the choices."""
+    """The overrides with the chosen values."""
     keys = [parsed.get_key_element() for parsed in _parsed(overrides)]
     return [f"{k}={choices[k]}" if k in choices else o for k, o in zip(keys, overrides, strict=True)]

@@ -1,4 +1,4 @@
-"""Jobs in a SLURM queue, by submitit."""
+"""The SLURM launcher, which uses submitit."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from gancli.sweeps.record import stop_file
 
 @dataclass(frozen=True)
 class Task:
-    """What a node is sent; submitit calls `checkpoint` when the time is over, and queues again what it returns."""
+    """The function sent to a node; at the time limit submitit calls `checkpoint` and resubmits what it returns."""
 
     folder: str
     number: int
 
     def __call__(self) -> str:
-        """Run the job, or take it up at its newest checkpoint."""
+        """Run the job, or resume it from its newest checkpoint."""
         return run_job(Path(self.folder), self.number)
 
     def checkpoint(self) -> Any:
-        """The same job again: it finds its checkpoint by itself."""
+        """Submit the same job again: it resumes from its checkpoint."""
         return needs("submitit", "slurm").helpers.DelayedSubmission(self)
 
 
 @dataclass(frozen=True)
 class Slurm(Launcher):
-    """A SLURM job a training, as an array; null leaves a choice to the cluster."""
+    """Runs each training as a SLURM job, submitted as an array; null leaves a setting to the cluster."""
 
     jobs: int = 16
     cluster: Literal["slurm", "local"] = "slurm"
@@ -55,13 +55,13 @@ class Slurm(Launcher):
             if value < least:
                 raise ConfigError(f"launcher.{name}={value}: at least {least}")
         if self.memory is not None and not 0 < self.memory < float("inf"):
-            raise ConfigError(f"launcher.memory={self.memory:g}: gigabytes, or null")
+            raise ConfigError(f"launcher.memory={self.memory:g}: must be gigabytes above 0, or null")
         submitit = needs("submitit", "slurm")
         if self.cluster == "slurm" and submitit.SlurmExecutor.affinity() < 0:
-            raise ConfigError("launcher=slurm: no srun here; log in to the cluster, or try launcher.cluster=local")
+            raise ConfigError("launcher=slurm: srun not found; log in to the cluster, or set launcher.cluster=local")
 
     def parameters(self) -> dict[str, Any]:
-        """What submitit's executor is asked for."""
+        """The parameters of submitit's executor."""
         asked: dict[str, Any] = {
             "name": "gan-sweep",
             "timeout_min": self.minutes,
@@ -81,11 +81,11 @@ class Slurm(Launcher):
         return asked
 
     def run(self, folder: Path, numbers: Iterator[int]) -> Iterator[int]:
-        """Keep `jobs` of them in the queue; what is submitted together is one array. A stop cancels the queue."""
+        """Keep up to `jobs` jobs in the queue; those submitted together form an array. A stop cancels the queue."""
         executor = needs("submitit", "slurm").AutoExecutor(folder=folder / "logs" / "%j", cluster=self.cluster)
         executor.update_parameters(**self.parameters())
         running: dict[int, Any] = {}
-        cancelled = self.cluster != "slurm"  # submitit's own processes are told by signals, as all on this machine
+        cancelled = self.cluster != "slurm"  # with launcher.cluster=local, jobs are stopped by signals
         try:
             while True:
                 taken = list(islice(numbers, self.jobs - len(running)))

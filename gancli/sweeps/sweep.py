@@ -1,4 +1,4 @@
-"""`gan train -m`: make or reopen a sweep, launch its jobs, and rank what they leave."""
+"""`gan train -m`: create or resume a sweep, launch its jobs, and rank their results."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from gancli.config.build import make, make_as
 from gancli.config.commands import command, shell, word
 from gancli.config.compose import compose, defaults_lines, groups
 from gancli.config.files import keys
-from gancli.config.sealed import refuse_addresses
 from gancli.config.settings import SweepSettings
+from gancli.config.untrusted import refuse_addresses
 from gancli.errors import ConfigError, GanError, Interrupted, RunError, nearest
 from gancli.store import rundir
 from gancli.store.files import remove
@@ -31,7 +31,7 @@ from gancli.sweeps.record import OVER, Job, Sweep, stop_file, write_state
 from gancli.sweeps.results import Findings, chosen, findings, is_low, scores
 from gancli.sweeps.search import PROBES, Past, Search, swept
 
-Check = Callable[[dict[str, Any]], None]  # raises ConfigError for a composed job that is not right
+Check = Callable[[dict[str, Any]], None]  # raises ConfigError for an invalid job config
 
 
 @dataclass
@@ -42,16 +42,16 @@ class Plan:
     settings: SweepSettings
     launcher: Launcher
     search: Search
-    new: bool = True  # whether this command made it
-    problem: GanError | None = None  # why a search cannot go on
+    new: bool = True  # whether this command created it
+    problem: GanError | None = None  # why a search cannot continue
     begun: set[int] = field(default_factory=set)
 
 
 def run(overrides: Sequence[str], folders: Sequence[Path], check: Check) -> None:
-    """Run a sweep to its end, and say how its jobs did. overrides: all words of the command line, quoted.
+    """Run a sweep to its end, and report its jobs' results. overrides: all arguments of the command line, quoted.
 
-    Raises GanError that names the jobs that failed; Interrupted where a person stopped it. All jobs are checked
-    before anything is written, and a sweep of which every job turns out wrong leaves nothing.
+    Raises GanError that names failed jobs; Interrupted if the user stopped it. All jobs are checked before anything is
+    written, and a sweep in which no job can start leaves no files.
     """
     _refuse(overrides)
     given, typed = divide(overrides, folders)
@@ -88,7 +88,7 @@ def run(overrides: Sequence[str], folders: Sequence[Path], check: Check) -> None
 
 
 def _checked_new(search: Search, typed: Sequence[str], folders: Sequence[Path], check: Check) -> list[dict[str, Any]]:
-    """The composed jobs of a sweep that is typed now. Raises ConfigError for the first that is wrong."""
+    """Compose and check the jobs of a new sweep. Raises ConfigError for the first invalid one."""
     found = [compose("train", job, folders, typed=True) for job in search.probes(typed)]
     for config in found:
         check(config)
@@ -96,13 +96,13 @@ def _checked_new(search: Search, typed: Sequence[str], folders: Sequence[Path], 
 
 
 def _checked(sweep: Sweep, search: Search, words: Sequence[str], check: Check) -> list[dict[str, Any]]:
-    """The composed jobs that are left of a sweep that is taken up. words: of its jobs, that were typed now.
+    """Compose and check the unfinished jobs of a resumed sweep. words: the jobs' overrides typed now.
 
-    Raises GanError: what is wrong with the first that is, and how to type what a directory may not say.
+    Raises GanError for the first invalid job, with the command for settings that a directory may not contain.
     """
     left = [(f"job {job.number}", job.overrides) for job in sweep.jobs if job.status != "finished"]
     if len(sweep.jobs) < getattr(search, "trials", 0):
-        left += [("jobs to come", [*job, *sweep.pins]) for job in search.probes(sweep.overrides)]
+        left += [("later jobs", [*job, *sweep.pins]) for job in search.probes(sweep.overrides)]
     reaching = bool(sweep.places) or any(name in o for _, job in left for o in job for name in ("logger", "uri"))
     found, which = [], ""
     try:
@@ -112,12 +112,12 @@ def _checked(sweep: Sweep, search: Search, words: Sequence[str], check: Check) -
             refuse_addresses(found[-1], words)
             check(found[-1])
     except ConfigError as error:
-        way = "" if words else f"; or type the sweep's own command line again, with {word('sweep_dir', sweep.path)}"
-        raise RunError(f"{sweep.path / record.NAME}, {which}: {error}{way}") from None
+        hint = "" if words else f"; or repeat the sweep's original command, with {word('sweep_dir', sweep.path)}"
+        raise RunError(f"{sweep.path / record.NAME}, {which}: {error}{hint}") from None
     return found
 
 
-# What a sweep's directory may say of the sweep: nothing that names a program, a queue or a command.
+# The sweep's keys that are accepted from its directory: none that names a program, a queue or a command.
 FOLLOWED: dict[str, tuple[str, ...] | None] = {
     "launcher": ("local", "process", "joblib"),
     "search": ("grid", "optuna"),
@@ -128,9 +128,9 @@ FOLLOWED: dict[str, tuple[str, ...] | None] = {
 
 
 def followed(sweep: Sweep, given: Sequence[str]) -> list[str]:
-    """The keys that a sweep goes on with, but for those given now; another launcher drops the keys of the one before.
+    """The recorded keys of a resumed sweep, without those given now; another launcher drops the old launcher's keys.
 
-    Raises RunError for recorded keys that only a person may choose.
+    Raises RunError for recorded keys that are only accepted on the command line.
     """
     named = {o.partition("=")[0] for o in given}
     kept = [k for k in sweep.keys if not {k.partition("=")[0], _root(k)} & named]
@@ -142,7 +142,7 @@ def followed(sweep: Sweep, given: Sequence[str]) -> list[str]:
             refused.append(shell(each[:100]))
     if refused:
         raise RunError(
-            f"{sweep.path / record.NAME}: the sweep's {' '.join(refused)} was not followed, since a directory does not"
+            f"{sweep.path / record.NAME}: the recorded {' '.join(refused)} is not accepted, since a directory may not"
             " choose what is run on this machine: type it again, or launcher=local"
         )
     return kept
@@ -157,19 +157,19 @@ def words() -> set[str]:
 
 
 def _root(override: str) -> str:
-    """The first word of an override's key."""
+    """The first part of an override's key."""
     return override.partition("=")[0].lstrip("+~").split("@")[0].split(".")[0]
 
 
 def refuse_alone(overrides: Sequence[str]) -> None:
-    """Raise ConfigError for a sweep's key in a command that is none."""
+    """Raise ConfigError for a sweep's key in a command without -m."""
     for override in overrides:
         if _root(override) in words():
-            raise ConfigError(f"{override}: {_root(override)} belongs to a sweep: add -m")
+            raise ConfigError(f"{override}: {_root(override)} is a key of sweeps: add -m")
 
 
 def divide(overrides: Sequence[str], folders: Sequence[Path]) -> tuple[list[str], list[str]]:
-    """The overrides of the sweep, and those of its jobs. Raises ConfigError for a word that was meant for the sweep."""
+    """The overrides of the sweep, and those of its jobs. Raises ConfigError for a misspelled key of the sweep."""
     own, other = words(), {name for name, _, _ in keys("train")} | set(groups("train", folders))
     for override in overrides:
         root = _root(override)
@@ -182,41 +182,41 @@ def divide(overrides: Sequence[str], folders: Sequence[Path]) -> tuple[list[str]
 
 
 def settings_of(given: Sequence[str], folders: Sequence[Path]) -> SweepSettings:
-    """Compose and check a sweep's own keys, as typed, or recorded and `followed`. Raises ConfigError."""
+    """Compose and check a sweep's own keys, from the command line or `followed`. Raises ConfigError."""
     try:
         return make_as(SweepSettings, compose("sweep", given, folders, typed=True), "")
     except ConfigError as error:
-        words = str(error).replace("gan sweep --help", "gan train --help")
-        raise ConfigError(words.replace("add -m to run each of them, or quote the value", "a sweep has one")) from None
+        text = str(error).replace("gan sweep --help", "gan train --help")
+        raise ConfigError(text.replace("add -m to run each of them, or quote the value", "a sweep has one")) from None
 
 
 def _refuse(overrides: Sequence[str]) -> None:
-    """Raise ConfigError for what no sweep can be told."""
+    """Raise ConfigError for settings that no sweep accepts."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ConfigError(
-            "-m: a sweep starts its jobs itself: start it without torchrun (launcher=process, jobs at once)"
+            "-m: a sweep starts its own processes: run it without torchrun (launcher=process runs several jobs at once)"
         )
     for override in overrides:
         key = override.partition("=")[0].lstrip("+~")
         if key.startswith(("hydra/", "hydra.")):
             raise ConfigError(
-                f"{override}: sweeps have words of their own: launcher=process, search=optuna, sweep_dir=PATH"
+                f"{override}: sweeps are set with launcher=process, search=optuna and sweep_dir=PATH instead"
             )
         if key == "run_dir":
-            raise ConfigError("run_dir= would be shared by all jobs of the sweep: leave it out, or write sweep_dir=")
+            raise ConfigError("run_dir= would be shared by all jobs of the sweep: leave it out, or use sweep_dir=")
         if key == "resume":
-            raise ConfigError("resume= goes on with one run: leave -m out; a sweep goes on with resume_sweep=last")
+            raise ConfigError("resume= resumes one run: leave -m out; resume_sweep=last resumes a sweep")
 
 
 def _reopened(settings: SweepSettings, typed: Sequence[str]) -> Sweep | None:
-    """The sweep that is to go on, if one is. Raises GanError where the command line says something else."""
+    """The sweep to resume, or None for a new one. Raises GanError if the command line does not match it."""
     if settings.resume_sweep is not None:
         if settings.sweep_dir is not None:
-            raise ConfigError("resume_sweep= goes on in the sweep's own directory: leave sweep_dir out")
+            raise ConfigError("resume_sweep= continues in the sweep's own directory: leave sweep_dir out")
         which = word("resume_sweep", settings.resume_sweep)
         others = [o for o in typed if o.lstrip("+").partition("=")[0] != "dataset.root"]
         if others:
-            raise ConfigError(f"{which} has its jobs already: leave {others[0]} out; only data may have been moved")
+            raise ConfigError(f"{which} has its jobs already: leave {others[0]} out; only dataset.root= may change")
         found = record.find(settings.resume_sweep)
         if typed:
             job_words.moved(found, typed, which)
@@ -232,8 +232,8 @@ def _reopened(settings: SweepSettings, typed: Sequence[str]) -> Sweep | None:
         before, now = set(there.overrides), set(typed)
         differs = ", ".join([*(f"without {o}" for o in sorted(before - now)), *sorted(now - before)])
         raise ConfigError(
-            f"sweep_dir={settings.sweep_dir} holds a sweep of other jobs ({differs or 'in another order'}):"
-            f" {word('resume_sweep', settings.sweep_dir or '')} goes on with that; or choose another"
+            f"sweep_dir={settings.sweep_dir} contains a sweep with other jobs ({differs or 'in another order'}):"
+            f" {word('resume_sweep', settings.sweep_dir or '')} resumes that one; or choose another directory"
         )
     return there
 
@@ -241,7 +241,7 @@ def _reopened(settings: SweepSettings, typed: Sequence[str]) -> Sweep | None:
 def _new(
     settings: SweepSettings, search: Search, given: Sequence[str], typed: Sequence[str], folders: Sequence[Path]
 ) -> Sweep:
-    """A sweep's directory with what it is to do."""
+    """Create a sweep and its directory, with the jobs known so far."""
     pins = job_words.pins(search, typed, folders) if search.guided else []
     first = [(job_words.of_new(overrides, folders), choices) for overrides, choices in search.first(typed)]
     name = "-".join(key.lstrip("+").rpartition(".")[2] for key in swept(typed))
@@ -256,7 +256,7 @@ def _new(
 
 
 def _open(plan: Plan) -> None:
-    """Find out how far each job is, and say what is to be done."""
+    """Determine each job's status, and print a summary."""
     sweep = plan.sweep
     record.refuse_links(sweep.path)
     remove(stop_file(sweep.path))
@@ -268,10 +268,9 @@ def _open(plan: Plan) -> None:
         sweep.take_stock()
     sweep.save()
     done = sum(job.status in OVER for job in sweep.jobs)
-    what = f"{_total(plan)} jobs" + (f", {done} of them over" if done else "")
-    say(f"sweep {sweep.path} · {what}")
+    say(f"sweep {sweep.path} · " + (f"{done} of {_total(plan)} jobs done" if done else f"{_total(plan)} jobs"))
     if isinstance(plan.launcher, Local) and len(launchers.gpus()) > 1:
-        say(f"one job at a time on the first GPU: launcher=process runs {len(launchers.gpus())} at once")
+        say(f"one job at a time, on the first GPU: launcher=process runs {len(launchers.gpus())} at once")
 
 
 def _total(plan: Plan) -> int:
@@ -279,24 +278,24 @@ def _total(plan: Plan) -> int:
 
 
 def _launch(plan: Plan) -> None:
-    """Run what is left, and take down each job's end as it comes."""
+    """Run the remaining jobs, and record each when it ends."""
     sweep = plan.sweep
     with _stoppable(plan):
         for number in plan.launcher.run(sweep.path, _numbers(plan)):
             sweep.take_stock()
             sweep.save()
             job = sweep.jobs[number - 1]
-            said = f": {job.reason}" if job.reason else f" after {job.seconds:.0f} s"
-            say(f"{job.run} {job.status}{said}")
+            detail = f": {job.reason}" if job.reason else f" after {job.seconds:.0f} s"
+            say(f"{job.run} {job.status}{detail}")
     sweep.take_stock()
     sweep.save()
     if sweep.stopping:
-        say(f"stopped; go on with: {command('train', '-m', word('resume_sweep', sweep.path))}")
+        say(f"stopped; resume with: {command('train', '-m', word('resume_sweep', sweep.path))}")
         raise Interrupted("the sweep was stopped")
 
 
 def _numbers(plan: Plan) -> Iterator[int]:
-    """The jobs to run, the next one whenever it is asked for."""
+    """Yield the jobs to run; the next is determined when it is requested."""
     sweep = plan.sweep
     while not sweep.stopping:
         with sweep.guard:
@@ -308,7 +307,7 @@ def _numbers(plan: Plan) -> Iterator[int]:
 
 
 def _next(plan: Plan) -> Job | None:
-    """The first job that is not over, or one more that the search asks for."""
+    """The first unfinished job, or one more suggested by the search."""
     sweep, search = plan.sweep, plan.search
     for job in sweep.jobs:
         if job.status not in OVER and job.number not in plan.begun:
@@ -323,7 +322,7 @@ def _next(plan: Plan) -> Job | None:
         overrides, choices = proposal
         place = Path(sweep.folder) if sweep.folder else None
         overrides = job_words.with_paths([*overrides, *sweep.pins], [Path(p) for p in sweep.places], place=place)
-    except GanError as error:  # not raised here: a launcher may ask from a thread of its own
+    except GanError as error:  # not raised here, since a launcher may call this in another thread
         plan.problem = error
         return None
     job = sweep.add(overrides, choices)
@@ -333,18 +332,18 @@ def _next(plan: Plan) -> Job | None:
 
 
 def found_in(sweep: Sweep) -> dict[int, Findings]:
-    """What the finished jobs' runs have to show, by job."""
+    """The results of the finished jobs' runs, by job."""
     return {job.number: findings(sweep.run_of(job)) for job in sweep.jobs if job.status == "finished"}
 
 
 def _past(plan: Plan) -> tuple[list[Past], bool]:
-    """What a search knows so far, and whether low results are good. Raises ConfigError without a result to go by."""
+    """A search's earlier jobs, and whether low results are better. Raises ConfigError if there is no result to use."""
     sweep, settings = plan.sweep, plan.settings
     sweep.take_stock()
     found = found_in(sweep)
     name = chosen(found, settings.rank, not objective.swept(swept(sweep.overrides)))
     if found and name is None:
-        raise ConfigError("search: no finished run has a result to go by; observers.metrics writes rows of training")
+        raise ConfigError("search: no finished run has a result to use; observers.metrics writes rows of training")
     values = scores(found, name) if name else {}
     past: list[Past] = [(j.choices, values[j.number].value if j.number in values else None) for j in sweep.jobs]
     return past, name is None or is_low(name, settings.better)
@@ -352,7 +351,7 @@ def _past(plan: Plan) -> tuple[list[Past], bool]:
 
 @contextmanager
 def _stoppable(plan: Plan) -> Iterator[None]:
-    """While inside, Ctrl-C and SIGTERM let running jobs save and no other begin; a second Ctrl-C ends at once."""
+    """In this context, Ctrl-C and SIGTERM let running jobs save and start no others; a second Ctrl-C ends at once."""
     asked: list[int] = []
 
     def stop(number: int, frame: FrameType | None) -> None:

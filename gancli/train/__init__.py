@@ -1,1 +1,1 @@
-"""One run's training: the engine, and what is found out before its first step."""
+"""Training: the engine, its components, and the checks and measurements before the first step."""

@@ -1,4 +1,4 @@
-"""Puts the parts of a configuration together: data, networks, objective, optimizers, engine."""
+"""Building the components of a configuration: data, networks, losses, optimizers and the engine."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ from gancli.games.game import Game
 from gancli.games.latent import Latent
 from gancli.losses.penalties import Penalty
 from gancli.losses.terms import Term
-from gancli.pretrained.pretrained import Pretrained, PretrainedFacts, Promised
+from gancli.pretrained.pretrained import LazyPretrained, Pretrained, PretrainedFacts
 from gancli.train.averages import Average
 from gancli.train.course import Course
-from gancli.train.dealing import first_rows, streams
 from gancli.train.engine import Engine
 from gancli.train.optimizers import optimizer, schedules
 from gancli.train.ramp import Ramp
+from gancli.train.streams import first_rows, streams
 
 
 def frozen(config: Mapping[str, Any]) -> Pretrained | None:
-    """The frozen network that the configuration names, on the CPU; None for none. Raises GanError."""
+    """Load the pretrained network of the configuration, on the CPU; None if there is none. Raises GanError."""
     node = config.get("pretrained")
     made: Pretrained | None = make(node, "pretrained", where="pretrained") if node else None
     return made
@@ -45,10 +45,10 @@ def frozen(config: Mapping[str, Any]) -> Pretrained | None:
 def promised(
     config: Mapping[str, Any], plain: Mapping[str, Any] | None, weights: str | None = None
 ) -> Pretrained | None:
-    """The frozen network of a checkpoint, which is read where something is put through it, and verified then.
+    """Return the pretrained network of a checkpoint; it is loaded and verified when first used.
 
-    plain: its facts, as the checkpoint keeps them. weights: where its file, or its run, is now; it is read at once.
-    Raises RunError where there is nothing to be read from there, or the checkpoint says nothing of it; WeightsError.
+    plain: its facts in the checkpoint. weights: the new place of its file or run; then it is loaded at once. Raises
+    RunError if weights does not apply, or the checkpoint does not record the network; WeightsError.
     """
     node = config.get("pretrained")
     if not node:
@@ -57,10 +57,10 @@ def promised(
         return None
     key = "source" if "source" in node else "weights"
     if weights is not None and key not in node:
-        raise RunError(f"pretrained.weights={weights}: the run's pretrained network is read from no file: leave it out")
+        raise RunError(f"pretrained.weights={weights}: the run's pretrained network needs no file: leave it out")
     moved = config if weights is None else {**config, "pretrained": {**node, key: weights}}
-    form = "run:FILE#NAME, FILE being the checkpoint it had" if key == "source" else "PATH with the file it had"
-    found = Promised(
+    form = "run:FILE#NAME with the original checkpoint FILE" if key == "source" else "PATH with the original file"
+    found = LazyPretrained(
         PretrainedFacts.read(plain or {}),
         lambda: make(moved["pretrained"], "pretrained", where="pretrained"),
         f"type pretrained.weights={form}",
@@ -71,18 +71,23 @@ def promised(
 
 
 def network_nodes(model: Node, penalties: Mapping[str, Penalty]) -> dict[str, Node]:
-    """The model's networks by name; `norm: auto` becomes layer norm where a penalty looks at single images."""
+    """Return the model's networks by name; `norm: auto` becomes layer norm if a penalty uses per-sample gradients.
+
+    `san: false` is left out for networks of your own that do not have it.
+    """
     nodes = {name: dict(node) for name, node in model.items() if isinstance(node, dict) and "_target_" in node}
     if not nodes:
         raise ConfigError("model: no networks in this section; choose one with model=NAME")
     for node in nodes.values():
         if node.get("norm") == "auto":
             node["norm"] = "layer" if any(p.per_sample for p in penalties.values()) else "batch"
+        if node.get("san") is False and "san" not in inspect.signature(find(node["_target_"], "model")).parameters:
+            del node["san"]
     return nodes
 
 
 class _Columns(dict[str, Field]):
-    """The fields of a data set's columns, for a game that asks for one by its name."""
+    """The fields of a data set's columns by name; a missing column raises CombinationError."""
 
     def __init__(self, facts: DataFacts):
         super().__init__(facts.fields)
@@ -91,7 +96,9 @@ class _Columns(dict[str, Field]):
     def __missing__(self, column: str) -> Field:
         """Raise CombinationError: the data have no such column."""
         has = ", ".join(self)
-        raise CombinationError(f"this game reads the column {column}, and dataset={self.name} has {has}: take another")
+        raise CombinationError(
+            f"this game reads the column {column}, but dataset={self.name} has {has}: choose another data set"
+        )
 
 
 def game(
@@ -100,11 +107,11 @@ def game(
     real: Collection[str] | None = None,
     pretrained: Pretrained | None = None,
 ) -> Game:
-    """The game with its networks, their weights drawn from the configuration's seed. Raises ConfigError.
+    """Build the game and its networks, with weights initialised from the configuration's seed. Raises ConfigError.
 
-    real: the networks that get memory for their weights (None: all); the others have shapes only. pretrained: the
-    frozen network that is given to those networks, and to the game, whose constructors ask for it; None: the one that
-    the configuration names, if it does. A promised one is read here where networks that draw ask for it.
+    real: networks whose weights are allocated (None: all); the others are on the meta device. pretrained: the network
+    for constructors with such a parameter; None: the one of the configuration. A LazyPretrained one is loaded here if
+    networks that are used for sampling need it.
     """
     pretrained = frozen(config) if pretrained is None else pretrained
     penalties: dict[str, Penalty] = {
@@ -140,13 +147,13 @@ def game(
     built: Game = make(config["game"], "game", **{k: v for k, v in parts.items() if k in wanted})
     built.fields = columns
     built.pretrained = pretrained
-    if isinstance(pretrained, Promised) and asking & set(built.averaged()) & set(nets if real is None else real):
+    if isinstance(pretrained, LazyPretrained) and asking & set(built.averaged()) & set(nets if real is None else real):
         pretrained.read()
     return built
 
 
 class _Undrawn(TorchFunctionMode):
-    """Leaves initial weights undrawn: without memory there is nothing to draw, and torch takes seconds to find out."""
+    """Skips weight initialisation on the meta device, on which torch would spend seconds."""
 
     SAME = frozenset(("normal_", "uniform_", "orthogonal_", "normalize"))
 
@@ -162,24 +169,24 @@ class _Undrawn(TorchFunctionMode):
 
 @contextmanager
 def shapes_only() -> Iterator[None]:
-    """Inside, networks are built without memory for their weights (torch's meta device)."""
+    """A context in which networks are built without memory for their weights (torch's meta device)."""
     with torch.device("meta"), _Undrawn():
         yield
 
 
 def _refuse_flat(config: Mapping[str, Any], facts: DataFacts, penalties: Mapping[str, Penalty]) -> None:
-    """Raise CombinationError for parts that only images can be given to, where the data have none."""
+    """Raise CombinationError for components that need images if the data have none."""
     if any(isinstance(field, Image) for field in facts.fields.values()):
         return
     what = next(iter(facts.fields.values())).words
     for name in (name for name, penalty in penalties.items() if penalty.needs_images):
-        raise CombinationError(f"penalty={name} moves and mirrors images and this data set has {what}: leave it out")
+        raise CombinationError(f"penalty={name} shifts and mirrors images, but this data set has {what}: leave it out")
     if config.get("augment"):
-        raise CombinationError(f"augment changes images and this data set has {what}: set augment=none")
+        raise CombinationError(f"augment needs images, but this data set has {what}: set augment=none")
 
 
 def _latent(model: Node, facts: DataFacts) -> Latent:
-    """The latent's distribution; `dim: null` is what the generator's paper has for images of this size."""
+    """Return the latent's distribution; `dim: null` is the generator's default for this image size."""
     node = model.get("latent") or {}
     latent = make_as(Latent, chosen_latent(node), "model.latent")
     if node.get("dim", 0) is not None:
@@ -189,18 +196,18 @@ def _latent(model: Node, facts: DataFacts) -> Latent:
         if natural is not None:
             family = {"family": network["family"]} if "family" in network else {}
             return replace(latent, dim=natural(facts.shape, **family))
-    raise ConfigError("model.latent.dim=null: this generator has no size of its own; set a number, such as 128")
+    raise ConfigError("model.latent.dim=null: this generator has no default; set a number, such as 128")
 
 
 def chosen_latent(node: Node | None) -> Node:
-    """A latent section without `dim: null`."""
+    """Return a latent section without `dim: null`."""
     if node is not None and not isinstance(node, dict):
         raise ConfigError(f"model.latent={node}: expected a section of keys, such as model.latent.dim=64")
     return {k: v for k, v in (node or {}).items() if (k, v) != ("dim", None)}
 
 
 def engine(settings: TrainSettings, source: DataSet, built: Game, compute: Compute) -> Engine:
-    """The engine that plays this game on this device, at step 0."""
+    """Return the engine for this game on this device, at step 0."""
     compute.place(built)
     if built.pretrained is not None:
         built.pretrained.to(compute.device)
@@ -238,7 +245,7 @@ def twin(
     facts: DataFacts,
     pretrained: Pretrained | None = None,
 ) -> Engine:
-    """An engine of the same step whose networks have shapes only, to count in: it takes neither memory nor time."""
+    """Return an engine of the same step on the meta device, to count its operations without memory and time."""
     empty = None if pretrained is None else pretrained.shapes_only()
     built, compute = game(config, facts, real=(), pretrained=empty), Compute(torch.device("meta"))
     compute.place(built)

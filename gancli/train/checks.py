@@ -1,4 +1,4 @@
-"""Whether a training's parts go together, told from their sections alone, before anything is built or written."""
+"""Validation of a training configuration before anything is built or written."""
 
 from __future__ import annotations
 
@@ -42,7 +42,9 @@ def check_sections(settings: TrainSettings) -> None:
             check(node, f"observers.{name}")
     called = settings.model.get("name")
     if not isinstance(called, str) or not re.fullmatch(r"[\w.-]+", called) or called.startswith("."):
-        raise ConfigError(f"model.name={called}: letters, digits, - and _, since run directories are named after it")
+        raise ConfigError(
+            f"model.name={called}: use letters, digits, - and _, since run directories are named after it"
+        )
     kind: type[Game] = find(settings.game.get("_target_"), "game")  # type: ignore[assignment]
     networks = network_nodes(settings.model, {})
     for name, node in networks.items():
@@ -56,7 +58,7 @@ def check_sections(settings: TrainSettings) -> None:
     if missing:
         played = ", ".join(name for nets in players.values() for name in nets)
         raise ConfigError(
-            f"missing key model.{missing[0]}: this game is played by {played}, and this model has"
+            f"missing key model.{missing[0]}: this game needs the networks {played}, but this model has"
             f" {', '.join(networks)}: choose another model or game"
         )
     for name in players:
@@ -67,41 +69,38 @@ def check_sections(settings: TrainSettings) -> None:
 
 
 def refuse_unused(settings: TrainSettings) -> None:
-    """Raise CombinationError for a part that this game's constructor does not take: nothing typed does nothing."""
+    """Raise CombinationError for a component that this game's constructor does not accept."""
     wanted = inspect.signature(find(settings.game.get("_target_"), "game")).parameters
     given = {"penalties": settings.penalty, "augment": settings.augment, "ramp": settings.ramp}
     given |= {"terms": settings.terms, "loss": settings.loss, "latent": settings.model.get("latent")}
     for name, node in given.items():
         group = "penalty" if name == "penalties" else name
         if node and name not in wanted:
-            way = "leave model.latent out" if name == "latent" else f"set {group}=none"
-            raise CombinationError(f"this game has no use for {group}=: {way}")
+            remedy = "leave model.latent out" if name == "latent" else f"set {group}=none"
+            raise CombinationError(f"this game does not use {group}=: {remedy}")
     if not settings.loss and "loss" in wanted and wanted["loss"].default is inspect.Parameter.empty:
-        raise CombinationError("this game needs an objective: type loss=NAME, such as loss=ns")
+        raise CombinationError("this game needs an adversarial loss: type loss=NAME, such as loss=ns")
     nodes = {"game": settings.game}
     nodes |= {f"model.{name}": node for name, node in network_nodes(settings.model, {}).items()}
     asking = {path: param for path, node in nodes.items() if (param := _takes_pretrained(node, path)) is not None}
     if settings.pretrained and not asking:
-        raise CombinationError(
-            "neither this game nor a network of this model has a use for pretrained=: set pretrained=none"
-        )
+        raise CombinationError("neither this game nor a network of this model uses pretrained=: set pretrained=none")
     for path, param in asking.items():
         if not settings.pretrained and param.default is param.empty:
             choices = ", ".join(name for name in groups("train")["pretrained"] if name != "none")
-            raise ConfigError(f"{path} stands on a frozen network: type pretrained=NAME (choices: {choices})")
+            raise ConfigError(f"{path} needs a pretrained network: type pretrained=NAME (choices: {choices})")
 
 
 def _takes_pretrained(node: Node, path: str) -> inspect.Parameter | None:
-    """The parameter by which a game or a network is given the pretrained network; None where it has none."""
+    """Return the parameter of a game or network for the pretrained network; None if it has none."""
     return inspect.signature(find(node.get("_target_"), path)).parameters.get("pretrained")
 
 
 def _refuse_untold(node: Node, path: str, kind: type[Game]) -> None:
-    """Raise CombinationError for a network that must be told what this game does not know: it plays another game."""
+    """Raise CombinationError for a network with a required argument that this game does not provide."""
     for name, param in inspect.signature(find(node.get("_target_"), path)).parameters.items():
         asked = param.kind is param.POSITIONAL_OR_KEYWORD and param.default is param.empty
         if asked and name not in (*kind.TOLD, "pretrained", *node):
             raise CombinationError(
-                f"{path} must be told {name} by its game, and this game knows no such thing: choose another model or"
-                " game"
+                f"{path} needs {name} from its game, but this game does not provide it: choose another model or game"
             )

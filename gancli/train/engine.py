@@ -1,4 +1,4 @@
-"""Plays a game's moves. The only place that runs backward, steps an optimizer, scales, reduces or averages.
+"""The training engine. The only place that runs backward, steps an optimizer, scales, reduces or averages.
 
 The training step is `Engine.step`, and what one player does in it is `Engine.play`.
 """
@@ -25,23 +25,23 @@ from gancli.losses.adversarial import Couples
 from gancli.nets.layers import noise
 from gancli.nets.layers.norms import share_statistics
 from gancli.train.averages import Average, copies_of, follow, frozen_copy
+from gancli.train.carried import Carried
 from gancli.train.course import Course, Span
-from gancli.train.kept import Kept
 from gancli.train.players import Player
 from gancli.train.ramp import Ramp
 from gancli.train.schedule import Schedule
-from gancli.train.shares import couplings, refuse_moves, refuse_uneven, unit
+from gancli.train.splitting import couplings, refuse_moves, refuse_uneven, unit
 
-Tried = tuple[Rng, Batch]  # the numbers that a move drew, and the rows that it carried
+Tried = tuple[Rng, Batch]  # the random numbers of a move, and the rows that it carries
 
 
 class Engine:
-    """One run's training state and how it moves on.
+    """The training state of one run, and the training step.
 
-    batch_size: rows of each feed in a move of size 1, over all ranks; None: what each stage says. micro_batch: rows
-    that go through at once; None: what the stage says, or all. steps: of the whole run. schedules: by player, where one
-    has its own. clip: largest gradient norm of a move, or None. ramp: what changes with the images seen. Raises
-    CombinationError where the batch of any stage cannot be split as asked, ConfigError for stages that make no course.
+    batch_size: rows of each feed in a move of size 1, over all ranks; None: from each stage. micro_batch: rows per
+    forward pass; None: from the stage, or all. steps: of the whole run. schedules: of players that have their own.
+    clip: largest gradient norm of a move, or None. ramp: values that change with the images seen. Raises
+    CombinationError if the batch of a stage cannot be split as requested, ConfigError for inconsistent stages.
     """
 
     def __init__(
@@ -70,9 +70,9 @@ class Engine:
         self.dtype = next(game.parameters()).dtype
         self.unit = unit(game)
         self.course = Course(game, batch_size, micro_batch)
-        self._moves: Sequence[Move] = ()  # that were looked at last
-        self._moved_in = self.course.stages[0]  # their stage
-        self.rows: dict[str, int] = {}  # of the first feed that a step of each stage consumes, by its name
+        self._moves: Sequence[Move] = ()  # the moves that were checked last
+        self._checked_stage = self.course.stages[0]  # their stage
+        self.rows: dict[str, int] = {}  # rows of the first feed per step, by stage name
         self._refuse_stages()
         self._whole = self.course.seen(steps)  # images of the whole run
         if self.world.size > 1:
@@ -86,27 +86,28 @@ class Engine:
             for name, params in game.parameters_by_player().items()
         }
         moved = {id(p) for player in self.players.values() for p in player.params}
-        for p in game.parameters():  # of networks that nobody plays with, too
+        for p in game.parameters():  # also of networks that no player trains
             p.requires_grad_(id(p) in moved)
-        self.averages = {name: frozen_copy(game.nets[name]) for name in game.averaged() if self.average_rule.decay}
+        game.enter(self.at)  # before its networks are copied, and sampled at step 0
+        self.averages = {name: frozen_copy(game.nets[name]) for name in game.averaged() if self.average_rule.kept}
         self.copies, self._copied = copies_of(game), dict(game.copies())
         game.copied = self.copies
-        self.kept = Kept(game.keeps(), self.world, self.unit, compute.device, self.dtype)
-        self._focused: Player | None = None
+        self.kept = Carried(game.keeps(), self.world, self.unit, compute.device, self.dtype)
+        self._trained: Player | None = None
         self._noisy = noise.layers({name: game.nets[name] for name in game.nets})
-        self._dealt: dict[str, int] = {}  # where the step's last rows of each feed began
+        self._starts: dict[str, int] = {}  # start of the step's last rows of each feed
 
     # -- the training step ---------------------------------------------------------------------------------------------
 
     def step(self) -> dict[str, Tensor]:
-        """Play every move that is due once; return the losses and statistics, as scalars on the device."""
+        """Run one training step: every move that is due. Return losses and statistics as scalars on the device."""
         logs: dict[str, Tensor] = {}
         carry = self.kept.begin()
-        self._dealt = {}
+        self._starts = {}
         at = self.at
         self.game.enter(at)
         moves = self.game.moves(at)
-        self._look_at(moves, at)
+        self._check_moves(moves, at)
         images = self.course.images(moves, at.stage)
         self._set_rates(moves, at)
         for move in moves:
@@ -118,13 +119,13 @@ class Engine:
         follow(self.copies, self._copied, self.game.nets, self.step_number + 1)
         self.seen += images
         self.step_number += 1
-        self._begin_anew(at.stage)
+        self._reset_for_stage(at.stage)
         return logs
 
     def play(self, move: Move, repeat: int, carry: Batch) -> dict[str, Tensor]:
-        """One optimizer step of one player, however its batch is split."""
+        """Run one optimizer step of one player, over all micro-batches."""
         player = self.players[move.player]
-        self._focus(player)
+        self._freeze_others(player)
         for layer in player.spectral:
             layer.advance()
         rng = self._rng(move, repeat)
@@ -133,10 +134,12 @@ class Engine:
         outcomes = [
             self._backward(player, move, part, taken, rng, first, repeat) for part in self._micro_batches(rng.total)
         ]
+        if move.corrects:
+            player.reach_all()
         self.world.sum([p.grad for p in player.params if p.grad is not None])
         norm = self._update(player)
         for feed in move.feeds if not move.shared else ():
-            self._dealt[feed] = self.positions[feed]
+            self._starts[feed] = self.positions[feed]
             self.positions[feed] += rng.total
         result = self._join(outcomes, rng.total)
         result.stats[f"grad_norm_{move.name or move.player}"] = norm
@@ -152,13 +155,13 @@ class Engine:
     ) -> tuple[int, Outcome]:
         """Forward and backward of one micro-batch, weighted with its exact share of the global batch.
 
-        taken: the carried rows that the move asks for. first: the row of the global batch that they begin with.
+        taken: the carried rows of the move. first: the row of the global batch at which they begin.
         """
         start, stop = part
-        batch = self._deal(move, rng.total, start, stop)
+        batch = self._batch(move, rng.total, start, stop)
         batch |= {name: rows[start - first : stop - first] for name, rows in taken.items()}
-        self.compute.reseed(rng.seed("noise", start))  # for layers of others, which draw from torch's own generators
-        # Keyed without the move: what a network makes of a row is the same in all moves of a step.
+        self.compute.reseed(rng.seed("noise", start))  # for foreign layers, which use torch's default generators
+        # Keyed without the move: a network's output for a row is the same in all moves of a step.
         inside = rng.beside(self.seed, self.step_number, "inside", repeat, total=rng.total)
         with self._autocast(), noise.keyed(self._noisy, inside.cut(start, stop)):
             outcome = move.loss(batch, rng.cut(start, stop))
@@ -170,7 +173,7 @@ class Engine:
     def _update(self, player: Player) -> Tensor:
         """The optimizer's step; returns the norm of the gradient before clipping, a scalar on the device."""
         if all(p.grad is None for p in player.params):
-            # A penalty that asks nothing of the gradient; a scaler would miss its check for infinities.
+            # A penalty without a gradient; the scaler would fail, since it records no check for infinities.
             return torch.zeros((), device=self.compute.device)
         if player.scaler:
             player.scaler.unscale_(player.optimizer)
@@ -185,24 +188,24 @@ class Engine:
         player.optimizer.zero_grad(set_to_none=True)
         return norm
 
-    def _focus(self, player: Player) -> None:
-        """Only the player whose move it is collects gradients: G's move must not pay for D's."""
-        if self._focused is not player:
+    def _freeze_others(self, player: Player) -> None:
+        """Enable gradients for the moving player only: G's move must not compute D's."""
+        if self._trained is not player:
             for other in self.players.values():
                 for p in other.params:
                     p.requires_grad_(other is player)
-            self._focused = player
+            self._trained = player
 
     @torch.no_grad()
     def _average(self, images: int) -> None:
-        decay = self.average_rule.at(self.step_number + 1)
+        decay = self.average_rule.at(self.step_number + 1, images, self.seen)
         if self.ramp is not None and self.ramp.half_life is not None:
             decay = self.ramp.decay(self.seen, images)
         for name, average in self.averages.items():
             torch._foreach_lerp_(list(average.parameters()), list(self.game.nets[name].parameters()), 1 - decay)
 
     def _set_rates(self, moves: Sequence[Move], at: Moment) -> None:
-        """Each optimizer's rate and betas of this step, from those that were configured."""
+        """Set each optimizer's learning rate and betas for this step."""
         ramp = self.ramp
         for name, player in self.players.items():
             lazy = math.prod(m.every / (m.every + 1) for m in moves if m.corrects and m.player == name)
@@ -211,27 +214,27 @@ class Engine:
                 factor *= ramp.rate(at.seen)
             player.set_rate(factor, lazy, lambda beta: beta if ramp is None else ramp.second_beta(beta, at.seen))
 
-    def _look_at(self, moves: Sequence[Move], at: Moment) -> None:
-        if moves is not self._moves or at.stage is not self._moved_in:  # of most games they are always the same
+    def _check_moves(self, moves: Sequence[Move], at: Moment) -> None:
+        if moves is not self._moves or at.stage is not self._checked_stage:  # in most games they never change
             refuse_moves(moves, self.course.batch_size(at.stage), self.unit, self.world.size)
             rows = self.course.images(moves, at.stage)
             if rows != self.rows.setdefault(at.stage.name, rows):
                 first = f"the first move takes {rows} rows a step after {self.rows[at.stage.name]}"
-                raise CombinationError(f"{first}: a game that changes it says so by a stage of its own")
-            self._moves, self._moved_in = moves, at.stage
+                raise CombinationError(f"{first}: a game that changes it must define a separate stage")
+            self._moves, self._checked_stage = moves, at.stage
 
     def _refuse_stages(self) -> None:
-        """Raise CombinationError where the batches of any stage, or its first moves, cannot be played."""
+        """Raise CombinationError if the batches of a stage cannot be split, or its first moves are invalid."""
         for span in self.course.spans():
             stage, moves = span.at.stage, self.game.moves(span.at)
             try:
                 refuse_uneven(self.course.batch_size(stage), self.course.micro_batch(stage), self.game, self.world)
-                self._look_at(moves, span.at)
+                self._check_moves(moves, span.at)
             except CombinationError as error:
                 raise (CombinationError(f"stage {stage.name}: {error}") if stage.name else error) from None
 
-    def _begin_anew(self, before: Stage) -> None:
-        """Let what the stage that now begins wants anew forget: optimizers, and kept rows of another batch."""
+    def _reset_for_stage(self, before: Stage) -> None:
+        """Reset the optimizers that a new stage resets, and carried rows if the batch size changes."""
         stage = self.at.stage
         for name in stage.reset if stage is not before else ():
             self.players[name].optimizer.state.clear()
@@ -242,7 +245,7 @@ class Engine:
 
     @property
     def at(self) -> Moment:
-        """The moment that the next step begins at."""
+        """The moment at which the next step begins."""
         return self.course.at(self.step_number, self.seen)
 
     @property
@@ -252,15 +255,15 @@ class Engine:
 
     @property
     def micro_batch(self) -> int | None:
-        """Rows of this stage that go through the networks at once; None: all of a move."""
+        """Rows per forward pass in this stage; None: all rows of a move."""
         return self.course.micro_batch(self.at.stage)
 
     def moves(self) -> Sequence[Move]:
-        """The moves of the next step."""
+        """Return the moves of the next step."""
         return self.game.moves(self.at)
 
     def ahead(self) -> list[Span]:
-        """What is left of the run, stage by stage; where it has no steps, all that its game would have."""
+        """Return the remaining stages of the run; for a run of 0 steps, all stages of the game."""
         return self.course.spans(self.step_number, self.seen, self.steps or None)
 
     # -- batches -------------------------------------------------------------------------------------------------------
@@ -272,11 +275,11 @@ class Engine:
 
     @property
     def couples(self) -> Couples:
-        """How many rows have to stay together in a micro-batch."""
+        """The number of rows that must stay together in a micro-batch."""
         return "all" if "all" in couplings(self.game) else self.unit
 
     def total(self, move: Move) -> int:
-        """Rows of a move, over all ranks."""
+        """Return the rows of a move, over all ranks."""
         return self.course.total(move, self.at.stage)
 
     def _rng(self, move: Move, repeat: int, rows: int | None = None) -> Rng:
@@ -285,16 +288,16 @@ class Engine:
         return Rng(self.seed, self.step_number, name, repeat, total=total, device=self.compute.device, dtype=self.dtype)
 
     def _micro_batches(self, total: int) -> Iterator[tuple[int, int]]:
-        """This rank's micro-batches as rows of the global batch."""
+        """Yield this rank's micro-batches as (start, stop) rows of the global batch."""
         start, stop = self.world.rows(total, self.unit)
         size = self.micro_batch or stop - start
         for begin in range(start, stop, size):
             yield begin, min(begin + size, stop)
 
-    def _deal(self, move: Move, total: int, start: int, stop: int) -> Batch:
-        """Rows of the move's feeds: by their columns' names where there is one feed, else as FEED.COLUMN."""
+    def _batch(self, move: Move, total: int, start: int, stop: int) -> Batch:
+        """Return rows of the move's feeds: by column name if there is one feed, else as FEED.COLUMN."""
         batch: Batch = {}
-        places = self.positions | (self._dealt if move.shared else {})
+        places = self.positions | (self._starts if move.shared else {})
         for feed in move.feeds:
             rows = self.streams[feed].batch(places[feed], total, start, stop, self.at.stage.level)
             rows = {name: t.to(self.dtype) if t.is_floating_point() else t for name, t in rows.items()}
@@ -302,18 +305,18 @@ class Engine:
         return batch
 
     def _carried(self, move: Move, carry: Mapping[str, Tensor], count: int) -> Batch:
-        """Columns of earlier moves that this one asks for. Raises CombinationError unless they have `count` rows."""
+        """Return the `count` rows that this move needs from earlier ones. Raises CombinationError for other counts."""
         rows = {name: self.kept.beginning(name, count) for name in move.carried if name in self.kept.first}
         rows |= carry
         for name in move.carried:
             there = len(rows[name]) if name in rows else 0
             if there != count:
-                asks = f"the move {move.name or move.player} asks for {count} carried rows of {name}"
-                raise CombinationError(f"{asks}, and there are {there}")
+                asks = f"the move {move.name or move.player} needs {count} carried rows of {name}"
+                raise CombinationError(f"{asks}, but there are {there}")
         return {name: rows[name] for name in move.carried}
 
     def _join(self, outcomes: list[tuple[int, Outcome]], total: int) -> Result:
-        """Means over micro-batches and ranks; carried tensors one after another."""
+        """Average losses and statistics over micro-batches and ranks; concatenate carried tensors."""
         logs: dict[str, Tensor] = {}
         means: dict[str, Tensor] = {}
         kept: dict[str, list[Tensor]] = {}
@@ -336,20 +339,19 @@ class Engine:
     # -- state ---------------------------------------------------------------------------------------------------------
 
     def networks(self, averaged: bool = True) -> dict[str, nn.Module]:
-        """The networks to draw samples with: averaged where there is an average, raw otherwise.
+        """Return the networks for sampling: EMA weights if there are any, else the raw ones.
 
-        Buffers (spectral-norm vectors, running statistics) are not averaged; they are the raw network's of this step.
+        Buffers (spectral-norm vectors, running statistics) are not averaged; they are the raw network's current ones.
         """
         nets = dict(self.game.nets.items())
         if averaged:
             for name, average in self.averages.items():
-                for kept, current in zip(average.buffers(), nets[name].buffers(), strict=True):
-                    kept.copy_(current)
+                average.load_state_dict(dict(nets[name].named_buffers()), strict=False)
                 nets[name] = average
         return nets
 
     def state(self) -> dict[str, Any]:
-        """Everything a run needs to go on to the same bits, as tensors and plain values."""
+        """Return everything for a bit-identical resume, as tensors and plain values."""
         self.networks()
         return {
             "step": self.step_number,
@@ -364,7 +366,7 @@ class Engine:
         }
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """Take a state back, in place. Raises KeyError or RuntimeError where it belongs to other networks."""
+        """Load a state, in place. Raises KeyError or RuntimeError if it belongs to other networks."""
         self.game.load_state_dict(state["game"])
         for name, net in self.averages.items():
             net.load_state_dict(state["ema"][name])
@@ -379,20 +381,20 @@ class Engine:
         self.positions.update(state["positions"])
 
     def try_micro_batch(self, move: Move, rows: int | None = None, carry: Mapping[str, Tensor] | None = None) -> Tried:
-        """Forward and backward of a move's first micro-batch, or of `rows` alone.
+        """Run forward and backward of a move's first micro-batch, or of `rows` rows.
 
-        carry: rows of moves that were tried before; as many as are needed are made of them.
+        carry: rows of earlier trial moves; they are repeated to the needed number.
         """
         self.game.enter(self.at)
         player, rng = self.players[move.player], self._rng(move, 0, rows)
         start, stop = (0, rows) if rows else next(self._micro_batches(rng.total))
         count = stop - start
         made = {name: t[torch.arange(count, device=t.device) % len(t)] for name, t in (carry or {}).items()}
-        self._focus(player)
+        self._freeze_others(player)
         _, outcome = self._backward(player, move, (start, stop), self._carried(move, made, count), rng, start)
         return rng, {name: t.detach() for name, t in outcome.carry.items()}
 
 
 def _summable(value: Tensor) -> Tensor:
-    """Half precisions as float32: a sum of many of them would forget the small ones."""
+    """Convert half precision to float32: a long sum would lose small values."""
     return value.float() if value.dtype in (torch.float16, torch.bfloat16) else value

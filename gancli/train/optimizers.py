@@ -1,4 +1,4 @@
-"""The players' optimizers, with what they share."""
+"""The players' optimizers, and their shared options."""
 
 from __future__ import annotations
 
@@ -17,18 +17,20 @@ from gancli.train.schedule import Schedule
 
 @dataclass(frozen=True, kw_only=True)
 class SharedOptimizer:
-    """What all players' optimizers share: the largest gradient norm of a move, and the learning rate's schedule."""
+    """Options of all players' optimizers: gradient-norm clipping and the learning-rate schedule."""
 
     clip: float | None = None
     schedule: Schedule | None = None
 
     def __post_init__(self) -> None:
         if self.clip is not None and not self.clip > 0:
-            raise ConfigError(f"optimizer.clip={self.clip:g}: a largest gradient norm above 0, or null for none")
+            raise ConfigError(
+                f"optimizer.clip={self.clip:g}: expected a gradient norm above 0, or null for no clipping"
+            )
 
 
 def optimizer(node: Node, path: str, params: list[nn.Parameter]) -> Optimizer:
-    """A torch optimizer, fused into one kernel where torch has that for it. Raises ConfigError for a bad rate."""
+    """Build a torch optimizer, fused if torch supports it. Raises ConfigError for invalid options."""
     supplied: dict[str, Any] = {"params": params}
     choice = find(node.get("_target_"), path)
     if (
@@ -37,13 +39,13 @@ def optimizer(node: Node, path: str, params: list[nn.Parameter]) -> Optimizer:
         and choice.__name__ in ("Adam", "AdamW", "SGD")
     ):
         supplied["fused"] = True
-    # What is out of range is said in torch's own words.
+    # torch reports values out of range.
     made: Optimizer = make(without_schedule(node), path, **supplied)
     return made
 
 
 def schedules(node: Node) -> tuple[SharedOptimizer, dict[str, Schedule]]:
-    """The optimizer section beside the players' parts, and the schedules of players that have their own."""
+    """Return the shared options of the optimizer section, and the schedules of players that have their own."""
     parts = {name: part for name, part in node.items() if isinstance(part, dict) and "_target_" in part}
     shared = make_as(SharedOptimizer, {name: part for name, part in node.items() if name not in parts}, "optimizer")
     own = {name: part["schedule"] for name, part in parts.items() if part.get("schedule") is not None}
@@ -51,5 +53,5 @@ def schedules(node: Node) -> tuple[SharedOptimizer, dict[str, Schedule]]:
 
 
 def without_schedule(node: Node) -> Node:
-    """A player's optimizer as torch takes it."""
+    """Return a player's optimizer section without its schedule."""
     return {key: value for key, value in node.items() if key != "schedule"} if isinstance(node, dict) else node

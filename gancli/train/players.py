@@ -1,4 +1,4 @@
-"""What the engine holds for each player: its parameters, its optimizer, and how its rate moves."""
+"""The engine's state of each player: parameters, optimizer and learning-rate schedule."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from gancli.train.schedule import Schedule
 
 
 def counts(players: Mapping[str, Player], nets: Mapping[str, nn.Module]) -> tuple[dict[str, int], dict[str, int]]:
-    """How many numbers each player's optimizer moves, and how many of each network are frozen."""
+    """Return the trained parameter count of each player, and the frozen parameter count of each network."""
     moved = {id(p) for player in players.values() for p in player.params}
     still = {name: [p for p in net.parameters() if id(p) not in moved] for name, net in nets.items()}
     trained = {name: sum(p.numel() for p in player.params) for name, player in players.items()}
@@ -25,9 +25,9 @@ def counts(players: Mapping[str, Player], nets: Mapping[str, nn.Module]) -> tupl
 
 @dataclass
 class Player:
-    """A player's share of the engine: its parameters, its optimizer, and the layers that advance with its moves.
+    """A player's parameters, optimizer, and spectral-norm layers, which advance with its moves.
 
-    groups: the optimizer's rate and betas as they were configured, which its schedule starts from.
+    groups: the configured learning rate and betas of each parameter group, before the schedule.
     """
 
     params: list[nn.Parameter]
@@ -45,7 +45,7 @@ class Player:
         schedule: Schedule,
         compute: Compute,
     ) -> Player:
-        """The player that moves `params` of its networks."""
+        """Return the player that trains `params` of its networks."""
         held = {id(p) for p in params}
         mine = (layer for net in nets for layer in net.modules() if is_spectral(layer))
         spectral = list({id(x): x for x in mine if any(id(p) in held for p in x.parameters())}.values())
@@ -55,8 +55,17 @@ class Player:
         ]
         return Player(params, optimizer, first, spectral, scaler, schedule)
 
+    def reach_all(self) -> None:
+        """Give parameters without a gradient one of 0 if others have one, so that the optimizer counts a step of each.
+
+        As in StyleGAN 2's released code, whose lazy terms reach all parameters.
+        """
+        if any(p.grad is not None for p in self.params):
+            for p in self.params:
+                p.grad = torch.zeros_like(p) if p.grad is None else p.grad
+
     def set_rate(self, factor: float, lazy: float, second: Callable[[float], float]) -> None:
-        """Multiply the configured rate by `factor` and raise betas to `lazy`; `second` is given the second of them."""
+        """Multiply the configured learning rate by `factor` and raise betas to `lazy`; `second` then maps β2."""
         for group, first in zip(self.optimizer.param_groups, self.groups, strict=True):
             group["lr"] = first["lr"] * factor
             if "betas" in first:

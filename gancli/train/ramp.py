@@ -1,4 +1,4 @@
-"""What changes while a run goes on, all along the same curve: rates, penalties, the average, augmentation."""
+"""A cosine ramp of learning rates, penalties, β2, the EMA and augmentation over a run."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from gancli.errors import ConfigError
 
 @dataclass(frozen=True, kw_only=True)
 class Ramp:
-    """Half a cosine over the first `images` real images, and where it leads (Huang et al. 2024, as released).
+    """Half a cosine over the first `images` real images, with final values (Huang et al. 2024, as released).
 
-    lr, penalty: what the learning rates and the penalties' weights are multiplied by at its end. beta2: Adam's second
-    beta there. half_life: of G's average there, in images, from 0 at the start. augment: the augmentation's p there.
-    None: left as it is. Raises ConfigError for numbers out of range.
+    lr, penalty: final factors of the learning rates and the penalties' weights. beta2: Adam's final β2. half_life:
+    final half-life of G's EMA in images, from 0 at the start. augment: final p of the augmentation. None: unchanged.
+    Raises ConfigError for values out of range.
 
     >>> ramp = Ramp(images=100, lr=0.25, beta2=0.99, half_life=1000)
     >>> [round(ramp.share(seen), 3) for seen in (0, 25, 50, 100, 200)]
@@ -33,37 +33,37 @@ class Ramp:
     def __post_init__(self) -> None:
         if self.images < 1 or not 0 <= self.lr < math.inf or not 0 <= self.penalty < math.inf:
             raise ConfigError(
-                f"ramp has images >= 1, lr >= 0 and penalty >= 0, not images={self.images} lr={self.lr:g}"
+                f"ramp needs images >= 1, lr >= 0 and penalty >= 0, not images={self.images} lr={self.lr:g}"
                 f" penalty={self.penalty:g}"
             )
         if not 0 <= (self.beta2 or 0) < 1 or not 0 <= (self.augment or 0) <= 1 or (self.half_life or 1) < 1:
             raise ConfigError(
-                f"ramp has beta2 in [0, 1), augment in [0, 1] and half_life >= 1, or null, not beta2={self.beta2}"
+                f"ramp needs beta2 in [0, 1), augment in [0, 1] and half_life >= 1, or null, not beta2={self.beta2}"
                 f" augment={self.augment} half_life={self.half_life}"
             )
 
     def share(self, seen: int) -> float:
-        """How much of the way is done after `seen` real images, from 0 to 1."""
+        """Return the progress of the ramp after `seen` real images, from 0 to 1."""
         return (1 - math.cos(math.pi * min(1.0, seen / self.images))) / 2
 
     def between(self, start: float, end: float, seen: int) -> float:
-        """A number on its way from start to end."""
+        """Interpolate between start and end."""
         return start + (end - start) * self.share(seen)
 
     def rate(self, seen: int) -> float:
-        """What learning rates are multiplied by."""
+        """Return the factor of the learning rates."""
         return self.between(1.0, self.lr, seen)
 
     def weight(self, seen: int) -> float:
-        """What penalties' weights are multiplied by."""
+        """Return the factor of the penalties' weights."""
         return self.between(1.0, self.penalty, seen)
 
     def second_beta(self, start: float, seen: int) -> float:
-        """Adam's second beta."""
+        """Return Adam's β2."""
         return start if self.beta2 is None else self.between(start, self.beta2, seen)
 
     def decay(self, seen: int, batch: int) -> float:
-        """The average's decay at a step of `batch` images."""
+        """Return the EMA's decay for a step of `batch` images."""
         assert self.half_life is not None
         images = self.half_life * self.share(seen)
         return 0.5 ** (batch / images) if images else 0.0

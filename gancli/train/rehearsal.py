@@ -1,9 +1,10 @@
-"""What a step will take, found out before the first one: memory, operations, seconds. Itself it takes a few seconds.
+"""Measurement of memory, operations and seconds of a step before the first one.
 
-A few rows go through every move while each tensor's life is followed, at two numbers of rows. What is alive at any
-moment is a straight line in the rows, so the two say what a micro-batch of any size will hold at its fullest moment.
-Where even few rows take too long, the same networks without memory (torch's meta device) are counted, and the time
-follows from the operations and what this machine does of them in a second.
+It takes a few seconds, and up to a minute for a run of many stages.
+
+Every move runs with two small numbers of rows, while the bytes of live tensors are traced. After each operation these
+bytes are linear in the rows, so that two measurements give the peak of a micro-batch of any size. If even few rows take
+too long, operations are counted on torch's meta device; the time follows from the count and this machine's speed.
 """
 
 from __future__ import annotations
@@ -19,27 +20,29 @@ from torch import Tensor
 
 from gancli.compute.memory import Footprint, Line, available, exhausted
 from gancli.errors import DeviceError, GanError
-from gancli.train.living import Living, OverTime
-from gancli.train.shares import shares
 from gancli.train.single_rows import norms_watched, refuse_single
+from gancli.train.splitting import shares
+from gancli.train.tracing import LiveTensors, OverTime
 from gancli.train.trial import elsewhere, untouched
 
 if TYPE_CHECKING:
     from gancli.games.game import Batch, Move
     from gancli.games.stages import Moment
     from gancli.losses.adversarial import Couples
+    from gancli.train.course import Span
     from gancli.train.engine import Engine
 
-TRIED, COUNTED, TIMED = 1.5, 4.0, 2.0  # seconds that few rows, counting without memory, and timing may take
+TRIED, COUNTED, TIMED = 1.5, 4.0, 2.0  # time limits in seconds: few rows, counting on the meta device, timing
+EACH, MORE = 4.0, 20.0  # more for each further stage, about what the tracing of a large network takes; at most
 
 
 @dataclass(frozen=True)
 class Tried:
-    """What one micro-batch's forward and backward of a few rows did.
+    """Measurements of forward and backward of one micro-batch of a few rows.
 
-    history: bytes of new tensors alive after each operation. operations: multiplications and additions. traffic: bytes
-    that other operations move. drawn: bytes of random numbers. values: the fewest numbers of a channel that a batch
-    norm took its statistics over, infinite where there is none.
+    history: bytes of new live tensors after each operation. operations: multiplications and additions. traffic: bytes
+    that other operations move. drawn: bytes of random numbers. values: the smallest number of values per channel of a
+    batch norm, infinite without batch norm.
     """
 
     rows: int
@@ -52,10 +55,10 @@ class Tried:
 
 
 @dataclass(frozen=True)
-class Growth:
-    """How a move grows with its rows. at: where its stage begins. rows: of the whole move on this rank.
+class Cost:
+    """Memory and operations of a move as a function of its rows.
 
-    few: what was tried.
+    at: start of its stage. rows: of the move on this rank. few: the measurement of few rows.
     """
 
     at: Moment
@@ -68,20 +71,20 @@ class Growth:
 
     @property
     def seconds(self) -> float:
-        """Of the whole move, as slow as the few rows were."""
+        """Seconds of the whole move at the speed of the few rows."""
         return self.few.seconds * self.rows / self.few.rows
 
 
 @dataclass(frozen=True)
 class Speed:
-    """What a device does in a second: operations of a convolution, and bytes of everything else."""
+    """Speed of a device: operations of a convolution, and bytes of all else, per second."""
 
     operations: float
     traffic: float
 
     @staticmethod
     def measured(engine: Engine) -> Speed:
-        """Of a 3×3 convolution of 128 channels and its gradients, and of 8 million sums: a moment's work."""
+        """Measure a 3×3 convolution of 128 channels with its gradients, and 8 million additions."""
         place: dict[str, Any] = {"device": engine.compute.device, "dtype": engine.dtype}
         x = torch.zeros(8, 128, 32, 32, **place).to(memory_format=torch.channels_last).requires_grad_()
         weight = torch.zeros(128, 128, 3, 3, **place).to(memory_format=torch.channels_last).requires_grad_()
@@ -92,7 +95,7 @@ class Speed:
 
         def seconds(work: Callable[[], object]) -> float:
             taken = []
-            for _ in range(2):  # the first time includes the making of kernels
+            for _ in range(2):  # the first run includes the compilation of kernels
                 began = time.perf_counter()
                 work()
                 engine.compute.synchronize()
@@ -102,136 +105,167 @@ class Speed:
         operations = 3 * 2 * x.numel() * 128 * 9
         return Speed(operations / seconds(convolve), 3 * numbers.nbytes / seconds(lambda: numbers + numbers))
 
-    def seconds(self, growth: Growth) -> float:
-        """Of a whole move on this rank, told from its counts."""
-        done, moved = growth.operations, growth.traffic
-        operations, traffic = (line.fixed + line.per_row * growth.rows for line in (done, moved))
+    def seconds(self, cost: Cost) -> float:
+        """Return the seconds of a whole move on this rank, from its counts."""
+        done, moved = cost.operations, cost.traffic
+        operations, traffic = (line.fixed + line.per_row * cost.rows for line in (done, moved))
         return operations / self.operations + traffic / self.traffic
 
 
 class Rehearsal:
-    """Tries one micro-batch of each move of every stage that is left of an engine's run; leaves no trace.
+    """Measures one micro-batch of each move of every remaining stage; the engine's state is restored.
 
-    twin: makes an engine of the same step on the meta device, for when few rows take too long. Of several ranks all
-    have to rehearse, since they meet in the moves.
+    twin: builds an engine of the same step on the meta device, used if few rows take too long. All ranks must call it,
+    since moves contain collective operations.
     """
 
     def __init__(self, engine: Engine, twin: Callable[[], Engine] | None = None):
         self.engine, self._twin = engine, twin if engine.world.size == 1 else None
-        self.growths: list[Growth] = []  # of the moves of each stage, one after another
-        self._carry: Batch = {}  # what the moves that were tried so far carried
-        self.real = True  # whether the growths were measured, not counted
+        self.costs: list[Cost] = []  # for each move of each stage
+        self.others: list[Cost] = []  # of stages for which there was no time: only timed
+        self._carry: Batch = {}  # rows carried by the moves measured so far
+        self.real = True  # whether the costs were measured; else they were counted
 
     def footprint(self) -> Footprint | None:
-        """What a step takes in memory; None where that could not be found out in time.
+        """Return the memory of a step; None if it cannot be measured in time.
 
-        Raises DeviceError where even few rows do not fit, CombinationError where batch norm would see a single one.
+        Raises DeviceError if even few rows do not fit, CombinationError if batch norm would see a single row.
         """
         engine = self.engine
         free, couples = available(engine.compute.device), engine.couples
         try:
-            self.growths = self._tried(couples)
+            self.costs = self._tried(couples)
         except OverTime:
-            self.real, self.growths = False, self._counted(couples)
+            self.real, self.costs = False, self._counted(couples)
         except Exception as error:
             if not exhausted(error):
                 raise
             raise DeviceError(
-                "not even a few images fit into the device's memory: type a smaller model.ch, or another device"
+                "even a few images do not fit into the device's memory: type a smaller model.ch, or another device"
             ) from None
-        if not self.growths:
+        if not self.costs:
             return None
-        for growth in self.growths:
-            with elsewhere(engine, growth.at):
-                refuse_single(engine, growth.move, growth.few.values / growth.few.rows)
+        for cost in self.costs:
+            with elsewhere(engine, cost.at):
+                refuse_single(engine, cost.move, cost.few.values / cost.few.rows)
         held = sum(t.untyped_storage().nbytes() for t in _distinct(_tensors(engine)))
         state = sum(_optimizer_bytes(player.optimizer) for player in engine.players.values())
-        course, stages = engine.course, [growth.at.stage for growth in self.growths]
+        course, stages = engine.course, [cost.at.stage for cost in self.costs]
         largest = max(course.batch_size(stage) for stage in stages)
         held += engine.kept.nbytes(largest)
         return Footprint(
             held,
             state,
-            tuple((growth.rows, growth.lines) for growth in self.growths),
+            tuple((cost.rows, cost.lines) for cost in self.costs),
             free,
             couples,
             largest,
             course.whole_micro_batch,
-            tuple((course.total(g.move, g.at.stage), g.few.drawn / g.few.rows) for g in self.growths),
+            tuple((course.total(g.move, g.at.stage), g.few.drawn / g.few.rows) for g in self.costs),
             tuple(stage.name for stage in stages),
             tuple(course.micro_batch(stage) for stage in stages),
         )
 
     def pace(self) -> dict[str, float]:
-        """Seconds that a step of each stage will take, to be asked for after `footprint`.
+        """Return the seconds per step by stage; call `footprint` first. Empty if they cannot be measured in time.
 
-        Empty where that could not be found out in time.
+        A stage `as_before` has the seconds of the one before it.
         """
         found: dict[str, float] = {}
-        speed = Speed.measured(self.engine) if self.growths and not self.real else None
-        until = time.monotonic() + TIMED * self._patience()
-        for number, growth in enumerate(self.growths):
+        speed = Speed.measured(self.engine) if self.costs and not self.real else None
+        until = time.monotonic() + self._patience(TIMED)
+        every = [*self.others, *self.costs]
+        for number, cost in enumerate(every):
             now = time.monotonic()
-            share = now + max(0.0, until - now) / (len(self.growths) - number)
-            with elsewhere(self.engine, growth.at):
-                each = speed.seconds(growth) if speed else self._timed(growth.move, growth, share)
-            name = growth.at.stage.name
-            found[name] = found.get(name, 0.0) + each * growth.move.repeat / growth.move.every
+            share = now + max(0.0, until - now) / (len(every) - number)
+            with elsewhere(self.engine, cost.at):
+                each = speed.seconds(cost) if speed else self._timed(cost.move, cost, share)
+            name = cost.at.stage.name
+            found[name] = found.get(name, 0.0) + each * cost.move.repeat / cost.move.every
+        last = 0.0
+        for span in self.engine.ahead() if found else ():
+            last = found.setdefault(span.at.stage.name, last)
         return found
 
-    def _patience(self) -> int:
-        """How many times as long it may take to try several stages."""
-        return min(2, len(self.engine.ahead()))
+    def _spans(self) -> list[Span]:
+        """Return the remaining stages that are measured."""
+        every = self.engine.ahead()
+        return [span for k, span in enumerate(every) if k == 0 or not span.at.stage.as_before]
 
-    def _tried(self, couples: Couples) -> list[Growth]:
-        """Each move by real rows. Raises OverTime."""
-        engine, until = self.engine, time.monotonic() + TRIED * self._patience()
-        found = []
-        alone = engine.world.size == 1
-        for span in engine.ahead():
-            with elsewhere(engine, span.at):
-                for move in engine.moves():
-                    # Ranks meet inside a move, and so must end it together.
-                    if not alone and any(engine.world.highest(time.monotonic() > until)):
-                        raise OverTime
-                    found.append(self._growth(engine, move, couples, until if alone else None))
-        return found
+    def _patience(self, limit: float) -> float:
+        """Return a time limit in seconds, longer for several stages."""
+        return limit + min(MORE, EACH * (len(self._spans()) - 1)) if limit > 0 else limit
 
-    def _counted(self, couples: Couples) -> list[Growth]:
-        """Each move by shapes alone; empty where that cannot be done, or not in time."""
+    def _tried(self, couples: Couples) -> list[Cost]:
+        """Measure each move with real rows, from the last stage backwards, while there is time.
+
+        Stages without time are left to `others`. Raises OverTime if there is none for the last stage.
+        """
+        engine, until = self.engine, time.monotonic() + self._patience(TRIED)
+        spans, found, alone = self._spans(), dict[int, list[Cost]](), engine.world.size == 1
+        for number in reversed(range(len(spans))):
+            parts = []
+            try:
+                with elsewhere(engine, spans[number].at):
+                    for move in engine.moves():
+                        # Moves contain collective operations, so that all ranks must stop together.
+                        if not alone and any(engine.world.highest(time.monotonic() > until)):
+                            raise OverTime
+                        parts.append(self._cost(engine, move, couples, until if alone else None))
+            except OverTime:
+                if not found:
+                    raise
+                self.others = [cost for span in spans[: number + 1] for cost in self._untraced(span, couples)]
+                break
+            found[number] = parts
+        return [cost for number in sorted(found) for cost in found[number]]
+
+    def _untraced(self, span: Span, couples: Couples) -> list[Cost]:
+        """Return a stage's moves, to be timed only."""
+        k, nothing = couples if isinstance(couples, int) else 1, Line(0.0, 0.0)
+        with elsewhere(self.engine, span.at):
+            found = []
+            for move in self.engine.moves():
+                rows = _rows(self.engine, move)
+                few = Tried(min(rows, 2 * k), [0], 0, 0, 0.0, 0, math.inf)
+                found.append(Cost(span.at, move, rows, few, (nothing,), nothing, nothing))
+            return found
+
+    def _counted(self, couples: Couples) -> list[Cost]:
+        """Count each move on the meta device; empty if that fails or takes too long."""
         if self._twin is None or self.engine.compute.autocast is not None:
             return []
-        until, self._carry = time.monotonic() + COUNTED, {}
+        until, self._carry = time.monotonic() + self._patience(COUNTED), {}
         try:
-            twin, found = self._twin(), list[Growth]()
-            for span in self.engine.ahead():
+            twin, found = self._twin(), list[Cost]()
+            for span in self._spans():
                 with elsewhere(self.engine, span.at), elsewhere(twin, span.at):
-                    found += [self._growth(twin, move, couples, until) for move in twin.moves()]
+                    found += [self._cost(twin, move, couples, until) for move in twin.moves()]
             return found
         except GanError:
             raise
-        except Exception:  # something that asks for a number where there are only shapes
+        except Exception:  # code that needs a value, which meta tensors do not have
             return []
 
-    def _growth(self, engine: Engine, move: Move, couples: Couples, until: float | None) -> Growth:
+    def _cost(self, engine: Engine, move: Move, couples: Couples, until: float | None) -> Cost:
         rows, k = _rows(self.engine, move), couples if isinstance(couples, int) else 1
         few, more = min(rows, 2 * k), min(rows, 4 * k)
         first = self._try(engine, move, few, until)
         if more == few:
             each = Line(0.0, first.operations / few), Line(0.0, first.traffic / few)
-            return Growth(engine.at, move, rows, first, (Line(max(first.history), 0.0),), *each)
+            return Cost(engine.at, move, rows, first, (Line(max(first.history), 0.0),), *each)
         second = self._try(engine, move, more, until)
         pair = first.history, second.history
-        if len(pair[0]) != len(pair[1]):  # the code took another way for more rows: only the heights can be compared
+        if len(pair[0]) != len(pair[1]):  # the operations differ between the two: only the peaks can be compared
             pair = [max(pair[0])], [max(pair[1])]
         lines = [_line(a, b, few, more) for a, b in zip(*pair, strict=True)]
         operations = _line(first.operations, second.operations, few, more)
-        return Growth(
+        return Cost(
             engine.at, move, rows, first, _upper(lines), operations, _line(first.traffic, second.traffic, few, more)
         )
 
     def _try(self, engine: Engine, move: Move, rows: int, until: float | None) -> Tried:
-        living, values, began = Living(until), [math.inf], time.monotonic()
+        living, values, began = LiveTensors(until), [math.inf], time.monotonic()
         with untouched(engine), norms_watched(engine, move, rows, values), living:
             rng, carry = engine.try_micro_batch(move, rows, self._carry)
             engine.compute.synchronize()
@@ -239,19 +273,19 @@ class Rehearsal:
         self._carry |= carry
         return Tried(rows, living.history, living.operations, living.traffic, seconds, rng.drawn, min(values))
 
-    def _timed(self, move: Move, growth: Growth, until: float) -> float:
-        """Seconds of all of a move's micro-batches: of ever more rows, as long as the next ones end in time."""
+    def _timed(self, move: Move, cost: Cost, until: float) -> float:
+        """Return the seconds of all micro-batches of a move: time more and more rows while there is time."""
         engine = self.engine
-        most = _rows(engine, move)  # on every rank the same: a rank with a smaller share tries as often
+        most = _rows(engine, move)  # the same on every rank: a rank with a smaller share runs as often
         whole = min(engine.micro_batch or most, most)
         parts = math.ceil(most / whole)
         if any(net._compiled_call_impl is not None for net in engine.game.nets.values()):
-            if self._any(growth.seconds / parts > TIMED):  # the compiler is tried all the same: it may fail
-                self._run(move, growth.few.rows)
-                return growth.seconds
-            return [self._run(move, None) for _ in range(2)][-1] * parts  # the first time it compiles
+            if self._any(cost.seconds / parts > TIMED):  # still run the compiler: it may fail
+                self._run(move, cost.few.rows)
+                return cost.seconds
+            return [self._run(move, None) for _ in range(2)][-1] * parts  # the first run compiles
         rows, seconds, per_row = 0, 0.0, 0.0
-        more = min(growth.few.rows, whole)  # these were tried, and so were twice as many: kernels are made for both
+        more = min(cost.few.rows, whole)  # these and twice as many ran before: their kernels exist
         while True:
             before, rows = rows, more
             again = self._run(move, rows if rows < whole else None)
@@ -260,13 +294,13 @@ class Rehearsal:
             if rows == whole or (before and self._any(time.monotonic() + seconds + per_row * (more - rows) > until)):
                 break
         if rows == whole:
-            # Once more where there is time: the first time includes the making of kernels.
+            # Repeat if there is time: the first run includes the compilation of kernels.
             late = self._any(time.monotonic() + seconds > until)
             return (seconds if late else self._run(move, None)) * parts
         return (seconds + per_row * (whole - rows)) * parts
 
     def _run(self, move: Move, rows: int | None) -> float:
-        """Seconds of the first micro-batch, or of one of `rows`."""
+        """Return the seconds of the first micro-batch, or of one of `rows` rows."""
         with untouched(self.engine):
             began = time.perf_counter()
             self.engine.try_micro_batch(move, rows, self._carry)
@@ -278,12 +312,12 @@ class Rehearsal:
 
 
 def footprint(engine: Engine, twin: Callable[[], Engine] | None = None) -> Footprint | None:
-    """What a step takes in memory, as `Rehearsal.footprint`."""
+    """Return the memory of a step, as `Rehearsal.footprint`."""
     return Rehearsal(engine, twin).footprint()
 
 
 def _rows(engine: Engine, move: Move) -> int:
-    """Of the whole move, on the rank that has most of them: every rank tries the same."""
+    """Return the rows of the whole move on the rank with the most, so that all ranks run the same."""
     return max(shares(engine.total(move), engine.world, engine.unit))
 
 
@@ -293,7 +327,7 @@ def _line(a: float, b: float, few: int, more: int) -> Line:
 
 
 def _upper(lines: Iterable[Line]) -> tuple[Line, ...]:
-    """Those of the lines that may be the highest somewhere: for each slope the highest one."""
+    """Return the lines that can be the maximum somewhere: for each slope the highest one."""
     best: dict[float, float] = {}
     for line in lines:
         best[line.per_row] = max(best.get(line.per_row, line.fixed), line.fixed)
@@ -317,7 +351,7 @@ def _distinct(tensors: Iterable[Tensor]) -> list[Tensor]:
 
 
 def _optimizer_bytes(optimizer: torch.optim.Optimizer) -> int:
-    """Bytes of state still to be made, found by letting an optimizer of the same kind step on a small weight."""
+    """Return the bytes of optimizer state not yet allocated, from a step of the same optimizer on a small weight."""
     if optimizer.state:
         return 0
     total = 0

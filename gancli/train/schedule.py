@@ -1,4 +1,4 @@
-"""Learning rates over a run."""
+"""Learning-rate schedules."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from gancli.errors import ConfigError
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
-    """A player's learning rate over a run: constant, or from `start` in a straight line to 0 at `end`.
+    """A player's learning-rate schedule: constant, or linear from `start` to 0 at `end`.
 
-    start: below 1 a share of the whole run, else what `unit` counts, as end: steps or images. end: None is the end of
-    the run; where a share of the run lies behind it, the rate is 0 from end on. Raises ConfigError.
+    start: below 1 a share of the whole run, else a number of `unit`, as is end: steps or images. end: None is the end
+    of the run; if start is a share after end, the rate is 0 from end on. Raises ConfigError.
     """
 
     kind: Literal["constant", "linear"] = "constant"
@@ -24,7 +24,7 @@ class Schedule:
     def __post_init__(self) -> None:
         if self.end is not None and self.end <= self.start:
             raise ConfigError(
-                f"optimizer.schedule has end above start, or null, not start={self.start:g} end={self.end}"
+                f"optimizer.schedule needs end above start, or null, not start={self.start:g} end={self.end}"
             )
         if self.start < 0 or (self.start > 1 and self.start % 1):
             raise ConfigError(
@@ -33,7 +33,7 @@ class Schedule:
             )
 
     def factor(self, step: int, steps: int, seen: int = 0, images: int = 0) -> float:
-        """What the learning rate is multiplied by at `step` of `steps`, after `seen` images of `images` in all.
+        """Return the factor of the learning rate at `step` of `steps`, after `seen` of `images` images.
 
         >>> Schedule(kind="linear").factor(25, 100), Schedule(kind="linear", unit="images").factor(0, 9, 50, 200)
         (0.75, 0.75)
@@ -47,7 +47,7 @@ class Schedule:
         at, whole = (step, steps) if self.unit == "steps" else (seen, images)
         last = self.end or whole
         start = self.start * whole if self.start < 1 else self.start
-        if self.kind == "constant" or at < min(start, last):  # an end before a share of the run: 0 from there on
+        if self.kind == "constant" or at < min(start, last):  # if end precedes a share of the run: 0 from end on
             return 1.0
         if at >= last:
             return 0.0

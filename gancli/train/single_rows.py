@@ -1,4 +1,4 @@
-"""Batch norm over a single row, which has no statistics: found before the first step, and said with a remedy."""
+"""Detection of batch norm over a single value per channel, before the first step, with a remedy."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from gancli.errors import CombinationError
-from gancli.train.shares import shares
+from gancli.train.splitting import shares
 
 if TYPE_CHECKING:
     from gancli.games.game import Move
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
 @contextmanager
 def norms_watched(engine: Engine, move: Move, rows: int, values: list[float]) -> Iterator[None]:
-    """Inside, add how many numbers of a channel each batch norm takes its statistics over, of a move of `rows`.
+    """A context that appends to `values` the values per channel of each batch norm, in a move of `rows`.
 
-    Raises CombinationError where that is one, of which there are none.
+    Raises CombinationError if a batch norm sees a single value per channel.
     """
 
     def look(module: nn.Module, inputs: Sequence[Any]) -> None:
-        if not module.training or getattr(module, "across", False):  # over all ranks there are several
+        if not module.training or getattr(module, "across", False):  # over all ranks there are several values
             return
         many = inputs[0].numel() / inputs[0].shape[1]
         if many < 2:
@@ -43,9 +43,9 @@ def norms_watched(engine: Engine, move: Move, rows: int, values: list[float]) ->
 
 
 def refuse_single(engine: Engine, move: Move, values: float, least: int | None = None) -> None:
-    """Raise CombinationError where a part of a move would leave batch norm a single number of each channel.
+    """Raise CombinationError if a micro-batch of a move would give batch norm a single value per channel.
 
-    values: numbers of a channel for each row. least: rows of the smallest part, where they are known.
+    values: values per channel and row. least: rows of the smallest micro-batch, if known.
     """
     micro, batch = engine.micro_batch, engine.batch_size
     parts = [share for share in shares(engine.total(move), engine.world, engine.unit) if share]
@@ -56,20 +56,20 @@ def refuse_single(engine: Engine, move: Move, values: float, least: int | None =
     need = math.ceil(2 / values)
     if not micro or micro >= max(parts):
         ranks = engine.world.size
-        way = f"type batch_size={need * ranks}" + (f", {need} for each rank" if ranks > 1 else "") + " or more"
+        remedy = f"type batch_size={need * ranks}" + (f", {need} for each rank" if ranks > 1 else "") + " or more"
         what = f"batch_size={batch} gives batch norm"
     elif micro * values < 2:
-        way = f"type micro_batch={need} or more, or micro_batch=null"
+        remedy = f"type micro_batch={need} or more, or micro_batch=null"
         what = f"micro_batch={micro} gives batch norm"
     else:
-        way = f"type batch_size={math.ceil(batch / micro) * micro}, or micro_batch=null"
-        what = f"batch_size={batch} in parts of micro_batch={micro} leaves a last part that gives batch norm"
-    raise CombinationError(f"{what} a single row to take statistics over: {way}; or choose another norm")
+        remedy = f"type batch_size={math.ceil(batch / micro) * micro}, or micro_batch=null"
+        what = f"batch_size={batch} split by micro_batch={micro} gives the last batch norm"
+    raise CombinationError(f"{what} a single value per channel: {remedy}; or choose another norm")
 
 
 @contextmanager
 def single_rows_explained(engine: Engine) -> Iterator[None]:
-    """Answer a batch norm that met a single row after all, as where no step was tried. Raises CombinationError."""
+    """Raise CombinationError instead of torch's error of a batch norm over a single value, if there was no forecast."""
     try:
         yield
     except ValueError as error:

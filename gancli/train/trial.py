@@ -1,4 +1,4 @@
-"""Places to try an engine's moves in: afterwards the run stands where it stood, with the buffers that it had."""
+"""Contexts for trial moves of an engine; afterwards its state is restored."""
 
 from __future__ import annotations
 
@@ -13,20 +13,19 @@ if TYPE_CHECKING:
 
 @contextmanager
 def untouched(engine: Engine) -> Iterator[None]:
-    """Afterwards buffers and gradients are as before, whatever happened."""
-    before = [buffer.clone() for buffer in engine.game.buffers()]
+    """Restore buffers and gradients at the end, also after an exception."""
+    before = {name: buffer.clone() for name, buffer in engine.game.named_buffers()}
     try:
         yield
     finally:
         for player in engine.players.values():
             player.optimizer.zero_grad(set_to_none=True)
-        for buffer, value in zip(engine.game.buffers(), before, strict=True):
-            buffer.copy_(value)
+        engine.game.load_state_dict(before, strict=False)  # layers that follow their buffers notice
 
 
 @contextmanager
 def elsewhere(engine: Engine, at: Moment) -> Iterator[None]:
-    """Inside, the run stands at another moment, to try moves of its stage; afterwards all is as before."""
+    """Set the run to another moment, to try moves of its stage; restore the state at the end."""
     here = engine.at
     with untouched(engine):
         try:

@@ -1,1 +1,1 @@
-"""Verbs: what `gan train|sample|eval|interpolate` do."""
+"""The commands `gan train|sample|eval|interpolate`."""

@@ -1,4 +1,4 @@
-"""Several runs under one protocol: which they are, and the table that compares them."""
+"""Comparison of several runs under one protocol: the choice of runs, and the table of results."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ class Line:
     values: Mapping[str, Any]
 
     def numbers(self) -> dict[str, float]:
-        """The single numbers, by name."""
+        """Return the scalar results by name."""
         return {key: v for key, v in self.values.items() if isinstance(v, float) and key != "seconds"}
 
     def interval(self, key: str) -> tuple[float, float] | None:
-        """The confidence interval of a number, where it has one."""
+        """Return the confidence interval of a result, or None."""
         found = self.values.get("intervals", {}).get(key)
         return None if found is None else (found[0], found[1])
 
 
 def chosen(which: str | Sequence[str]) -> list[str]:
-    """The runs that `run=` names: one, a list, a pattern with *, ? or [, or a sweep, whose finished jobs are meant.
+    """Return the runs that `run=` names: one, a list, a pattern with *, ? or [, or a sweep (its finished jobs).
 
     Raises RunError or ConfigError.
     """
@@ -48,7 +48,7 @@ def chosen(which: str | Sequence[str]) -> list[str]:
             continue
         found = sorted(p for p in glob.glob(str(Path(one).expanduser())) if (Path(p) / "run.json").is_file())  # noqa: PTH207 - a pattern may be absolute
         if not found:
-            raise RunError(f"run={one}: no run directory has such a name; outputs/train/* are all of them")
+            raise RunError(f"run={one}: no run directory matches; run='outputs/train/*' matches all runs")
         runs += found
     return list(dict.fromkeys(runs))
 
@@ -65,7 +65,7 @@ def _of_sweep(path: Path) -> list[str]:
 
 
 def write(folder: Path, rows: Sequence[Line]) -> None:
-    """comparison.json with every protocol, and comparison.csv with a line a run."""
+    """Write comparison.json with every protocol, and comparison.csv with one line per run."""
     content = [{"run": row.name, "step": row.step, **row.values} for row in rows]
     write_json(folder / "comparison.json", content)
     keys = _keys(rows)
@@ -81,7 +81,7 @@ def write(folder: Path, rows: Sequence[Line]) -> None:
 
 
 def show(rows: Sequence[Line]) -> None:
-    """The table on the terminal, and a word where the runs were not compared with the same images."""
+    """Print the table; warn if the runs were not compared with the same images."""
     from rich.console import Console
     from rich.table import Table
 
@@ -93,14 +93,16 @@ def show(rows: Sequence[Line]) -> None:
         table.add_row(row.name, f"{row.step:,}", *(_cell(row, key) for key in keys))
     plain: dict[str, Any] = {"highlight": False, "markup": False, "emoji": False}  # names may hold brackets and colons
     console = Console(**plain, soft_wrap=False)
-    if not console.is_terminal:  # a pipe or a file has no width to keep to
+    if not console.is_terminal:  # a pipe or a file has no width
         console = Console(**plain, width=60 + 34 * len(keys))
     console.print(table)
     if any(_spread(rows, key) for key in keys):
-        print("  in brackets: 95 % confidence intervals at these counts; where two overlap, the order may be chance")
+        print(
+            "  in brackets: 95 % confidence intervals for these counts; if two overlap, the order may be due to chance"
+        )
     references = {str(_reference(row)) for row in rows}
     if len(references) > 1:
-        print(f"  note: {len(references)} different references: these numbers do not compare; type reference=FOLDER")
+        print(f"  note: {len(references)} different references: results are not comparable; type reference=FOLDER")
     for warning in dict.fromkeys(w for row in rows for w in row.values["warnings"]):
         print(f"  note: {warning}")
 
@@ -116,7 +118,7 @@ def _spread(rows: Sequence[Line], key: str) -> bool:
 def _reference(row: Line) -> tuple[Any, ...]:
     told = row.values["protocol"]
     real = told["reference"] or {}
-    made_of = told["fake"].get("fingerprint")  # the rows that outputs are made from, and held against
+    made_of = told["fake"].get("fingerprint")  # the rows that outputs are made from and compared with
     return told["n_real"], real.get("fingerprint"), real.get("sha256"), real.get("seed"), made_of
 
 

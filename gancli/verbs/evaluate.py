@@ -1,4 +1,4 @@
-"""`gan eval`: numbers about a run's samples, or about a folder of images, each beside its protocol."""
+"""`gan eval`: metrics of a run's samples or of a folder of images, stored with their protocol."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from gancli.errors import ConfigError, GanError, MetricError, RunError
 from gancli.metrics.extractor import Extractor
 from gancli.metrics.metric import Metric
 from gancli.metrics.results import numbers
-from gancli.store import rundir
+from gancli.store import finding, rundir
 from gancli.store.files import write_json
 from gancli.verbs import compare, measuring
 
 
 def run(config: Mapping[str, Any], overrides: Sequence[str]) -> Path:
-    """Evaluate as configured; returns the directory that holds results.json.
+    """Evaluate as configured; return the directory that holds results.json.
 
-    Raises GanError; where the numbers were computed and could not be written, after they were shown.
+    Raises GanError. If results cannot be written, they are printed first.
     """
     settings = make_as(EvalSettings, config, "")
     metrics: list[Metric] = [make(node, f"metrics.{name}") for name, node in settings.metrics.items() if node]
@@ -36,16 +36,16 @@ def run(config: Mapping[str, Any], overrides: Sequence[str]) -> Path:
         raise MetricError("metrics=[] computes nothing: type at least one, such as metrics=[fid,kid]")
     _check_input(settings, metrics, overrides)
     _check_export(settings, metrics)
-    # What costs nothing to find out comes first, the extractor's download last.
+    # Cheap checks first, the extractor's download last.
     rundir.refuse_taken(settings.run_dir)
     extractor = cache(lambda: measuring.extractor_of(settings))
     if settings.input is None:
         runs = compare.chosen(settings.run)
         if len(runs) > 1:
             if settings.export_reference is not None:
-                raise ConfigError(f"export_reference={settings.export_reference}: of one run's data: give one run")
+                raise ConfigError(f"export_reference={settings.export_reference} exports one run's data: give one run")
             if settings.direction == measuring.ALL:
-                raise ConfigError("direction=all: directions are compared for one run: give one, or one direction")
+                raise ConfigError("direction=all compares the directions of one run: give one run, or one direction")
             return _compare(settings, runs, metrics, extractor)
         settings = replace(settings, run=runs[0])
     each = measuring.by_direction(settings, metrics)
@@ -64,7 +64,7 @@ def run(config: Mapping[str, Any], overrides: Sequence[str]) -> Path:
 
 
 def _write(folder: Path, mark: str, settings: EvalSettings, evaluated: measuring.Evaluated) -> None:
-    """results.json, curve and pictures. mark: what names of files end with, where there are several of them."""
+    """Write results.json, the curve and pictures. mark: suffix of the file names if there are several directions."""
     pictures = {f"{Path(name).stem}{mark}.png": pixels for name, pixels in evaluated.pictures.items()}
     for picture, pixels in pictures.items():
         save_png(folder / picture, pixels)
@@ -80,7 +80,7 @@ def _write(folder: Path, mark: str, settings: EvalSettings, evaluated: measuring
 
 @contextmanager
 def _said(failed: Sequence[GanError]) -> Iterator[None]:
-    """Write what was computed and shown; then raise RunError for what could not be, here or before."""
+    """Collect errors of writing results that were already printed; raise RunError for them at the end."""
     errors = list(failed)
     try:
         yield
@@ -88,7 +88,7 @@ def _said(failed: Sequence[GanError]) -> Iterator[None]:
         errors.append(error if isinstance(error, GanError) else RunError(str(error)))
     if errors:
         raise RunError(
-            f"computed and shown above, and not kept: {'; '.join(dict.fromkeys(map(str, errors)))}"
+            f"the results are shown above but could not be stored: {'; '.join(dict.fromkeys(map(str, errors)))}"
         ) from errors[0]
 
 
@@ -106,18 +106,18 @@ OF_A_RUN = (
 
 
 def _check_input(settings: EvalSettings, metrics: Sequence[Metric], overrides: Sequence[str]) -> None:
-    """Raise ConfigError for a folder of images beside keys that only a run has, or without what it is compared with."""
+    """Raise ConfigError for `input=` together with keys of a run, or without a required `reference=`."""
     if settings.input is None:
         if settings.size is not None:
             raise ConfigError(
-                f"size={settings.size}: a run's samples have the size that the run gives them; leave it out"
+                f"size={settings.size} is for input= and reference=; a run's samples keep their size; leave it out"
             )
         return
     for word in overrides:
         if word.lstrip("+").partition("=")[0] in OF_A_RUN:
-            raise ConfigError(f"{word}: finished images have none; give run= instead of input=")
+            raise ConfigError(f"{word} is a key for runs: leave it out, or give run= instead of input=")
     if settings.reference is None and any(metric.compares for metric in metrics):
-        raise ConfigError(f"input={settings.input}: reference= is required with input=: Type reference=FOLDER")
+        raise ConfigError(f"input={settings.input}: reference= is required with input=: type reference=FOLDER")
 
 
 def _check_export(settings: EvalSettings, metrics: Sequence[Metric]) -> None:
@@ -128,12 +128,14 @@ def _check_export(settings: EvalSettings, metrics: Sequence[Metric]) -> None:
     if Path(exported).suffix != ".npz":
         raise ConfigError(f"export_reference={exported}: type a file name that ends with .npz")
     if Path(exported).expanduser().exists():
-        raise ConfigError(f"export_reference={exported}: there is such a file already; type another name")
+        raise ConfigError(f"export_reference={exported}: this file exists; type another name")
     above = next(folder for folder in measuring.exported_to(exported).absolute().parents if folder.exists())
     if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
-        raise ConfigError(f"export_reference={exported}: nothing can be written in {above}; type another place")
+        raise ConfigError(f"export_reference={exported}: {above} is not writable; type another place")
     if settings.reference is not None and Path(settings.reference).expanduser().is_file():
-        raise ConfigError(f"export_reference={exported}: reference={settings.reference} is a file already; copy it")
+        raise ConfigError(
+            f"export_reference={exported}: reference={settings.reference} is such a file already; copy it"
+        )
     if not any(metric.compares and metric.needs_extractor() for metric in metrics):
         raise ConfigError(
             f"export_reference={exported} needs a metric that reads features of real images: type metrics=[fid]"
@@ -143,10 +145,10 @@ def _check_export(settings: EvalSettings, metrics: Sequence[Metric]) -> None:
 def _compare(
     settings: EvalSettings, runs: Sequence[str], metrics: Sequence[Metric], extractor: Callable[[], Extractor]
 ) -> Path:
-    """Several runs under one protocol: a table, comparison.csv and comparison.json."""
+    """Evaluate several runs under one protocol; write a table, comparison.csv and comparison.json."""
     if isinstance(settings.truncation, list):
-        raise ConfigError(f"truncation={settings.truncation}: thresholds are compared for one run: give one of each")
-    measuring.look_ahead(settings, runs, metrics)  # all of them before the first is evaluated
+        raise ConfigError(f"truncation={settings.truncation}: a list needs one run: give one run, or one threshold")
+    measuring.look_ahead(settings, runs, metrics)  # check all runs before the first evaluation
     evaluated = []
     pictures: dict[str, Pixels] = {}
     unkept: list[GanError] = []
@@ -158,7 +160,7 @@ def _compare(
         pictures |= {f"{k:02}-{one.found.run.name}-{name}": picture for name, picture in one.pictures.items()}
     if not World.of_group().first:
         return Path()  # rank 0 writes
-    names = rundir.names([run for run, _, _ in evaluated])
+    names = finding.names([run for run, _, _ in evaluated])
     rows = [compare.Line(name, step, values) for name, (_, step, values) in zip(names, evaluated, strict=True)]
     compare.show(rows)
     with _said(unkept):
@@ -175,7 +177,7 @@ def _compare(
 def _write_curve(
     folder: Path, mark: str, thresholds: Sequence[float | None], results: Sequence[Mapping[str, Any]]
 ) -> None:
-    """All thresholds' results in one file, and truncation.png: every metric over the threshold."""
+    """Write all thresholds' results to one file, and truncation.png: every metric over the threshold."""
     write_json(folder / f"results{mark}.json", {"truncation": list(thresholds), "results": [dict(r) for r in results]})
     names = {float(k): "none" if t is None else f"{t:g}" for k, t in enumerate(thresholds)}
 
@@ -193,7 +195,7 @@ def _write_curve(
 def _show(
     results: Sequence[Mapping[str, Any]], thresholds: Sequence[float | None], name: str, sampler: Sampler | None
 ) -> None:
-    """One result as lines, several as a table."""
+    """Print one result as lines, several as a table."""
     protocol = results[0]["protocol"]
     where = f"{name} at step {sampler.step:,}" if sampler else name
     where += f", {sampler.direction}" if sampler and sampler.direction else ""

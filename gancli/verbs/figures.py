@@ -1,4 +1,4 @@
-"""Figures of a generator that are more than its samples: sums of latents, and what its attention looks at."""
+"""Figures of a generator: latent arithmetic and attention maps."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from gancli.games.game import label_of
 from gancli.nets.layers.attention import Attention
 from gancli.verbs.lists import seed_list
 
-NEAR = 0.25  # half the width of the noise around a sum of latents (Radford et al. 2016, figure 7)
-POINTS = ((0.5, 0.5), (0.25, 0.25), (0.25, 0.75), (0.75, 0.25), (0.75, 0.75))  # down, right: shares of the image
+NEAR = 0.25  # half-width of the uniform noise around a sum of latents (Radford et al. 2016, figure 7)
+POINTS = ((0.5, 0.5), (0.25, 0.25), (0.25, 0.75), (0.75, 0.25), (0.75, 0.75))  # down, right: fractions of the image
 COLOURS = ((230, 40, 60), (40, 120, 230), (20, 160, 90), (230, 150, 20), (150, 70, 200), (20, 170, 190))
-SIDE = 96  # pixels that an image of an attention sheet has at least
+SIDE = 96  # minimum side in pixels of an image in an attention sheet
 
 
 @dataclass(frozen=True)
 class Term:
-    """A summand of latent arithmetic: the mean of some seeds' latents, added or taken away."""
+    """A term of latent arithmetic: the mean of some seeds' latents, added or subtracted."""
 
     sign: int
     seeds: tuple[int, ...]
 
 
 def terms(text: str) -> list[Term]:
-    """The sum that a text such as "3,7,11 - 1,2,5 + 8-10" means. Raises ConfigError.
+    """Parse a text such as "3,7,11 - 1,2,5 + 8-10". Raises ConfigError.
 
     >>> terms("3,7 - 0-2")
     [Term(sign=1, seeds=(3, 7)), Term(sign=-1, seeds=(0, 1, 2))]
@@ -53,23 +53,23 @@ def terms(text: str) -> list[Term]:
 
 
 def arithmetic(sampler: Sampler, text: str, chosen: int | None, seed: int) -> tuple[pictures.Pixels, int | None]:
-    """A row for each term (its seeds, then their mean), then the sum amid eight neighbours; and the class of them all.
+    """Draw one row per term (its seeds, then their mean), then the sum amid eight neighbours; return sheet and class.
 
-    Means are plain, as in the paper: they lie nearer to the centre than latents do, which makes images more typical.
-    chosen: the class for a conditional generator; None: the first seed's own.
+    Means are not rescaled, as in the paper: they are nearer to 0 than latents, which makes images more typical.
+    chosen: the class of a conditional generator; None: the first seed's class.
     """
     parts = terms(text)
     paths = sampler.game.interpolation_paths(sampler.direction).values()
     column = next((path.column for path in paths if path.latent is not None), None)
     if column is None:
         raise RunError(
-            f"{sampler.run.name} has no latents to add, as its samples are made from data: leave arithmetic out"
+            f"{sampler.run.name} has no latents to add, since its samples are made from data: leave arithmetic out"
         )
     latents = [sampler.inputs([(s, 0) for s in term.seeds])[column] for term in parts]
     means = [z.mean(0, keepdim=True) for z in latents]
     total = torch.stack([term.sign * mean for term, mean in zip(parts, means, strict=True)]).sum(0)
     noise = (Rng(seed, "arithmetic", total=9).uniform("near", total.shape[1]) * 2 - 1) * NEAR
-    noise[4] = 0  # the sum itself stands in the middle
+    noise[4] = 0  # the sum itself is in the middle
     around = total + noise.to(total.device)
     first, label = (parts[0].seeds[0], 0), label_of(sampler.game, sampler.direction)
     if label is not None and chosen is None:
@@ -97,20 +97,20 @@ def _paper(like: Tensor, count: int) -> Tensor:
 def attention(
     sampler: Sampler, seeds: Sequence[Pair], given: Mapping[str, Tensor], points: Sequence[Sequence[float]]
 ) -> dict[int, pictures.Pixels]:
-    """For each attention layer, by its side in pixels, a sheet: a row an image, what each query point looks at.
+    """Draw the attention maps of each layer, by its side in pixels: one row per image, one map per query point.
 
-    The image comes first, with the points marked; then one picture a point, bright where its weights are large (Zhang
+    A row begins with the image, its points marked; each map is bright where the attention weights are large (Zhang
     et al. 2019, figure 5). Raises RunError for a generator without attention, ConfigError for bad points.
     """
     where = checked_points(points)
     if len(seeds) > CHUNK:
-        raise ConfigError(f"n={len(seeds)}: attention is drawn for {CHUNK} images at most")
+        raise ConfigError(f"n={len(seeds)}: attention=true draws at most {CHUNK} images")
     with _watched([sampler.nets[name] for name in sampler.game.generators()]) as kept:
         if not kept:
-            remedy = "train one that has, such as model=sagan, or model.attention=[16]"
+            remedy = "train one with attention, such as model=sagan, or set model.attention=[16]"
             remedy = remedy if sampler.picture is None else "leave attention out"
             raise RunError(f"{sampler.run.name} has no attention in its generator: {remedy}")
-        made = sampler.generate_here(sampler.inputs(seeds, given), seeds)  # here, where it is looked into
+        made = sampler.generate_here(sampler.inputs(seeds, given), seeds)  # in this process, where the hooks are
         images = sampler.field.stored(made[sampler.column])
     sheets = {}
     for layer, inputs in kept.items():
@@ -124,7 +124,7 @@ def attention(
 
 @contextmanager
 def _watched(nets: Sequence[nn.Module]) -> Iterator[dict[Attention, list[Tensor]]]:
-    """While inside, each attention layer's inputs are kept."""
+    """Record the inputs of each attention layer while the context is active."""
     kept: dict[Attention, list[Tensor]] = {m: [] for net in nets for m in net.modules() if isinstance(m, Attention)}
     hooks = [layer.register_forward_hook(lambda m, args, out: kept[m].append(args[0])) for layer in kept]
     try:
@@ -135,11 +135,11 @@ def _watched(nets: Sequence[nn.Module]) -> Iterator[dict[Attention, list[Tensor]
 
 
 def checked_points(points: Sequence[Sequence[float]]) -> list[tuple[float, float]]:
-    """Query points as (down, right) shares of the image. Raises ConfigError."""
+    """Return query points as (down, right) fractions of the image. Raises ConfigError."""
     for point in points:
         if len(point) != 2 or not all(0 <= share <= 1 for share in point):
             given = [list(p) for p in points]
-            raise ConfigError(f"points={given}: pairs of shares of height and width, such as points=[[0.5,0.5]]")
+            raise ConfigError(f"points={given}: pairs of fractions of height and width, such as points=[[0.5,0.5]]")
     if not points:
         raise ConfigError("points=[]: at least one point, such as points=[[0.5,0.5]], or null for five")
     return [(float(down), float(right)) for down, right in points]
@@ -148,7 +148,7 @@ def checked_points(points: Sequence[Sequence[float]]) -> list[tuple[float, float
 def _attention_sheet(
     images: Tensor, maps: Tensor, size: tuple[int, int], points: Sequence[tuple[float, float]]
 ) -> pictures.Pixels:
-    """maps: [n, H·W, (H/2)·(W/2)] of a layer of `size` (H, W)."""
+    """Draw the sheet of one layer. maps: [n, H·W, (H/2)·(W/2)]. size: the layer's (H, W)."""
     height, width = size
     scale = max(1, SIDE // min(images.shape[2:]))
     pages: list[pictures.Pixels] = []
@@ -172,7 +172,7 @@ def _attention_sheet(
 
 
 def _mark(page: pictures.Pixels, point: tuple[float, float], colour: tuple[int, int, int]) -> None:
-    """A square with a white border at a point."""
+    """Draw a square with a white border at a point."""
     height, width = page.shape[:2]
     y, x = min(int(point[0] * height), height - 1), min(int(point[1] * width), width - 1)
     for radius, ink in ((5, (255, 255, 255)), (3, colour)):

@@ -1,12 +1,12 @@
-"""What a run will take, said before it begins: memory, seconds a step, and the whole."""
+"""Forecast of a run before its first step: memory, seconds per step and total time."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
 from gancli.compute import device, memory
-from gancli.config.idle import one_length, typed_keys
 from gancli.config.settings import TrainSettings
+from gancli.config.unused import one_length, typed_keys
 from gancli.errors import ConfigError, DeviceError, GanError
 from gancli.observers.progress import clock
 from gancli.train.course import Course
@@ -18,10 +18,10 @@ from gancli.waiting import told
 def forecast(
     rehearsal: Rehearsal, settings: TrainSettings, notes: list[str], overrides: Sequence[str]
 ) -> tuple[memory.Footprint | None, dict[str, float]]:
-    """What the run takes in memory, None where that is not known, and a step of each stage in seconds; both as notes.
+    """Return the memory (None if unknown) and the seconds per step by stage; add both to the notes.
 
-    Compiles the networks where that is asked for. A run of 0 steps is not refused for what a step would need. Raises
-    DeviceError for a step that will not fit, CombinationError where batch norm would see a single row.
+    Compiles the networks if requested. A run of 0 steps is not refused for lack of memory. Raises DeviceError for a
+    step that does not fit into memory, CombinationError if batch norm would see a single row.
     """
     try:
         return _forecast(rehearsal, settings, notes, overrides)
@@ -36,10 +36,13 @@ def _forecast(
     rehearsal: Rehearsal, settings: TrainSettings, notes: list[str], overrides: Sequence[str]
 ) -> tuple[memory.Footprint | None, dict[str, float]]:
     engine = rehearsal.engine
-    with told("measuring memory and time of a step"):
+    with told("measuring the memory and time of a step"):
         need = rehearsal.footprint()
     if need is not None:
         notes.append(need.line() + ("" if need.fits else f": {need.remedy()}"))
+        if rehearsal.others:
+            names = ", ".join(dict.fromkeys(cost.at.stage.name for cost in rehearsal.others))
+            notes.append(f"memory of the stages {names}: not measured, for lack of time")
         if engine.steps:
             memory.refuse(need)
     compiled = settings.compile and engine.steps > 0
@@ -57,7 +60,7 @@ def _forecast(
 
 
 def timed(rehearsal: Rehearsal, need: memory.Footprint | None, notes: list[str]) -> dict[str, float]:
-    """Seconds of a step by stages; uncompiled where the compiler fails, which joins the notes. Raises DeviceError."""
+    """Measure the seconds per step by stage; if compilation fails, note it and use eager mode. Raises DeviceError."""
     try:
         return rehearsal.pace()
     except Exception as error:
@@ -67,17 +70,16 @@ def timed(rehearsal: Rehearsal, need: memory.Footprint | None, notes: list[str])
         if isinstance(error, GanError) or not device.uncompile(engine.game.nets.values()):
             raise
         words = " ".join(str(error).split())[:120]
-        notes.append(f"compile: the compiler failed ({type(error).__name__}: {words}); going on uncompiled")
+        notes.append(f"compile: the compiler failed ({type(error).__name__}: {words}); the networks run uncompiled")
     return rehearsal.pace()
 
 
 def pace(
     seconds: Mapping[str, float], settings: TrainSettings, engine: Engine, overrides: Sequence[str], how: str = "about"
 ) -> str:
-    """The line about time; a run of 0 steps is told of the steps that it would have by default.
+    """Return the note about time; for a run of 0 steps it uses the default number of steps.
 
-    seconds: of a step of each stage. how: "at least" where the time is counted, as if every operation were as fast as
-    the fastest.
+    seconds: per step, by stage. how: "at least" if the time is computed from the operation count at peak speed.
     """
     short, long = (choose(seconds, key=lambda name: seconds[name]) for choose in (min, max))
     each = f"a step takes {how} {_shown(seconds[short])}"
@@ -87,7 +89,10 @@ def pace(
     if settings.resume or not steps:
         return each
     whole = sum(seconds[span.at.stage.name] * (span.steps or 0) for span in engine.course.spans(until=steps))
-    return f"{each}, {steps:,} steps {how} {clock(whole)}"
+    stopped = settings.max_time is not None and whole > 60 * settings.max_time
+    return f"{each}, {steps:,} steps {how} {clock(whole)}" + (
+        f"; max_time={settings.max_time:g} stops it earlier" if stopped else ""
+    )
 
 
 def _shown(seconds: float) -> str:
@@ -95,7 +100,7 @@ def _shown(seconds: float) -> str:
 
 
 def default_steps(overrides: Sequence[str], course: Course) -> int:
-    """The steps of the same command without `steps=`; 0 where that is no command."""
+    """Return the number of steps of the same command without `steps=`; 0 if that command is invalid."""
     from gancli.config.compose import compose
     from gancli.config.flags import split
 

@@ -1,4 +1,4 @@
-"""Lists of seeds and classes as a person types them."""
+"""Parsing of seed lists and class lists."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gancli.errors import ConfigError
 
 
 def seed_list(seeds: str | list[int] | None, key: str = "seeds") -> list[int]:
-    """The seeds that a range or list names, empty for none. Raises ConfigError.
+    """Return the seeds of a range or list; empty for None. Raises ConfigError.
 
     >>> seed_list("0-3,7")
     [0, 1, 2, 3, 7]
@@ -32,9 +32,9 @@ def seed_list(seeds: str | list[int] | None, key: str = "seeds") -> list[int]:
 
 
 def class_list(classes: str | list[int | str] | None, sampler: Sampler) -> list[int]:
-    """The class numbers that names or numbers mean, or `all`; empty for none. Names that are numbers are said.
+    """Return the class numbers of names, numbers or `all`; empty for None. Prints a note about names that are numbers.
 
-    Raises ConfigError with the names there are, or where the generator knows no classes.
+    Raises ConfigError with the known names, or if the generator is not conditional.
     """
     if classes is None:
         return []
@@ -57,7 +57,7 @@ def _is_other(word: str, number: int) -> bool:
 
 
 def _commas(text: str, names: Sequence[str]) -> list[str]:
-    """A text cut at its commas, but not inside a name that has some itself."""
+    """Split a text at its commas, but not inside a class name that contains commas."""
     for name in sorted((n for n in names if "," in n), key=len, reverse=True):
         text = text.replace(name, name.replace(",", "\0"))
     return [part.replace("\0", ",") for part in text.split(",")]

@@ -1,4 +1,4 @@
-"""What `gan eval` evaluates, against what, and by which network: one run or folder, for each threshold."""
+"""Evaluation of one run or folder for `gan eval`, at each truncation threshold."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from gancli.metrics import controls, results
 from gancli.metrics.controls import Controls
 from gancli.metrics.evaluation import Evaluator
 from gancli.metrics.extractor import Extractor
+from gancli.metrics.feature_cache import FeatureCache
 from gancli.metrics.images import ImageSet
-from gancli.metrics.kept import KeptFeatures
 from gancli.metrics.metric import LabelMetric, Metric, PairMetric
 from gancli.metrics.outputs import made_of_rows, refuse_classes, refuse_pairs
 from gancli.metrics.reference import write as write_reference
@@ -30,14 +30,14 @@ from gancli.metrics.run_metric import FeatureRunMetric, RunMetric
 from gancli.store.rundir import real as own_path
 from gancli.verbs import sides
 from gancli.verbs.drawing import compute, need_images, open_sampler
-from gancli.verbs.remaining import Remaining, ahead
+from gancli.verbs.time_left import Remaining, ahead
 
 ALL = "all"  # directions
 
 
 @dataclass(frozen=True)
 class Evaluated:
-    """results: one for each threshold. pictures: by file name. unkept: why a result is not in its run, if it is not."""
+    """results: one per threshold. pictures: by file name. unkept: errors of storing results in the run."""
 
     found: Sampler | None
     results: list[dict[str, Any]]
@@ -46,18 +46,18 @@ class Evaluated:
 
 
 def by_direction(settings: EvalSettings, metrics: Sequence[Metric]) -> dict[str, EvalSettings]:
-    """The settings of each direction that is asked for, by what names of its files end with. Raises GanError."""
+    """Return the settings of each requested direction, by the suffix of its file names. Raises GanError."""
     if settings.direction != ALL:
         return {"": settings}
     found = load(replace(settings, direction=None, standing_stats=0), metrics)
     known = found.game.directions() if found is not None else ("",)
     if not all(known):
-        raise ConfigError("direction=all: this game draws in one direction that has no name: leave direction out")
+        raise ConfigError("direction=all: this game has no named directions: leave direction out")
     return {f"-{direction}": replace(settings, direction=direction) for direction in known}
 
 
 def evaluate(settings: EvalSettings, metrics: Sequence[Metric], extractor: Callable[[], Extractor]) -> Evaluated:
-    """One run's or folder's results, which are kept in the run, too. Raises GanError."""
+    """Evaluate one run or folder, and store the results in the run. Raises GanError."""
     found = load(settings, metrics)
     of_run, of_images = _parted(metrics)
     unkept: list[GanError] = []
@@ -76,34 +76,34 @@ def evaluate(settings: EvalSettings, metrics: Sequence[Metric], extractor: Calla
         if found is not None and World.of_group().first:
             try:
                 results.keep(found.run, made[k])
-            except (RunError, OSError) as error:  # the numbers are worth more than their file
+            except (RunError, OSError) as error:  # show the results even if they cannot be stored
                 unkept.append(error if isinstance(error, GanError) else RunError(str(error)))
     return Evaluated(found, made, pictures, unkept)
 
 
 def load(settings: EvalSettings, metrics: Sequence[Metric]) -> Sampler | None:
-    """The run that is evaluated; None for finished images. Raises GanError for what these metrics cannot evaluate."""
+    """Load the evaluated run; None for images from files. Raises GanError if these metrics cannot evaluate it."""
     sampler = None if settings.input is not None else open_sampler(settings, data=settings.dataset)
     _refuse_labels(metrics, sampler)
     _refuse_pairs(settings, metrics, sampler)
     of_run, of_images = _parted(metrics)
     if of_run and sampler is None:
-        raise MetricError(f"metrics={of_run[0].name} looks into a run: give run= instead of input=")
+        raise MetricError(f"metrics={of_run[0].name} needs a run: give run= instead of input=")
     if of_images and sampler is not None:
         need_images(sampler.field, "eval")
     _refuse_run(settings, sampler, of_run)
     asking = [m.name for m in of_run if isinstance(m, RunMetric) and m.asks_critic]
     if asking and sampler is not None and not sampler.whole:
-        raise MetricError(f"metrics={asking[0]} looks into D, and {settings.run} holds the generator only")
+        raise MetricError(f"metrics={asking[0]} needs D, but {settings.run} holds the generator only")
     return sampler
 
 
 def look_ahead(settings: EvalSettings, runs: Sequence[str], metrics: Sequence[Metric]) -> None:
-    """Raise GanError for the first of several runs that could not be evaluated, before any of them is."""
+    """Raise GanError for the first of several runs that cannot be evaluated, before any evaluation begins."""
     of_images = _parted(metrics)[1]
     seen = []
     for which in runs:
-        one = replace(settings, run=which, standing_stats=0)  # which take the time of a loading, and refuse nothing
+        one = replace(settings, run=which, standing_stats=0)  # they take time and cannot fail
         found = load(one, metrics)
         assert found is not None
         if of_images and found.config.get("dataset") not in seen:
@@ -112,19 +112,19 @@ def look_ahead(settings: EvalSettings, runs: Sequence[str], metrics: Sequence[Me
 
 
 def _parted(metrics: Sequence[Metric]) -> tuple[list[RunMetric | FeatureRunMetric], list[Metric]]:
-    """Metrics of a run, and metrics of images."""
+    """Split the metrics into those of a run and those of images."""
     of_run = [m for m in metrics if isinstance(m, (RunMetric, FeatureRunMetric))]
     return of_run, [m for m in metrics if not isinstance(m, (RunMetric, FeatureRunMetric))]
 
 
 def _sides(settings: EvalSettings, sampler: Sampler | None, metrics: Sequence[Metric]) -> sides.Sides:
-    """What these metrics of images are given."""
+    """Return the image sets for these image metrics."""
     with ranks.one_first():
         return sides.of(settings, sampler, metrics)
 
 
 def extractor_of(settings: EvalSettings) -> Extractor:
-    """The extractor on its device, compiled where asked and possible."""
+    """Return the extractor on its device, compiled if requested and possible."""
     with ranks.one_first():
         extractor: Extractor = make(settings.extractor, "extractor")
     extractor.to(compute(settings).device)
@@ -142,16 +142,16 @@ def _evaluate_images(
     make_extractor: Callable[[], Extractor],
     unkept: list[GanError],
 ) -> list[dict[str, Any]]:
-    """What metrics of images say, for each threshold, with the protocol. Raises GanError.
+    """Compute the image metrics for each threshold, with the protocol. Raises GanError.
 
-    unkept: gains why a reference could not be exported.
+    unkept: receives the error if the reference could not be exported.
     """
     given = _sides(settings, sampler, metrics)
     real = given.real
     extractor: Extractor | None = None
     if any(m.needs_extractor() for m in metrics):
         extractor = make_extractor()
-    kept = KeptFeatures() if settings.cache else None
+    kept = FeatureCache() if settings.cache else None
     report = Remaining(ahead(metrics, given.evaluated, real, extractor))
     evaluator = Evaluator(metrics, real, extractor, given.source, report, kept, intervals=True)
     made = []
@@ -178,18 +178,18 @@ def _evaluate_images(
 
 
 def exported_to(path: str) -> Path:
-    """Where a reference goes: the folder that was typed may be a link."""
+    """Return the path of an exported reference; its folder may be a symbolic link."""
     typed = Path(path).expanduser()
     return own_path(typed.parent) / typed.name
 
 
 def _count(settings: EvalSettings, sampler: Sampler | None) -> int:
-    """How many samples are evaluated."""
+    """Return the number of evaluated samples."""
     return settings.count(None if sampler is None else sampler.most)
 
 
 def _blank(settings: EvalSettings, sampler: Sampler | None, threshold: float | None) -> dict[str, Any]:
-    """A result that holds nothing yet but its protocol."""
+    """Return a result that holds only its protocol."""
     fake = {"seed": settings.seed} | (sampler.truncated(threshold).protocol() if sampler else {})
     return {
         "protocol": {"n_fake": _count(settings, sampler), "n_real": 0, "fake": fake, "reference": None},
@@ -201,7 +201,7 @@ def _blank(settings: EvalSettings, sampler: Sampler | None, threshold: float | N
 def _refuse_run(
     settings: EvalSettings, sampler: Sampler | None, metrics: Sequence[RunMetric | FeatureRunMetric]
 ) -> None:
-    """Raise MetricError for metrics of a run that this one cannot have, before a network is loaded for them."""
+    """Raise MetricError for metrics that this run does not support, before an extractor is loaded."""
     for threshold in settings.thresholds() if sampler is not None else ():
         for metric in metrics:
             if sampler is not None:
@@ -215,7 +215,7 @@ def _evaluate_run(
     values: dict[str, Any],
     make_extractor: Callable[[], Extractor],
 ) -> dict[str, Pixels]:
-    """Add what metrics of a run say to its results, and the time that took; their pictures. Raises MetricError."""
+    """Add the run metrics and their time to the results; return their pictures. Raises MetricError."""
     began = time.perf_counter()
     pictures: dict[str, Pixels] = {}
     n = _count(settings, sampler) if metrics else 0
@@ -240,7 +240,7 @@ def _evaluate_run(
 
 
 def _refuse_labels(metrics: Sequence[Metric], sampler: Sampler | None) -> None:
-    """Raise MetricError where samples were asked for no class and a metric asks which."""
+    """Raise MetricError if a metric needs the samples' classes and the samples have none."""
     wanting = [m.name for m in metrics if isinstance(m, LabelMetric)]
     if wanting and sampler is None:
         raise MetricError(f"metrics={wanting[0]} evaluates a conditional run's samples: give run= instead of input=")
@@ -248,19 +248,17 @@ def _refuse_labels(metrics: Sequence[Metric], sampler: Sampler | None) -> None:
         refuse_classes(sampler, wanting[0])
     elif wanting and sampler is not None and not sampler.labelled:
         raise MetricError(
-            f"metrics={wanting[0]} asks whether samples show the class they were asked for, and {sampler.run.name}"
-            " knows no classes: train a conditional model (model.conditioning=projection)"
+            f"metrics={wanting[0]} compares samples with their requested class, but {sampler.run.name} is"
+            " unconditional: train a conditional model (model.conditioning=projection)"
         )
 
 
 def _refuse_pairs(settings: EvalSettings, metrics: Sequence[Metric], sampler: Sampler | None) -> None:
-    """Raise GanError where metrics look at outputs beside something that this run does not have."""
+    """Raise GanError if metrics compare outputs with inputs or targets that this run does not have."""
     of_pairs = [m for m in metrics if isinstance(m, PairMetric)]
     if of_pairs and sampler is None:
-        raise MetricError(f"metrics={of_pairs[0].name} looks at a run's inputs, too: give run= instead of input=")
+        raise MetricError(f"metrics={of_pairs[0].name} needs a run's inputs: give run= instead of input=")
     if settings.controls and (sampler is None or not made_of_rows(sampler)):
-        raise ConfigError(
-            "controls=true: these samples are made from no input that they could be held against: leave it out"
-        )
+        raise ConfigError("controls=true: these samples have no input to compare with: leave it out")
     if sampler is not None:
         refuse_pairs(sampler, of_pairs)

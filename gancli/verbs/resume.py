@@ -1,4 +1,4 @@
-"""Going on with a run that is there."""
+"""Resuming a run: the recorded configuration, the checks, and the restored state."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gancli.config.build import shown
 from gancli.config.commands import word
 from gancli.config.settings import TrainSettings
 from gancli.errors import RunError, WeightsError
-from gancli.store import rundir
+from gancli.store import finding
 from gancli.store.earlier import refuse_earlier
 from gancli.store.rundir import RunDir
 
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from gancli.data.facts import DataFacts
     from gancli.train.engine import Engine
 
-# What a resumed run may be told anew; everything else must be as it was.
-# micro_batch is among them: a run that ran out of memory goes on in smaller pieces, which changes how sums are rounded
-# and what batch norm takes its statistics over, and nothing else. Data may have been moved, and so may the file of a
-# pretrained network: it is their fingerprint, or hash, that must be as it was.
+# Keys that may change when a run is resumed; all others must stay the same.
+# micro_batch may change: a run that ran out of memory continues with smaller micro-batches, which only changes the
+# rounding of sums and the rows of batch norm's statistics. Data and the file of a pretrained network may be moved:
+# their fingerprint or hash must stay the same.
 FREE = frozenset(
     "steps images max_time device precision compile observers note resume run_dir init micro_batch dataset.root"  # noqa: SIM905
     " dataset.root_B pretrained.weights pretrained.source".split()
@@ -32,22 +32,22 @@ FREE = frozenset(
 
 
 def recorded_overrides(which: str) -> list[str]:
-    """The command line a run was started with, so that resuming composes the same configuration. Raises RunError.
+    """Return the run's overrides, so that resuming composes the same configuration. Raises RunError.
 
-    A run directory may come from a stranger: what reaches beyond a run's own keys is refused, not composed.
+    A run directory may be untrusted: overrides other than a run's keys are refused, not composed.
     """
-    run, file = rundir.find(which, key="resume")
+    run, file = finding.find(which, key="resume")
     if file is not None and file == run.path:
-        raise RunError(f"resume={which} is no run: give a run directory, or a file of its checkpoints/")
+        raise RunError(f"resume={which} is no run: give a run directory, or a file in its checkpoints/")
     refuse_earlier(run.about().get("data"), run.path)
     kept, config = [], run.config()
     for override in run.about().get("overrides") or []:
         key = override.lstrip("+~").partition("=")[0]
         if re.match(r"hydra\b", key):
-            raise RunError(f"{run.path / 'run.json'}: {override[:100]} is no key of a run; it was not followed")
+            raise RunError(f"{run.path / 'run.json'}: {override[:100]} is no key of a run; it was ignored")
         if key not in ("resume", "run_dir", "init"):
             kept.append(override)
-    # As they were where the run was begun: a file of settings may say them relative to another folder.
+    # Paths as recorded at the start: a configuration file may give them relative to another folder.
     found = {key: word for key, word in paths.recorded(config).items() if key != "init"}
     typed = {o.lstrip("+").partition("=")[0] for o in kept}
     others = [o for o in kept if o.lstrip("+").partition("=")[0] not in found]
@@ -58,9 +58,9 @@ def recorded_overrides(which: str) -> list[str]:
 
 
 def refuse_held(which: str | None) -> None:
-    """Raise RunError where a run cannot be gone on with, before anyone waits for networks: another process has it."""
+    """Raise RunError early, before networks are built, if another process holds the run to resume."""
     if which:
-        run, _ = rundir.find(which, key="resume")
+        run, _ = finding.find(which, key="resume")
         run.lock()
         run.unlock()
 
@@ -68,9 +68,9 @@ def refuse_held(which: str | None) -> None:
 def reopen(
     settings: TrainSettings, config: Mapping[str, Any], facts: DataFacts, engine: Engine
 ) -> tuple[RunDir, dict[str, Any]]:
-    """Take up a run, locked, where its newest whole checkpoint stands; that checkpoint's state, too.
+    """Lock a run and load its newest intact checkpoint into the engine; return the run and the checkpoint's state.
 
-    Raises RunError where it is not the same run any more.
+    Raises RunError if configuration or data differ from the run's.
     """
     which, held = f"resume={settings.resume}", list[RunDir]()
     try:
@@ -85,11 +85,11 @@ def reopen(
 def _read(
     settings: TrainSettings, config: Mapping[str, Any], engine: Engine, held: list[RunDir]
 ) -> tuple[Path, dict[str, Any]]:
-    """The run's place and the state to take up; the run, locked, goes into `held`. Raises RunError."""
+    """Return the run's path and the state to load; append the locked run to `held`. Raises RunError."""
     from gancli.store import checkpoint
 
     which = f"resume={settings.resume}"
-    run, file = rundir.find(str(settings.resume), key="resume")
+    run, file = finding.find(str(settings.resume), key="resume")
     if file is not None and file.resolve() not in [path.resolve() for path in run.listing().values()]:
         raise RunError(
             f"{which} is no checkpoint in a run's checkpoints/: {word('init', settings.resume or '')} starts a new run"
@@ -98,58 +98,56 @@ def _read(
     if changed:
         more = f"; and {len(changed) - 5} more" if len(changed) > 5 else ""
         shown = "; ".join(changed[:5]) + more
-        raise RunError(f"{which}: the run was configured otherwise ({shown}); init= starts a new one from it")
+        raise RunError(f"{which}: the configuration differs from the run's ({shown}); init= starts a new run from it")
     run.lock()
     held.append(run)
     if file is not None:
         state, wrong = checkpoint.read(file), list[str]()
         if state["step"] != int(file.stem):
-            raise RunError(f"{which} is named after another step than its own, {state['step']}")
+            raise RunError(f"{which} contains step {state['step']}, which differs from its name")
     else:
         state, wrong = checkpoint.newest(run)
     for problem in wrong:
-        run.say(f"passed over: {problem}")
-        print(f"passed over: {problem}", file=sys.stderr, flush=True)
+        run.say(f"skipped: {problem}")
+        print(f"skipped: {problem}", file=sys.stderr, flush=True)
     return run.path, checkpoint.of_a_run(state, file or run.checkpoint(state["step"]))
 
 
 def _take(state: dict[str, Any], which: str, facts: DataFacts, engine: Engine, images: bool) -> dict[str, Any]:
     from gancli.data.facts import DataFacts as Facts
     from gancli.pretrained.pretrained import PretrainedFacts, refuse_other
-    from gancli.store import fits
+    from gancli.store import compatible
 
     try:
         before = Facts.read(state["data"])
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
-        raise RunError(f"{which}: the checkpoint says nothing of its data set") from None
+        raise RunError(f"{which}: the checkpoint does not record its data set") from None
     if before.fingerprint != facts.fingerprint:
-        raise RunError(
-            f"{which}: the data set has changed since the run was trained on it: {before.differences(facts)}"
-        )
+        raise RunError(f"{which}: the data set has changed since the training: {before.differences(facts)}")
     frozen = engine.game.pretrained
     if frozen is not None:
-        way = "type pretrained.weights=PATH with the file it had"
-        if "source" in (state["config"].get("pretrained") or {}):  # a run that was trained on has newer checkpoints
-            way = "type pretrained.source=run:FILE#NAME, FILE being the checkpoint it had"
+        remedy = "type pretrained.weights=PATH with the original file"
+        if "source" in (state["config"].get("pretrained") or {}):  # the source run may have newer checkpoints now
+            remedy = "type pretrained.source=run:FILE#NAME with the original checkpoint FILE"
         try:
-            refuse_other(PretrainedFacts.read(state["pretrained"]), frozen.facts, way)
+            refuse_other(PretrainedFacts.read(state["pretrained"]), frozen.facts, remedy)
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
-            raise RunError(f"{which}: the checkpoint says nothing of its pretrained network") from None
+            raise RunError(f"{which}: the checkpoint does not record its pretrained network") from None
         except WeightsError as error:
             raise RunError(f"{which}: {error}") from None
     if state["step"] >= engine.steps:
         more = "images=N" if images else "steps=N"
-        raise RunError(f"{which}: the run is at step {state['step']} of {engine.steps}; give it more with {more}")
+        raise RunError(f"{which}: the run is at step {state['step']} of {engine.steps}; continue with {more}")
     try:
-        fits.refuse_other(state, engine)
+        compatible.refuse_other(state, engine)
         engine.load(state)
-    except Exception as error:  # all of it comes from the file: whatever goes wrong is the file's doing
+    except Exception as error:  # any error here is caused by the file's content
         raise RunError(f"{which}: the checkpoint does not fit: {' '.join(str(error).split())[:200]}") from None
     return state
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """The keys that differ, as `key: old -> new`, but for those that a resumed run may change.
+    """Return the keys that differ, as `key: old -> new`, except for those that may change on resume.
 
     >>> differences({"steps": 1, "loss": {"a": 1}}, {"steps": 2, "loss": {"a": 3}})
     ['loss.a: 1 -> 3']

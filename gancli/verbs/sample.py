@@ -1,4 +1,4 @@
-"""`gan sample`: samples of a trained game as a sheet, as files, as an array or in a page; figures of its latents."""
+"""`gan sample`: samples of a run as a grid, files, an array or a web page; latent arithmetic and attention maps."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from gancli.draw.sheets import Part, save_sheet
 from gancli.errors import ConfigError
 from gancli.games.game import Batch, draws_freely, label_of
 from gancli.store.files import whole_file
-from gancli.verbs import exporting, figures, translate
+from gancli.verbs import exporting, figures, mixing, projecting, restyled, translate
 from gancli.verbs.drawing import directory, need_images, open_sampler
 from gancli.verbs.lists import class_list, seed_list
 
-FEW = 6  # images of an attention sheet, where n is not given
-BESIDE = 4  # images of a row of such a sheet, about
+FEW = 6  # default number of images in an attention sheet
+BESIDE = 4  # about the number of images per row if samples are shown with their inputs
 
 
 def run(config: Mapping[str, Any], overrides: Sequence[str]) -> Path:
-    """Draw as configured; returns the directory that holds the samples. Raises GanError."""
+    """Draw samples as configured; return the output directory. Raises GanError."""
     settings = make_as(SampleSettings, config, "")
     seeds = seed_list(settings.seeds)
     _refuse(settings)
@@ -38,10 +38,19 @@ def run(config: Mapping[str, Any], overrides: Sequence[str]) -> Path:
         return _serve(settings)
     if settings.input is not None:
         return translate.run(settings, settings.input)
+    if settings.project is not None:
+        return projecting.run(settings, settings.project)
     sampler = _open(settings)
     if settings.arithmetic is not None:
         return _arithmetic(settings, sampler)
+    if settings.mixing is not None:
+        return _mixing(settings, settings.mixing, sampler, seeds)
+    if settings.w is not None:
+        return restyled.images_of(settings, settings.w, sampler)
     pairs, given = _plan(settings, sampler, seeds)
+    if settings.format == "w":
+        about = _about(sampler, pairs, labels_of(sampler, given), bool(seeds))
+        return restyled.save(settings, sampler, pairs, given, about)
     if settings.attention:
         return _attention(settings, sampler, pairs, given)
     if settings.format == "png" and sampler.field.picture_name != "grid":
@@ -63,10 +72,10 @@ def run(config: Mapping[str, Any], overrides: Sequence[str]) -> Path:
 
 
 def _open(settings: SampleSettings, draws: bool = True) -> Sampler:
-    """The sampler, with its data in their place. Raises ConfigError where samples are made of no data."""
+    """Load the sampler and set the place of its data. Raises ConfigError if samples need no data."""
     sampler = open_sampler(settings, settings.truncation, draws=draws, data=settings.dataset)
     for key in settings.dataset.typed() if draws_freely(sampler.game, sampler.direction) else ():
-        raise ConfigError(f"dataset.{key}=: samples of {sampler.run.name} are made of no data: leave it out")
+        raise ConfigError(f"dataset.{key}=: samples of {sampler.run.name} need no data: leave it out")
     return sampler
 
 
@@ -74,16 +83,21 @@ def _refuse(settings: SampleSettings) -> None:
     """Raise ConfigError for keys that exclude each other."""
     if settings.input is not None:
         translate.refuse(settings)
+    restyled.refuse(settings)
+    projecting.refuse(settings)
     if settings.serve:
         _refuse_page(settings)
     elif (settings.host, settings.port, settings.open) != ("127.0.0.1", 0, True):
-        raise ConfigError("host=, port= and open= are the page's: add serve=true, or leave them out")
-    if settings.attention and settings.arithmetic is not None:
-        raise ConfigError("attention=true and arithmetic= are two figures: draw one at a time")
+        raise ConfigError("host=, port= and open= apply to the page: add serve=true, or leave them out")
+    drawn = [name for name in ("attention", "arithmetic", "mixing") if getattr(settings, name) not in (None, False)]
+    if len(drawn) > 1:
+        raise ConfigError(f"{drawn[0]}= and {drawn[1]}= are two figures: draw one at a time")
+    if settings.mixing is not None and settings.classes is not None:
+        raise ConfigError(f"classes={settings.classes}: a sheet of mixing= draws classes at random; leave classes out")
     if settings.points is not None and not settings.attention:
-        raise ConfigError("points= are looked from in attention=true: add that, or leave points out")
-    if settings.format != "grid" and (settings.attention or settings.arithmetic is not None):
-        raise ConfigError(f"format={settings.format}: a figure is one picture; leave format out")
+        raise ConfigError("points= needs attention=true: add it, or leave points out")
+    if settings.format != "grid" and drawn and settings.format not in exporting.FORMATS:
+        raise ConfigError(f"format={settings.format}: {drawn[0]}= draws one picture; leave format out")
     if settings.format in exporting.FORMATS:
         exporting.refuse(settings)
     if settings.arithmetic is not None:
@@ -93,20 +107,20 @@ def _refuse(settings: SampleSettings) -> None:
 
 
 def _refuse_page(settings: SampleSettings) -> None:
-    """Raise ConfigError for keys that a page has no use for."""
+    """Raise ConfigError for keys that do not apply to serve=true."""
     if settings.format != "grid":
         raise ConfigError(f"format={settings.format}: with serve=true the page downloads files; leave format out")
     if settings.run_dir is not None:
         raise ConfigError(f"run_dir={settings.run_dir}: serve=true writes nothing; leave run_dir out")
-    for name in ("seeds", "arithmetic", "attention", "points"):
+    for name in ("seeds", "arithmetic", "attention", "points", "mixing"):
         if getattr(settings, name):
             raise ConfigError(f"{name}= and serve=true: the page draws from one seed; leave one of them out")
 
 
 def _serve(settings: SampleSettings) -> Path:
-    """Open the page and keep it open until a person ends it; nothing is written."""
+    """Serve the page until the user stops it; nothing is written."""
     from gancli.serve import address, server
-    from gancli.serve.desk import Desk, Wish
+    from gancli.serve.service import Service, SheetRequest
 
     if World.of_group().size > 1:
         raise ConfigError("serve=true opens one page: start it without torchrun")
@@ -115,17 +129,17 @@ def _serve(settings: SampleSettings) -> Path:
         sampler = _open(settings, draws=False)
         need_images(sampler.field, "sample serve=true")
         wanted = tuple(class_list(settings.classes, sampler))
-        desk = Desk(sampler)
-        for note in [desk.lack] if desk.lack else sampler.notes:
+        service = Service(sampler)
+        for note in [service.lack] if service.lack else sampler.notes:
             print(f"note: {note}", file=sys.stderr, flush=True)
-        n = settings.n or (pictures.ROW if len(wanted) > 1 else desk.usual())
-        first = desk.checked(Wish(settings.seed, n, settings.truncation, wanted))
-        server.serve(desk, first, listener, settings.open, settings.host)
+        n = settings.n or (pictures.ROW if len(wanted) > 1 else service.usual())
+        first = service.checked(SheetRequest(settings.seed, n, settings.truncation, wanted))
+        server.serve(service, first, listener, settings.open, settings.host)
     return Path()
 
 
 def _plan(settings: SampleSettings, sampler: Sampler, seeds: Sequence[int]) -> tuple[list[Pair], Batch]:
-    """(seed, number) of every sample, and what it is made from: the same latents for every class that is asked for."""
+    """Return (seed, number) of every sample, and its inputs: the same latents for every requested class."""
     wanted = class_list(settings.classes, sampler)
     few = pictures.MADE if sampler.picture is not None else pictures.MANY
     n = settings.n or (FEW if settings.attention else pictures.ROW if wanted else few)
@@ -140,13 +154,13 @@ def _plan(settings: SampleSettings, sampler: Sampler, seeds: Sequence[int]) -> t
 
 
 def labels_of(sampler: Sampler, given: Mapping[str, Tensor]) -> Tensor | None:
-    """The classes that samples are asked for by, int64 [n]; None where they are asked for by none."""
+    """Return the classes of the samples, int64 [n]; None if the game is not conditional."""
     label = label_of(sampler.game, sampler.direction)
     return None if label is None else given[label[0]]
 
 
 def _about(sampler: Sampler, pairs: Sequence[Pair], labels: Tensor | None, seeds: bool = False) -> dict[str, Any]:
-    """What sample.json says."""
+    """Return the content of sample.json."""
     return (
         sampler.protocol()
         | {
@@ -159,7 +173,7 @@ def _about(sampler: Sampler, pairs: Sequence[Pair], labels: Tensor | None, seeds
 
 
 def _names(settings: SampleSettings, sampler: Sampler, labels: Tensor | None) -> list[str]:
-    """The names of a sheet's rows, where classes were asked for."""
+    """Return the names of a sheet's rows if `classes` is given, else none."""
     rows = [] if settings.classes is None or labels is None else list(dict.fromkeys(labels.tolist()))
     return [sampler.classes[row] for row in rows]
 
@@ -173,7 +187,7 @@ def _write_files(
     labels: Tensor | None,
     seeds: bool,
 ) -> Path:
-    """A file a sample, named by its seed or number, and by its class where classes were asked for."""
+    """Write one file per sample, named by its seed or number, and by its class if `classes` is given."""
     by_class = settings.classes is not None and labels is not None
     marks = [f"-class{c}" for c in labels.tolist()] if by_class and labels is not None else [""] * len(pairs)
     names = [f"seed{s}{mark}" if seeds else f"{k:06d}{mark}" for (s, k), mark in zip(pairs, marks, strict=True)]
@@ -186,7 +200,7 @@ def _arithmetic(settings: SampleSettings, sampler: Sampler) -> Path:
     assert settings.arithmetic is not None
     wanted = class_list(settings.classes, sampler)
     if len(wanted) > 1:
-        raise ConfigError(f"classes={settings.classes}: arithmetic= is drawn for one class at a time")
+        raise ConfigError(f"classes={settings.classes}: arithmetic= needs a single class")
     page, chosen = figures.arithmetic(sampler, settings.arithmetic, wanted[0] if wanted else None, settings.seed)
     if not World.of_group().first:
         return Path()
@@ -194,6 +208,27 @@ def _arithmetic(settings: SampleSettings, sampler: Sampler) -> Path:
     with directory("sample", settings, sampler.name, about) as folder:
         pictures.save_png(folder / "arithmetic.png", page)
     print(f"{settings.arithmetic} of {sampler.run.name} at step {sampler.step:,}: {folder / 'arithmetic.png'}")
+    return folder
+
+
+def _mixing(settings: SampleSettings, wanted: str | list[int] | int, sampler: Sampler, seeds: Sequence[int]) -> Path:
+    """Draw the sheet of style mixing: rows of the first half of the seeds, columns of the second."""
+    need_images(sampler.field, "sample mixing")
+    layers = mixing.layers_of(sampler, wanted)
+    n = settings.n or mixing.FEW
+    if seeds and len(seeds) % 2:
+        raise ConfigError(f"seeds={settings.seeds}: mixing= takes as many seeds for its rows as for its columns")
+    pairs = [(s, 0) for s in seeds] or [(settings.seed, k) for k in range(2 * n)]
+    half = len(pairs) // 2
+    sampler.refuse_many(f"n={half}" if not seeds else "seeds", half + 2, times=half + 2)
+    page = mixing.sheet(sampler, pairs[:half], pairs[half:], layers)
+    if not World.of_group().first:
+        return Path()
+    about = sampler.protocol() | {"mixing": layers, "rows": pairs[:half], "columns": pairs[half:]}
+    with directory("sample", settings, sampler.name, about) as folder:
+        pictures.save_png(folder / "mixing.png", page)
+    said = f"{half} × {half} samples of {sampler.run.name} with the columns' styles in layers"
+    print(f"{said} {', '.join(map(str, layers))}: {folder / 'mixing.png'}")
     return folder
 
 
@@ -218,10 +253,9 @@ def _attention(settings: SampleSettings, sampler: Sampler, pairs: Sequence[Pair]
 def _write_npz(
     folder: Path, sampler: Sampler, parts: Sequence[Part], pairs: Sequence[Pair], labels: Tensor | None
 ) -> Path:
-    """samples.npz: the samples by what they are (`images` [n, H, W, C] uint8, `points` [n, D] float32, ...).
+    """Write samples.npz: the samples by their kind (`images` [n, H, W, C] uint8, `points` [n, D] float32, ...).
 
-    Beside them, by the names of their columns, what they were made from, what else was made and the right answers; and
-    `seeds` [n, 2] and `labels` [n].
+    It also holds inputs, further outputs and targets by the names of their columns, `seeds` [n, 2] and `labels` [n].
     """
     arrays: dict[str, Any] = {}
     for part in parts:

@@ -1,4 +1,4 @@
-"""A run in progress: its beginning, its loop, what observers ask for, and how it ends."""
+"""A run in progress: its start, the training loop, the handling of observers' events, and its end."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from gancli.store.rundir import RunDir
 from gancli.train.engine import Engine
 from gancli.waiting import aloud, told
 
-LONG = 5.0  # seconds that a look at the run may take which is not worth making a person wait for who stops it
+LONG = 5.0  # seconds; observers that take longer are skipped when the run is stopped by a signal
 
 
 @dataclass
@@ -55,28 +55,28 @@ class Session:
     observers: list[Observer]
     run: RunDir
     about: dict[str, Any]
-    spent: float = 0.0  # seconds of training, over all resumes
-    estimates: Mapping[str, float] = field(default_factory=dict)  # seconds of a step of each stage
+    spent: float = 0.0  # seconds of training, summed over all resumes
+    estimates: Mapping[str, float] = field(default_factory=dict)  # seconds per step, by stage
     resumed: bool = False
-    remembered: Mapping[str, Any] = field(default_factory=dict)  # by observers, in the checkpoint it goes on from
+    remembered: Mapping[str, Any] = field(default_factory=dict)  # observers' states in the resumed checkpoint
     saved: int | None = None  # the step of the newest checkpoint
     stop: Stop | None = None
-    wanted: list[str] = field(default_factory=list)  # signals that came in
-    above: list[Path] | None = None  # of a new run: the folders that were made for it
+    wanted: list[str] = field(default_factory=list)  # names of received signals
+    above: list[Path] | None = None  # of a new run: the parent folders made for it
 
     @property
     def world(self) -> World:
-        """Who trains together; the first of them writes and speaks."""
+        """The processes that train together; only rank 0 writes and prints."""
         return self.engine.world
 
     @property
     def stored(self) -> dict[str, Any]:
-        """The configuration as it is written down: without where the run lies and how it was found there."""
+        """The configuration as it is stored: without the run directory and `resume`."""
         return {**self.config, "resume": None, "run_dir": None}
 
 
 def begin(session: Session, overrides: Sequence[str], notes: list[str]) -> None:
-    """Write down what this run is before its first step."""
+    """Write config.yaml, run.json and the first checkpoint, and log what the run consists of."""
     if not session.world.first:
         return
     run, engine, settings = session.run, session.engine, session.settings
@@ -93,8 +93,8 @@ def begin(session: Session, overrides: Sequence[str], notes: list[str]) -> None:
     place |= {"job": ranks.job(), "notes": notes}
     run.write_config(session.stored)
     if not session.resumed:
-        place |= {"init": settings.init}  # which a resumed run's command line no longer has
-        _write(session)  # before run.json: what makes a directory a run comes after what it can go on from
+        place |= {"init": settings.init}  # a resumed run's command line no longer has it
+        _write(session)  # before run.json, which marks the directory as a run: a run can always be resumed
     words = paths.typed(overrides, session.config)
     run.update(**state, **session.about, **place, data=facts.plain(), overrides=words, **environment())
     counted = [f"{name} {count:,} parameters" for name, count in session.about["parameters"].items()]
@@ -109,16 +109,16 @@ def begin(session: Session, overrides: Sequence[str], notes: list[str]) -> None:
         *notes,
     ]
     if damaged:
-        lines.append(f"{damaged} damaged lines of {run.metrics.name} are left out")
+        lines.append(f"{damaged} damaged lines of {run.metrics.name} were removed")
     for line in [*lines, *([f"resumed at step {engine.step_number}"] if session.resumed else [])]:
         _say(run, line)
 
 
 def run_steps(session: Session, step_begins: Callable[[], None] = lambda: None) -> None:
-    """The loop: a step, then whoever looks at it. Ctrl-C and SIGTERM end it after the current step.
+    """The training loop: a step, then the observers. Ctrl-C and SIGTERM end it after the current step.
 
-    So ended, the run is looked at once more only where that has been a matter of moments before. step_begins: called
-    before the first step. Without steps, nobody looks: a network that is only counted may be too large to draw with.
+    When a signal ends the run, observers get a final call only if they were fast before. step_begins: called before
+    the first step. A run of 0 steps calls no observers: its networks may be too large for sampling.
     """
     engine, settings = session.engine, session.settings
     if not engine.steps:
@@ -129,12 +129,12 @@ def run_steps(session: Session, step_begins: Callable[[], None] = lambda: None) 
     view.config, view.final = session.config, engine.step_number >= engine.steps
     view.say = lambda text: _answer(session, view, Say(text))
     began, spent = time.perf_counter(), session.spent
-    # Those that all ranks call come first: what rank 0 does alone must not come between them.
+    # Observers that all ranks call come first: work of rank 0 alone must not come between collective operations.
     session.observers.sort(key=lambda observer: not observer.everywhere)
     session.observers = [o for o in session.observers if o.everywhere or session.world.first]
     try:
         looks = time.perf_counter()
-        with told("looking at the run before its first step (samples, diversity, scores)", view.say):
+        with told("drawing samples and measuring before the first step", view.say):
             for observer in session.observers:
                 observer.open(view)
             _restore_observers(session)
@@ -160,7 +160,7 @@ def run_steps(session: Session, step_begins: Callable[[], None] = lambda: None) 
                 _answer(session, view, Say(_entered(engine)))
             _look(session, view)
             if late and engine.step_number < engine.steps:
-                session.stop = session.stop or Stop(f"max_time={settings.max_time:g} minutes are over")
+                session.stop = session.stop or Stop(f"max_time={settings.max_time:g} minutes have passed")
             slow = slow or time.perf_counter() - now > LONG
             _agree(session)
         _keep_now(session)
@@ -172,14 +172,14 @@ def run_steps(session: Session, step_begins: Callable[[], None] = lambda: None) 
 
 
 def _entered(engine: Engine) -> str:
-    """The line about a stage that begins."""
+    """Return the log line about a stage that begins."""
     stage = engine.at.stage
-    anew = f", the optimizer of {' and '.join(stage.reset)} starts anew" if stage.reset else ""
-    return f"stage {stage.name} begins after step {engine.step_number}: batches of {engine.batch_size}{anew}"
+    reset = f", the optimizer of {' and '.join(stage.reset)} is reset" if stage.reset else ""
+    return f"stage {stage.name} begins after step {engine.step_number}: batches of {engine.batch_size}{reset}"
 
 
 def _agree(session: Session) -> None:
-    """Every rank stops where one does, for the same reason."""
+    """Stop all ranks if one stops, for the same reason."""
     stop = session.stop
     if any(session.world.highest(stop is not None)):
         stops = [each for each in session.world.everyone(stop) if each is not None]
@@ -187,7 +187,7 @@ def _agree(session: Session) -> None:
 
 
 def say_ended(session: Session) -> None:
-    """Let observers see how the run ended; what goes wrong with that must not hide how."""
+    """Tell observers that the run ended; print their errors, so that they do not hide the run's own error."""
     watching = [o for o in session.observers if o.everywhere or session.world.first]
     for observer in watching if session.run.started() else ():
         try:
@@ -197,14 +197,14 @@ def say_ended(session: Session) -> None:
 
 
 def _keep_now(session: Session) -> None:
-    """Save this moment, unless it is saved already or the run has failed."""
+    """Write a checkpoint of the current step, unless there is one or the run has failed."""
     failed = session.stop is not None and session.stop.failed
     if session.world.first and not failed and session.engine.step_number != session.saved:
         _save_if_finite(session)
 
 
 def _look(session: Session, view: RunView) -> None:
-    """Show every observer the run and do what it asks for; a checkpoint comes last, after what belongs to its step."""
+    """Call every observer and handle its events; a checkpoint is written last, after all events of its step."""
     keep: Keep | None = None
     view.events.clear()
     for observer in session.observers:
@@ -250,7 +250,7 @@ def _answer(session: Session, view: RunView, event: Event) -> None:
 
 
 def _save_if_finite(session: Session) -> bool:
-    """Write a checkpoint; where a weight is no longer a number, end the run instead: the last good one stays."""
+    """Write a checkpoint; if a weight is not finite, end the run instead, and keep the last good checkpoint."""
     engine = session.engine
     if not all(bool(p.isfinite().all()) for p in engine.game.parameters()):
         session.stop = diverged("a weight", engine)
@@ -260,21 +260,21 @@ def _save_if_finite(session: Session) -> bool:
 
 
 def save(session: Session) -> Path:
-    """Write a checkpoint of this moment, and say so in run.json."""
+    """Write a checkpoint of the current step, and update run.json."""
     path = _write(session)
     session.run.update(step=session.engine.step_number)
     return path
 
 
 def _write(session: Session) -> Path:
-    """Write a checkpoint of this moment, after all rows up to it."""
+    """Write a checkpoint of the current step, after all metrics rows up to it."""
     engine, run = session.engine, session.run
     own = {"seconds": session.spent, "config": session.stored, "data": session.facts.plain()}
     if engine.game.pretrained is not None:
         own["pretrained"] = engine.game.pretrained.facts.plain()
     about = {"seen": engine.seen, "config": session.stored, **environment()}
     run.flush()
-    # Before the first step nobody has seen anything: whoever goes on from there begins by looking, too.
+    # Before the first step observers have no state: a run resumed at step 0 calls them from the start.
     watching = session.observers if engine.step_number else []
     observers = {observer.name: observer.state() for observer in watching}
     path = checkpoint.save(run.checkpoints, engine.state() | own | {"observers": observers}, about)
@@ -284,19 +284,19 @@ def _write(session: Session) -> Path:
 
 
 def _restore_observers(session: Session) -> None:
-    """Let every observer go on where it was, as far as the checkpoint remembers it. Raises RunError."""
+    """Restore the state of every observer that the checkpoint contains. Raises RunError."""
     for observer in session.observers if session.engine.step_number else ():
         own = session.remembered.get(observer.name)
         if own:
             try:
                 observer.restore(own)
             except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
-                words = f"the checkpoint remembers something else of observers.{observer.name}"
-                raise RunError(f"resume={session.settings.resume}: {words}; leave it out of observers") from None
+                words = f"the state of observers.{observer.name} in the checkpoint does not fit"
+                raise RunError(f"resume={session.settings.resume}: {words}; remove this observer") from None
 
 
 def _prune(run: RunDir, rule: Keep) -> None:
-    """Delete checkpoints but for the first, the best and the newest."""
+    """Delete checkpoints except for the first, the best and the newest."""
     found = run.listing()
     if rule.keep is None or len(found) <= rule.keep:
         return
@@ -305,54 +305,54 @@ def _prune(run: RunDir, rule: Keep) -> None:
 
 
 def fail(session: Session, error: BaseException) -> None:
-    """Write down why a run failed; where it was the disk, the way on is said too.
+    """Record why a run failed; for an error of the disk, the message includes the command to resume.
 
-    Raises RunError or RankError in its place.
+    Raises RunError or RankError in place of the error.
     """
     run, step = session.run, session.engine.step_number
     reason = " ".join((str(error) if isinstance(error, GanError) else f"{type(error).__name__}: {error}").split())
     began, stopped = (run.path / "run.json").exists(), isinstance(error, KeyboardInterrupt)
     if began and session.world.first:
-        with contextlib.suppress(GanError):  # a full disk: the reason is said on the terminal all the same
+        with contextlib.suppress(GanError):  # if the disk is full, the terminal still shows the reason
             reason = "interrupted" if stopped else reason
             run.update(status="stopped" if stopped else "failed", reason=reason, step=step)
     if isinstance(error, RankError):
-        raise RankError(f"{error}; go on with: {word('resume', run.path)}") from None
+        raise RankError(f"{error}; resume with: {word('resume', run.path)}") from None
     disk = error if isinstance(error, OSError) else error.__cause__ if isinstance(error, RunError) else None
     if isinstance(disk, OSError):
         kept = max(run.listing(), default=None)
-        way = (
-            f"; step {kept} is saved: {command('train', word('resume', run.path))} goes on from there" if began else ""
-        )
-        raise RunError(f"step {step}: {reason}{way}") from error
+        remedy = f"; step {kept} is saved; resume with: {command('train', word('resume', run.path))}" if began else ""
+        raise RunError(f"step {step}: {reason}{remedy}") from error
 
 
 def _close(session: Session) -> None:
-    """Say how the run ended, in run.json, in the log and to the person."""
+    """Record how the run ended, in run.json, in the log and on the terminal."""
     run, step, steps, stop = session.run, session.engine.step_number, session.engine.steps, session.stop
     if not session.world.first:
         if stop is not None and stop.failed:
-            raise RunError(stop.reason)  # which rank 0 says
+            raise RunError(stop.reason)  # rank 0 prints it
         return
     if stop is not None and stop.failed:
         kept = max(run.listing().values())
         raise RunError(f"{stop.reason}. The last good checkpoint is {kept}")
     if step < steps:
-        reason = stop.reason if stop else f"{session.wanted[0] if session.wanted else 'an observer'} came in"
+        reason = (
+            stop.reason if stop else f"received {session.wanted[0]}" if session.wanted else "an observer stopped it"
+        )
         run.update(status="stopped", reason=reason, step=step)
         _say(
             run,
-            f"stopped at step {step} of {steps}: {reason}; go on with: {command('train', word('resume', run.path))}",
+            f"stopped at step {step} of {steps}: {reason}; resume with: {command('train', word('resume', run.path))}",
         )
         return
     run.update(status="finished", reason=None, step=step)
     further = command("sample", word("run", run.path))
     if not step:
         again = command("train", word("resume", run.path), "steps=N")
-        _say(run, f"finished at step 0: built and written; train it with {again}, then try: {further}")
+        _say(run, f"finished at step 0: the run is built; train it with {again}, then try: {further}")
         return
-    look = f"look at {run.samples}, then " if run.samples.is_dir() else ""
-    _say(run, f"finished at step {step} in {session.spent:.0f} s of training; {look}try: {further}")
+    look = f"samples are in {run.samples}; " if run.samples.is_dir() else ""
+    _say(run, f"finished at step {step} in {session.spent:.0f} s of training; {look}next: {further}")
 
 
 def _say(run: RunDir, text: str) -> None:

@@ -1,4 +1,4 @@
-"""The two sides of an evaluation: what is evaluated, and the real images that it is compared with."""
+"""The two image sets of an evaluation: the evaluated images, and the real images that they are compared with."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from gancli.data.facts import DataFacts
 from gancli.data.source import DataSet, Source
 from gancli.draw.sampling import Sampler
 from gancli.errors import ConfigError, MetricError
-from gancli.metrics.given import Given, find, holds_images
+from gancli.metrics.finished_images import Given, find, holds_images
 from gancli.metrics.images import ImageSet, enough, from_sampler, from_source, shape_of
 from gancli.metrics.metric import ImageMetric, LabelMetric, Metric
 from gancli.metrics.outputs import from_rows, like_samples, look_back, made_of_rows, reference
 from gancli.metrics.reference import SUFFIXES, Reference
 from gancli.metrics.reference import read as read_reference
 from gancli.store.rundir import RunDir
-from gancli.train.dealing import data_set
+from gancli.train.streams import data_set
 
 
 @dataclass(frozen=True)
 class Sides:
-    """evaluated: a set for each threshold. real: None where nothing is compared. source: the run's data.
+    """evaluated: one set per threshold. real: None if nothing is compared. source: the run's data.
 
-    notes: what was left out or changed on the way to them.
+    notes: which images were skipped or resized.
     """
 
     evaluated: list[ImageSet]
@@ -36,14 +36,14 @@ class Sides:
 
 
 def of(settings: EvalSettings, sampler: Sampler | None, metrics: Sequence[Metric]) -> Sides:
-    """Both sides as the settings ask for them, for these metrics of images.
+    """Return both sides for the settings and these image metrics.
 
     Raises DataError, MetricError, RunError or ConfigError.
     """
     statistics = _statistics(settings)
     if statistics is not None and settings.n_real is not None:
         raise ConfigError(
-            f"n_real={settings.n_real}: reference={settings.reference} is a file, taken whole; leave n_real out"
+            f"n_real={settings.n_real}: reference={settings.reference} is a file, used as a whole; leave n_real out"
         )
     if sampler is None:
         return _of_files(settings, statistics)
@@ -55,7 +55,7 @@ def of(settings: EvalSettings, sampler: Sampler | None, metrics: Sequence[Metric
 
 
 def _statistics(settings: EvalSettings) -> Reference | None:
-    """The features or statistics that `reference=` names; None where it names images, or nothing."""
+    """Return the features or statistics that `reference=` names; None if it names images or is null."""
     if settings.reference is None:
         return None
     path = Path(settings.reference).expanduser()
@@ -65,18 +65,18 @@ def _statistics(settings: EvalSettings) -> Reference | None:
 
 
 def _of_files(settings: EvalSettings, statistics: Reference | None) -> Sides:
-    """Finished images against others or against statistics."""
+    """Compare images from files with other images or with statistics."""
     assert settings.input is not None
     size, seed = settings.sides(), settings.seed
     if RunDir(Path(settings.input).expanduser()).started():
         run = word("run", settings.input)
-        raise ConfigError(f"input={settings.input} is a run, not a folder of finished images: type {run}")
+        raise ConfigError(f"input={settings.input} is a run, not a folder of images: type {run}")
     given = find("input", settings.input, size)
     asked = settings.count()
     n = min(asked, len(given))
     fake, notes = given.images(n, seed), list[str]()
     if n < asked:
-        notes.append(f"n={asked:,} asked for, and input has {len(given):,}: all of them are evaluated")
+        notes.append(f"n={asked:,}, but input has {len(given):,} images: all of them are evaluated")
     if statistics is not None or settings.reference is None:
         return Sides([fake], statistics, None, notes + _unlike((given, fake)))
     other = find("reference", settings.reference, size)
@@ -87,7 +87,7 @@ def _of_files(settings: EvalSettings, statistics: Reference | None) -> Sides:
 def _of_run(
     settings: EvalSettings, sampler: Sampler, statistics: Reference | None, compares: bool, labelled: bool
 ) -> Sides:
-    """A run's samples, at each threshold."""
+    """Compare a run's samples, at each threshold, with real images or statistics."""
     n = settings.count()
     evaluated = [from_sampler(sampler.truncated(t), n, settings.seed, labelled) for t in settings.thresholds()]
     if settings.reference is not None and statistics is None:
@@ -112,13 +112,13 @@ def _of_rows(
     metrics: Sequence[Metric],
     labelled: bool,
 ) -> Sides:
-    """What a run makes of held-out rows, each once, against held-out rows of what that is to be like."""
+    """Compare a run's outputs for held-out inputs, each used once, with the held-out targets."""
     n = settings.count(sampler.most)
-    sampler.given([(settings.seed, n - 1)])  # more than there are is said now
+    sampler.given([(settings.seed, n - 1)])  # raises for more rows than there are
     back = look_back(metrics)
     evaluated = [from_rows(sampler.truncated(t), n, settings.seed, back) for t in settings.thresholds()]
     source, notes = None, list(sampler.notes)
-    if labelled:  # the classifier learns from what the run was trained on
+    if labelled:  # the classifier is trained on the run's training data
         source = like_samples(unchanged(sampler), sampler)
     if settings.reference is not None and statistics is None:
         other = find("reference", settings.reference, list(sampler.field.shape))
@@ -133,19 +133,19 @@ def _of_rows(
 
 
 def unchanged(sampler: Sampler) -> DataSet:
-    """What the run was trained on. Raises MetricError where that is not what it was."""
+    """Return the run's training data. Raises MetricError if they have changed."""
     found = data_set(sampler.config["dataset"], sampler.config.get("game") or {})
     if found.fingerprint != sampler.facts.fingerprint:
         raise MetricError(
             f"the data set {found.name} has changed since the run was trained on it"
-            f" ({sampler.facts.differences(DataFacts.of(found))}): type dataset.root=PATH with the data as they were,"
+            f" ({sampler.facts.differences(DataFacts.of(found))}): type dataset.root=PATH with the original data,"
             " or reference=FOLDER"
         )
     return found
 
 
 def _real(settings: EvalSettings, given: Given, n: int) -> tuple[ImageSet, list[str]]:
-    """Real images out of files, as many as asked for, and what to say of their number."""
+    """Return the requested number of real images from files, and notes about their number."""
     if settings.n_real is not None and settings.n_real > len(given):
         raise MetricError(
             f"n_real={settings.n_real}: reference={settings.reference} has {len(given)} images: type a smaller n_real,"
@@ -156,17 +156,17 @@ def _real(settings: EvalSettings, given: Given, n: int) -> tuple[ImageSet, list[
 
 
 def _count(settings: EvalSettings, name: str, there: int, n: int) -> tuple[int, list[str]]:
-    """How many real images are taken, and a note where that is not as many as were asked for, or leaves many out."""
+    """Return the number of real images, and a note if it is smaller than requested or omits many images."""
     if settings.n_real is not None:
         return settings.n_real, []
     if n < settings.count() and there > n:
-        return n, [f"{n:,} of the {there:,} images of {name} are compared with, as many as there are samples:"
-                   f" n_real={there} takes all"]  # fmt: skip
+        return n, [f"{n:,} of the {there:,} images of {name} are used, as many as there are samples:"
+                   f" n_real={there} uses all"]  # fmt: skip
     return enough(name, there, n)
 
 
 def _unlike(*sides: tuple[Given, ImageSet]) -> list[str]:
-    """Notes on files that were left out, or not looked at as they are; sides of which the same holds share one."""
+    """Return notes about skipped and resized files; both sides share a note if it is the same."""
     said: dict[str, list[str]] = {}
     for given, images in sides:
         for text in filter(None, (*given.left_out, given.resizing(images.shape))):

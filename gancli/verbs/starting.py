@@ -1,17 +1,18 @@
-"""Another run's weights to start from: the whole of them, or single networks by name."""
+"""`init=`: initial weights from another run or code base, for all networks or for single networks by name."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from itertools import combinations
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from gancli.config.paths import split_source
-from gancli.errors import ConfigError, RunError
-from gancli.store import rundir
+from gancli.errors import CombinationError, ConfigError, RunError
+from gancli.store import finding, layouts
 from gancli.store.networks import StoredNetwork, read_network, refuse_shapes
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def check(init: Mapping[str, Any], networks: Mapping[str, Any]) -> None:
-    """Raise ConfigError for a network that this model does not have, and for what names no network of a run."""
+    """Raise ConfigError for a network that this model does not have, or a value that names no network of a run."""
     if not init:
         raise ConfigError(f"init={{}} names no network: type init='{{{next(iter(networks))}: run:PATH}}', or init=null")
     for name, value in init.items():
@@ -29,63 +30,113 @@ def check(init: Mapping[str, Any], networks: Mapping[str, Any]) -> None:
         split_source(str(value), f"init.{name}", name)
 
 
-def networks(init: Mapping[str, Any], shapes: Callable[[], Game]) -> dict[str, StoredNetwork]:
-    """The networks that runs are asked for, averaged ones where a run has them, compared with a game of shapes alone.
+def networks(init: str | Mapping[str, Any], shapes: Callable[[], Game]) -> dict[str, StoredNetwork]:
+    """Read the networks, the EMA weights if a run has them, and compare their shapes with the game's.
 
-    Raises RunError.
+    init: a source by network; or a file of another code base for all that it holds, and any other path for none, since
+    that is read with the game's state. shapes: builds the game without data, for its shapes only. Raises RunError.
     """
-    found = {name: read_network(str(value), f"init.{name}", name, averaged=None) for name, value in init.items()}
-    own = shapes().nets
+    if isinstance(init, str):
+        return _of_file(init, shapes)
+    files: dict[Path, layouts.Foreign | None] = {}
+    for name, value in init.items():
+        path = Path(split_source(str(value), f"init.{name}", name)[0]).expanduser()
+        if path.is_file() and path not in files:
+            files[path] = layouts.read(path, f"init.{name}")
+    foreign = any(files.values())
+    own = shapes().nets if foreign else None
+    found = {}
+    for name, value in init.items():
+        place, asked = split_source(str(value), f"init.{name}", name)
+        file = files.get(Path(place).expanduser())
+        if file is None or own is None:
+            found[name] = read_network(str(value), f"init.{name}", name, averaged=None)
+        else:
+            named = asked if str(value).endswith(f"#{asked}") else None
+            found[name] = layouts.network(file, own[name], name, named, f"init.{name}={value}")
+    own = shapes().nets if own is None else own
     for name, stored in found.items():
         refuse_shapes(own[name].state_dict(), stored, f"init.{name}={init[name]}")
     for a, b in combinations(found, 2):
         common = _shared(own[a], own[b])
         if not all(torch.equal(found[a].state[one], found[b].state[other]) for one, other in common):
             raise RunError(
-                f"init.{a} and init.{b} have other weights for the layers that these networks share: type one of them,"
-                " or both of one run"
+                f"init.{a} and init.{b} have different weights for the layers that these networks share: give one of"
+                " them, or both from one run"
             )
     return found
 
 
+def _of_file(init: str, shapes: Callable[[], Game]) -> dict[str, StoredNetwork]:
+    """Read all networks of a file of another code base that the game has; none for any other path."""
+    path, what = Path(init).expanduser(), f"init={init}"
+    file = layouts.read(path, "init") if path.is_file() else None
+    if file is None:
+        return {}
+    own = {name: net for name, net in shapes().nets.items() if layouts.role_of(net) is not None}
+    if not own:
+        title = file.layout.title
+        raise CombinationError(f"{what} holds StyleGAN 2 weights in {title} layout: add model=stylegan2 to the command")
+    given = {name: net for name, net in own.items() if layouts.names(file, str(layouts.role_of(net)))}
+    found = {name: layouts.network(file, net, name, None, what) for name, net in given.items()}
+    for name, stored in found.items():
+        refuse_shapes(own[name].state_dict(), stored, what)
+    return found
+
+
 def _shared(one: nn.Module, other: nn.Module) -> list[tuple[str, str]]:
-    """The names of tensors that two networks hold together."""
+    """Return the names of the tensors that two networks share, in both."""
     held = {id(t): name for name, t in other.state_dict(keep_vars=True).items()}
     return [(name, held[id(t)]) for name, t in one.state_dict(keep_vars=True).items() if id(t) in held]
 
 
-def notes(found: Mapping[str, StoredNetwork], game: Game) -> list[str]:
-    """Where networks start from, a line each; and which others thereby start from there in part."""
-    kinds = {True: "averaged weights", False: "raw weights"}
+def notes(found: Mapping[str, StoredNetwork], game: Game, averages: Collection[str] = ()) -> list[str]:
+    """Return one line per initialised network, and one per network that shares layers with it.
+
+    averages: networks with an EMA.
+    """
+    kinds = {True: "EMA weights", False: "raw weights"}
     lines = []
     for name, stored in found.items():
-        lines.append(
-            f"{name} starts from {stored.name} of {stored.file} at step {stored.step}, {kinds[stored.averaged]}"
-        )
+        origin = f"{stored.name} of {stored.file} at step {stored.step}, {kinds[stored.averaged]}"
+        own = ", its EMA from the file's average" if stored.average is not None and name in averages else ""
+        lines += [f"{name} starts from {stored.told or origin}{own}", *stored.notes]
         others = [k for k, net in game.nets.items() if k not in found and _shared(game.nets[name], net)]
         lines += [f"the layers that {other} shares with {name} start from there, too" for other in others]
+    if any(stored.told for stored in found.values()):
+        lines += [f"{name} starts from new weights" for name in game.nets if name not in found]
     return lines
 
 
 def take(found: Mapping[str, StoredNetwork], engine: Engine) -> None:
-    """Let networks begin with other runs' weights, and with them their averages and copies."""
+    """Load other runs' weights into networks; EMA, unless it has its own, and delayed copies start from them, too.
+
+    Raises ConfigError for an EMA that the first step would discard.
+    """
+    averaged = [name for name, stored in found.items() if stored.average is not None and name in engine.averages]
+    if averaged and engine.average_rule.ramp is not None:
+        raise ConfigError(
+            f"init= has an EMA of {averaged[0]}, which model.ema.ramp={engine.average_rule.ramp:g} would discard at the"
+            " first step: type model.ema.ramp=null"
+        )
     for name, stored in found.items():
         engine.game.nets[name].load_state_dict(stored.state)
     for name, net in engine.averages.items():
-        net.load_state_dict(engine.game.nets[name].state_dict())
+        average = found[name].average if name in found else None
+        net.load_state_dict(average or engine.game.nets[name].state_dict())
     _restart_copies(engine)
 
 
 def start_from(which: str, engine: Engine) -> None:
-    """Take another run's weights, and nothing else of it: what the game remembers comes along, but for old fakes.
+    """Load another run's weights and the game's state, except for pools of old fakes; nothing else of the run.
 
-    Raises RunError where they do not fit.
+    Raises RunError if they do not fit.
     """
     from gancli.games.pool import Pool
     from gancli.store import checkpoint
 
     def found() -> dict[str, Any]:
-        run, file = rundir.find(which, key="init")
+        run, file = finding.find(which, key="init")
         return checkpoint.read_run(file or run.checkpoint("last"))
 
     state = engine.world.from_first(found)
@@ -95,13 +146,13 @@ def start_from(which: str, engine: Engine) -> None:
         engine.game.load_state_dict({k: t for k, t in state["game"].items() if not k.startswith(pools)} | own)
         for name, net in engine.averages.items():
             net.load_state_dict(state["ema"].get(name) or engine.game.nets[name].state_dict())
-    except Exception as error:  # all of it comes from the file: whatever goes wrong is the file's doing
+    except Exception as error:  # any error here is caused by the file's content
         words = " ".join(str(error).split())[:200]
         raise RunError(f"init={which}: its weights do not fit this model: {words}") from None
     _restart_copies(engine)
 
 
 def _restart_copies(engine: Engine) -> None:
-    """Delayed copies begin as their networks are now."""
+    """Reset delayed copies to the current weights of their networks."""
     for name, rule in engine.game.copies().items():
         engine.copies[name].load_state_dict(engine.game.nets[rule.of].state_dict())

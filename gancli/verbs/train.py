@@ -1,4 +1,4 @@
-"""`gan train`: build the parts, make or reopen the run directory, play the game, and leave cleanly."""
+"""`gan train`: build the components, make or reopen the run directory, train, and exit cleanly."""
 
 from __future__ import annotations
 
@@ -17,42 +17,43 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from gancli.compute import device, memory, ranks
 from gancli.compute.dist import World
-from gancli.config import idle, paths
+from gancli.config import paths, unused
 from gancli.config.build import make, make_as
 from gancli.config.compose import left_out
 from gancli.config.settings import TrainSettings
 from gancli.data.facts import DataFacts
+from gancli.data.source import DataSet
 from gancli.errors import ConfigError, Interrupted, RankError
 from gancli.games.game import sample_of
+from gancli.nets.layers.image_norms import ImageBatchNorm2d
 from gancli.nets.layers.norms import AcrossRanks
-from gancli.nets.layers.own import ImageBatchNorm2d
 from gancli.observers.checkpoints import with_best
 from gancli.observers.observer import Observer, RunView
 from gancli.observers.plane import in_a_plane
 from gancli.pretrained.pretrained import Pretrained
-from gancli.store import rundir
+from gancli.store import finding, rundir
 from gancli.store.networks import StoredNetwork
 from gancli.store.rundir import RunDir
-from gancli.train import assemble, checks, dealing
+from gancli.train import assemble, automatic, checks, streams
 from gancli.train.engine import Engine
 from gancli.train.players import counts
 from gancli.train.rehearsal import Rehearsal
 from gancli.train.single_rows import single_rows_explained
 from gancli.verbs import starting
 from gancli.verbs.forecast import forecast
-from gancli.verbs.leaving import BEGINNING, STEP, Messenger, missing
 from gancli.verbs.resume import refuse_held, reopen
 from gancli.verbs.session import Session, begin, fail, run_steps, say_ended
+from gancli.verbs.stopping import BEGINNING, STEP, Messenger, missing
 from gancli.waiting import told
 
 
 def run(config: Mapping[str, Any], overrides: Sequence[str]) -> Path:
-    """Train as configured; returns the run directory. A new run that cannot make its first step leaves nothing behind.
+    """Train as configured; return the run directory. A new run that fails before its first step leaves nothing behind.
 
-    Raises GanError; Interrupted where a signal ended the run, which is then saved; KeyboardInterrupt where it came
-    before the first step.
+    Raises GanError; Interrupted if a signal ended the run, which is then saved; KeyboardInterrupt for a signal before
+    the first step.
     """
-    config, wanted = idle.one_length(paths.with_whole(config), idle.typed_keys(overrides)), list[str]()
+    config, wanted = unused.one_length(paths.with_whole(config), unused.typed_keys(overrides)), list[str]()
     with _Signals(wanted, World.of_group().first) as signals:
         path = _run(config, overrides, signals)
     if wanted:
@@ -61,10 +62,11 @@ def run(config: Mapping[str, Any], overrides: Sequence[str]) -> Path:
 
 
 def _run(config: Mapping[str, Any], overrides: Sequence[str], signals: _Signals) -> Path:
+    own = ranks.own_run(config.get("run_dir"), World.of_group())
+    config, source, chosen = _settled(config, own)
     settings = make_as(TrainSettings, config, "")
-    own = ranks.own_run(settings.run_dir, World.of_group())
     if own is not None and own[1] == "finished":
-        return own[0]  # restarted when all was done
+        return own[0]  # restarted after the run had finished
     settings = settings if own is None else _again(settings, own[0])
     _refuse(settings)
     World.of_group().from_first(lambda: refuse_held(settings.resume))
@@ -72,15 +74,15 @@ def _run(config: Mapping[str, Any], overrides: Sequence[str], signals: _Signals)
         make_as(device.DeviceChoice, settings.device, "device"),
         make_as(device.PrecisionChoice, settings.precision, "precision"),
     )
-    with told("reading the data set"), ranks.one_first():
-        source = dealing.data(settings)
+    if source is None:
+        with told("reading the data set"), ranks.one_first():
+            source = streams.data(settings)
     facts = DataFacts.of(source)
     found: dict[str, StoredNetwork] = {}
-    if isinstance(settings.init, dict):
-        init: Mapping[str, Any] = settings.init
-        shapes = partial(assemble.game, config, facts, real=())
+    if settings.init is not None:
+        init, shapes = settings.init, partial(assemble.game, config, facts, real=())
         found = World.of_group().from_first(lambda: starting.networks(init, shapes))
-    with told("building the networks", after=4.0):  # the first optimizer alone imports for a second
+    with told("building the networks", after=4.0):  # importing the first optimizer takes a second
         with ranks.one_first():
             frozen = assemble.frozen(config)
         engine = assemble.engine(settings, source, assemble.game(config, facts, pretrained=frozen), compute)
@@ -91,12 +93,14 @@ def _run(config: Mapping[str, Any], overrides: Sequence[str], signals: _Signals)
     config = with_best(config, observers)
     if found:
         starting.take(found, engine)
-    notes = [*source.notes, *dealing.unread(engine.game, source), *pretrained_notes(frozen)]
-    notes += [*starting.notes(found, engine.game), *compute.notes]
+    notes = [*chosen, *source.notes, *streams.unread(engine.game, source), *pretrained_notes(frozen)]
+    notes += [*starting.notes(found, engine.game, engine.averages), *compute.notes]
     notes += [*rank_notes(engine), *split_notes(engine), *left_out(overrides), *_idle(settings, engine, overrides)]
     rehearsal = Rehearsal(engine, lambda: assemble.twin(settings, config, source, facts, frozen))
     need, seconds = forecast(rehearsal, settings, notes, overrides)
     about = _about(engine, need, frozen)
+    if isinstance(settings.init, str) and not found:  # a run: its game's state, too
+        starting.start_from(settings.init, engine)
     session = _session(settings, config, engine, facts, list(observers.values()), signals.wanted, about, seconds)
     try:
         with memory.explained(need, session.run, engine), single_rows_explained(engine):
@@ -113,14 +117,33 @@ def _run(config: Mapping[str, Any], overrides: Sequence[str], signals: _Signals)
     return session.run.path
 
 
+def _settled(
+    config: Mapping[str, Any], own: tuple[Path, str] | None
+) -> tuple[Mapping[str, Any], DataSet | None, list[str]]:
+    """Return the configuration without `auto`, the data set if it was read for that, and a note.
+
+    A resumed run has the numbers that it began with, which the present number of processes does not change.
+    """
+    again = str(own[0]) if own is not None and RunDir(own[0]).listing() else config.get("resume")
+    if again and automatic.asked(config):
+        run = World.of_group().from_first(lambda: finding.find(str(again), key="resume")[0].config())
+        config = automatic.recorded(config, run)
+    if not automatic.asked(config):
+        return config, None, []
+    with told("reading the data set"), ranks.one_first():
+        source = streams.data_set(config["dataset"], config["game"])
+    settled, line = automatic.settled(config, source, World.of_group().size)
+    return settled, source, [line]
+
+
 def _idle(settings: TrainSettings, engine: Engine, overrides: Sequence[str]) -> list[str]:
-    """What of the settings has no effect in this run."""
+    """Return notes about settings that have no effect in this run."""
     length, (_, field) = (engine.steps, engine.course.seen(engine.steps)), sample_of(engine.game)
-    return idle.notes(settings, idle.typed_keys(overrides), *length, in_a_plane(field), field.words)
+    return unused.notes(settings, unused.typed_keys(overrides), *length, in_a_plane(field), field.words)
 
 
 def _about(engine: Engine, need: memory.Footprint | None, frozen: Pretrained | None) -> dict[str, Any]:
-    """What run.json says of the parts: parameters by player, frozen ones apart, stages, memory."""
+    """Return the part of run.json about parameters by player, frozen parameters, stages and memory."""
     trained, held = counts(engine.players, dict(engine.game.nets.items()))
     about: dict[str, Any] = {"parameters": trained, "frozen": held, "steps": engine.steps, "stages": stages(engine)}
     about["memory"] = need.plain() if need else None
@@ -128,14 +151,14 @@ def _about(engine: Engine, need: memory.Footprint | None, frozen: Pretrained | N
 
 
 def _refuse(settings: TrainSettings) -> None:
-    """Raise for what can be told from the settings alone."""
+    """Raise ConfigError for errors in the settings alone."""
     checks.check_sections(settings)
     if isinstance(settings.init, dict):
         starting.check(settings.init, assemble.network_nodes(settings.model, {}))
     if settings.resume and settings.init:
-        raise ConfigError("resume= goes on with the run's own weights: leave init out")
+        raise ConfigError("resume= uses the run's own weights: leave init out")
     if settings.resume and settings.run_dir:
-        raise ConfigError("resume= goes on in the run's own directory: leave run_dir out")
+        raise ConfigError("resume= writes to the run's own directory: leave run_dir out")
     rundir.refuse_taken(settings.run_dir, again=True)
 
 
@@ -149,15 +172,13 @@ def _session(
     about: dict[str, Any],
     estimates: Mapping[str, float],
 ) -> Session:
-    """Reopen a run, or make a new one."""
+    """Reopen a run, or create a new one."""
     parts = (settings, config, engine, facts, observers)
     if settings.resume:
         reopened, state = reopen(settings, config, facts, engine)
         spent, remembered = float(state.get("seconds", 0.0)), state.get("observers") or {}
         at = engine.step_number
         return Session(*parts, reopened, about, spent, estimates, True, remembered, at, wanted=wanted)
-    if isinstance(settings.init, str):
-        starting.start_from(settings.init, engine)
     called = f"{settings.model['name']}-{facts.name}"
     chosen = None if settings.run_dir is None else Path(settings.run_dir).expanduser()
     fresh, above = chosen is None or not chosen.exists(), missing(chosen or rundir.OUTPUTS / "train" / called)
@@ -166,9 +187,9 @@ def _session(
     if engine.world.first:
         new.lock()
         try:
-            # Another process may have been here and gone in the meantime.
+            # Another process may have used the directory in the meantime.
             rundir.refuse_taken(None if chosen is None else str(place), again=new.locked)
-            if ranks.job():  # from now on a restart finds it
+            if ranks.job():  # a restart by torchrun finds the run by this entry
                 new.update(status="starting", job=ranks.job())
         except BaseException:
             new.unlock()
@@ -177,20 +198,20 @@ def _session(
 
 
 def discard(session: Session, error: BaseException) -> None:
-    """Take a new run away again that ended before its first step was made.
+    """Remove a new run that ended before its first step was complete.
 
-    It stays where another rank failed, which may have got further.
+    It is kept if another rank failed, since that rank may have got further.
     """
     if session.above is None or session.engine.step_number or isinstance(error, RankError) or not session.world.first:
         return
     session.run.withdraw()
     for folder in session.above:
-        with contextlib.suppress(OSError):  # which holds something else
+        with contextlib.suppress(OSError):  # not empty
             folder.rmdir()
 
 
 def _again(settings: TrainSettings, own: Path) -> TrainSettings:
-    """Settings that go on with this job's own run after torchrun restarted it; one without a checkpoint begins anew."""
+    """Return settings that resume this job's run after a restart by torchrun, or restart it if it has no checkpoint."""
     if RunDir(own).listing():
         return replace(settings, resume=str(own), run_dir=None, init=None)
     RunDir(own).withdraw()
@@ -198,7 +219,7 @@ def _again(settings: TrainSettings, own: Path) -> TrainSettings:
 
 
 def pretrained_notes(frozen: Pretrained | None) -> list[str]:
-    """Which frozen network is looked through, by its weights' hash, and by which layers."""
+    """Return notes about the pretrained network: the hash of its weights, and its layers."""
     if frozen is None:
         return []
     layers = ", ".join(f"{name} ({count})" for name, count in frozen.channels.items())
@@ -208,7 +229,7 @@ def pretrained_notes(frozen: Pretrained | None) -> list[str]:
 
 
 def stages(engine: Engine) -> list[dict[str, Any]] | None:
-    """A run's stages as plain values: their names, first steps and batches; None where there is but one."""
+    """Return the stages as plain values: names, first steps and batch sizes; None for a single stage."""
     course = engine.course
     if len(course.stages) == 1:
         return None
@@ -217,7 +238,7 @@ def stages(engine: Engine) -> list[dict[str, Any]] | None:
 
 
 def rank_notes(engine: Engine) -> list[str]:
-    """How many ranks share a batch, over what, and what batch norm makes of it."""
+    """Return notes about the number of ranks, the backend, the images per rank, and the scope of batch norm."""
     world, norms = engine.world, [m for m in engine.game.modules() if isinstance(m, _BatchNorm)]
     if world.size == 1:
         return []
@@ -225,31 +246,31 @@ def rank_notes(engine: Engine) -> list[str]:
     notes = [f"{world.size} ranks over {ranks.backend()}, about {stop - start} of {engine.batch_size} images each"]
     if norms:
         shared = all(isinstance(m, AcrossRanks) for m in norms)
-        notes.append(f"batch norm takes its statistics over {'all ranks' if shared else 'each rank alone'}")
+        notes.append(f"batch norm computes its statistics over {'all ranks' if shared else 'each rank separately'}")
     return notes
 
 
 def split_notes(engine: Engine) -> list[str]:
-    """What splitting a batch changes: batch norm sees the micro-batch only; everything else stays the same."""
+    """Return a note if batch norm depends on the micro-batch size or differs between training and sampling."""
     world, course = engine.world, engine.course
     sizes = {(course.micro_batch(stage), course.batch_size(stage)): None for stage in course.stages}
     split = {micro: None for micro, batch in sizes if micro is not None and micro * world.size < batch}
     if split and any(isinstance(m, _BatchNorm) for m in engine.game.modules()):
         each = " of every rank" if world.size > 1 else ""
         many = ", ".join(map(str, split))
-        return [f"micro_batch={many}: batch norm takes its statistics over so many images{each}"]
+        return [f"micro_batch={many}: batch norm computes its statistics over this many images{each}"]
     several = max(batch for _, batch in sizes)
     if several > 1 and any(isinstance(m, ImageBatchNorm2d) for m in engine.game.modules()):
-        told = f"batch norm looks at {several} images at once in training, and at each alone when samples are made"
-        return [f"{told}: model.norm=instance does the same in both"]
+        told = f"batch norm uses the statistics of {several} images in training, and of single images in sampling"
+        return [f"{told}; model.norm=instance uses single images in both"]
     return []
 
 
 class _Signals:
-    """While inside, SIGINT, SIGTERM and SIGHUP are noted instead of obeyed; a second SIGINT interrupts at once.
+    """A context that records SIGINT, SIGTERM and SIGHUP instead of ending; a second SIGINT interrupts at once.
 
-    SIGHUP says that the terminal was closed; under nohup, which ignores it, it stays ignored.
-    Before the first step, any of them interrupts. aloud: whether this process says so, when the signal comes.
+    SIGHUP means that the terminal was closed; under nohup it stays ignored. Before the first step, each of them
+    interrupts. aloud: whether this process prints a message when the signal arrives.
     """
 
     NAMES: ClassVar[dict[str, str]] = {"SIGINT": "Ctrl-C", "SIGTERM": "SIGTERM", "SIGHUP": "SIGHUP"}
@@ -262,14 +283,14 @@ class _Signals:
         self.messenger = Messenger(self._line) if aloud else None
 
     def step_begins(self) -> None:
-        """From now on there is something to save. Raises KeyboardInterrupt for a signal that Python let go unheeded."""
+        """Mark the start of the first step. Raises KeyboardInterrupt for an earlier signal whose exception was lost."""
         self.stepping = True
-        if self.wanted:  # it came while a finalizer ran, out of which nothing is raised
+        if self.wanted:  # it arrived in a finalizer, where Python discards exceptions
             raise KeyboardInterrupt
 
     @contextlib.contextmanager
     def unheeded(self) -> Iterator[None]:
-        """While inside, no signal interrupts: what is taken away goes whole."""
+        """A context that no signal interrupts, so that a directory is removed completely."""
         self.leaving = True
         try:
             yield
@@ -304,6 +325,6 @@ class _Signals:
             return
         if not self.stepping and len(self.wanted) == 1:
             raise KeyboardInterrupt
-        # Of one Ctrl-C a rank hears twice: from the terminal and from torchrun.
+        # A rank receives one Ctrl-C twice: from the terminal and from torchrun.
         if len(self.wanted) > 1 and number == signal.SIGINT and (ranks.job() is None or now - before > 1):
             raise KeyboardInterrupt

@@ -1,4 +1,4 @@
-"""`gan sample input=`: what a game of images makes of files, each under its own name, size and depth."""
+"""`gan sample input=`: translation of image files; each output keeps its input's name, size and bit depth."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ from gancli.draw.translating import Translator
 from gancli.errors import ConfigError, DataError
 from gancli.verbs.drawing import directory, open_sampler
 from gancli.verbs.lists import class_list
-from gancli.verbs.remaining import Remaining
+from gancli.verbs.time_left import Remaining
 
 WORDS = "images"
 
 
 def refuse(settings: SampleSettings) -> None:
-    """Raise ConfigError for keys that say nothing beside input=."""
+    """Raise ConfigError for keys that do not apply to input=."""
     if settings.serve:
-        raise ConfigError("input= and serve=true: the page takes images by itself; leave one of them out")
+        raise ConfigError("input= and serve=true: images are uploaded on the page; leave one of them out")
     if settings.format not in ("grid", "png"):
-        raise ConfigError(f"format={settings.format} and input=: a PNG is written of each file; leave format out")
+        raise ConfigError(f"format={settings.format} and input=: one PNG is written per file; leave format out")
     for name in ("n", "seeds", "arithmetic", "attention", "points"):
         if getattr(settings, name):
-            raise ConfigError(f"{name}= and input=: one image is made of each file; leave one of them out")
+            raise ConfigError(f"{name}= and input=: one image is made per file; leave one of them out")
     for key in settings.dataset.typed():
-        raise ConfigError(f"dataset.{key}= and input=: samples are made of these files alone: leave one of them out")
+        raise ConfigError(f"dataset.{key}= and input=: outputs are made from these files only; leave one of them out")
     if World.of_group().size > 1:
-        raise ConfigError("input= is translated by one process: start it without torchrun")
+        raise ConfigError("input= needs one process: start it without torchrun")
 
 
 @dataclass
 class _Log:
-    """What was done with each file, what was converted how often, and what could not be used."""
+    """files: each input and output. failed: unusable inputs. changes: conversions and how often they occurred."""
 
     files: list[dict[str, Any]] = field(default_factory=list)
     failed: list[dict[str, str]] = field(default_factory=list)
@@ -48,15 +48,15 @@ class _Log:
 
 
 def run(settings: SampleSettings, text: str) -> Path:
-    """Make an image of each file; returns the directory that holds them.
+    """Translate each file; return the output directory.
 
-    A file that cannot be used keeps none of the others from being made: it is named at the end. Raises GanError.
+    Unusable files are skipped and reported at the end. Raises GanError.
     """
-    found = find(text)  # before a network is loaded
-    sampler = open_sampler(settings, settings.truncation, draws=False)  # no samples of the run's own data
+    found = find(text)  # before networks are loaded
+    sampler = open_sampler(settings, settings.truncation, draws=False)  # no samples from the run's own data
     chosen = class_list(settings.classes, sampler)
     if len(chosen) > 1:
-        raise ConfigError(f"classes={settings.classes}: one image is made of each file, so name one class")
+        raise ConfigError(f"classes={settings.classes}: one image is made per file, so name one class")
     translator = Translator(sampler, settings.seed, chosen[0] if chosen else None)
     for note in found.notes:
         print(f"note: {note}", file=sys.stderr, flush=True)
@@ -69,7 +69,7 @@ def run(settings: SampleSettings, text: str) -> Path:
             _translate(translator, found, folder, log)
         except KeyboardInterrupt:
             if log.files:
-                _say(f"{len(log.files):,} of {len(found.paths):,} images are whole, in {folder}")
+                _say(f"{len(log.files):,} of {len(found.paths):,} images are complete, in {folder}")
             raise
         if not log.files:
             raise DataError(_failures(log, len(found.paths)))
@@ -78,7 +78,7 @@ def run(settings: SampleSettings, text: str) -> Path:
 
 
 def _translate(translator: Translator, found: Inputs, folder: Path, log: _Log) -> None:
-    """Write what is made of each file. Raises RunError where the disk is full."""
+    """Translate and write each file. Raises RunError if the disk is full."""
     report, total = Remaining({WORDS: len(found.paths)}), len(found.paths)
     each = zip(found.paths, found.names, found.outputs, strict=True)
     for k, (path, name, output) in enumerate(each, 1):
@@ -96,14 +96,14 @@ def _translate(translator: Translator, found: Inputs, folder: Path, log: _Log) -
 
 
 def _finish(sampler: Sampler, found: Inputs, folder: Path, log: _Log) -> None:
-    """Say what was converted and where all is. Raises DataError where some files could not be used."""
+    """Print the conversions and the output directory. Raises DataError if some files could not be used."""
     total = len(found.paths)
     for change, count in log.changes.items():
         _say(f"{count:,} of {total:,} files: {change}" if total > 1 else change)
-    way, many = f", {sampler.direction}" if sampler.direction else "", "image" if len(log.files) == 1 else WORDS
-    print(f"{len(log.files):,} {many} by {sampler.run.name} at step {sampler.step:,}{way}: {folder}")
+    direction, many = f", {sampler.direction}" if sampler.direction else "", "image" if len(log.files) == 1 else WORDS
+    print(f"{len(log.files):,} {many} by {sampler.run.name} at step {sampler.step:,}{direction}: {folder}")
     if log.failed:
-        raise DataError(f"{_failures(log, total)}; the others are in {folder}, and sample.json names all")
+        raise DataError(f"{_failures(log, total)}; the others are in {folder}; sample.json lists all")
 
 
 def _failures(log: _Log, total: int) -> str:

@@ -31,9 +31,9 @@ from gancli.games.noise import NoiseGame
 from gancli.losses.adversarial import NonSaturating
 from gancli.metrics.evaluation import Evaluator
 from gancli.metrics.extractor import Inception
+from gancli.metrics.feature_cache import FeatureCache
 from gancli.metrics.fid import Fid, Kid, Prc
 from gancli.metrics.images import ImageSet, batches, extract, from_sampler, from_source, three_channels
-from gancli.metrics.kept import KeptFeatures
 from gancli.nets.dcgan import Discriminator, Generator
 
 Timed = Callable[[], object]
@@ -126,7 +126,7 @@ def overhead(extractor: Inception, n: int, rounds: int) -> None:
 
 def second(extractor: Inception, top: Path, n: int, rounds: int) -> None:
     """The first evaluation against a reference, and another of as many images with its features kept."""
-    kept, fakes = KeptFeatures(top / "kept"), iter(range(10**6))
+    kept, fakes = FeatureCache(top / "kept"), iter(range(10**6))
 
     def evaluate() -> None:
         real = from_source(fashion(), n, 1)

@@ -11,13 +11,13 @@ from __future__ import annotations
 import os
 import statistics
 import sys
-import time
 from collections.abc import Callable
 
 import torch
 
 from gancli.compute.device import keep_freed_memory
 from tests import released
+from tests.bench.turns import timed
 from tests.contract.cast import engine_of
 
 CH = int(os.environ.get("CH", "64"))
@@ -45,13 +45,7 @@ def main(rounds: int = 7, batches: tuple[int, ...] = (1, 4)) -> None:
     keep_freed_memory()  # for all of them, as `gan train` does
     for batch in batches:
         steps = {"ours": ours(batch), "frozen": theirs(batch, True), "unfrozen": theirs(batch, False)}
-        taken: dict[str, list[float]] = {name: [] for name in steps}
-        for turn in range(rounds + 1):
-            for name, step in steps.items():
-                began = time.perf_counter()
-                step()
-                if turn:
-                    taken[name].append(time.perf_counter() - began)
+        taken = timed(steps, rounds)
         middle = {name: statistics.median(times) for name, times in taken.items()}
         ratios = " ".join(f"{name} / ours {middle[name] / middle['ours']:.3f}" for name in ("frozen", "unfrozen"))
         print(f"batch {batch}: ours {middle['ours']:.3f} s · {ratios}", flush=True)

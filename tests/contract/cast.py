@@ -15,7 +15,7 @@ from gancli.config.files import conf_dir, groups
 from gancli.config.settings import TrainSettings
 from gancli.data.facts import DataFacts
 from gancli.errors import GanError
-from gancli.train import assemble, checks, dealing
+from gancli.train import assemble, checks, streams
 from gancli.train.engine import Engine
 
 # A model's tiny widths and a data set that fits it. A model without an entry fails.
@@ -34,6 +34,14 @@ TINY = {
     "cyclegan_unet": ["model=cyclegan_unet", "model.ch=2", "dataset=random", "dataset.size=[1,32,32]"],
     "biggan_deep": ["model=biggan_deep", "model.ch=4", "dataset=random", "dataset.size=[1,16,16]"],
 }
+GROWTH = ["game.first=16", "game.fade=16", "game.hold=16", "model.ch_base=64", "model.ch_max=8"]
+for grows in ("progan", "stylegan"):
+    TINY[grows] = [f"model={grows}", *GROWTH, "model.latent.dim=8", "dataset=random", "dataset.size=[1,16,16]"]
+TINY["stylegan2"] = [
+    "model=stylegan2", *GROWTH[3:], "model.latent.dim=8", "model.D.group=4", "dataset=random", "dataset.size=[1,16,16]",
+]  # fmt: skip
+for styled in ("stylegan", "stylegan2"):
+    TINY[styled] += ["model.G.w_dim=8", "model.mapping_layers=2"]
 TINY["cogan"] = ["model=cogan", "model.ch_g=16", "model.ch_d=4", "dataset=random", "dataset.size=[1,16,16]"]
 TINY["improved"] += ["dataset.classes=2", "game.labels=4", "game.adversarial=1"]
 
@@ -71,7 +79,7 @@ def engine_of(keys: Sequence[str], double: bool = False, still_norms: bool = Fal
     config = config_of(keys)
     settings = make_as(TrainSettings, config, "")
     checks.check_sections(settings)
-    source = dealing.data(settings)
+    source = streams.data(settings)
     game = assemble.game(config, DataFacts.of(source))
     if double:
         game = game.double()

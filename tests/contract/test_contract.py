@@ -111,7 +111,7 @@ def test_the_same_seed_draws_the_same_sample(model: str, monkeypatch: pytest.Mon
 PROBES = {
     "loss": ["loss=lsgan", "loss.smooth=0.25"],
     "no loss": ["loss=none"],
-    "penalty": ["penalty=r1"],
+    "penalty": ["penalty=r1", "penalty.r1.weight=3"],
     "augment": ["augment=diffaugment"],
     "ramp": ["ramp=r3gan", "ramp.images=8", "ramp.augment=null"],
     "latent": ["model.latent.dim=12"],

@@ -165,17 +165,17 @@ def test_the_fingerprint_is_of_every_column() -> None:
     [
         (
             Column(Image(1, 8, 8), pixels(6, 1, 8, 9)),
-            r"uint8 \[N, 1, 8, 9\], and images of 1×8×8 are uint8 \[N, 1, 8, 8\]",
+            r"uint8 \[N, 1, 8, 9\], but images of 1×8×8 need uint8 \[N, 1, 8, 8\]",
         ),
-        (Column(Points(2), np.zeros((6, 2))), r"float64 \[N, 2\], and points of 2 numbers are float32 \[N, 2\]"),
+        (Column(Points(2), np.zeros((6, 2))), r"float64 \[N, 2\], but points of 2 numbers need float32 \[N, 2\]"),
         (Column(Points(2), np.zeros((6, 2), np.int64)), "int64"),
-        (Column(WORDS, np.full((6, 3), 3)), r"column b has 3 to 3, and sequences of 3 of 3 tokens 0 to 2"),
+        (Column(WORDS, np.full((6, 3), 3)), r"column b has 3 to 3, but sequences of 3 of 3 tokens 0 to 2"),
         (Column(WORDS, np.full((6, 3), -1)), "has -1 to -1"),
         (Column(WORDS, np.zeros((6, 3), np.int32)), "int32"),
-        (Column(Label(("p", "q")), np.full(6, 2)), "labels from 2 to 2 and 2 classes"),
-        (Column(Label(("p", "p")), np.zeros(6, np.int64)), "two classes of the name p"),
+        (Column(Label(("p", "q")), np.full(6, 2)), "labels from 2 to 2 but 2 classes"),
+        (Column(Label(("p", "p")), np.zeros(6, np.int64)), "two classes named p"),
         (Column(Vector(3), np.zeros((5, 3), np.float32)), r"columns of different lengths \(a 6, b 5\)"),
-        (Column(Vector(0), np.zeros((6, 0), np.float32)), "hold nothing"),
+        (Column(Vector(0), np.zeros((6, 0), np.float32)), "which are empty"),
     ],
 )
 def test_a_column_that_does_not_fit_is_refused(column: Column, said: str) -> None:
@@ -190,7 +190,7 @@ def test_a_column_that_does_not_fit_is_refused(column: Column, said: str) -> Non
     [np.array([[0.5, 0.2]] * 6), np.zeros(6), np.zeros((6, 1), np.int64), np.zeros(6, bool), np.array(["a"] * 6)],
 )
 def test_labels_that_are_no_whole_numbers_are_refused(labels: np.ndarray[Any, Any]) -> None:
-    with pytest.raises(DataError, match=r"dataset=d has labels .*: labels are whole numbers \[6\]"):
+    with pytest.raises(DataError, match=r"dataset=d has labels .*: labels must be integers \[6\]"):
         table("d", pixels(), labels, ["a", "b"])
 
 
@@ -296,7 +296,7 @@ def test_a_data_set_is_what_says_it_returns_one(monkeypatch: pytest.MonkeyPatch)
     for name in ("source", "sources", "dataset"):
         assert find(f"gancli.data.mine.{name}", "dataset") is getattr(module, name)
     for target in ("mine.int", "source.Source", "source.Sources", "source.order"):
-        with pytest.raises(ConfigError, match="not a part that dataset can build"):
+        with pytest.raises(ConfigError, match="not allowed in dataset"):
             find(f"gancli.data.{target}", "dataset")
     with pytest.raises(ConfigError, match="dataset: cannot be built with these values"):
         make({"_target_": "gancli.data.source.table", "name": "d", "content": "rows"}, "dataset")
@@ -311,7 +311,7 @@ def test_several_tables_are_several_feeds() -> None:
     assert (facts.shape, facts.classes, facts.images) == ((1, 8, 8), ("p", "q", "r", "s"), 6)
     other = Sources("both", {"u": pair(flip=True), "v": both.feeds["v"]})
     assert len({both.fingerprint, other.fingerprint, Sources("both", {"u": pair()}).fingerprint}) == 3
-    with pytest.raises(CombinationError, match=r"this game takes one table and dataset=both has the feeds u, v"):
+    with pytest.raises(CombinationError, match=r"this game takes one table, but dataset=both has the feeds u, v"):
         lone(both)
 
 

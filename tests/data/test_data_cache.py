@@ -150,11 +150,11 @@ def test_the_file_appears_only_when_it_is_whole(cache_home: Path) -> None:
 
 
 def test_a_full_disk_and_a_locked_folder_are_explained(cache_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(DataError, match=r"are needed and .* free\): make room there, set XDG_CACHE_HOME"):
+    with pytest.raises(DataError, match=r"are needed and .* free\): free space, set XDG_CACHE_HOME"):
         cache.store("key", (10**9, 3, 1024, 1024), iter(()))
     (cache_home / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache_home / "file"))
-    with pytest.raises(DataError, match=r"cannot be kept in .*file/gan/images"):
+    with pytest.raises(DataError, match=r"cannot be cached in .*file/gan/images"):
         cache.store("key", (1, 1, 8, 8), iter([np.zeros((1, 1, 8, 8), np.uint8)]))
 
 

@@ -12,9 +12,9 @@ import torch
 from PIL import Image
 
 from gancli.data import gather, index
-from gancli.data.ahead import Ahead, Request
 from gancli.data.folder import Folder, folder
 from gancli.data.loader import Stream
+from gancli.data.prefetch import Prefetch, Request
 from gancli.errors import DataError
 
 
@@ -147,7 +147,7 @@ def test_what_comes_next_is_learned() -> None:
         read.append(request)
         return request
 
-    ahead = Ahead(answer, depth=2)
+    ahead = Prefetch(answer, depth=2)
     cycle = [Request(0, 4, 0, 2), Request(0, 4, 2, 4), Request(4, 8, 0, 8)]
     asked = [r._replace(position=r.position + 12 * k) for k in range(6) for r in cycle]
     for request in asked[:9]:

@@ -20,7 +20,7 @@ from PIL import Image
 from gancli.data import gather
 from gancli.data.embedded import fashion
 from gancli.data.folder import folder
-from gancli.data.layout import LeftOut, by_description, by_folders, present, printable
+from gancli.data.layout import IgnoredFiles, by_description, by_folders, present, printable
 from gancli.data.noise import noise
 from gancli.data.npz import npz
 from gancli.data.shards import webdataset
@@ -94,7 +94,7 @@ def test_a_folder_of_which_nothing_can_be_read_is_named(tmp_path: Path, read: Re
     source = read(fill(tmp_path / "d", "owl/a.png", "newt/b.png", "eft/c.heic", "toad/"))
     assert source.classes == ("newt", "owl")
     assert source.notes[0].startswith("left out: 1 .heic")
-    assert source.notes[1:] == ("no image that is read is in eft, toad: no class",)
+    assert source.notes[1:] == ("folders without supported images are not classes: eft, toad",)
 
 
 def test_nothing_that_can_be_read(tmp_path: Path) -> None:
@@ -136,7 +136,7 @@ def test_classes_that_lie_one_deeper(tmp_path: Path) -> None:
         folder(str(top))
     assert as_zip(top).classes == ("newt", "owl")
     flat = as_zip(fill(tmp_path / "e", "photos/a.png", "photos/b.png"))
-    assert (flat.classes, flat.notes) == ((), ("all images lie in photos: they have no classes",))
+    assert (flat.classes, flat.notes) == ((), ("all images are in photos: they have no classes",))
 
 
 def describe(top: Path, labels: object) -> Path:
@@ -149,7 +149,7 @@ def test_a_description_gives_the_labels(tmp_path: Path, read: Read) -> None:
     top = fill(tmp_path / "d", "00000/a.png", "00000/b.png", "00001/a.png")
     shards = read(top)
     assert shards.classes == ("00000", "00001")
-    assert "are taken for classes; where they are mere shards" in shards.notes[-1]
+    assert "are used as classes; if they are only shards" in shards.notes[-1]
     plain = read(describe(top, None))
     assert (shades(plain), plain.classes, plain.notes) == ([(0, ""), (1, ""), (2, "")], (), ())
     named = read(describe(top, [["00001/a.png", 0], ["00000/b.png", 0], ["00000\\a.png", 1]]))
@@ -173,15 +173,15 @@ def test_a_description_of_more_than_is_there(tmp_path: Path, read: Read) -> None
     [
         (b'{"labels": [["a.png", 0], ["a.png", 1]]}', "has a.png twice"),
         (b'{"labels": [["a.png", 0], ["./a.png", 1', "cannot be read as JSON"),
-        (b'{"labels": [["a\xe9.png", 0]]}', "is no text in UTF-8"),
+        (b'{"labels": [["a\xe9.png", 0]]}', "is not UTF-8 text"),
         (b'{"labels": [["a.png", ' + b"9" * 400 + b"]]}", "number the classes from 0"),
         (b'{"labels": [["a.png", ' + b"9" * 5000 + b"]]}", "cannot be read as JSON"),
-        (b'{"labels": [["a.png", 0.5]]}', "whole-number labels"),
-        (b'{"labels": [["a.png", NaN]]}', "whole-number labels"),
-        (b'{"labels": [["a.png", true]]}', "whole-number labels"),
-        (b'{"labels": [["a.png", [1, 0]]]}', "whole-number labels"),
-        (b'{"labels": {"a.png": 0}}', "whole-number labels"),
-        (b'{"images": []}', "whole-number labels"),
+        (b'{"labels": [["a.png", 0.5]]}', "integer labels"),
+        (b'{"labels": [["a.png", NaN]]}', "integer labels"),
+        (b'{"labels": [["a.png", true]]}', "integer labels"),
+        (b'{"labels": [["a.png", [1, 0]]]}', "integer labels"),
+        (b'{"labels": {"a.png": 0}}', "integer labels"),
+        (b'{"images": []}', "integer labels"),
         (b'{"labels": []}', "has no label for a.png"),
         (b"[" * 100_000, "cannot be read as JSON"),
         (b"", "cannot be read as JSON"),
@@ -216,7 +216,7 @@ def test_folders_by_backslashes(tmp_path: Path) -> None:
     (tmp_path / "x.zip").write_bytes(raw)
     source = archive(str(tmp_path / "x.zip"))
     assert [source.classes[label] for label in source.labels] == ["newt", "newt", "owl"]
-    assert source.notes == ("no image that is read is in eft: no class",)
+    assert source.notes == ("folders without supported images are not classes: eft",)
 
 
 def test_links(tmp_path: Path) -> None:
@@ -229,10 +229,10 @@ def test_links(tmp_path: Path) -> None:
     source = folder(str(top))
     assert source.classes == ("eft", "newt", "owl")
     assert len(source) == 3
-    left = "also (a link to a folder that is read already), notes (a link to nothing), "
-    assert source.notes[0] == f"left out: {left}owl/round (a link to a folder that is read already)"
+    left = "also (a link to a folder that was already read), notes (a broken link), "
+    assert source.notes[0] == f"left out: {left}owl/round (a link to a folder that was already read)"
     (top / "owl" / "b.png").symlink_to(tmp_path / "nowhere.png")
-    with pytest.raises(DataError, match=rf"{top}/owl/b\.png is a link to {tmp_path}/nowhere\.png, which is not there"):
+    with pytest.raises(DataError, match=rf"{top}/owl/b\.png is a link to {tmp_path}/nowhere\.png, which does not ex"):
         folder(str(top))
 
 
@@ -243,11 +243,11 @@ def test_pipes_and_sockets_are_never_opened(tmp_path: Path, monkeypatch: pytest.
         made.bind("control.sock")
     assert folder(".").notes == ("left out: control.sock (a socket), pipe (a named pipe)",)
     os.mkfifo("b.PNG")
-    with pytest.raises(DataError, match=r"b\.PNG is a named pipe, no image: take it away"):
+    with pytest.raises(DataError, match=r"b\.PNG is a named pipe, not an image: remove it"):
         folder(".")
     Path("b.PNG").unlink()
     os.mkfifo("dataset.json")
-    with pytest.raises(DataError, match=r"dataset\.json cannot be read \(it is a named pipe, no file\)"):
+    with pytest.raises(DataError, match=r"dataset\.json cannot be read \(it is a named pipe, not a file\)"):
         folder(".")
     for read, root in ((folder, "pipe"), (archive, "pipe"), (npz, "pipe")):
         with pytest.raises(DataError, match=r"dataset\.root=pipe is a named pipe: type"):
@@ -263,7 +263,7 @@ def test_names_that_are_no_utf8(tmp_path: Path) -> None:
     )
     source = folder(str(top))
     assert source.classes == (r"caf\xe9", "tea")
-    assert source.notes[-1] == r"no image that is read is in mat\xe9: no class"
+    assert source.notes[-1] == r"folders without supported images are not classes: mat\xe9"
     assert len(bytes.fromhex(source.fingerprint)) == 32
     (top / os.fsdecode(b"caf\xe9/b\xff.png")).write_bytes(b"")
     with pytest.raises(DataError, match=r"d\\xe9/caf\\xe9/b\\xff\.png cannot be used as an image \(it is empty\)"):
@@ -287,7 +287,7 @@ def test_a_folder_deeper_than_functions_may_call_themselves(tmp_path: Path) -> N
 def test_folders_that_cannot_be_told_apart(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"two folders that are both shown as a\\xe9"):
         by_folders("x", ["a\udce9/1.png", "a\\xe9/2.png"])
-    with pytest.raises(DataError, match="two classes of the name owl"):
+    with pytest.raises(DataError, match="two classes named owl"):
         table("x", np.zeros((2, 1, 8, 8), np.uint8), np.array([0, 1]), ["owl", "owl"])
     assert by_description("j", b'{"labels": [["p/a", 3]]}', ["t/p/a"], "t/").classes == ["3"]
 
@@ -325,14 +325,14 @@ def test_arrays_that_are_not_read(tmp_path: Path) -> None:
 
 def test_a_limit_that_cannot_be_had_is_said(tmp_path: Path) -> None:
     top = fill(tmp_path / "d", "owl/a.png", "newt/b.png", "newt/c.png")
-    told = "dataset.limit=9: there are only 3, and all of them are taken"
+    told = "dataset.limit=9: there are only 3, all are used"
     for read in FORMS:
         assert read(top, limit=9).notes == (told,)
         assert read(top, limit=3).notes == ()
     (note,) = folder(str(top), limit=1).notes
     assert note.startswith("dataset.limit=1 leaves no image of ")
-    assert fashion(limit=10_001).notes == ("dataset.limit=10001: there are only 10,000, and all of them are taken",)
-    assert ring(n=5, limit=6).notes == ("dataset.limit=6: there are only 5, and all of them are taken",)
+    assert fashion(limit=10_001).notes == ("dataset.limit=10001: there are only 10,000, all are used",)
+    assert ring(n=5, limit=6).notes == ("dataset.limit=6: there are only 5, all are used",)
     assert noise(n=5, classes=2, limit=6).notes == ring(n=5, limit=6).notes
     assert noise(n=5, classes=2).notes == ()
 
@@ -342,8 +342,8 @@ def test_sizes_that_differ_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     for i, size in enumerate([(9, 12), (30, 20)]):
         Image.new("L", size).save(tmp_path / f"{i}.png")
     told = (
-        "images differ in size, with sides of 9 to 30 pixels: their central squares, resized to 9 pixels, the smallest"
-        " side, are taken; dataset.size= chooses another size"
+        "images differ in size, with sides of 9 to 30 pixels: each is cropped to its central square and resized to"
+        " 9 pixels, the smallest side; dataset.size=N sets another size"
     )
     assert folder(str(tmp_path)).notes == (told,)
     assert folder(str(tmp_path), size=8).notes == ()
@@ -362,7 +362,7 @@ def test_notes_are_kept_with_the_index(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_many_kinds_are_one_line() -> None:
-    left = LeftOut()
+    left = IgnoredFiles()
     for k in range(12):
         left.file(f"x.k{k:02d}")
     left.file("x.k11")

@@ -60,14 +60,14 @@ def test_common_keys(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arrays", "problem"),
     [
-        ({"pictures": COLOUR}, "holds pictures and no `images`"),
-        ({"images": COLOUR.astype(np.float32)}, r"images are float32 \[6, 9, 8, 3\], and uint8 is needed"),
-        ({"images": COLOUR[0, 0]}, r"images are uint8 \[8, 3\], and uint8"),
+        ({"pictures": COLOUR}, "holds pictures but no `images`"),
+        ({"images": COLOUR.astype(np.float32)}, r"images are float32 \[6, 9, 8, 3\], but uint8 is needed"),
+        ({"images": COLOUR[0, 0]}, r"images are uint8 \[8, 3\], but uint8"),
         ({"images": COLOUR[:0]}, "images are empty"),
-        ({"images": COLOUR, "labels": np.zeros(5, int)}, r"labels are int64 \[5\], and integers \[6\]"),
+        ({"images": COLOUR, "labels": np.zeros(5, int)}, r"labels are int64 \[5\], but integers \[6\]"),
         ({"images": COLOUR, "labels": np.zeros(6)}, r"labels are float64 \[6\]"),
         ({"images": COLOUR, "labels": np.full(6, -1)}, "the smallest label is -1"),
-        ({"images": COLOUR, "labels": np.full(6, 2), "classes": ["a", "b"]}, "go up to 2 and classes has 2"),
+        ({"images": COLOUR, "labels": np.full(6, 2), "classes": ["a", "b"]}, "go up to 2 but classes has 2"),
         ({"images": COLOUR, "classes": np.array(["a", None], object)}, "cannot be read .*allow_pickle"),
         ({"images": np.array([{}], object)}, "cannot be read .*allow_pickle"),
     ],
@@ -114,7 +114,7 @@ def test_a_header_that_asks_for_too_much_memory(tmp_path: Path) -> None:
     np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": (10**14, 8, 8)})
     with zipfile.ZipFile(tmp_path / "x.npz", "w") as file:
         file.writestr("images.npy", header.getvalue() + bytes(64))
-    with pytest.raises(DataError, match=r"images\.npy says \[100000000000000, 8, 8\] of uint8 and has 64"):
+    with pytest.raises(DataError, match=r"images\.npy has the header \[100000000000000, 8, 8\] of uint8, but 64"):
         npz(str(tmp_path / "x.npz"))
 
 

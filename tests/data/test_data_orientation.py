@@ -141,7 +141,7 @@ def test_only_what_is_late_costs_a_decoding(tmp_path: Path, monkeypatch: pytest.
 def test_other_kinds_under_a_known_suffix_are_no_images(tmp_path: Path) -> None:
     Image.fromarray(stored()).save(tmp_path / "a.eps")
     (tmp_path / "a.eps").rename(tmp_path / "a.png")
-    with pytest.raises(DataError, match=r"a\.png cannot be used .*\(it holds no image of a kind that is read\)"):
+    with pytest.raises(DataError, match=r"a\.png cannot be used .*\(it is not an image of a supported format\)"):
         folder(str(tmp_path))
     assert {suffix for suffix, kind in Image.registered_extensions().items() if kind in decode._FORMATS} >= {
         *decode.SUFFIXES

@@ -52,7 +52,7 @@ def test_colour_of_grey_repeats_it() -> None:
 
 
 def test_impossible_channels_are_named() -> None:
-    with pytest.raises(ConfigError, match=r"asks for 5 channels and dataset=emoji has 3: allowed 1 or 3"):
+    with pytest.raises(ConfigError, match=r"requests 5 channels, but dataset=emoji has 3: type 1 or 3"):
         fit(np.zeros((1, 3, 8, 8), np.uint8), [5, 8, 8], "emoji")
 
 

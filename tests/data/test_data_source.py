@@ -59,7 +59,7 @@ def test_labels_must_fit() -> None:
     images = np.zeros((3, 1, 8, 8), np.uint8)
     with pytest.raises(DataError, match="3 images and 2 labels"):
         table("x", images, np.array([0, 1]), ["a", "b"])
-    with pytest.raises(DataError, match="labels from 0 to 2 and 2 classes"):
+    with pytest.raises(DataError, match="labels from 0 to 2 but 2 classes"):
         table("x", images, np.array([0, 1, 2]), ["a", "b"])
     with pytest.raises(DataError, match="is empty"):
         table("x", images[:0])

@@ -202,7 +202,7 @@ def test_missing_data_name_both_remedies(tmp_path: Path, monkeypatch: pytest.Mon
     with pytest.raises(DataError) as caught:
         getattr(sets, name)(root=str(tmp_path / "no"))
     message = str(caught.value)
-    assert message.startswith(f"dataset={name} is not (complete) in {tmp_path / 'no'}")
+    assert message.startswith(f"dataset={name} is incomplete in {tmp_path / 'no'}")
     assert "dataset.download=true" in message
     assert "dataset.root=PATH" in message
 
@@ -234,11 +234,11 @@ def test_pipes_and_giants_are_never_opened(tmp_path: Path, monkeypatch: pytest.M
     write_idx(tmp_path, "MNIST", {"train": 2, "t10k": 2})
     path = tmp_path / "MNIST" / "raw" / "t10k-images-idx3-ubyte"
     monkeypatch.setattr(sets, "_LARGEST_FILE", path.stat().st_size - 1)
-    with pytest.raises(DataError, match=r"dataset=mnist: .* has 0 GiB, more than any of its files"):
+    with pytest.raises(DataError, match=r"dataset=mnist: .* has 0 GiB, larger than any of its own files"):
         sets.mnist(root=str(tmp_path))
     path.unlink()
     os.mkfifo(path)
-    with pytest.raises(DataError, match=rf"dataset=mnist: {path} is a named pipe, no file"):
+    with pytest.raises(DataError, match=rf"dataset=mnist: {path} is a named pipe, not a file"):
         sets.mnist(root=str(tmp_path))
     with pytest.raises(ConfigError, match=r"was given an empty dataset\.root"):
         sets.mnist(root="")

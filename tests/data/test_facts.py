@@ -30,8 +30,8 @@ def test_every_kind_is_read_back() -> None:
 
 def test_differences_name_columns() -> None:
     now = DataFacts("d", {"x": Image(1, 8, 8), "y": Label(("p", "r"))}, {"": 24}, "g")
-    assert ONE.differences(now) == "y with other names"
-    assert ONE.differences(ONE) == "as many as before (24), with other contents"
+    assert ONE.differences(now) == "y has other names"
+    assert ONE.differences(ONE) == "same number of rows (24), different contents"
     fed = DataFacts("e", {"u.x": Image(1, 8, 8)}, {"u": 5}, "g")
     assert ONE.differences(fed) == (
         "name d -> e; rows 24 -> none; u.rows none -> 5; x images of 1×8×8 -> none; y labels of 2 classes -> none;"
@@ -66,5 +66,5 @@ def test_what_no_data_set_says_is_refused(change: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"data set|field"):
         DataFacts.read(copy.deepcopy(ONE.plain()) | change)
     for key in ONE.plain():
-        with pytest.raises(ValueError, match="says nothing of its data set"):
+        with pytest.raises(ValueError, match="does not describe its data set"):
             DataFacts.read({name: value for name, value in ONE.plain().items() if name != key})

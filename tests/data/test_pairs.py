@@ -80,15 +80,13 @@ def test_val_is_held_out_where_there_is_no_test(tmp_path: Path) -> None:
         fill(tmp_path / split / "A", tmp_path / split / "B", first=first)
     source = pairs(str(tmp_path), split="test")
     assert np.array_equal(rows(source)[0], np.stack([image(10 + k) for k in range(3)]))
-    assert source.notes == ("there is no split test: val is taken for it",)
+    assert source.notes == ("there is no split test: val is used instead",)
 
 
 def test_splits_that_are_not_there(tmp_path: Path) -> None:
     fill(tmp_path / "A", tmp_path / "B")
     for split in ("test", "val"):
-        with pytest.raises(
-            SplitError, match=rf"finds no folders of the split {split} here: type dataset\.split=train,"
-        ):
+        with pytest.raises(SplitError, match=rf"finds no folders of the split {split}: type dataset\.split=train,"):
             pairs(str(tmp_path), split=split)
     with pytest.raises(SplitError, match=r"no split 'tset': type dataset\.split=train, val or test"):
         pairs(str(tmp_path), split="tset")
@@ -103,7 +101,7 @@ def test_files_that_hold_both(tmp_path: Path, inner: str) -> None:
     a, b = rows(source)
     assert np.array_equal(a, np.stack(both)[..., :12])
     assert np.array_equal(b, np.stack(both)[..., 12:])
-    assert source.notes == ("each file is taken for A and B side by side, images of 12x8 here",)
+    assert source.notes == ("each file holds A and B side by side, images of 12x8",)
 
 
 def test_an_odd_width_has_no_halves(tmp_path: Path) -> None:
@@ -112,17 +110,15 @@ def test_an_odd_width_has_no_halves(tmp_path: Path) -> None:
     for size in (None, 16):
         with pytest.raises(DataError) as caught:
             pairs(str(tmp_path), size=size)
-        told = "it is 25 pixels wide, and A and B are its halves, of equal width"
-        assert (
-            str(caught.value) == f"{tmp_path / 'b.png'} cannot be used as an image ({told}): repair it or take it away"
-        )
+        told = "it is 25 pixels wide, but A and B are its halves: the width must be even"
+        assert str(caught.value) == f"{tmp_path / 'b.png'} cannot be used as an image ({told}): fix or remove it"
 
 
 def test_a_missing_partner_is_named(tmp_path: Path) -> None:
     fill(tmp_path / "A", tmp_path / "B")
     (tmp_path / "B" / "b.png").unlink()
     with pytest.raises(
-        DataError, match=rf"^{tmp_path}/A/b\.png has no partner in {tmp_path}/B: files of a pair have eq"
+        DataError, match=rf"^{tmp_path}/A/b\.png has no partner in {tmp_path}/B: names of a pair differ"
     ):
         pairs(str(tmp_path))
     for name in ("b", "c"):
@@ -138,7 +134,7 @@ def test_two_of_one_name_are_refused(tmp_path: Path) -> None:
     fill(tmp_path / "A", tmp_path / "B")
     put(tmp_path / "A" / "a.bmp", image(0))
     with pytest.raises(
-        DataError, match=rf"^{tmp_path}/A/a\.bmp and {tmp_path}/A/a\.png would have one partner: take one"
+        DataError, match=rf"^{tmp_path}/A/a\.bmp and {tmp_path}/A/a\.png would have the same partner: remove one"
     ):
         pairs(str(tmp_path))
 
@@ -149,9 +145,7 @@ def test_another_size_of_the_partner_is_named(tmp_path: Path, size: int | None) 
     put(tmp_path / "B" / "b.png", image(0, width=12))
     with pytest.raises(DataError) as caught:
         pairs(str(tmp_path), size=size)
-    told = (
-        f"{tmp_path}/A/b.png is 10x8 and its partner {tmp_path}/B/b.png 12x8: make them of one size, or take both away"
-    )
+    told = f"{tmp_path}/A/b.png is 10x8 and its partner {tmp_path}/B/b.png 12x8: give both one size, or remove both"
     assert str(caught.value) == told
 
 
@@ -159,7 +153,7 @@ def test_another_size_of_the_partner_is_named(tmp_path: Path, size: int | None) 
 def test_half_a_layout_is_named(tmp_path: Path, layout: str) -> None:
     a, b = (tmp_path / layout.format(s="train", d=d) for d in "AB")
     put(b / "a.png", image(0))
-    with pytest.raises(DataError, match=rf"^{b} is a folder and {a} is none: A and B are needed"):
+    with pytest.raises(DataError, match=rf"^{b} exists, but {a} does not: A and B are needed"):
         pairs(str(tmp_path))
 
 
@@ -213,7 +207,7 @@ def test_alpha_goes_on_white_unless_it_is_asked_for(tmp_path: Path) -> None:
     put(tmp_path / "B" / "b.png", clear)
     source = pairs(str(tmp_path))
     assert source.notes == (
-        "B: 1 of 3 images have alpha: what is transparent goes on white; dataset.channels=4 keeps it",
+        "B: 1 of 3 images have alpha: they are composited on white; dataset.channels=4 keeps alpha",
     )
     assert np.array_equal(rows(source)[1][1], np.where(clear[3:], clear[:3], 255))
     kept = pairs(str(tmp_path), channels=[3, 4])
@@ -230,7 +224,7 @@ def test_any_channels_and_sixteen_bits(tmp_path: Path) -> None:
     source = pairs(str(tmp_path))
     assert isinstance(source, Source)
     assert source.fields == {"A": Images(6, 8, 10, 16), "B": Images(1, 8, 10, 16)}
-    assert source.notes == ("B: 1 of 2 images have 16 bits, and all are given as many",)
+    assert source.notes == ("B: 1 of 2 images have 16 bits: all are converted to 16",)
     a, b = rows(source)
     assert np.array_equal(a, np.stack(deep))
     assert np.array_equal(b[0], image(0, 1).astype(int) * 257)
@@ -243,19 +237,19 @@ def test_channels_that_do_not_fit(tmp_path: Path) -> None:
     put(tmp_path / "B" / "d.png", image(0))
     with pytest.raises(DataError, match=r"A/a\.png has 3 channels and .*/A/d\.npy 5: type dataset\.channels=N"):
         pairs(str(tmp_path))
-    with pytest.raises(DataError, match=r"A/d\.npy has 5 channels, which cannot become 3 \(allowed: 5\)"):
+    with pytest.raises(DataError, match=r"A/d\.npy has 5 channels, not convertible to 3 \(allowed: 5\)"):
         pairs(str(tmp_path), channels=3)
 
 
 @pytest.mark.parametrize(
     ("keys", "told"),
     [
-        ({"size": [3, 16, 16], "channels": [1, 3]}, r"both say channels: type dataset\.size=\[16,16\]"),
-        ({"channels": [1, 2, 3]}, r"dataset\.channels=\[1, 2, 3\] is neither a number nor those of A and B"),
-        ({"channels": 0}, r"dataset\.channels=0 is neither"),
+        ({"size": [3, 16, 16], "channels": [1, 3]}, r"set channels twice: type dataset\.size=\[16,16\]"),
+        ({"channels": [1, 2, 3]}, r"dataset\.channels=\[1, 2, 3\]: type a number, or one for A and one for B"),
+        ({"channels": 0}, r"dataset\.channels=0: type a number"),
         ({"size": 4}, "out of range"),
         ({"store": "none"}, r"dataset\.store=none is unknown"),
-        ({"disjoint": True}, r"dataset\.disjoint=true leaves no pair"),
+        ({"disjoint": True}, r"dataset\.disjoint=true leaves no pairs"),
         ({"limit": 0}, "keeps nothing"),
     ],
 )
@@ -271,7 +265,7 @@ def test_sizes_are_one_for_both(tmp_path: Path) -> None:
         put(tmp_path / "B" / f"{number}.png", image(100 + number, 3, height, width))
     source = pairs(str(tmp_path))
     assert isinstance(source, Source)
-    assert source.notes[0].startswith("images differ in size, with sides of 12 to 30 pixels: their central squares")
+    assert source.notes[0].startswith("images differ in size, with sides of 12 to 30 pixels: each is cropped to its")
     for keys, shape in (({}, (12, 12)), ({"size": 16}, (16, 16)), ({"size": [16, 24], "channels": [1, 3]}, (16, 24))):
         found = rows(pairs(str(tmp_path), **keys))
         for domain, pixels in zip("AB", found, strict=True):
@@ -296,7 +290,7 @@ def test_a_limit_keeps_partners(tmp_path: Path) -> None:
     kept = [int(np.flatnonzero((whole[0] == x).all((1, 2, 3)))[0]) for x in a]
     assert len(set(kept)) == 3
     assert np.array_equal(b, whole[1][kept])
-    assert pairs(str(tmp_path), limit=9).notes == ("dataset.limit=9: there are only 8, and all of them are taken",)
+    assert pairs(str(tmp_path), limit=9).notes == ("dataset.limit=9: there are only 8, all are used",)
 
 
 @pytest.mark.parametrize("bits", [8, 16])
@@ -400,7 +394,7 @@ def test_a_broken_partner_is_named(tmp_path: Path, size: list[int] | None) -> No
     for content in (b"", b"no image", bytes(whole), bytes(whole[:-60])):
         path.write_bytes(content)
         with pytest.raises(
-            DataError, match=rf"^{re.escape(str(path))} cannot be used as an image \([^\n]*\): repair it"
+            DataError, match=rf"^{re.escape(str(path))} cannot be used as an image \([^\n]*\): fix or remove it"
         ):
             pairs(str(tmp_path), size=size)
 
@@ -410,17 +404,17 @@ def test_other_kinds_than_files_are_named(tmp_path: Path, monkeypatch: pytest.Mo
     path = tmp_path / "B" / "b.png"
     path.unlink()
     os.mkfifo(path)
-    with pytest.raises(DataError, match=rf"^{path} is a named pipe, no image: take it away"):
+    with pytest.raises(DataError, match=rf"^{path} is a named pipe, not an image: remove it"):
         pairs(str(tmp_path))
     path.unlink()
     path.symlink_to(tmp_path / "nothing")
-    with pytest.raises(DataError, match=rf"^{path} is a link to {tmp_path}/nothing, which is not there"):
+    with pytest.raises(DataError, match=rf"^{path} is a link to {tmp_path}/nothing, which does not exist"):
         pairs(str(tmp_path))
     path.unlink()
     path.symlink_to(tmp_path / "A" / "b.png")
     assert np.array_equal(rows(pairs(str(tmp_path)))[1][1], image(1))
     monkeypatch.setattr(decode, "PIXEL_LIMIT", 79)
-    with pytest.raises(DataError, match="10x8, and 79 pixels are the limit"):
+    with pytest.raises(DataError, match="10x8; the limit is 79 pixels"):
         pairs(str(tmp_path))
 
 

@@ -107,12 +107,12 @@ def test_other_depths_are_no_field(bits: object) -> None:
 
 def test_levels_beyond_are_refused() -> None:
     levels = np.full((1, 1, 8, 8), 1 << 16, np.int32)
-    with pytest.raises(DataError, match="column x has 65536 to 65536, and images of 1×8×8 and 16 bits 0 to 65535"):
+    with pytest.raises(DataError, match="column x has 65536 to 65536, but images of 1×8×8 and 16 bits 0 to 65535"):
         Source("deep", {"x": Column(Image(1, 8, 8, 16), levels)})
 
 
 def test_noise_of_less_than_a_level_is_for_eight_bits() -> None:
-    with pytest.raises(ConfigError, match=r"dequantize=true: images of dataset=deep have 16 bits: type .*=false"):
+    with pytest.raises(ConfigError, match=r"dequantize=true: dataset=deep has images of 16 bits, not 8: type .*=false"):
         deep(dequantize=True)
 
 

@@ -58,7 +58,7 @@ def test_two_folders_have_no_held_out_rows(tmp_path: Path) -> None:
         found = feeds(unpaired(**keys))
         assert np.array_equal(found[0], a)
         assert np.array_equal(found[1], b)
-        with pytest.raises(SplitError, match=r"finds no folders of the split test here: type dataset\.split=train,"):
+        with pytest.raises(SplitError, match=r"finds no folders of the split test: type dataset\.split=train,"):
             unpaired(**keys, split="test")
 
 
@@ -66,7 +66,7 @@ def test_val_is_held_out_where_there_is_no_test(tmp_path: Path) -> None:
     for k, name in enumerate(("trainA", "trainB", "valA", "valB")):
         fill(tmp_path / name, 10 * k)
     source = unpaired(str(tmp_path), split="test")
-    assert source.notes == ("there is no split test: val is taken for it",)
+    assert source.notes == ("there is no split test: val is used instead",)
     assert np.array_equal(feeds(source)[1][0], image(30))
 
 
@@ -77,7 +77,7 @@ def test_the_smallest_square_of_both_domains(tmp_path: Path) -> None:
     a, b = feeds(source)
     assert a.shape == (3, 3, 12, 12)
     assert b.shape == (3, 1, 12, 12)
-    assert source.notes[0].startswith("images differ in size, with sides of 12 to 30 pixels: their central squares, re")
+    assert source.notes[0].startswith("images differ in size, with sides of 12 to 30 pixels: each is cropped to its")
     shown = Image.fromarray(image(10, 1, 16, 30)[0]).crop((7, 0, 23, 16)).resize((12, 12), Image.Resampling.LANCZOS)
     assert np.array_equal(b[0, 0], np.asarray(shown))
     assert [x.shape[1:] for x in feeds(unpaired(str(tmp_path), size=[3, 16, 24]))] == [(3, 16, 24)] * 2
@@ -102,7 +102,7 @@ def test_each_domain_is_limited(tmp_path: Path) -> None:
     fill(tmp_path / "B", 10, 6)
     source = unpaired(str(tmp_path), limit=4)
     assert [len(x) for x in feeds(source)] == [3, 4]
-    assert source.notes == ("A: dataset.limit=4: there are only 3, and all of them are taken",)
+    assert source.notes == ("A: dataset.limit=4: there are only 3, all are used",)
 
 
 def test_each_is_dealt_in_an_order_of_its_own(tmp_path: Path) -> None:
@@ -120,7 +120,7 @@ def test_a_game_that_learns_from_pairs_is_refused(tmp_path: Path) -> None:
     fill(tmp_path / "B", 10)
     with pytest.raises(CombinationError) as caught:
         unpaired(str(tmp_path), columns={"A": "image", "B": "image"})
-    told = "dataset=unpaired has no pairs and this game learns from them: type dataset=pairs or model=cyclegan"
+    told = "dataset=unpaired has no pairs, but this game learns from pairs: type dataset=pairs or model=cyclegan"
     assert str(caught.value) == told
     assert feeds(unpaired(str(tmp_path), columns={"A.x": "image", "B.x": "image"}))[0].shape == (3, 3, 8, 10)
 
@@ -137,7 +137,7 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
     ):
         unpaired(str(tmp_path), "nowhere")
     fill(tmp_path / "trainA", 0)
-    with pytest.raises(DataError, match=rf"^{tmp_path}/trainA is a folder and {tmp_path}/trainB is none"):
+    with pytest.raises(DataError, match=rf"^{tmp_path}/trainA exists, but {tmp_path}/trainB does not"):
         unpaired(str(tmp_path))
     (tmp_path / "trainB").mkdir()
     with pytest.raises(DataError, match=rf"^{tmp_path}/trainB has no images: put them there \(\.avif"):
@@ -164,7 +164,7 @@ def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
         unpaired(str(tmp_path))
     path.unlink()
     os.mkfifo(path)
-    with pytest.raises(DataError, match=rf"^{path} is a named pipe, no image"):
+    with pytest.raises(DataError, match=rf"^{path} is a named pipe, not an image"):
         unpaired(str(tmp_path))
 
 

@@ -25,12 +25,12 @@ LONGEST = 1 << 20  # bytes read of what a command printed
 FOREIGN_WORDS = re.compile(
     r"Traceback|Errno|full_key|object_type|Error merging|_target_=None|NoneType|ConfigLoader|OmegaConf|surrogates"
     r"|unexpected keyword|<class|object at 0x|positional argument|subscriptable|has no attribute|codec can't|_hydra_"
-    r"|not foreseen|missing key loss$|Exceeds the limit|list index|not iterable|unhashable|could not convert"
+    r"|unexpected error;|missing key loss$|Exceeds the limit|list index|not iterable|unhashable|could not convert"
     r"|Interpolation|invalid literal"
     r"|\b(?:Value|Type|Key|Index|Attribute|Runtime|Overflow|Unicode\w*|Zero\w*|Assertion|Recursion|Memory)Error\b"
 )
 BEGUN = re.compile(
-    r"^(run|sweep|job|passed over:|data|memory|measuring|device|precision|G |step|note:|compile:)", re.MULTILINE
+    r"^(run|sweep|job|skipped:|data|memory|measuring|device|precision|G |step|note:|compile:)", re.MULTILINE
 )
 WAITING = re.compile(r" \.\.\.$|^\w+: \w+ [\d,]+/[\d,]+$|^checking images of ")  # how a wait or a measurement stands
 WORK = ("place/outputs", "place/hurt", "home")  # where commands may write unasked; the last for caches
@@ -160,7 +160,7 @@ def left(case: Case, code: int | None, changes: Changes, words: list[str], said:
     if code == 2:
         failed = re.search(r"(\d+) of (\d+) jobs ", said)
         began = any(path.endswith("run.json") for path in changes.new) or case.base == "two"
-        if (failed and began) or "computed and shown above" in said:
+        if (failed and began) or "the results are shown above" in said:
             return found  # a sweep keeps what its other jobs wrote, an evaluation what could be
         mine = [*new_among, *halves, *outside]
         more = [path for path in changes.new if path not in mine and not path.startswith("home/gan")]  # the cache

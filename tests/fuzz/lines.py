@@ -170,6 +170,7 @@ RIGHT_WORDS = st.sampled_from(
     [
         [], ["--help"], ["-h"], ["help"], ["--version"], ["-V"], ["--completion"], ["--completion", "zsh"], ["train", "--help"],
         ["sample", "-h"], ["eval", "--help", "junk"], ["--complete", "gan train loss=h"], ["--complete", "gan x"], ["--complete"],
+        ["--guide"], ["--guide", "systems"], ["--guide="], ["--systems"], ["--systems", "biggan"], ["--complete", "gan --guide s"],
     ]
 )  # fmt: skip
 

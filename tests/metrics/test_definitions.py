@@ -20,7 +20,7 @@ from gancli.metrics.fid import Fid
 from gancli.metrics.images import from_source
 from gancli.metrics.neighbours import DensityCoverage
 from gancli.metrics.pixels import MsSsim, ms_ssim
-from gancli.metrics.ppl import Ppl, circle_lengths
+from gancli.metrics.ppl import Ppl, full_lengths
 from gancli.metrics.reference import Reference, statistics
 from tests.metrics.fakes import Drawn
 
@@ -125,7 +125,7 @@ def squared(a: Tensor, b: Tensor) -> Tensor:
 
 def test_stylegans_path_length_is_of_great_circles() -> None:
     found, n = Linear(2, classes=5), 40
-    lengths = circle_lengths(found, squared, n, 0.05, 3, False, quiet)  # type: ignore[arg-type]
+    lengths = full_lengths(found, squared, n, 0.05, 3, False, quiet)  # type: ignore[arg-type]
     rng = Rng(3, "ppl", total=n, dtype=torch.float64)
     a, b = (rng.normal(f"end {k}", 12) for k in (0, 1))
     angle = torch.nn.functional.cosine_similarity(a, b).acos()
@@ -156,16 +156,16 @@ def test_stylegans_path_length_looks_at_faces_and_at_256_pixels() -> None:
             return image.expand(len(z), 3, side, side) / 127.5 - 1
 
     ramp = Ramp(64, dim=4)
-    circle_lengths(ramp, look, 2, 0.1, 0, True, quiet)  # type: ignore[arg-type]
+    full_lengths(ramp, look, 2, 0.1, 0, True, quiet)  # type: ignore[arg-type]
     assert seen[-1].shape == (2, 3, 32, 32)
     rows, columns = seen[-1][0, :2]
     assert rows[:, 0].tolist() == pytest.approx(range(24, 56), abs=1e-3)
     assert columns[0].tolist() == pytest.approx(range(16, 48), abs=1e-3)
     ramp = Ramp(1024, dim=4)
-    circle_lengths(ramp, look, 1, 0.1, 0, True, quiet)  # type: ignore[arg-type]
+    full_lengths(ramp, look, 1, 0.1, 0, True, quiet)  # type: ignore[arg-type]
     assert seen[-1].shape == (1, 3, 256, 256)
     assert seen[-1][0, 1, 0, :2].tolist() == pytest.approx([256.5, 258.5], abs=1e-3)
-    circle_lengths(ramp, look, 1, 0.1, 0, False, quiet)  # type: ignore[arg-type]
+    full_lengths(ramp, look, 1, 0.1, 0, False, quiet)  # type: ignore[arg-type]
     assert seen[-1].shape == (1, 3, 256, 256)
     assert seen[-1][0, 1, 0, :2].tolist() == pytest.approx([1.5, 5.5], abs=1e-3)
 
@@ -190,12 +190,12 @@ def test_a_path_length_names_its_definition(tiny: Any) -> None:
 
 def test_what_stylegans_path_length_cannot_judge() -> None:
     small = Linear(16)
-    with pytest.raises(MetricError, match=r"32 pixels at least, and these have 16x16: type metrics\.ppl\.crop=false"):
+    with pytest.raises(MetricError, match=r"at least 32 pixels, and these have 16x16: type metrics\.ppl\.crop=false"):
         Ppl(definition="stylegan").refuse(small)  # type: ignore[arg-type]
     Ppl(definition="stylegan", crop=False).refuse(small)  # type: ignore[arg-type]
     small.law = "uniform"
-    with pytest.raises(MetricError, match=r"latents and this run's are uniform: type metrics\.ppl\.definition=torch"):
+    with pytest.raises(MetricError, match=r"latents, and this run's are uniform: type metrics\.ppl\.definition=torch"):
         Ppl(definition="stylegan", crop=False).refuse(small)  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match=r"metrics\.ppl\.crop=true belongs to metrics\.ppl\.definition=stylegan"):
+    with pytest.raises(ConfigError, match=r"metrics\.ppl\.crop=true needs metrics\.ppl\.definition=stylegan"):
         Ppl(crop=True)
     assert math.isclose(Ppl(epsilon=0.5).settings(1, 1)["epsilon"], 0.5)

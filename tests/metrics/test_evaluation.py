@@ -68,7 +68,7 @@ def test_a_small_data_set_gives_what_it_has_or_refuses() -> None:
     source = numbered(7)
     assert from_source(source, 1000, seed=0).n == 7
     assert from_source(source, 7, seed=0, exact=True).n == 7
-    with pytest.raises(MetricError, match="8 real images asked for and numbered has 7"):
+    with pytest.raises(MetricError, match="n_real=8 is more than the 7 images of numbered"):
         from_source(source, 8, seed=0, exact=True)
 
 
@@ -104,10 +104,10 @@ def test_features_come_in_order_with_progress(tiny: Extractor) -> None:
 @pytest.mark.parametrize(
     ("chunk", "text"),
     [
-        (torch.zeros(3, 3, 2, 2, dtype=torch.uint8), "expected 4 images, given 3"),
-        (torch.zeros(5, 3, 2, 2, dtype=torch.uint8), "expected 4 of shape .* given 1 .* after 4"),
+        (torch.zeros(3, 3, 2, 2, dtype=torch.uint8), "expected 4 images, got 3"),
+        (torch.zeros(5, 3, 2, 2, dtype=torch.uint8), "expected 4 of shape .* got 1 .* after 4"),
         (torch.zeros(4, 3, 2, 2), "torch.float32"),
-        (torch.zeros(4, 3, 2, 3, dtype=torch.uint8), r"given 4 of shape \(3, 2, 3\)"),
+        (torch.zeros(4, 3, 2, 3, dtype=torch.uint8), r"got 4 of shape \(3, 2, 3\)"),
     ],
 )
 def test_images_must_be_as_announced(tiny: Extractor, chunk: Tensor, text: str) -> None:
@@ -121,11 +121,12 @@ def test_features_must_be_finite(tiny: Extractor, monkeypatch: pytest.MonkeyPatc
         extract(from_source(numbered(2), None, 0), tiny)
 
 
-def test_only_images_of_one_or_three_channels() -> None:
-    with pytest.raises(MetricError, match="these are points of 2 numbers"):
+def test_only_images_of_one_or_three_channels(tiny: Extractor) -> None:
+    with pytest.raises(MetricError, match="images, got points of 2 numbers"):
         from_source(table("ring", np.zeros((5, 2), np.float32)), None, 0)
-    with pytest.raises(MetricError, match=r"were given 4: set dataset\.size=\[3,H,W\]"):
-        from_source(numbered(5, channels=4), None, 0)
+    told = r"got 4: type metrics=\[swd,ms_ssim\], or train with dataset\.size=\[3,H,W\]"
+    with pytest.raises(MetricError, match=told):
+        evaluate([Fid()], from_source(numbered(5, channels=4), None, 0), from_source(numbered(5), None, 0), tiny)
 
 
 def test_evaluation_states_its_protocol(tiny: Extractor) -> None:
@@ -182,7 +183,9 @@ def test_score_alone_needs_no_real_images(tiny: Extractor, image_set: Callable[.
     found = evaluate([Is()], images, ImageSet(5, (3, 2, 2), never), tiny)
     assert found.values == {"is": 1.0, "is_std": 0.0}
     assert found.protocol["reference"] is None
-    assert found.warnings == ("is: 2 images in each split are fewer than the 3 classes, so it reads too low",)
+    assert found.warnings == (
+        "is: 2 images in each split are fewer than the 3 classes, so the value is biased downwards",
+    )
 
 
 def test_what_cannot_be_evaluated_is_refused_first(tiny: Extractor, image_set: Callable[..., ImageSet]) -> None:

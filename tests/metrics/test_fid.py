@@ -61,7 +61,7 @@ def test_kid_takes_small_sets_whole(tiny: Extractor) -> None:
     assert kid.score(x, y, tiny) == Kid(subsets=20, subset_size=4).score(x, y, tiny)
     assert kid.check(tiny, 6, 4) == []  # the subsets of the six still differ
     assert kid.check(tiny, 4, 4) == [
-        "kid: each subset is all 4 images, so kid_std is 0 and tells nothing; metrics.kid.subset_size=2 would tell"
+        "kid: each subset is all 4 images, so kid_std is 0; type metrics.kid.subset_size=2 for a meaningful one"
     ]
 
 
@@ -107,10 +107,10 @@ def test_warnings_of_small_sets(tiny: Extractor) -> None:
 @pytest.mark.parametrize(
     ("metric", "n_fake", "n_real", "text"),
     [
-        (Fid(), 1, 9, "metrics=fid needs at least 2 images of each kind, got 1 samples and 9 real ones"),
-        (Kid(), 9, 1, "metrics=kid needs at least 2 images"),
-        (Prc(neighborhood=5), 9, 5, "metrics=prc needs at least 6 images"),
-        (Is(splits=10), 9, 0, "metrics.is.splits=10 for 9 images: type at most 9"),
+        (Fid(), 1, 9, "metrics=fid needs at least 2 samples and 2 real images, got 1 and 9"),
+        (Kid(), 9, 1, "metrics=kid needs at least 2 samples"),
+        (Prc(neighborhood=5), 9, 5, "metrics=prc needs at least 6 samples"),
+        (Is(splits=10), 9, 0, "metrics.is.splits=10 is more than the 9 images: type at most 9"),
     ],
 )
 def test_too_few_images(tiny: Extractor, metric: Metric, n_fake: int, n_real: int, text: str) -> None:

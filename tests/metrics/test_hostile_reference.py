@@ -156,7 +156,7 @@ def test_one_line_that_names_the_file(tmp_path: Path, name: str) -> None:
         read(path)
     assert time.process_time() - began < 20
     text = str(caught.value)
-    assert text.startswith(f"reference={path} holds no reference that can be read safely (")
+    assert text.startswith(f"reference={path} is not a reference that can be read safely (")
     assert "\n" not in text
     assert len(text) < len(str(path)) + 300
 

@@ -135,5 +135,5 @@ def test_inception_score_is_refused_without_logits(
     torch.save(random_state | {"fc.weight": torch.zeros_like(random_state["fc.weight"])}, path)
     extractor = Inception(str(path))
     assert extractor.classes == 0
-    with pytest.raises(MetricError, match="metrics=is needs the extractor's class scores"):
+    with pytest.raises(MetricError, match="metrics=is needs the extractor's class logits"):
         evaluate([Is()], image_set(noise(20, 3, seed=4)), None, extractor)

@@ -49,7 +49,7 @@ def test_another_extractor_gives_its_name(tiny: Extractor) -> None:
     tiny.dim = 2048
     assert Fid().check(tiny, 5, 5)[0].startswith("fd_clip: 5 images")
     tiny.classes = 0
-    with pytest.raises(MetricError, match="clip has none of"):
+    with pytest.raises(MetricError, match="clip does not have: leave is out"):
         Is().check(tiny, 50, 0)
 
 

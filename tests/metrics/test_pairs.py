@@ -20,6 +20,7 @@ from gancli.metrics.accuracy import ClassAccuracy
 from gancli.metrics.controls import Controls
 from gancli.metrics.directions import higher_is_better
 from gancli.metrics.evaluation import Evaluator
+from gancli.metrics.images import ImageSet
 from gancli.metrics.metric import PairMetric
 from gancli.metrics.outputs import (
     classes_of,
@@ -100,8 +101,10 @@ def test_other_channels_have_pixels_and_no_features() -> None:
     A, B = noise(3, 5, 8, 8), noise(3, 5, 8, 8, seed=1)
     found = evaluated(Translation(same), pairs(A, B), L1(), Ssim())
     assert found["l1"] == pytest.approx(float((A.double() - B).abs().mean()) / 255, rel=1e-12)
-    with pytest.raises(MetricError, match="these metrics read images of 1 or 3 channels and were given 5"):
-        evaluated(Translation(same), pairs(A, B), Swd())
+    fake, real = (ImageSet(3, (5, 16, 16), lambda k=k: iter([noise(3, 5, 16, 16, seed=k)])) for k in (0, 1))
+    assert Swd().look(fake, real)[0]["swd"] > 0 == Swd().look(real, real)[0]["swd"]
+    with pytest.raises(MetricError, match="these metrics take images of 1 or 3 channels, got 5"):
+        fake.check_channels()
 
 
 def test_ssim_and_psnr_are_torchmetrics() -> None:
@@ -136,7 +139,7 @@ def test_each_row_is_made_once_and_more_are_refused() -> None:
     assert parts is not None
     assert torch.equal(torch.cat([*parts(0, 32).chunks(), *parts(32, 40).chunks()])[:, 0, 0, 0], shown)
     with pytest.raises(
-        ConfigError, match=r"41 samples are asked for, and there are 40 rows of pairs .* type n=40 or less"
+        ConfigError, match=r"41 samples are made from one row each, and pairs has 40 rows: type n=40 or less"
     ):
         list(from_rows(sampler, 41, 3).chunks())
 
@@ -146,7 +149,7 @@ def test_feeds_of_partners_have_truth_and_others_none() -> None:
     paired = evaluated(Translation(same), pairs(A, B), L1())
     feeds = evaluated(Translation(same), pairs(A, B, feeds=True), L1())
     assert feeds["l1"] == paired["l1"]
-    refused = "metrics=l1 compares outputs with their right answers, and unpaired has none for this game"
+    refused = "metrics=l1 compares outputs with their targets, and unpaired has none for this game"
     with pytest.raises(MetricError, match=refused):
         evaluated(Translation(same), unpaired(A, B), L1())
     halves = evaluated(Translation(same, same), pairs(A, B, feeds=True, disjoint=True), Cycle())
@@ -181,7 +184,7 @@ def test_the_cycle_is_the_way_back() -> None:
     A = torch.full((2, 1, 8, 8), 51, dtype=torch.uint8)
     found = evaluated(Translation(lambda x: -x, lambda x: -x + 0.4), unpaired(A, A), Cycle())
     assert found["cycle"] == pytest.approx(51 / 255, rel=1e-12)
-    with pytest.raises(MetricError, match=r"metrics=cycle .* this game translates one way"):
+    with pytest.raises(MetricError, match=r"metrics=cycle .* this game translates in one direction"):
         evaluated(Translation(same), unpaired(A, A), Cycle())
 
 
@@ -220,12 +223,12 @@ def test_controls_that_there_are_none_of_are_named() -> None:
     assert values["l1_copy"] == values["l1"]  # grey in colour
     assert "l1_mean" in values
     assert "l1_nearest" not in values
-    assert values["warnings"] == ["controls: training rows have no partner, so that there is no _nearest"]
+    assert values["warnings"] == ["controls: training rows are not paired, so there is no _nearest"]
     back = translating(Translation(lambda x: x[:, :1]), data, "B2A")
     values = evaluator.evaluate(from_rows(back, 6, 0)).as_json()
     controls.add(values, Controls(back, 6, 0, lambda: data, lambda what, done, total: None), evaluator)
     assert values["warnings"] == [
-        "controls: inputs are images of 3×8×8 and outputs images of 1×8×8, so that there is no _copy"
+        "controls: inputs are images of 3×8×8 and outputs images of 1×8×8, so there is no _copy"
     ]
 
 
@@ -248,7 +251,7 @@ def test_outputs_have_their_inputs_class() -> None:
 
 def test_small_images_have_no_ssim() -> None:
     x = noise(2, 1, 4, 9)
-    with pytest.raises(MetricError, match=r"metrics=ssim looks through windows of 11 pixels, and these images are 4x9"):
+    with pytest.raises(MetricError, match=r"metrics=ssim needs sides of at least 6 pixels, and these images are 4x9"):
         evaluated(Translation(same), pairs(x, x), Ssim())
     assert "ssim" in evaluated(Translation(same), pairs(noise(2, 1, 6, 9), noise(2, 1, 6, 9)), Ssim())
 

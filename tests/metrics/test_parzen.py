@@ -85,8 +85,8 @@ def test_the_width_is_chosen_on_what_the_run_has_not_seen(gan: Gan, tmp_path: Pa
     told = json.loads(Path("e/results.json").read_text(encoding="utf-8"))
     assert told["sigma_chosen_on"] == {"images": 15, "which": "training split, kept from the run by dataset.limit"}
     assert told["warnings"] == [
-        "parzen: σ was chosen on 15 images, n_valid=1,000 asked for",
-        "parzen: 30 test images are evaluated, n_test=10,000 asked for",
+        "parzen: σ was chosen on 15 images instead of n_valid=1,000",
+        "parzen: evaluated on 30 test images instead of n_test=10,000",
     ]
     unseen = sorted(set(range(N)) - greys(make(generator.config["dataset"], "dataset"), np.arange(KEPT)))
     samples = np.concatenate(list(generator.samples(16, 0))).reshape(16, -1) / 255
@@ -104,7 +104,7 @@ def test_a_width_chosen_on_images_that_the_run_has_seen_is_said(gan: Gan, tmp_pa
     run_of(gan, "dataset=mnist", f"dataset.root={digits(tmp_path / 'data')}")
     answer = gan("eval", "run=r", "metrics=[parzen]", "metrics.parzen.n_valid=7", "n=4", "run_dir=e")
     assert answer.code == 0, answer.err
-    assert answer.out.count("note: parzen: σ was chosen on images that the run was trained on") == 1
+    assert answer.out.count("note: parzen: σ was chosen on training images") == 1
     told = json.loads(Path("e/results.json").read_text(encoding="utf-8"))
     assert told["sigma_chosen_on"] == {"images": 7, "which": "images that the run was trained on"}
 

@@ -70,7 +70,7 @@ def test_lpips_without_its_file_is_a_line(tmp_path: Path) -> None:
             r"weights of torchvision's alexnet, and downloads none: type metrics.lpips.weights=FILE",
         ),
         (Lpips("vgg"), pairs(x, x), "weights of torchvision's vgg16"),
-        (Lpips(weights="x"), pairs(small, small), "grey or colour images of 31 pixels or more, and these are 3×16×16"),
+        (Lpips(weights="x"), pairs(small, small), "at least 31 pixels per side, and these are 3×16×16"),
     ]:
         with pytest.raises(MetricError, match=said):
             evaluated(Translation(same), data, metric)
@@ -139,10 +139,10 @@ def test_cityscapes_are_nineteen_classes() -> None:
     image = torch.tensor([*CITYSCAPES, (0, 0, 0)], dtype=torch.uint8).T.reshape(1, 3, 4, 5).double() / 255
     assert fcn.labelled(image).flatten().tolist() == list(range(20))
     for options, said in [
-        ({"palette": [RED]}, "two colours at least"),
-        ({"palette": [RED, RED]}, "two colours at least, each once"),
-        ({"palette": [RED, [1, 2]]}, r"\[1, 2\] is no colour"),
-        ({"ignore": [[0, 0, 256]]}, r"metrics.fcn.ignore: \[0, 0, 256\] is no colour"),
+        ({"palette": [RED]}, "at least two colours"),
+        ({"palette": [RED, RED]}, "at least two colours, distinct"),
+        ({"palette": [RED, [1, 2]]}, r"\[1, 2\] is not a colour"),
+        ({"ignore": [[0, 0, 256]]}, r"metrics.fcn.ignore: \[0, 0, 256\] is not a colour"),
         ({"std": [1.0, 0.0, 1.0]}, r"metrics.fcn.std="),
     ]:
         with pytest.raises(ConfigError, match=said):
@@ -195,18 +195,18 @@ def test_an_onnx_network_is_read_from_its_file(tmp_path: Path) -> None:
     assert found["fcn_accuracy"] > 0.99  # the nearest of three corners is the largest colour, ties apart
     assert "network" not in found["protocol"]["fcn"]
     two = Fcn(str(path), palette=[RED, GREEN], **plain)
-    with pytest.raises(MetricError, match=r"gives \[2, 3, 8, 8\] for 2 images, and the palette has 2 colours"):
+    with pytest.raises(MetricError, match=r"outputs \[2, 3, 8, 8\] for 2 images, and the palette has 2 colours"):
         evaluated(Translation(same), pairs(A, A), two)
     path.write_bytes(b"no network")
-    with pytest.raises(WeightsError, match="is no ONNX network that can be run"):
+    with pytest.raises(WeightsError, match="is not an ONNX network that can be run"):
         Fcn(str(path)).begin("cpu")
 
 
 def test_fcn_without_its_file_or_label_maps_is_a_line(segmenter: Path) -> None:
     x, grey = noise(2, 3, 8, 8), noise(2, 1, 8, 8)
     for fcn, data, said in [
-        (Fcn(), pairs(x, x), r"needs a segmentation network and downloads none: type metrics.fcn.weights=FILE"),
-        (Fcn(str(segmenter)), pairs(grey, x), "1×8×8: leave it out of metrics"),
+        (Fcn(), pairs(x, x), r"needs a segmentation network, which is not downloaded: type metrics.fcn.weights=FILE"),
+        (Fcn(str(segmenter)), pairs(grey, x), "inputs 1×8×8 and outputs 3×8×8: leave it out of metrics"),
     ]:
         with pytest.raises(MetricError, match=said):
             evaluated(Translation(same), data, fcn)

@@ -14,10 +14,10 @@ from torch import Tensor
 from gancli.errors import MetricError
 from gancli.metrics.evaluation import Evaluator
 from gancli.metrics.extractor import Extractor
+from gancli.metrics.feature_cache import FeatureCache
 from gancli.metrics.fid import Fid, Kid, Prc
 from gancli.metrics.frechet import frechet_influences, interval, kernel_influences
 from gancli.metrics.images import ImageSet
-from gancli.metrics.kept import KeptFeatures
 from gancli.metrics.reference import read, statistics, write
 
 Images = Callable[..., ImageSet]
@@ -69,10 +69,10 @@ def test_statistics_alone_are_enough_for_fid(tiny: Extractor, image_set: Images,
     for name in ("stylegan.npz", "fidelity.pt", "features.pt"):
         found = evaluated(tiny, fake, read(tmp_path / name))
         assert found.values["fid"] == pytest.approx(whole, rel=1e-6)
-        assert "does not say what made it" in found.warnings[0]
+        assert "does not state its extractor" in found.warnings[0]
     assert evaluated(tiny, fake, read(tmp_path / "stylegan.npz")).protocol["n_real"] is None
     assert evaluated(tiny, fake, read(tmp_path / "features.pt"), Prc()).protocol["n_real"] == 8
-    with pytest.raises(MetricError, match="mean and covariance alone, which are enough for fid"):
+    with pytest.raises(MetricError, match="has only their mean and covariance, which are enough for fid"):
         evaluated(tiny, fake, read(tmp_path / "stylegan.npz"), Fid(), Kid())
 
 
@@ -80,9 +80,9 @@ def test_a_reference_of_another_extractor_is_refused(tiny: Any, image_set: Image
     write(tmp_path / "r.npz", tiny.features(noise(8, 1)), {}, tiny)
     np.savez(tmp_path / "wide.npz", mu=np.zeros(5), sigma=np.eye(5))
     tiny.name = "another"
-    with pytest.raises(MetricError, match=r"made by another extractor \(extractor inception\): export it anew"):
+    with pytest.raises(MetricError, match=r"made by another extractor \(extractor inception\): export it again"):
         evaluated(tiny, image_set(noise(9, 0)), read(tmp_path / "r.npz"))
-    with pytest.raises(MetricError, match="is of 5 features and the extractor another gives 3"):
+    with pytest.raises(MetricError, match="has 5 features and the extractor another has 3"):
         evaluated(tiny, image_set(noise(9, 0)), read(tmp_path / "wide.npz"))
 
 
@@ -98,7 +98,7 @@ def test_files_that_hold_no_reference(tmp_path: Path) -> None:
     np.savez(tmp_path / "nan.npz", mu=np.array([np.nan]), sigma=np.eye(1))
     np.savez(tmp_path / "empty.npz", x=np.zeros(3))
     for name in ("harm.pt", "cut.npz", "pickled.npz", "odd.npz", "nan.npz", "empty.npz"):
-        with pytest.raises(MetricError, match=r"reference=.* holds no reference that can be read safely"):
+        with pytest.raises(MetricError, match=r"reference=.* is not a reference that can be read safely"):
             read(tmp_path / name)
     (tmp_path / "stylegan.pkl").write_bytes(b"")
     with pytest.raises(MetricError, match="can run code"):
@@ -106,7 +106,7 @@ def test_files_that_hold_no_reference(tmp_path: Path) -> None:
 
 
 def test_kept_features_are_used_and_made_anew_when_damaged(tiny: Any, image_set: Images, tmp_path: Path) -> None:
-    kept = KeptFeatures(tmp_path / "features")
+    kept = FeatureCache(tmp_path / "features")
     fake, real = image_set(noise(9, 0)), image_set(noise(8, 1), fingerprint="f", seed=3)
     looks: list[int] = []
     plain = type(tiny).features
@@ -144,15 +144,15 @@ def test_the_folder_of_kept_features_may_be_a_link(
     (tmp_path / "gan").mkdir()
     (tmp_path / "gan" / "features").symlink_to(tmp_path / "large")
     images, features = image_set(noise(8, 0), fingerprint="f"), tiny.features(noise(8, 0))
-    KeptFeatures().store(images, tiny, features)
+    FeatureCache().store(images, tiny, features)
     assert [file.suffix for file in (tmp_path / "large").iterdir()] == [".npz"]
-    kept = KeptFeatures().load(images, tiny)
+    kept = FeatureCache().load(images, tiny)
     assert kept is not None
     assert torch.equal(kept, features)
 
 
 def test_kept_features_have_a_limit(tiny: Extractor, image_set: Images, tmp_path: Path) -> None:
-    kept = KeptFeatures(tmp_path, limit=1000)
+    kept = FeatureCache(tmp_path, limit=1000)
     sets = [image_set(noise(8, k), fingerprint=str(k)) for k in range(4)]
     for k, images in enumerate(sets):
         kept.store(images, tiny, tiny.features(noise(8, k)))
@@ -162,12 +162,12 @@ def test_kept_features_have_a_limit(tiny: Extractor, image_set: Images, tmp_path
     assert kept.load(sets[3], tiny) is not None
     assert kept.load(sets[0], tiny) is None
     assert sum(file.stat().st_size for file in tmp_path.iterdir()) <= 1000
-    assert KeptFeatures(tmp_path, limit=100).store(sets[0], tiny, tiny.features(noise(8, 0))) is None
+    assert FeatureCache(tmp_path, limit=100).store(sets[0], tiny, tiny.features(noise(8, 0))) is None
     assert kept.load(sets[0], tiny) is None  # larger than half of the limit
     assert kept.path(image_set(noise(8, 0)), tiny) is None
     blocked = tmp_path / "file"
     blocked.write_text("")
-    KeptFeatures(blocked / "below").store(sets[0], tiny, torch.zeros(8, 3))  # cannot be written: no error
+    FeatureCache(blocked / "below").store(sets[0], tiny, torch.zeros(8, 3))  # cannot be written: no error
 
 
 @pytest.mark.parametrize(("n", "m"), [(30, 40), (90, 40), (30, 90), (90, 80)])

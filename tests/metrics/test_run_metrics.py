@@ -158,8 +158,8 @@ def test_classes_without_enough_real_images_are_said(own: Source, tiny: Any, mon
     found = FidPerClass().measure(tiny, Plain(own, images, labels), 90, 0, quiet)  # type: ignore[arg-type]
     few, left_out, short = found.notes
     assert few.startswith("fid_per_class, in each class: 13 images are fewer than the 2048 features")
-    assert left_out == "fid_per_class: the mean is of 2 of 3 classes; of c there are fewer than two real images"
-    assert short.startswith("fid_per_class: 30 samples of each class are compared with fewer real images in 1 classes")
+    assert left_out == "fid_per_class: the mean is over 2 of 3 classes; c: fewer than two real images"
+    assert short.startswith("fid_per_class: 1 classes have fewer than 30 real images; the 30 samples are compared with")
     assert found.details["classes_left_out"] == ["c"]
     assert found.details["images_by_class"] == {"a": [30, 30], "b": [30, 13]}
 
@@ -177,7 +177,7 @@ def test_fid_within_classes_sees_what_the_whole_hides(own: Source, tiny: Any) ->
     assert by_name["b"] == pytest.approx(30_000, rel=0.05)
     assert by_name["a"] == pytest.approx(120_000, rel=0.05)
     assert turned.values["fid_per_class"] == pytest.approx(sum(by_name.values()) / 3)
-    with pytest.raises(MetricError, match="n of at least 6"):
+    with pytest.raises(MetricError, match="type n=6 or more"):
         FidPerClass().measure(tiny, Plain(own, images, labels), 5, 0, quiet)  # type: ignore[arg-type]
 
 

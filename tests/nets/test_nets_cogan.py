@@ -106,5 +106,5 @@ def test_more_than_there_are_and_small_images_are_refused() -> None:
         Generator((1, 28, 28), 4, shared=6)
     with pytest.raises(ConfigError, match=r"model\.shared_d=5: D has 4 stages"):
         Discriminator((1, 28, 28), shared=5)
-    with pytest.raises(ConfigError, match="16 pixels and more, not 15x40"):
+    with pytest.raises(ConfigError, match="at least 16 pixels a side, not 15x40"):
         Generator((1, 15, 40), 4)

@@ -12,12 +12,12 @@ from torch import nn
 
 from gancli.errors import ConfigError
 from gancli.nets import biggan_deep, resnet
-from gancli.nets.forms import form
 from gancli.nets.layers.attention import Attention
 from gancli.nets.layers.conv import Conv
 from gancli.nets.layers.linear import Embedding
 from gancli.nets.layers.norms import BatchNorm2d, LabelBatchNorm2d, LinearBatchNorm2d
 from gancli.nets.layers.spectral import Weighted, is_spectral
+from gancli.nets.widths import widths_for
 
 BIG_G = partial(
     resnet.Generator, conditioning="projection", family="biggan", shared=128, skip_z=True, attention=None,
@@ -135,7 +135,7 @@ def test_attention_stands_where_the_papers_have_it():
             latent = resnet.Generator.natural_latent(square(side), "biggan")
             G, D = BIG_G(square(side), latent, 9), BIG_D(square(side), 9)
             (k,), (j,) = G.attention, D.attention
-            plan, (base, _) = form(side, side, "biggan")
+            plan, (base, _) = widths_for(side, side, "biggan")
             assert base << (int(k) + 1) == in_g
             assert side >> (int(j) + 1) == in_d
             assert G.attention[k].o.weight.shape[0] == plan.up[int(k) + 1] * G.ch
@@ -298,13 +298,13 @@ def test_deep_blocks_drop_channels_in_g_and_add_them_in_d():
 @pytest.mark.parametrize(
     ("build", "words"),
     [
-        (lambda: BIG_G(square(32), 80, 0), r"model\.conditioning=projection needs labels .*model\.conditioning=none"),
+        (lambda: BIG_G(square(32), 80, 0), r"model\.conditioning=projection needs labels, .*model\.conditioning=none"),
         (lambda: BIG_D(square(32), 0), "no classes"),
         (lambda: BIG_G(square(32), 79, 3), r"model\.latent\.dim=79: .*multiple of 4"),
         (lambda: BIG_G(square(32), 80, 3, shared=0), r"model\.shared=128"),
         (lambda: BIG_G(square(32), 80, 3, attention=[64]), r"model\.attention=\[64\]: at 32 pixels .* 8, 16, 32"),
         (lambda: BIG_D(square(32), 3, attention=[32]), "feature maps of 8, 16:"),
-        (lambda: BIG_G((3, 40, 30), 80, 3), "model=biggan draws images whose sides halve"),
+        (lambda: BIG_G((3, 40, 30), 80, 3), "model=biggan generates images whose sides halve"),
         (lambda: biggan_deep.Generator(square(32), 8, 3, shared=0), r"model\.shared=0"),
         (lambda: biggan_deep.Generator(square(33), 8, 3), "model=biggan_deep"),
     ],
@@ -318,7 +318,7 @@ def test_what_does_not_go_together_is_said_in_one_line(build, words):
 def test_the_family_draws_and_judges_all_sizes(side):
     y = torch.tensor([0, 1])
     for G, D in (
-        (BIG_G(square(side), 20 * len(form(side, side, "biggan")[0].up), 3, ch=2), BIG_D(square(side), 3, ch=2)),
+        (BIG_G(square(side), 20 * len(widths_for(side, side, "biggan")[0].up), 3, ch=2), BIG_D(square(side), 3, ch=2)),
         (biggan_deep.Generator(square(side), 8, 3, ch=4), biggan_deep.Discriminator(square(side), 3, ch=4)),
     ):  # fmt: skip
         size = G.condition.chunk * (G.condition.parts + 1) if G.condition.skip_z == "split" else 8

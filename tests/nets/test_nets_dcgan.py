@@ -100,7 +100,7 @@ def test_labels_are_ignored():
 
 @pytest.mark.parametrize("build", [lambda s: Generator(s, 4), Discriminator])
 def test_what_cannot_be_drawn_is_said_in_one_line(build):
-    with pytest.raises(ConfigError, match=r"8 pixels and more, not 7x20: set dataset\.size=\[C,8,8\]"):
+    with pytest.raises(ConfigError, match=r"at least 8 pixels a side, not 7x20: set dataset\.size=\[C,8,8\]"):
         build((3, 7, 20))
     with pytest.raises(ConfigError, match="points of 2 numbers: use model=mlp"):
         build((2,))

@@ -55,9 +55,9 @@ def test_dropout_blacks_out_a_fifth_of_the_image_in_training_only() -> None:
 
 
 def test_points_and_impossible_shares_are_refused() -> None:
-    with pytest.raises(ConfigError, match="take model=mlp"):
+    with pytest.raises(ConfigError, match="use model=mlp"):
         Generator((2,), 3)
-    with pytest.raises(ConfigError, match="take model=mlp"):
+    with pytest.raises(ConfigError, match="use model=mlp"):
         Discriminator((2,))
     with pytest.raises(ConfigError, match=r"model.D.dropout=1: a share"):
         Discriminator((1, 2, 2), dropout=1.0)

@@ -71,7 +71,7 @@ def test_the_resampled_layers_have_the_parameters_and_state_of_plain_ones():
 
 
 def test_a_kernel_that_has_no_fused_form_is_refused():
-    with pytest.raises(ValueError, match="kernels 1 and 3"):
+    with pytest.raises(ValueError, match="must be 1 or 3"):
         Conv(3, 3, 5)
 
 

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from gancli.compute.rng import Rng
 from gancli.errors import CombinationError
+from gancli.nets.layers.minibatch import REFERENCE, Referenced
 from gancli.nets.layers.noise import Dropout, GaussianNoise, Noisy, keyed, layers
-from gancli.nets.layers.together import REFERENCE, Referenced
 from tests import tiny
 from tests.contract.cast import TINY, engine_of
 from tests.contract.test_contract import everything, steps
@@ -103,7 +103,7 @@ def test_a_layer_that_is_torn_or_shared_or_left_alone() -> None:
     assert layers(nets) == {"A.0": shared}
     with (
         keyed(nets, Rng(0, total=4)),
-        pytest.raises(CombinationError, match=r"A\.0 draws numbers for each of 4 rows and was given 6"),
+        pytest.raises(CombinationError, match=r"A\.0 draws random numbers for 4 rows, but its input has 6"),
     ):
         nets["B"](torch.ones(6, 2))
     assert shared._source is None

@@ -8,11 +8,11 @@ import torch.nn.functional as F
 from torch import nn
 
 from gancli.errors import ConfigError
-from gancli.nets.forms import form, possible
 from gancli.nets.layers.conv import Conv
 from gancli.nets.layers.norms import BatchNorm2d, LayerNorm, NoNorm
 from gancli.nets.layers.spectral import Weighted
 from gancli.nets.resnet import Block, Discriminator, Generator
+from gancli.nets.widths import possible, widths_for
 from tests.bench.textbook import TextbookDiscriminator, TextbookGenerator, hold
 
 
@@ -159,7 +159,7 @@ def test_the_possible_sizes_come_out_as_asked(side):
 def test_the_list_of_possible_sizes_is_complete():
     def fits(side: int) -> bool:
         try:
-            form(side, side)
+            widths_for(side, side)
         except ConfigError:
             return False
         return True

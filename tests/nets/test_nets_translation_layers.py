@@ -11,9 +11,9 @@ from torch import Tensor
 
 from gancli.compute.device import Compute
 from gancli.nets import translator
-from gancli.nets.layers import few, winograd
+from gancli.nets.layers import few_channels, winograd
 from gancli.nets.layers.instance import instance_norm
-from gancli.nets.layers.mirrored import Mirrored, once
+from gancli.nets.layers.reflect import ReflectConv2d, once
 
 LAST = torch.channels_last
 EXACT = {"rtol": 1e-9, "atol": 1e-9}
@@ -46,7 +46,8 @@ def test_winograd_is_a_convolution(size: tuple[int, int, int]) -> None:
 
 @pytest.mark.parametrize(("b", "outputs", "k"), [(1, 3, 7), (2, 1, 5), (2, 4, 3)])
 def test_a_convolution_to_few_channels_is_one(b: int, outputs: int, k: int) -> None:
-    torch.testing.assert_close(*both(few.convolve, F.conv2d, rows(b, 5, 12, 11), rows(outputs, 5, k, k)), **EXACT)
+    ours, theirs = both(few_channels.convolve, F.conv2d, rows(b, 5, 12, 11), rows(outputs, 5, k, k))
+    torch.testing.assert_close(ours, theirs, **EXACT)
 
 
 @pytest.mark.parametrize("b", [1, 3])
@@ -67,20 +68,20 @@ def test_wide_layers_take_the_fast_forms(monkeypatch: pytest.MonkeyPatch) -> Non
     G = translator.Generator((3, 16, 16), 3, ch=64, blocks=1).double()
     Compute().place(G)
     used = []
-    for name, module in (("tiled", winograd), ("convolve", few)):
+    for name, module in (("tiled", winograd), ("convolve", few_channels)):
         plain = getattr(module, name)
         monkeypatch.setattr(module, name, lambda *a, n=name, p=plain: (used.append(n), p(*a))[1])
     x = rows(2, 3, 16, 16)
     fast = G(x)
     assert used == ["tiled", "tiled", "convolve"]
-    monkeypatch.setattr("gancli.nets.layers.mirrored.by_hand", lambda _: False)
+    monkeypatch.setattr("gancli.nets.layers.reflect.by_hand", lambda _: False)
     torch.testing.assert_close(fast, G(x), **EXACT)
     assert used == ["tiled", "tiled", "convolve"]
 
 
 def test_a_weight_is_made_ready_once_for_all_passes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Inside `once`; the gradient is the sum of those of the passes, and a changed weight is seen afterwards."""
-    layer = Mirrored(256, 256, 3).double()
+    layer = ReflectConv2d(256, 256, 3).double()
     Compute().place(layer)
     x, made, plain = rows(1, 256, 4, 4), [0], winograd.factor
 

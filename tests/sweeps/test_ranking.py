@@ -40,7 +40,7 @@ def test_ties_share_a_place(tmp_path: Path) -> None:
         ("a", 1), ("b", 1), ("c", 3), ("d", 4), ("e", 4), ("f", 6),
     ]  # fmt: skip
     assert made.legend == (
-        "mean ± standard deviation over seeds; means that differ by at most the larger of the two share a place"
+        "mean ± standard deviation over seeds; means that differ by at most the larger deviation share a place"
     )
 
 
@@ -56,16 +56,16 @@ def test_losses_of_different_objectives_are_not_ranked(tmp_path: Path, key: str)
     for number, job in enumerate(sweep.jobs, 1):
         sweep.run_of(job).metrics.write_text(json.dumps({"step": 1, "loss_G": 1.0 / number}), encoding="utf-8")
     made = ranking.rank(sweep, None, "auto")
-    assert made.how == f"not ranked: losses of different {key} do not compare"
+    assert made.how == f"not ranked: losses are not comparable between values of {key}"
     assert [g.place for g in made.groups] == [None, None]
     assert made.caveats() == [
-        f"to rank by what they generate: gan eval run={sweep.path} 'metrics=[fid]', then gan train -m"
+        f"to rank by sample quality: gan eval run={sweep.path} 'metrics=[fid]', then gan train -m"
         f" resume_sweep={sweep.path} rank=fid"
     ]
     assert not ranking.write_plot(sweep, made)
     asked = ranking.rank(sweep, "loss_G", "auto")
     assert [g.place for g in asked.groups] == [1, 2]
-    assert asked.caveats()[0].endswith(f"says little of the images, nor does it compare different {key}")
+    assert asked.caveats()[0].endswith(f"does not measure sample quality; it is not comparable between values of {key}")
     evaluate(sweep, 1, 4, fid=3.0)
     assert ranking.rank(sweep, None, "auto").name == "fid"
 
@@ -75,13 +75,19 @@ def test_losses_of_different_objectives_are_not_ranked(tmp_path: Path, key: str)
     [
         (
             ["rank=fid"],
-            "rank=fid: no run of this sweep has it, and none will: it is a result of gan eval. Let the jobs",
+            "rank=fid: training does not compute it, gan eval does. Let the jobs",
         ),
-        (["rank=fd_clip"], "'observers.scores.metrics=[fid]' observers.scores.extractor=clip), or leave rank out now"),
+        (
+            ["rank=fd_clip"],
+            "'observers.scores.metrics=[fid]' observers.scores.extractor=clip), or leave rank out and afterwards",
+        ),
         (["rank=recall", "observers.scores.every=1", "observers.scores.metrics=[swd]"], "metrics=[prc]"),
         (["rank=los_G"], "rank=los_G: no run has such a result; did you mean loss_G?"),
         (["rank=loss_G", "observers.metrics=null"], "rank=loss_G: observers.metrics=null writes no such column"),
-        (["search=optuna"], "search=optuna: losses of different loss do not compare, and nothing else is measured"),
+        (
+            ["search=optuna"],
+            "search=optuna: losses are not comparable between values of loss, and nothing else is measured",
+        ),
     ],
 )
 def test_a_rank_that_no_job_will_have_is_refused_first(gan: Gan, words: list[str], said: str) -> None:
@@ -109,7 +115,7 @@ def test_scores_while_training_can_be_ranked_by() -> None:
     jobs = [compose("train", [every, f"observers.scores.metrics={names}"]) for names in ("[swd,kid]", "[swd]")]
     for rank in ("swd", "swd_16"):
         refuse_rank(rank, ["loss"], True, jobs, {})
-    with pytest.raises(ConfigError, match=r"rank=kid: no run of this sweep has it"):
+    with pytest.raises(ConfigError, match=r"rank=kid: training does not compute it"):
         refuse_rank("kid", ["loss"], False, jobs, {})
     other = [compose("train", [every, "observers.scores.metrics=[fid]", "observers.scores.extractor=clip"])]
     refuse_rank("fd_clip", [], False, other, {})

@@ -18,7 +18,7 @@ import yaml  # type: ignore[import-untyped]
 from PIL import Image
 
 from gancli.report.__main__ import main as report
-from gancli.store import rundir
+from gancli.store import finding, rundir
 from gancli.store.files import HALF
 from gancli.sweeps import record
 from gancli.train.engine import Engine
@@ -76,7 +76,7 @@ def test_twelve_jobs_of_which_two_fail(gan: Gan) -> None:
     assert places[0] == "1"
     assert places[-2:] == ["", ""]
     assert [int(place) for place in places[:-2]] == sorted(int(place) for place in places[:-2])
-    assert all("no longer a finite number" in row["reason"] for row in rows[-2:])
+    assert all("is not finite at step" in row["reason"] for row in rows[-2:])
     assert "5 │" in answer.out
     with Image.open(path / "ranking.png") as image:
         assert image.size[0] > 300
@@ -130,7 +130,7 @@ def test_a_stopped_sweep_goes_on_to_the_same_bits(gan: Gan, monkeypatch: pytest.
     monkeypatch.setattr(Engine, "step", step)
     path = only_sweep()
     assert answer.code == 0
-    assert answer.err.splitlines()[-1] == f"stopped; go on with: gan train -m resume_sweep={path}"
+    assert answer.err.splitlines()[-1] == f"stopped; resume with: gan train -m resume_sweep={path}"
     assert [job["status"] for job in jobs(path)] == ["finished", "interrupted", *["waiting"] * 2]
     assert not (path / "ranking.csv").exists()
     done = {p: t for p, t in times(path).items() if p.is_relative_to(path / jobs(path)[0]["run"])}
@@ -146,7 +146,7 @@ def test_a_stopped_sweep_goes_on_to_the_same_bits(gan: Gan, monkeypatch: pytest.
     same_run(resumed, Path("alone"), 5)
     assert gan("train", *QUICK, "steps=5", "seed=6", "model.ch=6", "run_dir=last").code == 0
     same_run(path / jobs(path)[3]["run"], Path("last"), 5)
-    assert rundir.find("last")[0].path == Path("outputs") / "sweeps" / path.name / jobs(path)[3]["run"]
+    assert finding.find("last")[0].path == Path("outputs") / "sweeps" / path.name / jobs(path)[3]["run"]
 
 
 def test_a_killed_job_goes_on(gan: Gan) -> None:
@@ -212,7 +212,7 @@ def test_a_jobs_directory_that_holds_something_else_is_left_alone(gan: Gan, left
     answer = gan("train", "-m", "resume_sweep=s")
     assert answer.code == 2
     assert (
-        "is a link, and a sweep writes in its own directory" if left == "link" else "other things in it"
+        "is a link, but a sweep only writes in its own directory" if left == "link" else "other files in it"
     ) in answer.err
     assert sorted(p.name for p in run.iterdir()) == ["notes.txt"]
 
@@ -225,7 +225,7 @@ def test_links_in_a_sweep_are_not_written_through(gan: Gan, name: str) -> None:
     (Path("s") / name).symlink_to(Path("mine/new" if name == ".stop" else "mine").resolve())
     answer = gan("train", "-m", "resume_sweep=s")
     assert answer.code == 2
-    assert answer.err == f"gan: s/{name} is a link, and a sweep writes in its own directory alone: remove it\n"
+    assert answer.err == f"gan: s/{name} is a link, but a sweep only writes in its own directory: remove it\n"
     assert list(Path("mine").iterdir()) == []
 
 
@@ -234,7 +234,7 @@ def test_a_folder_with_other_things_is_no_sweeps(gan: Gan) -> None:
     Path("s/01-seed1/notes.txt").write_text("mine", encoding="utf-8")
     answer = gan("train", "-m", *QUICK, "steps=1", "seed=1,2", "sweep_dir=s")
     assert answer.code == 2
-    assert answer.err.startswith("gan: sweep_dir=s is a folder with other things in it (01-seed1)")
+    assert answer.err.startswith("gan: sweep_dir=s is a folder with other files in it (01-seed1)")
     assert [p.name for p in Path("s").rglob("*")] == ["01-seed1", "notes.txt"]
 
 
@@ -244,7 +244,7 @@ def test_a_sweep_of_wrong_jobs_leaves_nothing(gan: Gan, where: list[str]) -> Non
     wrong = ["dataset=folder", "dataset.root=nowhere", "steps=1", "seed=1,2"]
     answer = gan("train", "-m", *[w for w in QUICK if not w.startswith("dataset")], *wrong, *where)
     assert answer.code == 2
-    assert answer.err.splitlines()[-1].startswith("gan: none of the 2 jobs can begin: dataset.root=")
+    assert answer.err.splitlines()[-1].startswith("gan: none of the 2 jobs can start: dataset.root=")
     assert [str(p) for p in Path().rglob("*")] == ["here"]
 
 
@@ -256,10 +256,10 @@ def test_a_sweep_of_wrong_jobs_leaves_nothing(gan: Gan, where: list[str]) -> Non
         (["seed=range(1,101)", "steps=range(1,102)"], "steps=range(1,102): 10,100 jobs; a sweep has at most 10,000"),
         (["seed=range(0,inf)"], "a range has a finite start, stop and step, and the step is not 0"),
         (["seed=range(0,9,0)"], "a range has a finite start, stop and step, and the step is not 0"),
-        (["seed=range(5,1)"], "seed=range(5,1): has no value at all"),
-        (["seed=glob(*)"], "seed=glob(*): glob chooses among the choices of a group, such as 'loss=glob(*)'; list"),
-        (["loss=glob(x*)"], "loss=glob(x*): no choice fits; choices: "),
-        (["seed=interval(1,5)"], "seed=interval(1,5): a grid has no intervals; add search=optuna, or list values"),
+        (["seed=range(5,1)"], "seed=range(5,1): has no values"),
+        (["seed=glob(*)"], "seed=glob(*): glob matches the choices of a group, as in 'loss=glob(*)'; list"),
+        (["loss=glob(x*)"], "loss=glob(x*): no choice matches; choices: "),
+        (["seed=interval(1,5)"], "seed=interval(1,5): a grid takes no intervals; add search=optuna, or list values"),
         (["seed=1,2", "launcher=process", "launcher.jobs=1000000000"], "launcher.jobs=1000000000: from 1 to 1,024"),
         (["loss=ns,hinge", "search=optuna", "search.trials=1000000000"], "search.trials=1000000000: from 1 to 10,000"),
         (["steps=range(1,1000000000)", "search=optuna"], "over 10,000 values; give an interval(LOW,HIGH) instead"),
@@ -286,7 +286,7 @@ def test_what_a_sweep_records_chooses_no_commands(gan: Gan, monkeypatch: pytest.
         Path("s/sweep.json").write_text(json.dumps(about | {"keys": keys}), encoding="utf-8")
         answer = gan("train", "-m", "resume_sweep=s")
         assert answer.code == 2
-        assert "was not followed, since a directory does not choose what is run on this machine: type it" in answer.err
+        assert "is not accepted, since a directory may not choose what is run on this machine: type it" in answer.err
         assert all(shlex.quote(key) in answer.err for key in keys)
         assert gan("train", "-m", "resume_sweep=s", "launcher=local").code == 0
 
@@ -300,7 +300,7 @@ def test_jobs_to_come_are_sent_nowhere_unasked(gan: Gan) -> None:
     answer = gan("train", "-m", "resume_sweep=s", "search.trials=2")
     assert answer.code == 2
     assert answer.err.startswith(
-        "gan: s/sweep.json, jobs to come: observers.logger.uri=http://localhost:9 was recorded, not typed"
+        "gan: s/sweep.json, later jobs: observers.logger.uri=http://localhost:9 comes from the recorded run"
     )
     assert len(jobs(Path("s"))) == 1
 
@@ -322,8 +322,8 @@ def test_a_sweeps_jobs_ask_this_machine_for_nothing(gan: Gan, monkeypatch: pytes
     record.write_state(Path("s"), 2, status="waiting")
     answer = gan("train", "-m", "resume_sweep=s")
     assert answer.code == 2
-    assert answer.err.startswith("gan: s/sweep.json, job 2: note: its recorded value asks this machine for something")
-    assert "type the sweep's own command line again, with sweep_dir=s" in answer.err
+    assert answer.err.startswith("gan: s/sweep.json, job 2: note: its recorded value uses a resolver")
+    assert "repeat the sweep's original command, with sweep_dir=s" in answer.err
     assert not Path("s/x").exists()
 
 
@@ -452,7 +452,7 @@ def test_a_run_that_outlived_its_sweep_is_left_alone(gan: Gan) -> None:
     finally:
         held.unlock()
     assert answer.code == 2
-    assert "1 of 2 jobs are not over" in answer.err
+    assert "1 of 2 jobs are not finished" in answer.err
     assert gan("train", "-m", "resume_sweep=s").code == 0
 
 
@@ -460,7 +460,7 @@ def test_torchrun_does_not_start_sweeps(gan: Gan, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
     answer = gan("train", "-m", *QUICK, "seed=1,2")
     assert answer.code == 2
-    assert "torchrun runs one job on many ranks: leave one out" in answer.err
+    assert "torchrun runs one job in several processes: leave one of them out" in answer.err
     assert list(Path().iterdir()) == []
 
 

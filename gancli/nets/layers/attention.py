@@ -8,11 +8,11 @@ from torch import Tensor, nn
 
 from gancli.nets.layers.conv import Conv
 from gancli.nets.layers.init import Init
-from gancli.nets.layers.products import exporting
+from gancli.nets.layers.matmul import exporting
 
 
 class Attention(nn.Module):
-    """x + γ · o(softmax(θ(x)ᵀ φ(x)) g(x)): every pixel looks at all, γ starting at 0 (eq. 1 to 3).
+    """x + γ · o(softmax(θ(x)ᵀ φ(x)) g(x)): every pixel attends to all; γ starts at 0 (eq. 1 to 3).
 
     θ and φ have an eighth of the channels, g a half; φ and g are max-pooled 2×2, so keys are a quarter of the pixels.
     128 channels: 20,481 parameters (1×1 convolutions without bias, and γ).
@@ -35,14 +35,14 @@ class Attention(nn.Module):
         query, key = self._pixels(self.theta(x)), self._pixels(F.max_pool2d(self.phi(x), 2))
         value = self._pixels(F.max_pool2d(self.g(x), 2))
         # The paper's scores are plain dot products, not divided by the root of their length.
-        if exporting():  # ONNX has a word for the sum, not for the kernel
-            seen = torch.softmax(query @ key.transpose(1, 2), dim=-1) @ value
+        if exporting():  # ONNX has no operator for the fused kernel
+            mixed = torch.softmax(query @ key.transpose(1, 2), dim=-1) @ value
         else:
-            seen = F.scaled_dot_product_attention(query, key, value, scale=1.0)
-        return torch.addcmul(x, self.gamma, self.o(seen.transpose(1, 2).reshape(x.shape[0], -1, height, width)))
+            mixed = F.scaled_dot_product_attention(query, key, value, scale=1.0)
+        return torch.addcmul(x, self.gamma, self.o(mixed.transpose(1, 2).reshape(x.shape[0], -1, height, width)))
 
     def maps(self, x: Tensor) -> Tensor:
-        """What each pixel looks at: [B, H·W, (H/2)·(W/2)], every row adding up to 1."""
+        """The attention maps: [B, H·W, (H/2)·(W/2)], every row with sum 1."""
         query, key = self._pixels(self.theta(x)), self._pixels(F.max_pool2d(self.phi(x), 2))
         return torch.softmax(query @ key.transpose(1, 2), dim=-1)
 

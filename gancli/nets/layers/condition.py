@@ -1,7 +1,8 @@
-"""How labels reach a network: beside a generator's latent or through its norms; into a discriminator or its verdict."""
+"""Conditioning on labels: of a generator by its latent or its norms, and of a discriminator's output."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -9,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gancli.errors import ConfigError
+from gancli.nets.layers.direction import sliced
 from gancli.nets.layers.norms import LabelBatchNorm2d, LinearBatchNorm2d, Norm, norm
 from gancli.nets.layers.recipe import Recipe
 from gancli.nets.verdict import Verdict
@@ -16,16 +18,17 @@ from gancli.nets.verdict import Verdict
 Conditioning = Literal["none", "input", "hidden", "ac", "projection"]
 Labels = Literal["norm", "input"]
 SkipZ = Literal["none", "split", "whole"]
-HIDDEN_WIDTH = 128  # of the embedding that "hidden" joins to D's features (Miyato and Koyama 2018, released code)
+HIDDEN_WIDTH = 128  # of the embedding that "hidden" concatenates (Miyato and Koyama 2018, released code)
 
 
 class Condition(nn.Module):
-    """What each part of a generator hears of the latent and the label.
+    """Computes each generator part's condition from the latent and the label.
 
-    labels: "none"; "input", a one-hot vector beside z (Mirza and Osindero 2014); "norm", gains and biases of the norms.
-    shared: width of one embedding that all norms are linear in; 0: each norm looks up its own (Miyato and Koyama 2018).
-    skip_z: "split" gives the first layer and each part an equal chunk of z, "whole" all of z and of the embedding to
-    all (Brock et al. 2019, figure 15 and appendix B). Raises ConfigError where these do not go together.
+    labels: "none"; "input", a one-hot vector concatenated to z (Mirza and Osindero 2014); "norm", conditional gains and
+    biases of the norms. shared: width of one embedding, from which all norms compute gain and bias linearly; 0: each
+    norm has its own lookup table (Miyato and Koyama 2018). skip_z: "split" gives the first layer and each part an equal
+    chunk of z, "whole" gives all of them the whole z and embedding (Brock et al. 2019, figure 15 and appendix B).
+    Raises ConfigError for incompatible values.
     """
 
     def __init__(
@@ -42,24 +45,27 @@ class Condition(nn.Module):
         super().__init__()
         by_norm = labels == "norm"
         if skip_z != "none" and by_norm and not shared:
-            raise ConfigError("model.skip_z=true needs norms that are linear: set model.shared=128, or skip_z=false")
+            raise ConfigError(
+                "model.skip_z=true needs norms that are linear in a shared embedding: set model.shared=128,"
+                " or model.skip_z=false"
+            )
         if skip_z == "split" and latent_dim % (parts + 1):
             raise ConfigError(
-                f"model.latent.dim={latent_dim}: model.skip_z cuts z into {parts + 1} equal chunks here:"
+                f"model.latent.dim={latent_dim}: model.skip_z splits z into {parts + 1} equal chunks here:"
                 f" set a multiple of {parts + 1}, or null"
             )
         self.classes, self.labels, self.skip_z, self.parts = classes, labels, skip_z, parts
-        # The table itself is not spectrally normalised in G, nor orthogonally regularised: only what reads it is.
+        # In G the table itself has no spectral norm and no orthogonal regularisation; the layers that use it have.
         plain = Recipe(init=recipe.init)
         self.embed = plain.embedding(classes, shared) if by_norm and shared else None
         self.chunk = latent_dim // (parts + 1) if skip_z == "split" else latent_dim
-        heard = (shared if self.embed is not None else 0) + (self.chunk if skip_z != "none" else 0)
-        self.width = heard  # of what a linear norm reads
-        self.first = heard if skip_z == "whole" else self.chunk + (classes if labels == "input" else 0)
+        # Width of the condition of linear norms.
+        self.width = (shared if self.embed is not None else 0) + (self.chunk if skip_z != "none" else 0)
+        self.first = self.width if skip_z == "whole" else self.chunk + (classes if labels == "input" else 0)
         self._recipe = recipe
 
     def norm(self, eps: float, momentum: float) -> Norm:
-        """The norms of the parts that hear a condition."""
+        """The factory of the conditional norms."""
         if self.width:
             return lambda channels: LinearBatchNorm2d(channels, self.width, self._recipe, eps=eps, momentum=momentum)
         if self.labels == "norm":
@@ -67,13 +73,13 @@ class Condition(nn.Module):
         return norm("batch", eps=eps, momentum=momentum)
 
     def forward(self, z: Tensor, y: Tensor | None) -> tuple[Tensor, list[Tensor | None]]:
-        """z [B, latent_dim] and labels -> what the first layer reads, [B, first], and what each part hears."""
+        """z [B, latent_dim] and labels -> input of the first layer, [B, first], and the condition of each part."""
         if self.labels == "norm" and self.embed is None:
             return z, [y] * self.parts
         embedded = None if self.embed is None or y is None else self.embed(y)
         if self.skip_z == "whole":
-            heard = z if embedded is None else torch.cat([z, embedded.to(z.dtype)], 1)
-            return heard, [heard] * self.parts
+            joined = z if embedded is None else torch.cat([z, embedded.to(z.dtype)], 1)
+            return joined, [joined] * self.parts
         chunks = list(torch.split(z, self.chunk, 1)) if self.skip_z == "split" else [z]
         first = chunks[0]
         if self.labels == "input" and y is not None:
@@ -84,38 +90,58 @@ class Condition(nn.Module):
 
 
 def shares(y: Tensor, classes: int, like: Tensor) -> Tensor:
-    """Labels [B] as one-hot rows [B, classes]; a mixture of classes as it is."""
+    """Labels [B] as one-hot rows [B, classes]; a mixture of classes unchanged."""
     return (y if y.is_floating_point() else F.one_hot(y, classes)).to(like.dtype)
 
 
 class Judge(nn.Module):
-    """The end of a discriminator: features summed over pixels, a dense logit, and what it says of the class.
+    """The head of a discriminator: features summed over pixels, a dense logit, and the use of labels.
 
     "projection" adds the inner product with the label's embedding (Miyato and Koyama 2018, eq. 3), "ac" a classifier
-    (Odena et al. 2017); otherwise y is ignored here.
+    (Odena et al. 2017); otherwise y is ignored. san: SAN's last layer (`layers.direction`), without spectral norm; with
+    labels a sample's direction is that of the weight plus the embedding.
     """
 
-    def __init__(self, width: int, classes: int, conditioning: Conditioning, recipe: Recipe, *, bias: bool = True):
+    def __init__(
+        self,
+        width: int,
+        classes: int,
+        conditioning: Conditioning,
+        recipe: Recipe,
+        *,
+        bias: bool = True,
+        san: bool = False,
+    ):
         super().__init__()
-        self.logit = recipe.linear(width, 1, bias=bias)
-        self.embed = recipe.embedding(classes, width) if conditioning == "projection" else None
+        last = replace(recipe, spectral=recipe.spectral and not san)
+        self.san = san
+        self.logit = last.linear(width, 1, bias=bias)
+        self.embed = last.embedding(classes, width) if conditioning == "projection" else None
         self.classifier = recipe.linear(width, classes) if conditioning == "ac" else None
 
     def forward(self, features: Tensor, y: Tensor | None = None) -> Verdict:
-        """[B, C, H, W] -> logits [B] and, of an auxiliary classifier, classes [B, classes]."""
+        """[B, C, H, W] -> logits [B] and, with "ac", classes [B, classes]."""
         summed = features.sum((2, 3))
+        classes = None if self.classifier is None else self.classifier(summed)
+        assert self.embed is None or y is not None, "a projection discriminator without labels"
+        if self.san:
+            weight = self.logit.weight if self.embed is None else self.logit.weight + self.embed(y)
+            return sliced(summed, weight, self.logit.bias, classes=classes, features=[summed])
         logits = self.logit(summed).squeeze(1)
         if self.embed is not None:
-            assert y is not None, "a projection discriminator without labels"
             logits = logits + (self.embed(y) * summed).sum(1)
-        return Verdict(logits, None if self.classifier is None else self.classifier(summed), [summed])
+        return Verdict(logits, classes, [summed])
+
+    def directions(self) -> list[Tensor]:
+        """The weight; none with labels, since directions are then sums."""
+        return [self.logit.weight] if self.embed is None else []
 
 
 def need_classes(conditioning: Conditioning, classes: int) -> bool:
-    """Whether a network is conditional. Raises ConfigError where it should be and the data have no classes."""
+    """Whether a network is conditional. Raises ConfigError if it is and the data have no classes."""
     if conditioning != "none" and classes < 1:
         raise ConfigError(
-            f"model.conditioning={conditioning} needs labels and this data set has no classes:"
-            " set model.conditioning=none, or take a data set with classes"
+            f"model.conditioning={conditioning} needs labels, but this data set has no classes:"
+            " set model.conditioning=none, or use a data set with classes"
         )
     return conditioning != "none"

@@ -1,4 +1,4 @@
-"""How weights start: each paper's own distribution, as functions that fill a tensor from torch's default generator."""
+"""Weight initialisations of the papers: functions that fill a tensor from torch's default generator."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ RELU_GAIN = math.sqrt(2)  # a ReLU halves the second moment; this gain restores 
 
 
 def normal(std: float = 0.02, mean: float = 0.0) -> Init:
-    """N(mean, std²), the DCGAN's (Radford et al. 2016, section 4)."""
+    """N(mean, std²), as in DCGAN (Radford et al. 2016, section 4)."""
     return lambda weight: nn.init.normal_(weight, mean, std)
 
 
@@ -24,22 +24,22 @@ def uniform(bound: float) -> Init:
 
 
 def xavier(gain: float = 1.0) -> Init:
-    """U(±gain √(6 / (fan in + fan out))), the SNGAN's; fans count a kernel's taps (Glorot and Bengio 2010, eq. 16)."""
+    """U(±gain √(6 / (fan in + fan out))), as in SNGAN; fans count a kernel's taps (Glorot and Bengio 2010, eq. 16)."""
     return lambda weight: nn.init.xavier_uniform_(weight, gain)
 
 
 def he(gain: float = RELU_GAIN) -> Init:
-    """U(±gain √(3 / fan in)), for √2 the WGAN-GP's before a ReLU (He et al. 2015, eq. 10)."""
+    """U(±gain √(3 / fan in)), with √2 that of WGAN-GP before a ReLU (He et al. 2015, eq. 10)."""
     return lambda weight: uniform(gain * math.sqrt(3 / weight[0].numel()))(weight)
 
 
 def orthogonal(gain: float = 1.0) -> Init:
-    """Orthonormal rows or columns of the weight as a matrix, the BigGAN's (Saxe et al. 2014)."""
+    """Orthonormal rows or columns of the weight as a matrix, as in BigGAN (Saxe et al. 2014)."""
     return lambda weight: nn.init.orthogonal_(weight, gain)
 
 
 def dcgan_(net: nn.Module) -> None:
-    """Redraw a DCGAN: convolutions N(0, 0.02²), norms' gains N(1, 0.02²), biases 0 (Radford et al. 2016, section 4)."""
+    """Initialise as DCGAN: convolutions N(0, 0.02²), norms' gains N(1, 0.02²), biases 0 (Radford et al. 2016, 4)."""
     for module in net.modules():
         if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
             normal(0.02)(module.weight)

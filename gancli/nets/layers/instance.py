@@ -1,7 +1,7 @@
-"""Instance norm that keeps channels-last images in their order.
+"""Instance norm that keeps the channels-last memory format.
 
-torch's own brings every image into the other order first, and the next convolution brings it back: a sixth of a
-CycleGAN's step on a CPU. One image alone, though, is a batch, whose norm knows that order.
+torch's own converts images to the contiguous format, and the next convolution converts them back: a sixth of a
+CycleGAN step on a CPU. Batch norm keeps the format, and instance norm is batch norm of each image by itself.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gancli.nets.layers.products import by_hand
+from gancli.nets.layers.matmul import by_hand
 
 
 def instance_norm(x: Tensor, eps: float = 1e-5) -> Tensor:
-    """Each channel of each image [B, C, H, W] to mean 0 and variance 1, in the order of x."""
+    """Normalise each channel of each image [B, C, H, W] to mean 0 and variance 1, in the memory format of x."""
     ordered = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
     if not (ordered and by_hand(x)):
         return F.instance_norm(x, eps=eps)
@@ -39,7 +39,7 @@ class _PerImage(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         x, means, scales = ctx.saved_tensors
-        if torch.is_grad_enabled():  # the gradient of a gradient is asked for
+        if torch.is_grad_enabled():  # higher-order gradients are requested
             return _gradient(x, grad, ctx.eps), None
         grad = grad.contiguous(memory_format=torch.channels_last)
         split = zip(torch.split(grad, 1), torch.split(x, 1), means, scales, strict=True)
@@ -53,7 +53,7 @@ class _PerImage(torch.autograd.Function):
 
 
 def _gradient(x: Tensor, grad: Tensor, eps: float) -> Tensor:
-    """The gradient of the norm by x, of operations that have gradients themselves."""
+    """The norm's gradient with respect to x, from differentiable operations."""
     variance, mean = torch.var_mean(x, (2, 3), correction=0, keepdim=True)
     scale = (variance + eps).rsqrt()
     out = (x - mean) * scale

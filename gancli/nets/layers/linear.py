@@ -36,7 +36,7 @@ class Linear(Weighted):
 class Embedding(Weighted):
     """A row of W for each label, or the mean of rows for a mixture of classes.
 
-    lookup: these rows are no filters, so that regularisers of weights pass them by.
+    lookup: rows are no filters, so weight regularisers skip this layer.
     """
 
     lookup: ClassVar[bool] = True
@@ -47,6 +47,6 @@ class Embedding(Weighted):
         super().__init__((classes, width), init=init or xavier(), spectral=spectral, eps=eps)
 
     def forward(self, y: Tensor) -> Tensor:
-        """[B] int64 labels, or [B, classes] shares that add up to 1 -> [B, width]."""
+        """[B] int64 labels, or [B, classes] weights with sum 1 -> [B, width]."""
         weight = self.normalised()
         return y.to(weight.dtype) @ weight if y.is_floating_point() else F.embedding(y, weight)

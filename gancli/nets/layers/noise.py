@@ -1,8 +1,8 @@
-"""Layers that draw numbers as they go: dropout and noise, the same however a batch is split."""
+"""Layers that draw random numbers, dropout and noise, independent of how a batch is split."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Literal
 
@@ -17,11 +17,11 @@ Law = Literal["normal", "uniform"]
 
 
 class Noisy(nn.Module):
-    """Base of layers that draw numbers in a forward pass.
+    """Base of layers that draw random numbers in a forward pass.
 
-    Inside `keyed` these are a function of the layer and of each row's place in the whole batch; elsewhere they come
-    from torch's default generator. joins: rows of the batch that make one of its own (packing). before: rows in front
-    of its batch that are none of it (a reference batch).
+    Inside `keyed` the numbers are a function of the layer and of each row's position in the whole batch; elsewhere they
+    come from torch's default generator. joins: rows of the batch that form one row of the layer (packing). before: rows
+    put before the batch (a reference batch).
     """
 
     joins = 1
@@ -33,18 +33,18 @@ class Noisy(nn.Module):
         self._draw = _draw
 
     def numbers(self, law: Law, x: Tensor) -> Tensor:
-        """Numbers of a law in the shape of x [B, ...], in float32 at least."""
+        """Random numbers of a distribution in the shape of x [B, ...], in float32 at least."""
         return self._draw(self._source, law, x, self.joins, self.before)
 
     def hide(self) -> None:
-        """Keep the compiler away from what draws: it would make a graph of each step's numbers."""
+        """Exclude the drawing from compilation, which would otherwise recompile for each step's numbers."""
         self._draw = torch.compiler.disable(_draw)  # type: ignore[no-untyped-call]
 
 
 class Dropout(Noisy):
-    """Sets a share `p` of numbers to 0 in training, and lets the others grow as much (Srivastava et al. 2014).
+    """Sets values to 0 with probability `p` in training and scales the others by 1 / (1 - p) (Srivastava et al. 2014).
 
-    always: in evaluation too, where it is a network's source of noise (Isola et al. 2017, section 3.2).
+    always: also in evaluation, if it is a network's source of noise (Isola et al. 2017, section 3.2).
 
     >>> x, layers = torch.ones(4, 100), {"net": Dropout(0.5)}
     >>> with keyed(layers, Rng(0, total=4)):
@@ -85,24 +85,51 @@ class GaussianNoise(Noisy):
         return x + self.sigma * self.numbers("normal", x).to(x.dtype) if self.training and self.sigma else x
 
 
-class Source:
-    """Where one layer's numbers come from, of one part of a batch: `rngs`, one of the part, or one of each of its rows.
+class NoiseMap(Noisy):
+    """Adds one map of standard normal noise per image, times a learned scale per channel that starts at 0.
 
-    A network that is asked several times, or for several sources in one pass, has the part's rows again and again:
-    each time they get other numbers, so that one joint pass draws what separate passes draw.
+    It does so in evaluation, too (Karras et al. 2019, section 2). channels: 1: one scale for all. fixed: a map
+    [1, 1, H, W], or one per image, to use instead; fixes: keep the next image's as this map.
+
+    >>> layer, x = NoiseMap(2), torch.zeros(1, 2, 3, 3)
+    >>> layer(x).abs().max().item(), layer.scale.data.fill_(1.0).tolist(), layer(x).unique().numel()
+    (0.0, [1.0, 1.0], 9)
+    """
+
+    fixed: Tensor | None = None
+    fixes = False
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.scale = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor, gain: float = 1.0) -> Tensor:
+        """[B, C, H, W] -> the same, with the noise times the gain."""
+        noise = self.numbers("normal", x[:, :1]) if self.fixed is None else self.fixed.to(x.dtype)
+        if self.fixes:
+            self.fixed, self.fixes = noise[:1].clone(), False
+        scale = self.scale if gain == 1 else self.scale * gain
+        return torch.addcmul(x, noise.to(x.dtype), scale[:, None, None].to(x.dtype))
+
+
+class Source:
+    """The random numbers of one layer for one part of a batch. rngs: one for the part, or one for each of its rows.
+
+    If a network runs several times, or on several sources in one pass, it gets the part's rows repeatedly: each
+    repetition gets new numbers, so that one joint pass draws the same as separate passes.
     """
 
     def __init__(self, name: str, rngs: Sequence[Rng]):
         self.name, self.rngs, self.passed = name, rngs, 0
 
     def draw(self, law: Law, x: Tensor, joins: int, before: int) -> Tensor:
-        """Numbers in the shape of x. Raises CombinationError where it has other rows than the part, so many times."""
+        """Numbers in the shape of x. Raises CombinationError unless its rows are a multiple of the part's."""
         rows = sum(rng.rows for rng in self.rngs) // joins
         times, rest = divmod(len(x) - before, rows)
         if rest:
             raise CombinationError(
-                f"the layer {self.name} draws numbers for each of {rows} rows and was given {len(x) - before}:"
-                " its network has to keep the rows of a batch together"
+                f"the layer {self.name} draws random numbers for {rows} rows, but its input has {len(x) - before}:"
+                " its network must not change the number of rows of a batch"
             )
         found = [self._rows(rng, law, x, joins, self.passed + k) for k in range(times) for rng in self.rngs]
         self.passed += times
@@ -128,7 +155,7 @@ def _draw(source: Source | None, law: Law, x: Tensor, joins: int, before: int) -
 
 
 def layers(nets: Mapping[str, nn.Module]) -> dict[str, Noisy]:
-    """The layers of some networks that draw numbers, by their names; one that several share, once."""
+    """The layers that draw random numbers, by name; a layer that several networks share occurs once."""
     found: dict[int, tuple[str, Noisy]] = {}
     for name, net in nets.items():
         for path, module in net.named_modules():
@@ -138,11 +165,32 @@ def layers(nets: Mapping[str, nn.Module]) -> dict[str, Noisy]:
 
 
 @contextmanager
-def keyed(nets: Mapping[str, nn.Module], rng: Rng | Sequence[Rng]) -> Iterator[None]:
-    """Inside, what the layers of these networks draw is a function of `rng`'s key, of the layer and of the row.
+def rewound(nets: Mapping[str, nn.Module]) -> Iterator[None]:
+    """After this context the networks' layers draw again what they drew in it.
 
-    rng: of the rows [start, stop) of a batch that go through the networks; or one of a single row for each of them, as
-    where samples are drawn by number, whatever else is drawn with them. nets: by names that stay the same; or `layers`.
+    Inside `keyed` only: elsewhere each pass has new numbers.
+
+    >>> x, layers = torch.ones(1, 100), {"net": Dropout(0.5)}
+    >>> with keyed(layers, Rng(0, total=1)):
+    ...     with rewound(layers):
+    ...         first = layers["net"](x)
+    ...     second, third = layers["net"](x), layers["net"](x)
+    >>> torch.equal(first, second), torch.equal(second, third)
+    (True, False)
+    """
+    sources = [layer._source for layer in layers(nets).values() if layer._source is not None]
+    passed = [source.passed for source in sources]
+    yield
+    for source, count in zip(sources, passed, strict=True):
+        source.passed = count
+
+
+@contextmanager
+def keyed(nets: Mapping[str, nn.Module], rng: Rng | Sequence[Rng]) -> Iterator[None]:
+    """In this context, what the networks' layers draw is a function of `rng`'s key, the layer and the row.
+
+    rng: for the rows [start, stop) of a batch; or a list with one for each row, if each sample must be independent of
+    the others drawn with it. nets: networks by constant names, or the result of `layers`.
     """
     rngs = [rng] if isinstance(rng, Rng) else list(rng)
     noisy = layers(nets)
@@ -153,3 +201,32 @@ def keyed(nets: Mapping[str, nn.Module], rng: Rng | Sequence[Rng]) -> Iterator[N
     finally:
         for layer in noisy.values():
             layer._source = None
+
+
+@contextmanager
+def fixed(net: nn.Module, maps: Mapping[str, Tensor]) -> Iterator[None]:
+    """In this context, a network's NoiseMap layers of these names use these maps, [1, 1, H, W] or [B, 1, H, W]."""
+    layers = [(m, maps[name]) for name, m in net.named_modules() if isinstance(m, NoiseMap) and name in maps]
+    before = [layer.fixed for layer, _ in layers]
+    for layer, rows in layers:
+        layer.fixed = rows
+    try:
+        yield
+    finally:
+        for (layer, _), old in zip(layers, before, strict=True):
+            layer.fixed = old
+
+
+@contextmanager
+def seen_inputs(net: nn.Module, kind: type[nn.Module], note: Callable[[str, Tensor], None]) -> Iterator[None]:
+    """In this context, `note` is called with the name and the input of each layer of a kind that runs."""
+
+    def watch(name: str) -> Callable[..., None]:
+        return lambda layer, args: note(name, args[0])
+
+    hooks = [m.register_forward_pre_hook(watch(name)) for name, m in net.named_modules() if isinstance(m, kind)]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()

@@ -1,4 +1,4 @@
-"""Normalisation layers behind one signature, forward(x, y), so that a conditional one can take another's place."""
+"""Normalisation layers with one signature, forward(x, y), so that conditional ones are interchangeable with others."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from gancli.nets.layers import replicas
+from gancli.nets.layers import sync_norm
 from gancli.nets.layers.linear import Embedding
+from gancli.nets.layers.minibatch import MinibatchDeviation, MinibatchDiscrimination, VirtualBatchNorm
 from gancli.nets.layers.recipe import Recipe
-from gancli.nets.layers.together import MinibatchDiscrimination, VirtualBatchNorm
 
 Kind = Literal["batch", "layer", "virtual", "none"]
 Norm = Callable[[int], nn.Module]
 
 
 class AcrossRanks(_BatchNorm):
-    """Batch norm that takes its statistics over the batches of all ranks where `share_statistics` says so."""
+    """Batch norm with statistics over the batches of all ranks, if set by `share_statistics`."""
 
     across = False
 
     def forward(self, input: Tensor, y: Tensor | None = None) -> Tensor:
         """Normalise each channel over batch and pixels; the labels are ignored."""
-        if not (self.across and self.training and replicas.ranks() > 1):
+        if not (self.across and self.training and sync_norm.ranks() > 1):
             return super().forward(input)
-        out, mean, var, count = replicas.normalise(input, self.eps)
+        out, mean, var, count = sync_norm.normalise(input, self.eps)
         self._track(mean, var * count / (count - 1))
         if self.weight is not None:
             shape = (-1, *[1] * (input.dim() - 2))
@@ -36,7 +36,7 @@ class AcrossRanks(_BatchNorm):
 
     @torch.no_grad()
     def _track(self, mean: Tensor, var: Tensor) -> None:
-        """Move the running statistics as torch does: by the momentum, or as a plain mean where it is None."""
+        """Update the running statistics as torch does: by the momentum, or as a plain mean if it is None."""
         if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
             return
         self.num_batches_tracked += 1
@@ -54,14 +54,14 @@ class BatchNorm1d(AcrossRanks, nn.BatchNorm1d):
 
 
 def share_statistics(net: nn.Module, across: bool = True) -> None:
-    """Let every layer that looks at a whole batch look at that of all ranks, or at its own again; in training mode."""
+    """Let every layer with batch statistics use the batch of all ranks in training, or only its own again."""
     for module in net.modules():
-        if isinstance(module, (AcrossRanks, MinibatchDiscrimination)):
+        if isinstance(module, (AcrossRanks, MinibatchDiscrimination, MinibatchDeviation)):
             module.across = across
 
 
 class LabelBatchNorm2d(BatchNorm2d):
-    """Batch norm with a gain and a bias of each class, looked up by label (Dumoulin et al. 2017; Miyato and Koyama).
+    """Batch norm with a gain and a bias per class, looked up by label (Dumoulin et al. 2017; Miyato and Koyama 2018).
 
     2 · classes · channels parameters; gains start at 1, biases at 0.
     """
@@ -97,7 +97,7 @@ class LinearBatchNorm2d(BatchNorm2d):
 
 
 class LayerNorm(nn.GroupNorm):
-    """Normalisation of each sample over all its numbers, gain and bias by channel (Gulrajani et al. 2017)."""
+    """Normalises each sample over all its values, with gain and bias per channel (Gulrajani et al. 2017)."""
 
     def __init__(self, channels: int):
         super().__init__(1, channels)
@@ -108,7 +108,7 @@ class LayerNorm(nn.GroupNorm):
 
 
 class NoNorm(nn.Module):
-    """The input itself, not a copy."""
+    """The identity; returns the input itself, not a copy."""
 
     def forward(self, input: Tensor, y: Tensor | None = None) -> Tensor:
         """Return the input."""
@@ -116,14 +116,14 @@ class NoNorm(nn.Module):
 
 
 def modulate(x: Tensor, gain: Tensor, shift: Tensor) -> Tensor:
-    """gain · x + shift with numbers of each sample and channel: x [B, C, H, W], gain and shift [B, C]."""
+    """gain · x + shift per sample and channel: x [B, C, H, W], gain and shift [B, C]."""
     return torch.addcmul(shift[:, :, None, None], x, gain[:, :, None, None])
 
 
 def norm(kind: Kind, *, flat: bool = False, eps: float = 1e-5, momentum: float = 0.1) -> Norm:
     """A factory of norms, channels -> module; `flat` for vectors.
 
-    eps and momentum (the new batch's share in the running statistics) are batch norm's.
+    eps and momentum (the new batch's weight in the running statistics) apply to batch norm.
     """
 
     def build(channels: int) -> nn.Module:

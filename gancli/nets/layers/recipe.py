@@ -1,4 +1,4 @@
-"""How a network makes its weighted layers: spectral norm or not, its eps, and how the weights start."""
+"""A factory of weighted layers with common spectral norm and initialisation."""
 
 from __future__ import annotations
 
@@ -15,11 +15,10 @@ InitKind = Literal["sngan", "xavier", "normal", "orthogonal"]
 
 @dataclass(frozen=True)
 class Recipe:
-    """A factory of layers that share their constants.
+    """A factory of layers with common options.
 
-    spectral: every weight divided by its largest singular value, with that eps. init: "sngan" is Xavier with a gain of
-    √2 for the 3×3 convolutions of blocks, "xavier" the same without the gain (SAGAN), "normal" N(0, 0.02²),
-    "orthogonal" BigGAN's.
+    spectral, eps: spectral norm of every weight, and its eps. init: "sngan" is Xavier with a gain of √2 for the 3×3
+    convolutions of blocks, "xavier" the same without the gain (SAGAN), "normal" N(0, 0.02²), "orthogonal" BigGAN's.
     """
 
     spectral: bool = False
@@ -29,7 +28,7 @@ class Recipe:
     def conv(
         self, inputs: int, outputs: int, kernel: int = 3, *, resample: Resample = None, hidden: bool = False
     ) -> Conv:
-        """A convolution; hidden: one of a block's own, in front of or behind a ReLU."""
+        """A convolution; hidden: one in a block's body, before or after a ReLU."""
         init = xavier(RELU_GAIN) if hidden and self.init == "sngan" else self._init()
         return Conv(inputs, outputs, kernel, resample=resample, init=init, spectral=self.spectral, eps=self.eps)
 
@@ -38,7 +37,7 @@ class Recipe:
         return Linear(inputs, outputs, bias=bias, init=self._init(), spectral=self.spectral, eps=self.eps)
 
     def embedding(self, classes: int, width: int) -> Embedding:
-        """A table with a row for each class."""
+        """A lookup table with a row per class."""
         return Embedding(classes, width, init=self._init(), spectral=self.spectral, eps=self.eps)
 
     def attention(self, channels: int) -> Attention:

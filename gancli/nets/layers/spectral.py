@@ -1,8 +1,8 @@
 """Spectral normalisation: a weight divided by its largest singular value (Miyato et al. 2018, algorithm 1).
 
-The singular vectors are buffers. They are valid from construction on, move by one power iteration when the engine says
-`advance` (once per move of the layer's own player), and hold still otherwise: a forward pass never changes them, in
-training or evaluation, so that the same weights give the same output however a batch is split.
+The singular vectors are buffers. They are valid from construction on, and change only by one power iteration when the
+engine calls `advance` (once per move of the layer's own player): a forward pass never changes them, in training or
+evaluation, so the output does not depend on how a batch is split.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from gancli.nets.layers.init import Init
 
 
 class Weighted(nn.Module):
-    """A layer with one weight, [outputs, ...], that may be divided by its largest singular value as a matrix.
+    """A layer with one weight, [outputs, ...], and optional spectral norm of the weight as a matrix.
 
-    u: [outputs] left, v: [1, ...] right singular vector (kept in the weight's shape so that both change memory format
-    together); None without spectral norm. eps keeps their normalisation finite.
+    u: [outputs] left, v: [1, ...] right singular vector (stored in the weight's shape so that both change memory format
+    together); None without spectral norm. eps: of their normalisation.
     """
 
     weight: nn.Parameter
@@ -77,7 +77,7 @@ class _Divided(torch.autograd.Function):
     def forward(ctx: Any, weight: Tensor, u: Tensor, v: Tensor) -> Tensor:
         right = as_matrix(v, like=weight).squeeze(0)
         sigma = torch.dot(u, as_matrix(weight).mv(right))
-        # The vectors move before the next backward of another move, never before this one.
+        # Copies: the vectors may advance before a later backward uses these.
         ctx.save_for_backward(weight, u.clone(), right.clone(), sigma)
         return weight / sigma
 
@@ -85,14 +85,14 @@ class _Divided(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         weight, u, right, sigma = ctx.saved_tensors
         matrix, slope = as_matrix(weight), as_matrix(grad, like=weight)
-        if torch.is_grad_enabled():  # of a second derivative: σ moves with the weight
+        if torch.is_grad_enabled():  # higher-order gradients: σ depends on the weight
             sigma = torch.dot(u, matrix.mv(right))
         share = (slope * matrix).sum() / sigma.square()
         return as_weights(torch.addr(slope / sigma, u * -share, right), like=weight), None, None
 
 
 def as_matrix(weight: Tensor, like: Tensor | None = None) -> Tensor:
-    """A weight [O, ...] as a matrix [O, rest], columns in the order that `like` (or it) has in memory: no copy."""
+    """A weight [O, ...] as a matrix [O, rest], with columns in the memory order of `like` (or its own): no copy."""
     if _channels_last(weight if like is None else like):
         weight = weight.permute(0, 2, 3, 1)
     return weight.reshape(weight.shape[0], -1)
@@ -117,17 +117,17 @@ def _channels_last(weight: Tensor) -> bool:
 
 
 def full_precision(tensor: Tensor) -> AbstractContextManager[Any]:
-    """Autocast switched off for this tensor's device."""
+    """A context without autocast on this tensor's device."""
     return nullcontext() if tensor.is_meta else torch.autocast(tensor.device.type, enabled=False)
 
 
 def is_spectral(module: nn.Module) -> TypeGuard[Weighted]:
-    """Whether this module itself is a layer with spectral norm, which `advance` moves."""
+    """Whether this module itself is a layer with spectral norm."""
     return isinstance(module, Weighted) and module.u is not None
 
 
 def advance_spectral(net: nn.Module) -> None:
-    """One power iteration of every layer with spectral norm in a network."""
+    """Run one power iteration in every layer of a network with spectral norm."""
     for module in net.modules():
         if is_spectral(module):
             module.advance()

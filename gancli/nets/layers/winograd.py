@@ -1,8 +1,8 @@
 """3×3 convolutions of many channels with 2.25 times fewer multiplications (Winograd F(2×2, 3×3): Lavin and Gray 2016).
 
 A tile of 4×4 inputs gives 2×2 outputs: y = Aᵀ [(G w Gᵀ) ⊙ (Bᵀ x B)] A for each pair of channels, so that all tiles and
-channels together are 16 products of matrices. With the entries 0, ±1 and ±1/2 it loses no digits that a convolution by
-products keeps.
+channels together are 16 matrix products. The entries of A, B and G are 0, ±1 and ±1/2, so it is as accurate as a direct
+convolution.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-NARROWEST = 256  # channels from which it pays; measured
+NARROWEST = 256  # channels from which it is faster; measured
 AT_ONCE = 128  # tiles; measured
 
 
 def _square(line: list[list[float]]) -> Tensor:
-    """A transform along both sides, of what is along one."""
+    """The transform along both sides, from that along one side."""
     return torch.kron(torch.tensor(line), torch.tensor(line))
 
 
@@ -27,29 +27,29 @@ _OUTPUTS = _square([[1.0, 1, 1, 0], [0, 1, -1, -1]])  # Aᵀ
 
 
 def pays(weight: Tensor) -> bool:
-    """Whether it is faster than the library's kernels."""
+    """Whether this is faster than the library's kernels."""
     outputs, inputs, k, _ = weight.shape
     return k == 3 and min(outputs, inputs) >= NARROWEST
 
 
 def whole(x: Tensor) -> bool:
-    """Whether images, with their borders, are made of whole tiles."""
+    """Whether images, including their padding, consist of whole tiles."""
     return x.shape[-1] % 2 == x.shape[-2] % 2 == 0
 
 
 def tiled(x: Tensor, u: Tensor) -> Tensor:
-    """The convolution of x [B, I, H, W] by the weights' side U [16, O, I]."""
+    """Convolve x [B, I, H, W] with a transformed weight U [16, O, I]."""
     out: Tensor = _Tiles.apply(x, u)
     return out
 
 
 def convolve(x: Tensor, weight: Tensor) -> Tensor:
-    """F.conv2d without padding and bias, x [B, I, H, W] of even sides, weight [O, I, 3, 3]."""
+    """F.conv2d without padding and bias: x [B, I, H, W] with even sides, weight [O, I, 3, 3]."""
     return tiled(x, factor(weight))
 
 
 def factor(weight: Tensor) -> Tensor:
-    """U of a kernel [O, I, 3, 3], [16, O, I]."""
+    """Transform a kernel [O, I, 3, 3] to U, [16, O, I]."""
     outputs, inputs = weight.shape[:2]
     taps = weight.permute(2, 3, 0, 1).reshape(9, outputs * inputs)
     return (_WEIGHTS.to(weight) @ taps).view(16, outputs, inputs)
@@ -60,14 +60,14 @@ class _Tiles(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, u: Tensor) -> Tensor:
-        ctx.save_for_backward(x, u)  # tiles, four times as large, are made again on the way back: that is no slower
+        ctx.save_for_backward(x, u)  # tiles are four times as large; recomputing them in backward is no slower
         outs = [_assembled(torch.bmm(_tiles(part), u.transpose(1, 2)), part.shape) for part in _parts(x)]
         return outs[0] if len(outs) == 1 else torch.cat(outs)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
         x, u = ctx.saved_tensors
-        if torch.is_grad_enabled():  # the gradient of a gradient is asked for
+        if torch.is_grad_enabled():  # higher-order gradients are requested
             both: tuple[Tensor, Tensor] = _TilesBackward.apply(x, u, grad)
             return both
         return _gradients(x, u, grad, ctx.needs_input_grad)
@@ -85,13 +85,13 @@ def _gradients(x: Tensor, u: Tensor, grad: Tensor, needed: tuple[bool, bool]) ->
 
 
 def _parts(x: Tensor) -> tuple[Tensor, ...]:
-    """So many images at once that their tiles stay in a core's own memory."""
+    """Split images into parts whose tiles fit a core's cache."""
     _, down, across = _counts(x.shape)
     return torch.split(x, max(1, AT_ONCE // (down * across)))
 
 
 class _TilesBackward(torch.autograd.Function):
-    """Both gradients, of which each is linear in x or U and in the gradient: theirs are of the same three products."""
+    """Both gradients; each is bilinear in x or U and the output gradient, so their gradients are the same products."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, u: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
@@ -103,7 +103,7 @@ class _TilesBackward(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, ggx: Tensor, ggu: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """⟨gx, a⟩ + ⟨gu, b⟩ = ⟨g, conv(a, U)⟩ + ⟨g, conv(x, b)⟩, differentiated by x, U and g."""
+        """⟨gx, a⟩ + ⟨gu, b⟩ = ⟨g, conv(a, U)⟩ + ⟨g, conv(x, b)⟩, differentiated with respect to x, U and g."""
         x, u, grad = ctx.saved_tensors
         by_x: Tensor = _TilesBackward.apply(x, ggu, grad)[0]
         by_u: Tensor = _TilesBackward.apply(ggx, u, grad)[1]
@@ -111,7 +111,7 @@ class _TilesBackward(torch.autograd.Function):
 
 
 def _counts(shape: torch.Size) -> tuple[int, int, int]:
-    """Images, and tiles a column and a row."""
+    """The number of images, of tiles per column and of tiles per row."""
     return shape[0], shape[2] // 2 - 1, shape[3] // 2 - 1
 
 
@@ -122,7 +122,7 @@ def _tiles(x: Tensor) -> Tensor:
 
 
 def _untiled(tiles: Tensor, shape: torch.Size) -> Tensor:
-    """The adjoint of `_tiles`: tiles are added where they lie, each as four blocks of 2×2 pixels."""
+    """The adjoint of `_tiles`: adds tiles at their positions, each as four blocks of 2×2 pixels."""
     (b, down, across), channels = _counts(shape), shape[1]
     blocks = (_INPUTS.to(tiles).t() @ tiles.view(16, -1)).view(2, 2, 2, 2, b, down, across, channels)
     found = tiles.new_zeros(b, down + 1, 2, across + 1, 2, channels)
@@ -133,7 +133,7 @@ def _untiled(tiles: Tensor, shape: torch.Size) -> Tensor:
 
 
 def _assembled(products: Tensor, shape: torch.Size) -> Tensor:
-    """Aᵀ m A of each tile of products [16, tiles, O], put together: [B, O, H - 2, W - 2]."""
+    """Aᵀ m A of each tile of products [16, tiles, O], assembled to [B, O, H - 2, W - 2]."""
     (b, down, across), outputs = _counts(shape), products.shape[-1]
     tiles = (_OUTPUTS.to(products) @ products.view(16, -1)).view(2, 2, b, down, across, outputs)
     return tiles.permute(2, 3, 0, 4, 1, 5).reshape(b, 2 * down, 2 * across, outputs).permute(0, 3, 1, 2)

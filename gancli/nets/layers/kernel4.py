@@ -1,0 +1,35 @@
+"""Convolutions of kernel 4 that halve or double an image, as in DCGAN and pix2pix."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from gancli.nets.layers import matmul
+
+
+class Patchwise(nn.Conv2d):
+    """A convolution of kernel 4 and padding 1, [B, I, H, W] -> [B, O, H / stride, W / stride] for even sides.
+
+    With stride 1 both sides shrink by one pixel.
+    """
+
+    def __init__(self, inputs: int, outputs: int, *, stride: int = 2, bias: bool = True):
+        super().__init__(inputs, outputs, 4, stride, 1, bias=bias)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Computed as a product of patches if that is faster."""
+        return matmul.convolve(input, self.weight, self.bias, self.stride[0])
+
+
+class Double(nn.Conv2d):
+    """A transposed convolution of kernel 4, stride 2 and padding 1, [B, I, H, W] -> [B, O, 2H, 2W].
+
+    Its weight is [O, I, 4, 4], outputs first, unlike torch's.
+    """
+
+    def __init__(self, inputs: int, outputs: int, *, bias: bool = True):
+        super().__init__(inputs, outputs, 4, 2, 1, bias=bias)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Computed as a product of patches if that is faster."""
+        return matmul.convolve_up(input, self.weight, self.bias)

@@ -1,0 +1,89 @@
+"""Settings that are `auto`: from the data, by the rules of StyleGAN2-ADA (Karras et al. 2020, released code)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from gancli.config.paths import set_value, value_of
+from gancli.data.facts import DataFacts
+from gancli.data.source import DataSet, first_shape
+from gancli.errors import ConfigError
+
+AUTO = "auto"
+
+
+@dataclass(frozen=True)
+class Case:
+    """What the rules depend on: side of the images (root of their pixels), batch size, number of processes."""
+
+    side: float
+    batch: int
+    ranks: int
+
+
+def batch_of(side: float, ranks: int) -> int:
+    """The batch size: 64 at most, and 4096 / side, 32 at most, for each process.
+
+    >>> [batch_of(side, 1) for side in (32, 256, 1024)], batch_of(256, 8)
+    ([32, 16, 4], 64)
+    """
+    return max(min(ranks * min(int(4096 // side), 32), 64), ranks)
+
+
+# By configuration key: R1's γ, the EMA's half-life in images, widths, rates and the group of the minibatch deviation.
+RULES: dict[str, Callable[[Case], float]] = {
+    "batch_size": lambda case: case.batch,
+    "penalty.r1.weight": lambda case: 0.0002 * case.side**2 / case.batch,
+    "model.ema.half_life": lambda case: round(case.batch * 10_000 / 32),
+    "model.ch_base": lambda case: 32768 if case.side >= 512 else 16384,
+    "model.D.group": lambda case: max(1, min(case.batch // case.ranks, 4)),
+    "optimizer.G.lr": lambda case: 2e-3 if case.side >= 1024 else 2.5e-3,
+    "optimizer.D.lr": lambda case: 2e-3 if case.side >= 1024 else 2.5e-3,
+}
+
+
+def asked(config: Mapping[str, Any]) -> dict[str, Callable[[Case], float]]:
+    """The keys of a configuration that are `auto`, with their rules: a network's own width has the model's."""
+    widths = {f"model.{name}.ch_base": RULES["model.ch_base"] for name in config["model"]}
+    return {key: rule for key, rule in (RULES | widths).items() if value_of(config, key) == AUTO}
+
+
+def settled(config: Mapping[str, Any], data: DataSet, ranks: int = 1) -> tuple[dict[str, Any], str]:
+    """Return a configuration with a value for each key that is `auto`, and the note that lists them.
+
+    Raises ConfigError for data without images.
+    """
+    shape = first_shape(dict(DataFacts.of(data).fields))
+    if len(shape) != 3:
+        raise ConfigError(f"{next(iter(asked(config)))}=auto: its rule is for images: type a number")
+    side = math.sqrt(shape[1] * shape[2])
+    given = config.get("batch_size")
+    case = Case(side, batch_of(side, ranks) if given in (AUTO, None) else int(given), ranks)
+    found = filled(config, case)
+    told = (
+        f"{key}={value:.4g}" if isinstance(value := value_of(found, key), float) else f"{key}={value}"
+        for key in asked(config)
+        if key in RULES
+    )
+    processes = f", {ranks} processes" if ranks > 1 else ""
+    return found, f"auto, for {shape[1]}×{shape[2]} pixels{processes}: {' '.join(told)}"
+
+
+def recorded(config: Mapping[str, Any], run: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a configuration whose `auto` keys have the values of a run's, which were settled when it began."""
+    found = dict(config)
+    for key in asked(config):
+        if (value := value_of(run, key)) is not None:
+            set_value(found, key, value)
+    return found
+
+
+def filled(config: Mapping[str, Any], case: Case | None = None) -> dict[str, Any]:
+    """Return a configuration with the rules' values for a case; by default one of 64×64 pixels."""
+    found = dict(config)
+    for key, rule in asked(config).items():
+        set_value(found, key, rule(case or Case(64, batch_of(64, 1), 1)))
+    return found
