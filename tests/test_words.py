@@ -26,6 +26,7 @@ from gancli.config.settings import EvalSettings, InterpolateSettings, SampleSett
 from gancli.config.texts import _forms, forms, quote
 from gancli.errors import ConfigError, GanError, nearest
 from gancli.sweeps.sweep import SweepSettings
+from gancli.train.automatic import filled
 from gancli.train.checks import check_sections
 from tests.conftest import TINY, Gan
 
@@ -237,7 +238,7 @@ REPLACED = [g for g in default_choices("train") if g not in ("experiment", "logg
 def composes_or_says(experiment: str, group: str, choice: str) -> None:
     typed, said = [f"experiment={experiment}", f"{group}={choice}"], ""
     try:
-        check_sections(make_as(TrainSettings, compose("train", typed), ""))
+        check_sections(make_as(TrainSettings, filled(compose("train", typed)), ""))
     except GanError as error:
         said = str(error)
     assert not said or group in said or choice in said, (typed, said)

@@ -11,13 +11,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gancli.compute.rng import key
-from gancli.config.settings import at_least
+from gancli.config.settings import at_least, at_most
 from gancli.data.source import order
 from gancli.errors import MetricError
 from gancli.metrics.images import ImageSet, Progress, batches
 from gancli.metrics.metric import Better, ImageMetric
 
 PATCH, LEAST = 7, 16
+MOST_DRAWN = 100_000  # upper limit of patches and of projections
 REPEATS = 4  # the projections are drawn in this many parts
 BINOMIAL = (1.0, 4.0, 6.0, 4.0, 1.0)
 
@@ -109,7 +110,9 @@ class Swd(ImageMetric):
     projections: int = 512
 
     def __post_init__(self) -> None:
-        at_least(1, **{"metrics.swd.patches": self.patches, "metrics.swd.projections": self.projections})
+        counts = {"metrics.swd.patches": self.patches, "metrics.swd.projections": self.projections}
+        at_least(1, **counts)
+        at_most(MOST_DRAWN, **counts)
 
     def settings(self, n_fake: int, n_real: int) -> dict[str, Any]:
         """Patches, directions, and how many images of each set are compared."""

@@ -11,7 +11,7 @@ import socket
 import sys
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
@@ -62,6 +62,7 @@ def fetched(url: str, name: str | None = None, key: str = KEY) -> Path:
     path = Path(torch.hub.get_dir(), "checkpoints", name)
     if path.is_file():
         return path
+    missing = [folder for folder in (path.parent, *path.parent.parents) if not folder.exists()]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with patience():
@@ -72,6 +73,9 @@ def fetched(url: str, name: str | None = None, key: str = KEY) -> Path:
     ) as error:  # OSError: every failure of urllib; RuntimeError: torch's, for a wrong hash
         reason = " ".join(str(getattr(error, "reason", error)).split()) or type(error).__name__
         where = key.rpartition(".")[0]
+        with suppress(OSError):  # of a folder that is not empty, or was never made
+            for folder in missing:
+                folder.rmdir()
         raise WeightsError(
             f"no weights for {where}=, and their download failed ({reason}): type {key}=FILE, or "
             f"{offline(where)}, or run on a machine with internet access, where {path.name} is downloaded"

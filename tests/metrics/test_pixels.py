@@ -80,6 +80,8 @@ def test_what_the_distance_cannot_judge(image_set: Callable[..., ImageSet]) -> N
         Swd().look(image_set(noise(2, 8, 0)), image_set(noise(2, 8, 0)))
     with pytest.raises(ConfigError, match=r"metrics\.swd\.patches=0"):
         Swd(patches=0)
+    with pytest.raises(ConfigError, match=r"metrics\.swd\.projections=1000000: must be at most 100000"):
+        Swd(projections=1_000_000)
 
 
 def test_similarity_of_equal_and_of_other_images() -> None:

@@ -123,6 +123,7 @@ def test_offline_message_names_both_ways(tmp_path: Path, monkeypatch: pytest.Mon
     assert "on a machine with internet access, where" in text
     assert "\n" not in text
     assert socket.getdefaulttimeout() is None
+    assert not list(tmp_path.iterdir())  # the cache's folders are made for a file
 
 
 def test_download_goes_where_torch_fidelity_looks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
