@@ -15,6 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from gancli.augment.ada import Ada
 from gancli.augment.augment import Augment
+from gancli.augment.blur import Blur
 from gancli.compute.dist import gathered
 from gancli.compute.rng import Rng
 from gancli.config.settings import at_least, at_most
@@ -44,10 +45,11 @@ class Critic(nn.Module):
     augment: applied to all of D's input. pack: how many samples of one source D judges at once, joined in their
     channels (Lin et al. 2018, section 3). adversarial: weight of the objective in the generator's loss. If D also
     classifies (AC-GAN), both losses include `class_weight` times its cross entropy: D's on real samples and, with
-    `class_fakes`, on fakes with the class that G was given (Odena et al. 2017, eq. 3). ramp: how penalties' weights
-    and the augmentation's p change over the run. lone: this is the game's only critic, so the names of its losses omit
-    its own. latents: whether the game passes latents to penalties; lazy: whether it plays the moves of lazy penalties,
-    which apply at some steps; styles: whether it passes fakes' styles. Raises CombinationError for incompatible parts.
+    `class_fakes`, on fakes with the class that G was given (Odena et al. 2017, eq. 3). ramp: how penalties' weights and
+    the augmentation's p change over the run. lone: this is the game's only critic, so the names of its losses omit its
+    own. blur: of D's images, before augmentation. latents: whether the game passes latents to penalties; lazy: whether
+    it plays the moves of lazy penalties, which apply at some steps; styles: whether it passes fakes' styles. Raises
+    CombinationError for incompatible parts.
     """
 
     def __init__(
@@ -73,6 +75,7 @@ class Critic(nn.Module):
         latents: bool = False,
         lazy: bool = False,
         styles: bool = False,
+        blur: Blur | None = None,
     ):
         super().__init__()
         at_least(1, **{"game.pack": pack})
@@ -90,6 +93,7 @@ class Critic(nn.Module):
         self.columns, self.images, self.label = columns, images, label
         self.sample = sample or images[-1]
         self.loss, self.penalties, self.augment, self.ramp = loss, dict(penalties or {}), augment, ramp
+        self.blur = blur
         self.pack, self.adversarial, self.labelled = pack, adversarial, labelled
         self.class_weight, self.class_fakes = class_weight, class_fakes
         self.has_batch_norm = any(isinstance(m, _BatchNorm) for m in self.net.modules())
@@ -159,7 +163,7 @@ class Critic(nn.Module):
         return dict(zip(shown, joint.split(sizes), strict=True))
 
     def shown(self, columns: Columns, rng: Rng, source: str) -> Columns:
-        """Return a source's columns as D's input: images with instance noise, augmented, packed."""
+        """Return a source's columns as D's input: images with instance noise, blurred, augmented, packed."""
         sigma, own = self.loss.noise_at(self._seen), self._purpose(source)
         if self.augment is not None and len({x.shape[2:] for x in self._images(columns)}) > 1:
             raise CombinationError(
@@ -171,6 +175,8 @@ class Critic(nn.Module):
             if sigma:
                 purpose = f"noise {own}" if name == self.sample else f"noise {own} {name}"
                 x = x + sigma * rng.normal(purpose, *x.shape[1:]).to(x.dtype)
+            if self.blur is not None:
+                x = self.blur(x, self._seen)
             if self.augment is not None:
                 x = self.augment(x, rng, own)  # the same purpose, the same numbers for all columns
             return packed(x, self.pack)

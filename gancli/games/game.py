@@ -264,6 +264,14 @@ class Game(nn.Module):
         """The styles of the generator's layers, which can be taken from different samples; None if it has none."""
         return None
 
+    def moves_samples(self, direction: str = "") -> bool:
+        """Whether `generate` takes a column `transform` [B, 3], moves of samples: (dx, dy, degrees).
+
+        A sample is rotated about its centre, counter-clockwise, and then moved dx to the right and dy downwards, in
+        fractions of its shorter side.
+        """
+        return False
+
     def diagnostics(self) -> Diagnostics:
         """What alarms and the progress line monitor: by default the first critic and the player that makes samples.
 

@@ -84,8 +84,12 @@ class StyledGame(NoiseGame):
         with torch.set_grad_enabled(graph):
             own = self.generator.mapping(self.latent.draw(rng), y)
             w = self._styled(rng, own, y)
-            images = self.nets["G"](None, w=w)
-        return Fakes((images, y), {"w": own.detach().mean(0)}, w)
+            images, means = self._drawn(w, own.detach().mean(0), rng, graph)
+        return Fakes((images, y), means, w)
+
+    def _drawn(self, w: Tensor, mean: Tensor, rng: Rng, graph: bool) -> tuple[Tensor, dict[str, Tensor]]:
+        """The images of styles [B, styles, w_dim], and what `after` gets; mean: of the first latents' w, [w_dim]."""
+        return self.nets["G"](None, w=w), {"w": mean}
 
     def after(self, move: Move, result: Result, rng: Rng, at: Moment) -> Mapping[str, Tensor] | None:
         """Update the moving average of w."""
@@ -128,7 +132,7 @@ class StyledGame(NoiseGame):
         Columns `noise.LAYER`, [B, 1, H, W], are noise maps to use instead of drawn ones.
         """
         G: Any = nets["G"]
-        w = _moved(nets, inputs)
+        w = styled(nets, inputs)
         maps = {name.removeprefix(NOISE): rows for name, rows in inputs.items() if name.startswith(NOISE)}
         with fixed(G, maps) if maps else nullcontext():
             images = G(None, w=w)
@@ -157,7 +161,7 @@ class StyledGame(NoiseGame):
 
         def moved(nets: Mapping[str, nn.Module], inputs: Batch) -> Tensor:
             G: Any = nets["G"]
-            w: Tensor = G.each(_moved(nets, inputs))
+            w: Tensor = G.each(styled(nets, inputs))
             return w
 
         def weights(nets: Mapping[str, nn.Module]) -> list[Tensor]:
@@ -168,7 +172,7 @@ class StyledGame(NoiseGame):
         return Styles("w", sides, made, moved, weights, _maps, "D", _seen)
 
 
-def _moved(nets: Mapping[str, nn.Module], inputs: Batch) -> Tensor:
+def styled(nets: Mapping[str, nn.Module], inputs: Batch) -> Tensor:
     """The given or mapped styles, after truncation if there is ψ."""
     G: Any = nets["G"]
     w: Tensor = inputs["w"] if "w" in inputs else G.mapping(inputs["z"], inputs.get("y"))
