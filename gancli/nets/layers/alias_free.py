@@ -150,15 +150,15 @@ class AliasFree(Magnitude):
         taps = [FILTER * factor if factor > 1 else 1 for factor in (up, down)]
         both = [plans(before.sides[k] + kernel - 1, after.sides[k], up, down, taps[0], taps[1]) for k in range(2)]
         self.filters = Filters((both[0][0], both[1][0]), (both[0][1], both[1][1]), LEAK)
-        lines = kaiser(taps[0], before.cutoff, before.half_width, rate) * up if up > 1 else torch.ones(1)
-        self.register_buffer("up_filter", lines.to(torch.get_default_dtype()), persistent=False)
+        line = kaiser(taps[0], before.cutoff, before.half_width, rate) * up if up > 1 else torch.ones(1)
         if down == 1:
             pairs = torch.ones(1, 2, 1)
         elif radial:
             pairs = separated(jinc(taps[1], after.cutoff, after.half_width, rate))
         else:
             pairs = kaiser(taps[1], after.cutoff, after.half_width, rate).expand(1, 2, -1)
-        self.register_buffer("down_filter", pairs.to(torch.get_default_dtype()).clone(), persistent=False)
+        for name, design in (("up_filter", line), ("down_filter", pairs)):
+            self.register_buffer(name, design.to(self.bias, copy=True), persistent=False)
 
     def forward(self, x: Tensor, w: Tensor, keep: float | None = None) -> tuple[Tensor, Tensor | None]:
         """[B, inputs, H, W] and w [B, w_dim] -> [B, outputs, H', W'], and the input's mean square (`gain`)."""

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from gancli.nets.layers.matmul import exporting
 
+CPU = torch.device("cpu")  # filters are designed there, whatever device a network is made on
 TILE = 16  # outputs computed by one product, along the side; small tiles multiply fewer zeros
 
 
@@ -27,7 +28,7 @@ def kaiser(taps: int, cutoff: float, half_width: float, rate: float) -> Tensor:
     >>> kaiser(4, 1.0, 1.0, 4.0).mul(1e4).round().tolist()
     [667.0, 4333.0, 4333.0, 667.0]
     """
-    at = (torch.arange(taps, dtype=torch.float64) - (taps - 1) / 2) / rate
+    at = (torch.arange(taps, dtype=torch.float64, device=CPU) - (taps - 1) / 2) / rate
     line = torch.sinc(2 * cutoff * at) * _window(taps, half_width, rate)
     return line / line.sum()
 
@@ -37,7 +38,7 @@ def jinc(taps: int, cutoff: float, half_width: float, rate: float) -> Tensor:
 
     taps: even, so that no tap is at the centre. Source: Karras et al. 2021, appendix C.1.
     """
-    at = (torch.arange(taps, dtype=torch.float64) - (taps - 1) / 2) / rate
+    at = (torch.arange(taps, dtype=torch.float64, device=CPU) - (taps - 1) / 2) / rate
     radius = torch.hypot(at[:, None], at)
     window = _window(taps, half_width, rate)
     plane: Tensor = torch.special.bessel_j1(2 * math.pi * cutoff * radius) / radius * torch.outer(window, window)
@@ -52,7 +53,7 @@ def _window(taps: int, half_width: float, rate: float) -> Tensor:
     else:
         over = max(0.0, attenuation - 21)
         beta = 0.5842 * over**0.4 + 0.07886 * over
-    return torch.kaiser_window(taps, periodic=False, beta=beta, dtype=torch.float64)
+    return torch.kaiser_window(taps, periodic=False, beta=beta, dtype=torch.float64, device=CPU)
 
 
 def separated(plane: Tensor) -> Tensor:
