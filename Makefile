@@ -78,6 +78,7 @@ types: $(READY)  ## mypy --strict
 bench: $(READY)  ## speed: training against a hand-written loop, networks against their textbook form, evaluation
 	$(BIN)/python -m tests.bench.loop
 	$(BIN)/python -m tests.bench.stylegan2
+	$(BIN)/python -m tests.bench.stylegan3
 	$(BIN)/python -m tests.bench.cycle
 	$(BIN)/python -m tests.bench.evaluation
 

@@ -84,11 +84,13 @@ def test_a_weight_that_was_typed_for_a_penalty_that_is_not_there_is_answered() -
 
 
 TRANSLATORS, OF_LATENTS = {"pix2pix", "cyclegan", "cyclegan_unet"}, {"mode_seeking", "zcr_d", "zcr_g"}
-OF_STYLES, STYLED = {"path_length": ("path_length",), "stylegan2": ("path_length", "r1")}, {"stylegan", "stylegan2"}
+OF_STYLES, STYLED = {"path_length": ("path_length",), "stylegan2": ("path_length", "r1")}, {"stylegan", "stylegan2", "stylegan3"}
+LAZY = OF_STYLES | {"stylegan3": ("r1",)}
 SPECTRAL = {"sngan", "sagan", "biggan", "biggan_deep"}
 BOUNDING = {
     "progan",
     "stylegan2",
+    "stylegan3",
     "wgan_gp",
     "r1",
     "r2",
@@ -115,7 +117,7 @@ def test_every_combination_trains_or_says_why(model: str, loss: str, penalty: st
     keys = [*TINY[model], f"loss={loss}", f"penalty={penalty}", "dataset.n=8", "batch_size=4"]
     keys += ["game.d_steps=1"] if "d_steps" in compose("train", TINY[model])["game"] else []
     keys += ["model.norm=instance"] if model == "pix2pix" and penalty != "none" else []
-    keys += [f"penalty.{name}.every=1" for name in OF_STYLES.get(penalty, ())]
+    keys += [f"penalty.{name}.every=1" for name in LAZY.get(penalty, ())]
     config = compose("train", keys)
     settings = make_as(TrainSettings, config, "")
     source = streams.data(settings)
@@ -139,7 +141,7 @@ def test_every_combination_trains_or_says_why(model: str, loss: str, penalty: st
         logs = engine.step()
     assert all(value.isfinite() for value in logs.values())
     several = {"r1_r2": {"penalty_r1", "penalty_r2"}, "progan": {"penalty_wgan_gp", "penalty_drift"}}
-    several |= {"stylegan2": {"penalty_path_length", "penalty_r1"}}
+    several |= {"stylegan2": {"penalty_path_length", "penalty_r1"}, "stylegan3": {"penalty_r1"}}
     paid = ({"none": set(), "clip": set()} | several).get(penalty, {f"penalty_{penalty}"})
     critics = [critic for critic in engine.game.judging() if not critic.lone]  # several say whose a penalty is
     paid = {name.replace("penalty", f"penalty_{c.name}", 1) for c in critics for name in paid} if critics else paid

@@ -37,10 +37,12 @@ TINY = {
 GROWTH = ["game.first=16", "game.fade=16", "game.hold=16", "model.ch_base=64", "model.ch_max=8"]
 for grows in ("progan", "stylegan"):
     TINY[grows] = [f"model={grows}", *GROWTH, "model.latent.dim=8", "dataset=random", "dataset.size=[1,16,16]"]
-TINY["stylegan2"] = [
-    "model=stylegan2", *GROWTH[3:], "model.latent.dim=8", "model.D.group=4", "dataset=random", "dataset.size=[1,16,16]",
-]  # fmt: skip
-for styled in ("stylegan", "stylegan2"):
+for made in ("stylegan2", "stylegan3"):
+    TINY[made] = [
+        f"model={made}", *GROWTH[3:], "model.latent.dim=8", "model.D.group=4", "dataset=random",
+        "dataset.size=[1,16,16]",
+    ]  # fmt: skip
+for styled in ("stylegan", "stylegan2", "stylegan3"):
     TINY[styled] += ["model.G.w_dim=8", "model.mapping_layers=2"]
 TINY["cogan"] = ["model=cogan", "model.ch_g=16", "model.ch_d=4", "dataset=random", "dataset.size=[1,16,16]"]
 TINY["improved"] += ["dataset.classes=2", "game.labels=4", "game.adversarial=1"]
