@@ -84,7 +84,10 @@ def test_a_weight_that_was_typed_for_a_penalty_that_is_not_there_is_answered() -
 
 
 TRANSLATORS, OF_LATENTS = {"pix2pix", "cyclegan", "cyclegan_unet"}, {"mode_seeking", "zcr_d", "zcr_g"}
-OF_STYLES, STYLED = {"path_length": ("path_length",), "stylegan2": ("path_length", "r1")}, {"stylegan", "stylegan2", "stylegan3"}
+OF_STYLES, STYLED = (
+    {"path_length": ("path_length",), "stylegan2": ("path_length", "r1")},
+    {"stylegan", "stylegan2", "stylegan3"},
+)
 LAZY = OF_STYLES | {"stylegan3": ("r1",)}
 SPECTRAL = {"sngan", "sagan", "biggan", "biggan_deep"}
 BOUNDING = {

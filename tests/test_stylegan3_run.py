@@ -1,0 +1,115 @@
+"""Runs of StyleGAN 3: resumed while the blur fades, of other shapes, its equivariance before training."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from gancli.nets.stylegan3 import Generator
+from tests.conftest import Gan
+from tests.contract.cast import engine_of
+from tests.test_engine import run, same
+from tests.test_stylegan3 import KEYS, LABELS
+
+NARROW = [*KEYS, "device=cpu", "observers.progress=null", "observers.grid.n=4", "model.D.group=4", "steps=2"]
+
+
+@pytest.mark.parametrize("extra", [[], LABELS], ids=["plain", "labels"])
+def test_it_stops_while_the_blur_fades_and_goes_on_to_the_same_bits(extra: list[str]) -> None:
+    """R1 at steps 0 and 16; the averages of w and of magnitudes and the position of the blur are state."""
+    keys = [*KEYS, "model.variant=R", "game.blur_sigma=2", "game.blur_images=40", "augment=ada", *extra]
+    straight = engine_of(keys)
+    middles: dict[int, Any] = {}
+    for step in range(18):
+        middles[step] = copy.deepcopy(straight.state())
+        straight.step()
+    magnitudes = {
+        float(middles[step]["game"][key])
+        for step in (1, 5, 17)
+        for key in middles[step]["game"]
+        if key.endswith("layers.3.magnitude")
+    }
+    assert len(magnitudes) == 3
+    for stop in (1, 5, 9, 16, 17):
+        again = engine_of(keys)
+        again.load(middles[stop])
+        run(again, 18 - stop)
+        same(straight.state(), again.state())
+
+
+def test_a_batch_in_parts_updates_the_averages_once() -> None:
+    """Each part's gains use its own mean square at first, so only the averages' scale is compared."""
+    found = []
+    for micro in ("null", "2"):
+        engine = engine_of([*KEYS, f"micro_batch={micro}", "game.magnitude_images=4", "model.D.group=1"])
+        engine.step()
+        G: Any = engine.game.nets["G"]
+        found.append(torch.stack([layer.magnitude for layer in G.layers]))
+    torch.testing.assert_close(found[0][0], found[1][0], rtol=1e-5, atol=1e-6)  # the first input has no gain before it
+    torch.testing.assert_close(found[0], found[1], rtol=0.5, atol=0)
+
+
+@pytest.mark.parametrize("variant", ["T", "R"])
+@pytest.mark.parametrize(
+    "size", ["[3,48,64]", "[4,16,16]", "[1,24,16]"], ids=["not square", "four channels", "grey and upright"]
+)
+def test_other_shapes_train_sample_evaluate_and_export(gan: Gan, tmp_path: Path, size: str, variant: str) -> None:
+    told = ["dataset=random", f"dataset.size={size}", f"model.variant={variant}", "run_dir=run"]
+    keys = [key for key in NARROW if key.partition("=")[0] not in ("dataset.size", "dataset")]
+    trained = gan("train", *keys, *told)
+    assert trained.code == 0, trained.err
+    drawn = gan("sample", "run=run", "n=4", "format=npz", "run_dir=drawn", "truncation=0.7")
+    assert drawn.code == 0, drawn.err
+    with np.load("drawn/samples.npz") as arrays:
+        channels, *sides = json.loads(size)
+        assert arrays["images"].shape == (4, *sides, channels)
+    judged = gan("eval", "run=run", "metrics=ms_ssim", "n=8", "device=cpu")
+    assert judged.code == 0, judged.err
+    for kind in ("safetensors", "onnx"):
+        made = gan("sample", "run=run", f"format={kind}", f"run_dir={kind}")
+        assert made.code == 0, made.err
+    again = gan(
+        "sample", "run=safetensors/generator.safetensors", "n=4", "format=npz", "run_dir=again", "truncation=0.7"
+    )
+    assert again.code == 0, again.err
+    with np.load("drawn/samples.npz") as a, np.load("again/samples.npz") as b:
+        assert np.array_equal(a["images"], b["images"])
+
+
+def test_tools_for_styles_take_it(gan: Gan) -> None:
+    assert gan("train", *NARROW, "run_dir=run").code == 0
+    for words in (
+        ["sample", "mixing=coarse", "n=4"],
+        ["sample", "format=w", "n=2", "run_dir=styles"],
+        ["sample", "w=styles/styles.npz"],
+        ["interpolate", "axis=w", "rows=2", "frames=3"],
+        ["interpolate", "axis=direction1", "rows=2", "frames=3", "layers=middle"],
+        ["eval", "metrics=swd", "n=8", "device=cpu"],
+    ):
+        answer = gan(words[0], "run=run", *words[1:])
+        assert answer.code == 0, (words, answer.err)
+
+
+def test_the_first_signal_is_never_above_its_rate() -> None:
+    for side in (16, 20, 33, 64, 100, 257):
+        found = Generator((1, side, side), 4, w_dim=4, ch_base=16, ch_max=2).signals
+        assert all(s.cutoff <= s.rate / 2 for s in found)
+        assert found[-1].rate == side
+
+
+def test_refusals_are_one_line(gan: Gan) -> None:
+    for keys, said in (
+        (["dataset.size=[3,8,8]"], "at least 16 pixels, not 8x8"),
+        (["dataset.size=[3,24,20]"], "halve exactly"),  # the discriminator's
+        (["model.variant=S"], "model.G.variant=S"),
+        (["game.blur_images=0"], "game.blur_images=0: must be at least 1"),
+        (["game.mixing=2"], "game.mixing=2"),
+    ):
+        answer = gan("train", *NARROW, *keys)
+        assert (answer.code, said in answer.err, answer.err.count("\n")) == (2, True, 1), answer.err
