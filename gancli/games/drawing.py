@@ -12,9 +12,7 @@ from gancli.games.latent import Latent
 
 Made = Callable[[Mapping[str, nn.Module], dict[str, Tensor]], Tensor]
 
-# An input column [B, 3] of dx, dy, degrees: a sample is rotated counter-clockwise about its centre, then moved right by
-# dx and down by dy, in fractions of its shorter side.
-TRANSFORM = "transform"
+TRANSFORM = "transform"  # the input column of `Game.moves_samples`
 
 
 @dataclass(frozen=True)
