@@ -181,3 +181,18 @@ def test_games_that_do_not_move_samples_refuse_it(gan: Gan, run: Path) -> None:
         assert (remedy in answer.err) == ("turn" not in words[1])
     with pytest.raises(ConfigError, match=r"moved\(0, 0, 30\): samples of this game cannot be moved"):
         reading.load(str(run)).moved(0.0, 0.0, 30.0)
+
+
+def test_stylegan3_is_moved_as_its_metrics_measure(gan: Gan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = styled.train(tmp_path, "stylegan3")
+    found = []
+    for metrics in ("eq_t,eq_r", "eq_t"):
+        answer = gan("eval", f"run={run}", f"metrics=[{metrics}]", "n=3", f"run_dir={len(found)}")
+        assert answer.code == 0, answer.err
+        found.append(json.loads(Path(f"{len(found)}/results.json").read_text(encoding="utf-8")))
+        # The plain method takes no transform.
+        monkeypatch.setattr("gancli.games.stylegan3.StyleGame3.generate", StyledGame.generate)
+    follows, ignores = found
+    assert follows["eq_t"] > ignores["eq_t"] + 10
+    assert 0 < follows["eq_r"] < 150
+    assert follows["protocol"]["eq_r"]["samples"] == 3
