@@ -134,7 +134,7 @@ def test_other_files_and_keys_are_refused(gan: Gan, runs: dict[str, Path], train
         ("sample", [good, f"run={trained}"], "has no styles"),
         ("sample", ["format=w", f"run={trained}"], "has no styles"),
         ("sample", ["format=w", "mixing=0"], "mixing= draws one picture; leave format out"),
-        ("interpolate", [good, "axis=z"], "rows of a file are walked by axis=w or axis=direction1"),
+        ("interpolate", [good, "axis=z"], "rows of a file are walked by axis=w, or moved by axis=direction1"),
         ("interpolate", [good, "classes=1"], "leave classes out"),
         ("interpolate", [good, "mode=lerp"], "mode= has no effect"),
         ("sample", ["project_steps=3"], "project_steps= has no effect with project=null"),

@@ -135,7 +135,7 @@ def _signed(hint: Any) -> bool:
 
 def test_what_may_be_negative_says_so() -> None:
     signed = [key for key, hint in NUMBERS if _signed(hint)]
-    assert set(signed) == {"dataset.means"}
+    assert set(signed) == {"dataset.means", "translate", "rotate"}
     config = compose("train", ["dataset=gauss1d", "dataset.means=[-3,2.5]"])
     assert config["dataset"]["means"] == [-3, 2.5]
 

@@ -140,6 +140,8 @@ class SampleSettings(DrawSettings):
     project_steps: int
     project_space: Literal["w", "w+"]
     project_lpips: str | None
+    translate: list[Signed] | None
+    rotate: Signed | None
     attention: bool
     points: list[list[float]] | None
     format: Literal["grid", "png", "npz", "w", "safetensors", "onnx", "rosinality"]
@@ -154,6 +156,11 @@ class SampleSettings(DrawSettings):
         check_truncation(self.truncation)
         at_least(1, n=self.n, project_steps=self.project_steps)
         at_most(MOST, n=self.n, project_steps=self.project_steps)
+        if self.translate is not None and len(self.translate) != 2:
+            typed = ",".join(f"{share:g}" for share in self.translate)
+            raise ConfigError(
+                f"translate=[{typed}]: two fractions of the shorter side, right and down: translate=[0.1,0]"
+            )
         if not 0 <= self.port <= 65535:
             raise ConfigError(f"port={self.port}: expected a port from 0 to 65535; 0 takes any free one")
 

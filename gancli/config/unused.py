@@ -52,6 +52,8 @@ def _interpolate(settings: InterpolateSettings) -> Iterator[tuple[str, str]]:
         yield "mode", "axis=class, which keeps the latent fixed"
     if settings.axis == "w" or (settings.w is not None and settings.axis is None):
         yield "mode", "axis=w, whose paths are straight lines"
+    if settings.axis in ("translate", "rotate"):
+        yield "mode", f"axis={settings.axis}, which keeps the latents"
     if (settings.axis or "").startswith("direction"):
         yield "mode", f"axis={settings.axis}, which is a straight line"
 

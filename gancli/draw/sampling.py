@@ -21,7 +21,7 @@ from gancli.data.layout import printable
 from gancli.draw.given import Rows
 from gancli.draw.sheets import Part, parts
 from gancli.errors import ConfigError, suggestion
-from gancli.games.drawing import Made
+from gancli.games.drawing import TRANSFORM, Made
 from gancli.games.game import Batch, Game, draws_freely, label_of
 from gancli.nets.layers import noise
 
@@ -53,6 +53,7 @@ class Sampler:
         self.direction = chosen_direction(game, direction)
         self.layers: int | None = None  # that truncation applies to; None: the game's default
         self.active = False  # whether images have the size that a growing generator has reached
+        self.move: tuple[float, float, float] | None = None  # right, down, degrees, of all samples (`TRANSFORM`)
         self._check(truncation)
         self.run, self.step, self.about, self.config = Path(), 0, dict[str, Any](), dict[str, Any]()
         self._rows = rows
@@ -215,6 +216,8 @@ class Sampler:
         parts: dict[str, list[Tensor]] = {}
         keys = list(pairs) if pairs else [(0, k) for k in range(_count(inputs))]
         full = self.at_once
+        if self.move is not None:
+            inputs = {**inputs, TRANSFORM: torch.tensor([self.move]).expand(_count(inputs), -1)}
         for start in range(0, _count(inputs), full):
             chunk = {name: rows[start : start + full] for name, rows in inputs.items()}
             count = _count(chunk)
@@ -328,6 +331,18 @@ class Sampler:
         other.layers = layers
         return other
 
+    def moved(self, right: float, down: float, degrees: float, said: str = "") -> Sampler:
+        """Return a sampler that moves and rotates all samples (`TRANSFORM`). Raises ConfigError if the game cannot."""
+        self.refuse_still(said or f"moved({right:g}, {down:g}, {degrees:g})", "leave it out")
+        other = copy.copy(self)
+        other.move = right, down, degrees
+        return other
+
+    def refuse_still(self, said: str, remedy: str) -> None:
+        """Raise ConfigError if the game's samples cannot be moved."""
+        if not self.game.moves_samples(self.direction):
+            raise ConfigError(f"{said}: samples of this game cannot be moved: {remedy}, or train model=stylegan3")
+
     def at_active_size(self) -> Sampler:
         """Return a sampler of images at the size that the generator has reached. Raises ConfigError if none grows."""
         if self.game.active_size(self.direction) is None:
@@ -346,6 +361,7 @@ class Sampler:
         """Return what the samples depend on, as plain values."""
         told: dict[str, Any] = {"direction": self.direction} if self.direction else {}
         told |= {} if self.layers is None else {"truncation_layers": self.layers}
+        told |= {} if self.move is None else {"translate": list(self.move[:2]), "rotate": self.move[2]}
         size = self.game.active_size(self.direction)
         told |= {} if size is None or self.field.shape[-2:] == size else {"enlarged_from": list(size)}
         return {"run": str(self.run), "step": self.step, "truncation": self.truncation, **told, **self.about}

@@ -12,6 +12,8 @@ from gancli.games.latent import Latent
 
 Made = Callable[[Mapping[str, nn.Module], dict[str, Tensor]], Tensor]
 
+TRANSFORM = "transform"  # the input column of `Game.moves_samples`
+
 
 @dataclass(frozen=True)
 class Option:

@@ -11,6 +11,7 @@ from gancli.augment.blur import Blur
 from gancli.compute.rng import Rng
 from gancli.config.settings import at_least
 from gancli.errors import CombinationError
+from gancli.games.drawing import TRANSFORM
 from gancli.games.game import Batch, Move, Result
 from gancli.games.latent import Latent
 from gancli.games.stages import Moment
@@ -87,6 +88,6 @@ class StyleGame3(StyleGame2):
 
     def generate(self, nets: Mapping[str, nn.Module], inputs: Batch, direction: str = "") -> dict[str, Tensor]:
         """As for every generator with styles; a column `transform` [B, 3] moves the images' content."""
-        if "transform" not in inputs:
+        if TRANSFORM not in inputs:
             return super().generate(nets, inputs, direction)
-        return {"x": self.finished(nets, nets["G"](None, w=styled(nets, inputs), transform=inputs["transform"]))}
+        return {"x": self.finished(nets, nets["G"](None, w=styled(nets, inputs), transform=inputs[TRANSFORM]))}

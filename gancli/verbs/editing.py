@@ -12,6 +12,7 @@ from gancli.compute.dist import World
 from gancli.config.settings import InterpolateSettings
 from gancli.draw.directions import STRENGTH, direction, edited, layers_in_use, styled, styles_of
 from gancli.draw.interpolation import Mode, walk
+from gancli.draw.moving import STRENGTHS
 from gancli.draw.sampling import Pair, Sampler
 from gancli.errors import ConfigError
 from gancli.games.game import Batch
@@ -34,10 +35,10 @@ def number_of(axis: str | None) -> int | None:
 
 
 def refuse(settings: InterpolateSettings) -> None:
-    """Raise ConfigError for keys of directions without one."""
+    """Raise ConfigError for keys of directions without one; translations and rotations have a strength, too."""
     if number_of(settings.axis) is not None:
         return
-    for name in ("strength", "layers"):
+    for name in ("layers",) if settings.axis in STRENGTHS else ("strength", "layers"):
         if getattr(settings, name) is not None:
             given = f"{name}={getattr(settings, name)}"
             raise ConfigError(f"{given} moves along a direction: add axis=direction1, or leave {name} out")
@@ -60,7 +61,7 @@ def inputs(
         pairs, maps = [(settings.seed, row) for row in range(settings.rows)], {}
         w = styled(sampler, styles, pairs, sampler.given(pairs, labels))
     else:
-        rows = _first(settings, len(given.w), "rows of the file")
+        rows = first(settings, len(given.w), "rows of the file")
         pairs = given.keys(settings.seed)[:rows]
         own = styles_file.inputs(given, sampler, range(rows))
         w = sampler.computed(styles.moved, own)
@@ -81,7 +82,7 @@ def between(settings: InterpolateSettings, sampler: Sampler, given: Styled) -> t
     count, frames = len(given.w) - 1, settings.frames
     if not count:
         raise ConfigError(f"w={settings.w} holds one row: a path needs two; use axis=direction1, or gan sample w=")
-    rows = _first(settings, count, "paths between the file's rows")
+    rows = first(settings, count, "paths between the file's rows")
     whole = styles_file.inputs(given, sampler, range(rows + 1))
 
     def path(name: str, mode: Mode) -> torch.Tensor:
@@ -96,7 +97,7 @@ def between(settings: InterpolateSettings, sampler: Sampler, given: Styled) -> t
     return made, [pair for pair in given.keys(settings.seed)[:rows] for _ in range(frames)]
 
 
-def _first(settings: InterpolateSettings, there: int, what: str) -> int:
+def first(settings: InterpolateSettings, there: int, what: str) -> int:
     """Return the number of rows to draw, and print a note if there are more."""
     if there > settings.rows and World.of_group().first:
         words = f"the first {settings.rows} of {there} {what}; rows={there} shows them all"
@@ -108,8 +109,10 @@ def read(settings: InterpolateSettings, sampler: Sampler) -> Styled | None:
     """Read the file of w=; None without one. Raises ConfigError for keys that do not apply to it, and DataError."""
     if settings.w is None:
         return None
-    if settings.axis not in (None, "w") and number_of(settings.axis) is None:
-        raise ConfigError(f"axis={settings.axis} and w=: rows of a file are walked by axis=w or axis=direction1")
+    if settings.axis not in (None, "w", *STRENGTHS) and number_of(settings.axis) is None:
+        raise ConfigError(
+            f"axis={settings.axis} and w=: rows of a file are walked by axis=w, or moved by axis=direction1"
+        )
     if settings.classes is not None:
         raise ConfigError(f"classes={settings.classes} and w=: styles of a file have their classes; leave classes out")
     found = styles_file.read(settings.w, sampler)

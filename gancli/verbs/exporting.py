@@ -19,7 +19,7 @@ FORMATS = ("safetensors", "onnx", "rosinality")
 
 def refuse(settings: SampleSettings) -> None:
     """Raise ConfigError for keys that do not apply to an export, RunError for a missing extra."""
-    for name in ("n", "seeds", "classes", "truncation", "truncation_layers", "mixing"):
+    for name in ("n", "seeds", "classes", "truncation", "truncation_layers", "mixing", "translate", "rotate"):
         if getattr(settings, name) is not None:
             raise ConfigError(f"format={settings.format} writes the generator, not images: leave {name} out")
     for name in settings.dataset.typed():

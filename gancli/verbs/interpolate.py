@@ -15,11 +15,12 @@ from gancli.config.build import make_as
 from gancli.config.settings import InterpolateSettings
 from gancli.draw import pictures
 from gancli.draw.interpolation import walk
+from gancli.draw.moving import STRENGTHS, loops
 from gancli.draw.sampling import Sampler
 from gancli.errors import ConfigError
 from gancli.games.drawing import Path
 from gancli.games.game import Batch, label_of
-from gancli.verbs import editing
+from gancli.verbs import editing, moving
 from gancli.verbs.drawing import directory, need_images, open_sampler
 from gancli.verbs.lists import class_list
 
@@ -33,7 +34,8 @@ def run(config: Mapping[str, Any], overrides: Sequence[str]) -> FilePath:
     rows, frames = settings.rows, settings.frames
     number = editing.number_of(settings.axis)
     given = editing.read(settings, sampler)
-    axis, walked = (settings.axis or "w", []) if number is not None or given else _paths(settings, sampler)
+    fixed = number is not None or given is not None or _moves(settings, sampler)
+    axis, walked = (settings.axis or "w", []) if fixed else _paths(settings, sampler)
     if not sampler.labelled:
         class_list(settings.classes, sampler)  # refuses any class
     larger = "rows" if rows >= frames else "frames"
@@ -41,6 +43,9 @@ def run(config: Mapping[str, Any], overrides: Sequence[str]) -> FilePath:
     told: dict[str, Any] = {k: getattr(settings, k) for k in ("classes", "rows", "frames", "mode", "seed")}
     if number is not None:
         inputs, pairs, more = editing.inputs(settings, sampler, number, _classes(settings, sampler), given)
+        told |= more
+    elif axis in STRENGTHS:
+        inputs, pairs, more = moving.inputs(settings, sampler, axis, _classes(settings, sampler), given)
         told |= more
     elif given is not None:
         inputs, pairs = editing.between(settings, sampler, given)
@@ -58,12 +63,21 @@ def run(config: Mapping[str, Any], overrides: Sequence[str]) -> FilePath:
             target = folder / "paths.gif"
             columns = pictures.columns_for(rows)
             pages = [pictures.sheet(images[frame::frames], columns) for frame in range(frames)]
-            pictures.save_gif(target, [*pages, *pages[-2:0:-1]], seconds=max(0.04, min(0.25, 2 / frames)))
+            back = [] if loops(axis, told.get("strength", 0.0)) else pages[-2:0:-1]
+            pictures.save_gif(target, [*pages, *back], seconds=max(0.04, min(0.25, 2 / frames)))
         else:
             target = folder / "paths.png"
             pictures.save_png(target, pictures.sheet(images, frames))
     print(f"{rows} paths of {sampler.run.name} at step {sampler.step:,}: {target}")
     return folder
+
+
+def _moves(settings: InterpolateSettings, sampler: Sampler) -> bool:
+    """Whether samples are translated or rotated. Raises ConfigError if those of this game cannot be."""
+    if settings.axis not in STRENGTHS:
+        return False
+    sampler.refuse_still(f"axis={settings.axis}", "leave axis out")
+    return True
 
 
 def _paths(settings: InterpolateSettings, sampler: Sampler) -> tuple[str, list[Path]]:
@@ -82,7 +96,8 @@ def _paths(settings: InterpolateSettings, sampler: Sampler) -> tuple[str, list[P
         )
     if axis != "both" and axis not in there:
         directions = [] if sampler.game.styles(sampler.direction) is None else ["direction1, direction2, ..."]
-        raise ConfigError(f"axis={axis}: allowed for this game: {', '.join([*there, 'both', *directions])}")
+        moves = [*STRENGTHS] if sampler.game.moves_samples(sampler.direction) else []
+        raise ConfigError(f"axis={axis}: allowed for this game: {', '.join([*there, 'both', *directions, *moves])}")
     walked = {name: path for name, path in there.items() if axis == name or (axis == "both" and path.made is None)}
     return axis, list(walked.values())
 

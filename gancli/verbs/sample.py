@@ -19,7 +19,7 @@ from gancli.draw.sheets import Part, save_sheet
 from gancli.errors import ConfigError
 from gancli.games.game import Batch, draws_freely, label_of
 from gancli.store.files import whole_file
-from gancli.verbs import exporting, figures, mixing, projecting, restyled, translate
+from gancli.verbs import exporting, figures, mixing, moving, projecting, restyled, translate
 from gancli.verbs.drawing import directory, need_images, open_sampler
 from gancli.verbs.lists import class_list, seed_list
 
@@ -72,11 +72,11 @@ def run(config: Mapping[str, Any], overrides: Sequence[str]) -> Path:
 
 
 def _open(settings: SampleSettings, draws: bool = True) -> Sampler:
-    """Load the sampler and set the place of its data. Raises ConfigError if samples need no data."""
+    """Load the sampler, set the place of its data and move its samples. Raises ConfigError if samples need no data."""
     sampler = open_sampler(settings, settings.truncation, draws=draws, data=settings.dataset)
     for key in settings.dataset.typed() if draws_freely(sampler.game, sampler.direction) else ():
         raise ConfigError(f"dataset.{key}=: samples of {sampler.run.name} need no data: leave it out")
-    return sampler
+    return moving.moved(settings, sampler)
 
 
 def _refuse(settings: SampleSettings) -> None:
@@ -85,6 +85,7 @@ def _refuse(settings: SampleSettings) -> None:
         translate.refuse(settings)
     restyled.refuse(settings)
     projecting.refuse(settings)
+    moving.refuse(settings)
     if settings.serve:
         _refuse_page(settings)
     elif (settings.host, settings.port, settings.open) != ("127.0.0.1", 0, True):
