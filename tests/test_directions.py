@@ -93,7 +93,8 @@ def test_a_row_moves_along_the_direction_in_the_chosen_layers_only(runs: dict[st
             wanted = own + t * along if layer in (1, 2) else own
             torch.testing.assert_close(w[:, k, layer], wanted)
     plain = sampler.sample([(0, 0), (0, 1)])
-    assert torch.equal(sampler.generate(made, pairs)["x"][1::3], plain)
+    # Equal but for the kernels that the library chooses by a row's alignment in memory: float32's rounding.
+    torch.testing.assert_close(sampler.generate(made, pairs)["x"][1::3], plain, rtol=0, atol=1e-5)
 
 
 def test_directions_keep_the_class_of_their_row_and_are_animated(gan: Gan, tmp_path: Path) -> None:
