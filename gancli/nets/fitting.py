@@ -1,31 +1,37 @@
-"""The settings of model=stylegan2 that a network's tensors need, inferred from their shapes."""
+"""The settings of model=stylegan2 and stylegan3 that a network's tensors need, inferred from their shapes."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
 
+from gancli.nets import layouts3
 from gancli.nets.layouts import MOST, ROLES, LayoutError
 
 BASES = (32768, 16384)  # usual values of ch_base, tried first
-DEFAULTS: dict[str, Any] = {
+COMMON: dict[str, Any] = {
     "model.ch_max": 512, "model.latent.dim": 512, "model.G.w_dim": 512, "model.mapping_layers": 8,
     "model.conditioning": "none", "model.D.architecture": "resnet", "model.D.mapping_layers": 8,
 }  # fmt: skip
+DEFAULTS = {"stylegan2": COMMON, "stylegan3": COMMON | {"model.mapping_layers": 2, "model.variant": "T"}}
 CLASSES = "classes"  # of the labels: a fact of the data, not a key
 KERNEL = dict(zip(ROLES, ("conv.conv.weight", "conv.weight"), strict=True))  # a name of every block
 
 
-def settings(role: str, state: Mapping[str, Tensor]) -> dict[str, Any]:
+def settings(role: str, state: Mapping[str, Tensor], sides: Sequence[int] = ()) -> dict[str, Any]:
     """The keys of `gan train` that make a network of these tensors, and the number of classes, if there are labels.
 
-    state: complete, by the names here. Raises LayoutError for widths that ch_base and ch_max cannot express.
+    state: complete, by the names here. sides: of the images of StyleGAN 3's generator, which no tensor has. Raises
+    LayoutError for widths that ch_base and ch_max cannot express.
     """
     blocks = [f"blocks.{k}" for k in range(MOST) if f"blocks.{k}.{KERNEL[role]}" in state]
-    found = _of_g(state, blocks) if role == ROLES[0] else _of_d(state, blocks)
+    if sides:
+        found = layouts3.settings(state, sides)
+    else:
+        found = _of_g(state, blocks) if role == ROLES[0] else _of_d(state, blocks)
     if "mapping.embed.weight" in state:
         found |= {"model.conditioning": "projection", CLASSES: state["mapping.embed.weight"].shape[1]}
     else:
@@ -90,13 +96,13 @@ def differing(wanted: Mapping[str, Any], own: Mapping[str, Any]) -> list[str]:
     return [key for key, value in wanted.items() if value != own.get(key)]
 
 
-def words(wanted: Mapping[str, Any]) -> list[str]:
+def words(wanted: Mapping[str, Any], model: str = "stylegan2") -> list[str]:
     """The words of a command that set these keys, without those that are the model's defaults.
 
     >>> words({"dataset.size": [3, 64, 64], "model.ch_base": 16384, "model.latent.dim": 512})
     ['dataset.size=64', 'model.ch_base=16384']
     """
-    kept = {k: v for k, v in wanted.items() if k != CLASSES and DEFAULTS.get(k) != v}
+    kept = {k: v for k, v in wanted.items() if k != CLASSES and DEFAULTS[model].get(k) != v}
     size = kept.get("dataset.size")
     if size is not None:
         channels, height, width = size

@@ -1,5 +1,7 @@
 """The weights of StyleGAN 2 in the layouts of two other code bases: their names, their shapes, and those here.
 
+StyleGAN 3's discriminator is StyleGAN 2's; its generator is in `layouts3`.
+
 The numbers need no change. Both store unscaled weights as the equalised layers here do, and transposed convolutions
 unflipped; only names and dimensions of size 1 differ. Sources: rosinality's stylegan2-pytorch, `model.py`; NVIDIA's
 stylegan2-ada-pytorch, `training/networks.py`.
@@ -9,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -47,7 +49,7 @@ class Layout:
 
     title: its name in messages. raw, average, critic: the names of its networks in a file. parts: a part's tensors: our
     ending, theirs, and how their shape differs (`FORMS`). mean: the name of the mean of w in a file or in a network.
-    unused: patterns of buffers that are not needed here.
+    unused: patterns of buffers that are not needed here. model: the one here that has such networks.
     """
 
     title: str
@@ -58,6 +60,12 @@ class Layout:
     unused: str
     parts: Mapping[str, tuple[tuple[str, str, str], ...]]
     rows: Mapping[str, Rows] = field(default_factory=dict)
+    model: str = "stylegan2"
+
+    @property
+    def system(self) -> str:
+        """The model's name in messages."""
+        return f"StyleGAN {self.model[-1]}"
 
     @property
     def names(self) -> dict[str, str]:
@@ -181,7 +189,10 @@ NVIDIA = Layout(
         ),
     },
 )
-LAYOUTS = (ROSINALITY, NVIDIA)
+NVIDIA3 = replace(  # the rows of G are in `layouts3`
+    NVIDIA, model="stylegan3", rows={"G": Rows(mark="synthesis.input.freqs", once=(), block=()), "D": NVIDIA.rows["D"]}
+)
+LAYOUTS = (ROSINALITY, NVIDIA, NVIDIA3)
 
 
 # How their shape differs: our shape by theirs, and theirs by ours.
@@ -236,9 +247,9 @@ def ours(layout: Layout, role: str, state: Mapping[str, Tensor]) -> dict[str, Te
     for name, value in state.items():
         if name.endswith(("kernel", "resample_filter")) and not _usual(value):
             raise LayoutError(f"{name[:80]} is another filter than [1, 3, 3, 1], the only one of model=stylegan2")
-    found = {name: _reshaped(theirs, form, state[theirs]) for name, (theirs, form) in wanted.items()}
+    found = {name: reshaped(theirs, form, state[theirs]) for name, (theirs, form) in wanted.items()}
     if layout.mean in state:
-        found[MEAN] = _reshaped(layout.mean, "same", state[layout.mean].reshape(-1))
+        found[MEAN] = reshaped(layout.mean, "same", state[layout.mean].reshape(-1))
     return found
 
 
@@ -316,7 +327,7 @@ def planned(layout: Layout, role: str, state: Mapping[str, object]) -> Plan:
     return Plan(last, layers, held(rows.labels, {}), architecture)
 
 
-def _reshaped(name: str, form: str, value: Tensor) -> Tensor:
+def reshaped(name: str, form: str, value: Tensor) -> Tensor:
     back, forth = FORMS[form]
     shape = back(tuple(value.shape))
     if value.dtype not in FLOATS or not value.numel() or forth(shape) != tuple(value.shape):

@@ -34,6 +34,7 @@ def write(path: Path, sheets: Sheets | None = None) -> Path:
         configuration=_yaml(record.config),
         environment=_environment(record),
         figures=drawn,
+        frequencies="" if record.frequencies is None else sheets.encoded(record.frequencies),
         data={"figures": _drawings(drawn), "sheets": {record.name: sheets.chosen(record.pictures)}},
         refresh=EVERY if record.running else None,
     )

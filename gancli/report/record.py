@@ -32,7 +32,7 @@ class Record:
     name: the directory's, or more of its path if several runs share it. rows: metrics.jsonl without alarms. alarms:
     (step, name, text). pictures, texts: the sheets in samples/ by step. results: those of `gan eval` and of the scores
     observer, ordered by step. changed: (key, default, value) of all keys that differ from the defaults of the chosen
-    groups.
+    groups. frequencies: the picture of the spectra; None: there is none.
     """
 
     path: Path
@@ -45,6 +45,7 @@ class Record:
     texts: dict[int, Path] = field(default_factory=dict)
     results: list[dict[str, Any]] = field(default_factory=list)
     changed: list[tuple[str, str, str]] = field(default_factory=list)
+    frequencies: Path | None = None
 
     @property
     def running(self) -> bool:
@@ -111,8 +112,19 @@ def read(path: Path, name: str | None = None) -> Record:
         for kind in ("png", "txt")  # no links: an untrusted run could show a file of this machine as its samples
     )
     changed = _changed(config, _words(about))
+    drawn = [p for p in files(run.samples, "frequencies.png") if not p.is_symlink()]
     return Record(
-        path, name or path.resolve().name, about, config, rows, alarms, pictures, texts, _results(run), changed
+        path=path,
+        name=name or path.resolve().name,
+        about=about,
+        config=config,
+        rows=rows,
+        alarms=alarms,
+        pictures=pictures,
+        texts=texts,
+        results=_results(run),
+        changed=changed,
+        frequencies=drawn[0] if drawn else None,
     )
 
 

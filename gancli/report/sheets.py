@@ -31,7 +31,7 @@ class Sheets:
                 if count > 1
                 else steps[-1:]
             )
-            both = [(step, self._encode(pictures[step])) for step in kept]
+            both = [(step, self.encoded(pictures[step])) for step in kept]
             encoded = [(step, uri) for step, uri in both if uri]
             total = sum(len(uri) for _, uri in encoded)
             if total <= self.budget or count == 1:
@@ -39,7 +39,7 @@ class Sheets:
             count = max(1, min(count - 1, int(count * self.budget / total)))
         return []
 
-    def _encode(self, path: Path) -> str:
+    def encoded(self, path: Path) -> str:
         """Return the picture's URI; empty if it cannot be read."""
         try:
             key = path, path.stat().st_mtime_ns

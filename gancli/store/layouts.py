@@ -1,4 +1,4 @@
-"""StyleGAN 2 weights in the layouts of other code bases: files read without running code, and the file written.
+"""StyleGAN 2 and 3 weights in the layouts of other code bases: files read without running code, and the file written.
 
 A file holds state dicts by name (g, d, g_ema of rosinality's code; G, D, G_ema of NVIDIA's), as a dictionary, with
 names that begin with theirs, or one bare state dict.
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from gancli.config.commands import command, word
 from gancli.errors import CombinationError, RunError, plain
-from gancli.nets import fitting, layouts
+from gancli.nets import fitting, layouts, layouts3, stylegan3
 from gancli.nets.layouts import Layout, LayoutError
 from gancli.nets.stylegan2 import Discriminator, Generator
 from gancli.nets.stylegan2 import Mapping as Styles
@@ -62,7 +62,7 @@ def read(path: Path, key: str) -> Foreign | None:
     """
     if path.suffix in PICKLES:
         raise RunError(
-            f"{key}={path} is a pickle, which could run code: in a checkout of NVIDIA's stylegan2-ada-pytorch type"
+            f"{key}={path} is a pickle, which could run code: in a checkout of NVIDIA's code type"
             f" python -c \"import torch, legacy; d = legacy.load_network_pkl(open({path.name!r}, 'rb')); torch.save("
             f"{{k: d[k].state_dict() for k in ('G', 'D', 'G_ema')}}, '{path.stem}.pt')\", then give {path.stem}.pt"
         )
@@ -72,14 +72,17 @@ def read(path: Path, key: str) -> Foreign | None:
     found = _parts(content)
     known = {name: layouts.recognised(state) for name, state in found.items()}
     kinds = {name: kind for name, kind in known.items() if kind is not None}
-    layout = next((kind[0] for kind in kinds.values()), None)
+    order = sorted(
+        kinds.values(), key=lambda kind: layouts.ROLES.index(kind[1])
+    )  # D's layout may be that of two models
+    layout = order[0][0] if order else None
     roles = {} if layout is None else layout.names
     wrong = next((name for name in found if name and kinds.get(name, (None, ""))[1] != roles.get(name)), None)
-    if layout is None or wrong is not None or any(kind[0] is not layout for kind in kinds.values()):
+    if layout is None or wrong is not None or any(a.rows[role] is not layout.rows[role] for a, role in order):
         what = f"its {wrong}" if wrong else "it"
         raise RunError(
-            f"{key}={path}: {what} is neither a checkpoint of this program nor a StyleGAN 2 network by its names; a"
-            f" file of weights holds the state dicts {FORMS}"
+            f"{key}={path}: {what} is neither a checkpoint of this program nor a StyleGAN 2 or 3 network by its"
+            f" names; a file of weights holds the state dicts {FORMS}"
         )
     mean = content.get(layout.mean)
     return Foreign(path, layout, found, mean if isinstance(mean, Tensor) else None, checkpoint.sha256(path))
@@ -146,9 +149,10 @@ def _tensors(part: Mapping[Any, Any]) -> dict[str, Tensor]:
 
 
 def role_of(net: nn.Module) -> str | None:
-    """The role of a network of model=stylegan2; None for any other network."""
-    kinds = zip(layouts.ROLES, (Generator, Discriminator), strict=True)
-    return next((role for role, kind in kinds if isinstance(net, kind)), None)
+    """The role of a network of model=stylegan2 or stylegan3; None for any other network."""
+    if isinstance(net, (Generator, stylegan3.Generator)):
+        return layouts.ROLES[0]
+    return layouts.ROLES[1] if isinstance(net, Discriminator) else None
 
 
 def names(foreign: Foreign, role: str) -> list[str]:
@@ -161,15 +165,17 @@ def names(foreign: Foreign, role: str) -> list[str]:
     return [name for name in order if name in foreign.parts]
 
 
-def network(foreign: Foreign, net: nn.Module, name: str, asked: str | None, what: str) -> StoredNetwork:
+def network(foreign: Foreign, nets: Mapping[str, nn.Module], name: str, asked: str | None, what: str) -> StoredNetwork:
     """The weights of the network `name` of a game, from the file.
 
-    net: on the meta device, for its shapes. asked: the network's name in the file; None: by its role, with the average
-    for the EMA. what: how messages begin, such as `init=FILE`. Raises RunError or CombinationError.
+    nets: the game's, on the meta device, for their shapes. asked: the network's name in the file; None: by its role,
+    with the average for the EMA. what: how messages begin, such as `init=FILE`. Raises RunError or CombinationError.
     """
-    role, title = role_of(net), foreign.layout.title
-    if role is None:
-        raise CombinationError(f"{what} holds StyleGAN 2 weights in {title} layout: type model=stylegan2 for them")
+    net, layout = nets[name], foreign.layout
+    role = role_of(net)
+    title, third = layout.title, isinstance(net, stylegan3.Generator)
+    if role is None or (role == layouts.ROLES[0] and third != (layout.model == "stylegan3")):
+        raise CombinationError(f"{what} holds {layout.system} weights in {title} layout: type model={layout.model}")
     held = names(foreign, role)
     if asked is not None and asked not in held:
         raise RunError(f"{what}: the file has no such network for {name}; it has {', '.join(held) or 'none'}")
@@ -177,8 +183,12 @@ def network(foreign: Foreign, net: nn.Module, name: str, asked: str | None, what
         raise RunError(f"{what}: the file has no weights for {name}: leave init.{name} out, or give another file")
     first, notes = asked or held[0], list[str]()
     states = {part: _complete(foreign, role, part, what) for part in ([first] if asked else held)}
-    for state in states.values():
-        _refuse_shapes(net, role, state, foreign, name, what)
+    for part, state in states.items():
+        _refuse_shapes(nets, role, part, state, foreign, name, what)
+    if third and any(not torch.equal(s[k], states[first][k]) for k in layouts3.FIXED for s in states.values()):
+        raise RunError(
+            f"{what}: {', '.join(states)} have different frequencies: name one, init='{{{name}: run:FILE#{first}}}'"
+        )
     if role == layouts.ROLES[0]:
         notes += _one_mean(states, name)
     elif net.deviation.group != GROUP:  # type: ignore[union-attr]
@@ -186,15 +196,15 @@ def network(foreign: Foreign, net: nn.Module, name: str, asked: str | None, what
             f"{name}: the file does not say the group of its minibatch deviation: {GROUP} by default in {title} code,"
             f" model.{name}.group={net.deviation.group} here"  # type: ignore[union-attr]
         )
-    lacks = not asked and first == foreign.layout.average
+    lacks = not asked and first == layout.average
     told = f"{first or 'the only network'} of {foreign.file}, in {title} layout"
-    told += f", which has no {foreign.layout.raw}" if lacks else ""
+    told += f", which has no {layout.raw}" if lacks else ""
     others = [state for part, state in states.items() if part != first]
     return StoredNetwork(
         name=first or name,
         file=foreign.file,
         step=0,
-        averaged=first == foreign.layout.average,
+        averaged=first == layout.average,
         state=states[first],
         config={},
         data={},
@@ -212,7 +222,7 @@ def _complete(foreign: Foreign, role: str, part: str, what: str) -> dict[str, Te
     if role == layouts.ROLES[0] and foreign.mean is not None:
         state = {**state, layout.mean: foreign.mean}
     try:
-        found = layouts.ours(layout, role, state)
+        found = layouts3.ours(state) if _is_third(foreign, role) else layouts.ours(layout, role, state)
     except LayoutError as error:
         raise RunError(f"{what}: {part or 'its network'} {error}") from None
     if role != layouts.ROLES[0] and "mapping.embed.weight" in found:
@@ -220,32 +230,62 @@ def _complete(foreign: Foreign, role: str, part: str, what: str) -> dict[str, Te
     return found
 
 
+def _is_third(foreign: Foreign, role: str) -> bool:
+    """Whether the networks of this role in a file are StyleGAN 3's own."""
+    return role == layouts.ROLES[0] and foreign.layout.model == "stylegan3"
+
+
 def _refuse_shapes(
-    net: nn.Module, role: str, state: Mapping[str, Tensor], foreign: Foreign, name: str, what: str
+    nets: Mapping[str, nn.Module],
+    role: str,
+    part: str,
+    state: Mapping[str, Tensor],
+    foreign: Foreign,
+    name: str,
+    what: str,
 ) -> None:
     """Raise CombinationError, with the command that fits, unless the network has the shapes of the file's."""
+    net = nets[name]
     own = net.state_dict()
     other = {k for k in own.keys() | state.keys() if k != layouts.MEAN and _shape(own, k) != _shape(state, k)}
-    if other:
+    sides = tuple(net.signals[-1].sides) if isinstance(net, stylegan3.Generator) else ()
+    if other or sides != _sides(foreign, role, part):
         try:
-            wanted = fitting.settings(role, state)
-            every = {role: wanted} | {
-                r: fitting.settings(r, _complete(foreign, r, names(foreign, r)[0], what))
-                for r in layouts.ROLES
-                if r != role and names(foreign, r)
-            }
+            wanted = fitting.settings(role, state, _sides(foreign, role, part))
+            model = "stylegan3" if any(isinstance(each, stylegan3.Generator) for each in nets.values()) else "stylegan2"
+            every = {role: wanted}
+            if model == foreign.layout.model:
+                every |= {r: _settings(foreign, r, what) for r in layouts.ROLES if r != role}
+            keys = fitting.differing(wanted, fitting.settings(role, own, sides))
         except LayoutError as error:
             raise CombinationError(f"{what}: {name} {error}") from None
-        keys = fitting.differing(wanted, fitting.settings(role, own))
-        fits = command("train", "model=stylegan2", *fitting.words(fitting.merged(every)), word("init", foreign.file))
+        words = fitting.words(fitting.merged(every), model)
+        both = {foreign.layout.raw, foreign.layout.average} <= foreign.parts.keys()
+        words += (
+            ["model.ema.ramp=null"] if model == "stylegan3" and both else []
+        )  # its default would discard the average
+        fits = command("train", f"model={model}", *words, word("init", foreign.file))
         labels = f", with a data set of {wanted[fitting.CLASSES]} classes" if fitting.CLASSES in wanted else ""
         said = f"it differs in {', '.join(keys)}" if keys else f"{min(other)[:80]} has another shape"
         raise CombinationError(f"{what}: these weights do not fit {name}: {said}; type {fits}{labels}")
     rate = _rate(net) if role == layouts.ROLES[0] else RATE
-    if rate != RATE:
-        raise CombinationError(
-            f"{what}: these weights are for model.{name}.mapping_rate={RATE}, and it is {rate:g} here"
-        )
+    options = layouts3.undone(net) if sides else []
+    options += [] if rate == RATE else [f"model.{name}.mapping_rate={RATE}, and it is {rate:g} here"]
+    if options:
+        raise CombinationError(f"{what}: these weights are for {' '.join(options)}")
+
+
+def _settings(foreign: Foreign, role: str, what: str) -> dict[str, Any]:
+    """The settings of the first network of a role in the file; {} if it has none. Raises LayoutError."""
+    held = names(foreign, role)
+    if not held:
+        return {}
+    return fitting.settings(role, _complete(foreign, role, held[0], what), _sides(foreign, role, held[0]))
+
+
+def _sides(foreign: Foreign, role: str, part: str) -> tuple[int, ...]:
+    """The sides of the images of a generator of StyleGAN 3; () for other networks, whose tensors tell them."""
+    return (layouts3.side_of(foreign.parts[part]),) * 2 if _is_third(foreign, role) else ()
 
 
 def _rate(net: nn.Module) -> float:

@@ -53,7 +53,7 @@ def networks(init: str | Mapping[str, Any], shapes: Callable[[], Game]) -> dict[
             found[name] = read_network(str(value), f"init.{name}", name, averaged=None)
         else:
             named = asked if str(value).endswith(f"#{asked}") else None
-            found[name] = layouts.network(file, own[name], name, named, f"init.{name}={value}")
+            found[name] = layouts.network(file, dict(own.items()), name, named, f"init.{name}={value}")
     own = shapes().nets if own is None else own
     for name, stored in found.items():
         refuse_shapes(own[name].state_dict(), stored, f"init.{name}={init[name]}")
@@ -75,10 +75,10 @@ def _of_file(init: str, shapes: Callable[[], Game]) -> dict[str, StoredNetwork]:
         return {}
     own = {name: net for name, net in shapes().nets.items() if layouts.role_of(net) is not None}
     if not own:
-        title = file.layout.title
-        raise CombinationError(f"{what} holds StyleGAN 2 weights in {title} layout: add model=stylegan2 to the command")
-    given = {name: net for name, net in own.items() if layouts.names(file, str(layouts.role_of(net)))}
-    found = {name: layouts.network(file, net, name, None, what) for name, net in given.items()}
+        holds = f"{file.layout.system} weights in {file.layout.title} layout"
+        raise CombinationError(f"{what} holds {holds}: add model={file.layout.model} to the command")
+    given = [name for name, net in own.items() if layouts.names(file, str(layouts.role_of(net)))]
+    found = {name: layouts.network(file, own, name, None, what) for name in given}
     for name, stored in found.items():
         refuse_shapes(own[name].state_dict(), stored, what)
     return found

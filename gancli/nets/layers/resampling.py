@@ -41,8 +41,18 @@ def jinc(taps: int, cutoff: float, half_width: float, rate: float) -> Tensor:
     at = (torch.arange(taps, dtype=torch.float64, device=CPU) - (taps - 1) / 2) / rate
     radius = torch.hypot(at[:, None], at)
     window = _window(taps, half_width, rate)
-    plane: Tensor = torch.special.bessel_j1(2 * math.pi * cutoff * radius) / radius * torch.outer(window, window)
+    plane: Tensor = _bessel1(2 * math.pi * cutoff * radius) / radius * torch.outer(window, window)
     return plane / plane.sum()
+
+
+def _bessel1(x: Tensor) -> Tensor:
+    """J₁ for 0 < x < 40 by Bessel's integral, to float64's precision; torch.special.bessel_j1 is up to 5e-7 off.
+
+    >>> _bessel1(torch.tensor([1.0, 20.0], dtype=torch.float64)).mul(1e12).round().tolist()
+    [440050585745.0, 66833124176.0]
+    """
+    turn = torch.arange(96, dtype=torch.float64, device=CPU) * (2 * math.pi / 96)
+    return torch.cos(turn - x[..., None] * turn.sin()).mean(-1)
 
 
 def _window(taps: int, half_width: float, rate: float) -> Tensor:
