@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gancli.nets.layers.modulated import limited
-from gancli.nets.layers.resampling import Plan, product, resampled, tracing
+from gancli.nets.layers.resampling import Plan, product, tracing
 
 
 @dataclass(frozen=True)
@@ -48,13 +48,22 @@ def filtered(x: Tensor, filters: Filters, up: Tensor, down: Tensor) -> Tensor:
     """
     up, down = up.to(x.dtype), down.to(x.dtype)
     if tracing() or x.dtype == torch.float16:  # which needs limits
-        for k, plan in enumerate(filters.up):
-            x = resampled(x, plan, up, 2 + k)
-        x = limited(F.leaky_relu(x, filters.slope))
-        parts = [resampled(resampled(x, filters.down[1], b, 3), filters.down[0], a, 2) for a, b in down]
-        return sum(parts[1:], parts[0])
+        return _in_one(x, filters, up, down)
     out: Tensor = _Filtered.apply(x.detach(), x, filters, up, down)
     return out
+
+
+def _in_one(x: Tensor, filters: Filters, up: Tensor, down: Tensor) -> Tensor:
+    """The same by depthwise convolutions of the library, few operations for a compiler or an export."""
+    count = x.shape[1]
+    high = F.conv_transpose2d(x, torch.outer(up, up).expand(count, 1, -1, -1), stride=filters.up[0].up, groups=count)
+    sides: list[int] = []
+    for plan, length in zip(filters.up[::-1], high.shape[:1:-1], strict=True):  # columns first, as `pad` expects
+        before = plan.low + 1 - plan.taps
+        sides += [before, plan.outputs - before - length]
+    high = limited(F.leaky_relu(F.pad(high, sides), filters.slope))
+    kernel = (down[:, 0, :, None] * down[:, 1, None]).sum(0).expand(count, 1, -1, -1)
+    return F.conv2d(high, kernel, stride=filters.down[0].down, groups=count)
 
 
 class _Filtered(torch.autograd.Function):
