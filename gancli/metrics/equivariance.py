@@ -33,6 +33,15 @@ BATCH = 32  # samples at a time, a multiple of the sampler's own batches
 FLOOR = 2.0**-46  # of the mean squared error: float32's rounding; results are at most 144.5 dB
 
 
+def decibels(errors: float, count: float) -> float:
+    """PSNR for images in [-1, 1], of a sum of squared differences of so many values.
+
+    >>> round(decibels(4e-6, 4.0), 2)
+    66.02
+    """
+    return 20 * math.log10(2) - 10 * math.log10(max(errors / count, FLOOR))
+
+
 @dataclass(frozen=True)
 class Equivariance(RunMetric):
     """Base: PSNR in dB between G's samples of a moved input, and its samples moved as images.
@@ -107,8 +116,7 @@ class Equivariance(RunMetric):
             )
         if not count:
             raise MetricError(f"metrics={self.name}: moves leave no pixel to compare: type a smaller reach")
-        value = 20 * math.log10(2) - 10 * math.log10(max(errors / count, FLOOR))
-        return Findings({self.name: value}, {f"{self.name}_samples": n})
+        return Findings({self.name: decibels(errors, count)}, {f"{self.name}_samples": n})
 
     def _sums(self, sampler: Sampler, pairs: Sequence[Pair]) -> Tensor:
         """Return the sum of squared differences and the number of values compared, of each sample, [B, 2]."""
@@ -122,10 +130,13 @@ class Equivariance(RunMetric):
         made = sampler.generate_here({**inputs, TRANSFORM: column}, pairs)[sampler.column]
         device, found = sampler.compute.device, []
         for one, other, move in zip(plain.to(device), made.to(device), moves, strict=True):
-            wanted, own, mask = self.compared(one, other, move)
-            errors = ((wanted - own).double().square() * mask).sum()
-            found.append(torch.stack([errors, mask.double().sum() * len(one)]))
+            found.append(self.errors(one, other, move))
         return torch.stack(found).cpu()
+
+    def errors(self, plain: Tensor, made: Tensor, move: Tensor) -> Tensor:
+        """Return the sum of squared differences and the number of values compared; arguments as for `compared`."""
+        wanted, own, mask = self.compared(plain, made, move)
+        return torch.stack([((wanted - own).double().square() * mask).sum(), mask.double().sum() * len(plain)])
 
 
 @dataclass(frozen=True)
