@@ -339,20 +339,16 @@ class Plain:
         z = self.game.latent.draw(self.engine._rng(move, 0))
         if not measure:
             return self.generator(z, y)
-        keep = 0.5 ** (4 / 20_000)
-        # A layer's gain takes its own input into account, which depends on the layers before it.
-        magnitudes: list[Tensor] = []
-        names = [f"{layer.name}.magnitude_ema" for layer in self.generator.layers]
+        keep, net = 0.5 ** (4 / 20_000), self.generator
         with torch.no_grad():
-            for k, each in enumerate(names):
-                rest = [self.state[n] for n in names[k:]]
-                self.generator(z, y, magnitudes=[*magnitudes, *rest])
-                magnitudes.append(keep * self.state[each] + (1 - keep) * self.generator.seen[k])
-            image = self.generator(z, y, magnitudes=magnitudes)
-        self.state |= dict(zip(names, magnitudes, strict=True))
-        mean = "mapping.w_avg"
-        self.state[mean] = 0.998 * self.state[mean] + 0.002 * self.generator.styles.detach().mean(0)
-        return image
+            w = net.mapped(z, y)
+            x = net.features(w, torch.eye(3, dtype=torch.float64))
+            for layer in net.layers:  # each average takes up the layer's input before its gain applies to it
+                name = f"{layer.name}.magnitude_ema"
+                self.state[name] = keep * self.state[name] + (1 - keep) * x.square().mean()
+                x = net.layer(layer, x, w, self.state[name])
+        self.state["mapping.w_avg"] = 0.998 * self.state["mapping.w_avg"] + 0.002 * w.mean(0)
+        return x * styled3.SCALE
 
     def blurred(self, x: Tensor) -> Tensor:
         """By the definition: weights 2^(-d²/σ²) of all pixels within 3σ, zeros around the image."""
@@ -385,8 +381,7 @@ class Plain:
         self.optimizers[name].step()
 
 
-@pytest.mark.parametrize("variant", ["T", "R"])
-@pytest.mark.parametrize("extra", [[], LABELS], ids=["plain", "labels"])
+@pytest.mark.parametrize(("variant", "extra"), [("T", []), ("R", LABELS)], ids=["T", "R and labels"])
 def test_whole_steps_equal_the_plainest_form(variant: str, extra: list[str]) -> None:
     """Three steps: R1 is due at the first; R's images are blurred, less at each step."""
     told = [f"model.variant={variant}", "game.blur_images=13", "game.blur_sigma=2"] if variant == "R" else []
