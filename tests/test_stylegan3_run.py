@@ -9,8 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
+from gancli.augment.blur import Blur
 from gancli.metrics.equivariance import EqR, EqT
+from gancli.nets.layers.filtered import filtered
 from gancli.nets.stylegan3 import Generator
 from tests.bench import equivariance
 from tests.conftest import Gan
@@ -72,6 +75,21 @@ def test_other_shapes_train_sample_evaluate_and_export(gan: Gan, tmp_path: Path,
         assert np.array_equal(a["images"], b["images"])
 
 
+def test_half_precision_trains_with_filters_and_blur_in_float32(gan: Gan) -> None:
+    """Also backward, which runs outside autocast."""
+    trained = gan("train", *NARROW, "model.variant=R", "precision=bf16", "run_dir=run")
+    assert trained.code == 0, trained.err
+    G: Any = Generator((3, 16, 16), 6, w_dim=7, ch_base=64, ch_max=6)
+    layer = G.layers[0]
+    x = torch.randn(2, 6, *(side + 2 for side in G.signals[0].sides)).bfloat16()
+    wide = filtered(x.float(), layer.filters, layer.up_filter, layer.down_filter)
+    with torch.autocast("cpu", torch.bfloat16):
+        half = filtered(x, layer.filters, layer.up_filter, layer.down_filter)
+        image = Blur(2.0, 10)(torch.ones(1, 1, 16, 16), 0)
+    assert torch.equal(half, wide.bfloat16())
+    assert (image.dtype, torch.equal(image, Blur(2.0, 10)(torch.ones(1, 1, 16, 16), 0))) == (torch.float32, True)
+
+
 def test_tools_for_styles_take_it(gan: Gan) -> None:
     assert gan("train", *NARROW, "run_dir=run").code == 0
     for words in (
@@ -116,7 +134,9 @@ def test_refusals_are_one_line(gan: Gan) -> None:
         (["dataset.size=[3,26,18]"], "halve exactly"),  # the discriminator's
         (["dataset.size=[3,8,8]"], "at least 16 pixels, not 8x8"),
         (["model.variant=S"], "model.G.variant=S"),
-        (["game.blur_images=0"], "game.blur_images=0: must be at least 1"),
+        (["game.blur_images=0", "model.variant=R"], "game.blur_images=0: must be at least 1"),
+        (["game.blur_images=50"], "game.blur_images=50 has no effect without a blur"),
+        (["model.G.margin=101"], "from 0 to 100"),
         (["game.mixing=2"], "game.mixing=2"),
     ):
         answer = gan("train", *NARROW, *keys)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from gancli.nets.layers.resampling import Plan, resampled
+from gancli.nets.layers.spectral import full_precision
 
 
 @dataclass(frozen=True)
@@ -30,15 +31,17 @@ class Blur:
         return self.sigma * max(1 - seen / self.images, 0.0)
 
     def __call__(self, images: Tensor, seen: int) -> Tensor:
-        """[B, C, H, W] after so many real images -> the same, blurred, with zeros around the image."""
+        """[B, C, H, W] after so many real images -> the same, blurred, in float32 at least; around them are zeros."""
         sigma = self.at(seen)
         reach = int(3 * sigma)
         if not reach:
             return images
-        at = torch.arange(-reach, reach + 1, device=images.device, dtype=images.dtype)
-        taps = (at / sigma).square().neg().exp2()
-        taps = taps / taps.sum()
-        for side in (2, 3):
-            plan = Plan(len(taps), 1, 1, reach, images.shape[side])
-            images = resampled(images, plan, taps, side)
+        with full_precision(images):  # otherwise real images would be rounded, too
+            images = images.to(torch.promote_types(images.dtype, torch.float32))
+            at = torch.arange(-reach, reach + 1, device=images.device, dtype=images.dtype)
+            taps = (at / sigma).square().neg().exp2()
+            taps = taps / taps.sum()
+            for side in (2, 3):
+                plan = Plan(len(taps), 1, 1, reach, images.shape[side])
+                images = resampled(images, plan, taps, side)
         return images

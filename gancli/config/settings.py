@@ -186,7 +186,7 @@ class InterpolateSettings(DrawSettings):
         check_truncation(self.truncation)
         at_least(1, rows=self.rows)
         if self.strength == 0:
-            raise ConfigError("strength=0 moves nothing: type a number above 0, such as strength=3")
+            raise ConfigError("strength=0 moves nothing: type a number above 0, or leave it out")
         at_least(2, frames=self.frames)
         at_most(MOST, rows=self.rows, frames=self.frames)
 

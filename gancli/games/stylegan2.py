@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -28,6 +29,8 @@ class StyleGame2(StyledGame):
     a generator without styles, or one that grows.
     """
 
+    title: ClassVar[str] = "stylegan2"  # in messages
+
     def __init__(
         self,
         nets: Mapping[str, nn.Module],
@@ -42,9 +45,11 @@ class StyleGame2(StyledGame):
         ramp: Ramp | None = None,
     ):
         super().__init__(nets, loss, penalties, latent, classes, augment, ramp=ramp)
-        self.take("stylegan2", mixing, w_decay)
+        self.take(self.title, mixing, w_decay)
         if growth_of(self.generator) is not None:
-            raise CombinationError("game=stylegan2 does not grow its networks: use game=stylegan with model=stylegan")
+            raise CombinationError(
+                f"game={self.title} does not grow its networks: use game=stylegan with model=stylegan"
+            )
         lazy = self.critic.lazy()
         g_first = self.labelled or self.critic.compares()  # G's move takes the step's real images, and D's the same
         of_g, of_d = (

@@ -51,8 +51,8 @@ class StyledGame(NoiseGame):
         compares = next((name for name, penalty in penalties if penalty.needs_latents), None)
         if compares is not None:
             raise CombinationError(
-                f"penalty={compares} compares samples of single latents, but fakes of this game have the styles of two,"
-                " and new noise each time: leave it out"
+                f"penalty={compares} compares samples of single latents without new noise, which this game"
+                " does not draw: leave it out"
             )
 
     @property

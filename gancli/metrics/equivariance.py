@@ -128,7 +128,8 @@ class Equivariance(RunMetric):
         side = min(height, width)  # the unit of the column
         column = (moves / torch.tensor([side, side, 1])).float()
         made = sampler.generate_here({**inputs, TRANSFORM: column}, pairs)[sampler.column]
-        device, found = sampler.compute.device, []
+        # Sums are in float64, which MPS does not have.
+        device, found = "cpu" if sampler.compute.device.type == "mps" else sampler.compute.device, []
         for one, other, move in zip(plain.to(device), made.to(device), moves, strict=True):
             found.append(self.errors(one, other, move))
         return torch.stack(found).cpu()

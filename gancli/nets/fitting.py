@@ -9,9 +9,8 @@ from typing import Any
 from torch import Tensor
 
 from gancli.nets import layouts3
-from gancli.nets.layouts import MOST, ROLES, LayoutError
+from gancli.nets.layouts import BASES, MOST, ROLES, LayoutError
 
-BASES = (32768, 16384)  # usual values of ch_base, tried first
 COMMON: dict[str, Any] = {
     "model.ch_max": 512, "model.latent.dim": 512, "model.G.w_dim": 512, "model.mapping_layers": 8,
     "model.conditioning": "none", "model.D.architecture": "resnet", "model.D.mapping_layers": 8,

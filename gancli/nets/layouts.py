@@ -22,6 +22,7 @@ ROLES = ("G", "D")
 MEAN = "mapping.mean"
 FILTER = (1.0, 3.0, 3.0, 1.0)
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+BASES = (32768, 16384)  # usual values of ch_base, tried first
 MOST = 10  # doublings, of which 8 give 1024 pixels
 
 

@@ -10,20 +10,20 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import count
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from gancli.nets.layers.alias_free import AliasFree
-from gancli.nets.layouts import DENSE, MEAN, LayoutError, reshaped
+from gancli.nets.layouts import BASES, DENSE, MEAN, LayoutError, reshaped
 from gancli.nets.stylegan3 import CRITICAL, LAYERS, MARGIN, SMALLEST, signals
 
 LAYER = re.compile(r"synthesis\.L([0-9]{1,2})_([0-9]{1,5})_[0-9]{1,5}\.weight")
 OTHER = "not a network of the architecture of model=stylegan3"
 NEAR = 1e-5  # between two filters, whose taps have the sum 1
 LARGEST = 1 << 14  # pixels of a side
-BASES = (32768, 16384)  # usual values of ch_base, tried first
 INPUT = {
     "input.weight": "weight", "input.affine.weight": "affine.weight", "input.affine.bias": "affine.bias",
     "input.frequencies": "freqs", "input.phases": "phases",
@@ -79,7 +79,7 @@ def _layers(state: Mapping[str, object]) -> list[str]:
 def _table(state: Mapping[str, object], layers: Sequence[str]) -> dict[str, str]:
     """Their name by ours."""
     found = {own: f"synthesis.input.{name}" for own, name in INPUT.items()}
-    depth = next(i for i in range(1000) if f"mapping.fc{i}.weight" not in state)
+    depth = next(i for i in count() if f"mapping.fc{i}.weight" not in state)
     mapping = {f"mapping.layers.{i}": f"mapping.fc{i}" for i in range(max(1, depth))}
     if "mapping.embed.weight" in state:
         mapping["mapping.embed"] = "mapping.embed"

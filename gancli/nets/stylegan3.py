@@ -24,7 +24,7 @@ Variant = Literal["T", "R"]
 LAYERS, CRITICAL = 14, 2  # layers before the image, and how many of them are critically sampled
 FIRST_CUTOFF, FIRST_STOPBAND = 2.0, 2**2.1  # of the first layer
 LAST_STOPBAND = 2**0.3  # of the last layer, relative to its cutoff
-MARGIN = 10  # pixels around the image
+MARGIN, WIDEST = 10, 100  # pixels around the image: as released, and at most
 OUTPUT = 0.25  # factor of the image
 SMALLEST = 16  # side in pixels below which the bands would shrink from layer to layer
 
@@ -68,9 +68,9 @@ class Generator(StyleGenerator):
     variant: "T" has 3×3 convolutions; "R" has 1×1, twice the channels, and radially symmetric filters. ch_base, ch_max:
     channels of a layer are ch_base / (2 · cutoff), at most ch_max. w_dim: width of w and of the mapping's layers.
     mapping_layers, mapping_rate: their number, and the factor of their learning rate. conditioning: "projection" joins
-    an embedding of the label to z. filtered: False leaves out the filters around the nonlinearity; margin: pixels
-    around the image; both for comparisons. 256×256×3, latent_dim 512: 28,472,133 parameters (T), 18,816,387 (R). Raises
-    ConfigError for points and images below 16 pixels.
+    an embedding of the label to z. filtered: False leaves out the filters around the nonlinearity, but where the rate
+    doubles; margin: pixels around the image; both for comparisons. 256×256×3, latent_dim 512: 28,472,133 parameters
+    (T), 18,816,387 (R). Raises ConfigError for points and images below 16 pixels.
     """
 
     def __init__(
@@ -92,8 +92,8 @@ class Generator(StyleGenerator):
         super().__init__()
         positive("model.G.w_dim", w_dim)
         positive("model.mapping_layers", mapping_layers)
-        if not 0 <= margin <= 1000:
-            raise ConfigError(f"model.G.margin={margin}: a number of pixels from 0 to 1000, such as {MARGIN}")
+        if not 0 <= margin <= WIDEST:
+            raise ConfigError(f"model.G.margin={margin}: a number of pixels from 0 to {WIDEST}, such as {MARGIN}")
         self.variant = variant
         more = 2 if variant == "R" else 1
         self.signals = signals(shape, ch_base * more, ch_max * more, margin)
@@ -133,7 +133,7 @@ class Generator(StyleGenerator):
         """Images as of every generator with styles; transform: moves of them [B, 3] (`layers.alias_free.inverses`).
 
         keep: return also the mean square of each layer's input, [15], for `update` with this decay; the layers already
-        use the averages as they will be.
+        use the averages as they will be, of these rows.
         """
         if w is None:
             assert z is not None, "neither latents nor styles"

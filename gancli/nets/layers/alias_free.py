@@ -13,10 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gancli.nets.layers import matmul
+from gancli.nets.layers import matmul, modulated
 from gancli.nets.layers.equalized import GAIN, LEAK, EqualizedLinear
 from gancli.nets.layers.filtered import Filters, filtered, plans
-from gancli.nets.layers.modulated import EPS, limited
+from gancli.nets.layers.modulated import EPS
 from gancli.nets.layers.resampling import jinc, kaiser, separated
 from gancli.nets.layers.spectral import full_precision
 
@@ -75,12 +75,14 @@ class FourierInput(nn.Module):
         """w [B, w_dim], moves [B, 3] of the image (see `inverses`) or None -> [B, C, H, W]."""
         with full_precision(w):
             turned, shifted = self._moved(w.to(torch.promote_types(w.dtype, torch.float32)), transform)
-            phases = self.phases + (self.frequencies @ shifted[:, :, None]).squeeze(2)
-            frequencies = self.frequencies @ turned
+            # By elements: matrix products may have 10 bits on a GPU, and phases would be wrong by pixel.
+            phases = self.phases + (self.frequencies * shifted[:, None]).sum(2)
+            frequencies = (self.frequencies[:, :, None] * turned[:, None]).sum(2)
             # A transform that scales could leave the band.
             beyond = frequencies.norm(dim=2) - self.signal.cutoff
             amplitudes = (1 - beyond / (self.signal.rate / 2 - self.signal.cutoff)).clamp(0, 1)
-            angles = self._grid(w) @ frequencies.transpose(1, 2) + phases[:, None]
+            x, y = self._grid(w)
+            angles = x[:, None] * frequencies[:, None, :, 0] + y[:, None] * frequencies[:, None, :, 1] + phases[:, None]
             waves = torch.sin(2 * math.pi * angles) * amplitudes[:, None]
             mixed = F.linear(waves, self.weight / math.sqrt(self.signal.channels))
         return mixed.unflatten(1, self.signal.sides).permute(0, 3, 1, 2)  # type: ignore[no-untyped-call, no-any-return]
@@ -91,49 +93,42 @@ class FourierInput(nn.Module):
         t = t / t[:, :2].norm(dim=1, keepdim=True)
         cos, sin = t[:, 0], t[:, 1]
         turned = torch.stack([cos, -sin, sin, cos], 1).view(-1, 2, 2)
-        shifted = -(turned @ t[:, 2:, None]).squeeze(2)
+        shifted = -(turned * t[:, None, 2:]).sum(2)
         if transform is None:
             return turned, shifted
         given = inverses(transform.to(t.dtype))
-        return turned @ given[:, :2, :2], (turned @ given[:, :2, 2:]).squeeze(2) + shifted
+        both = (turned[:, :, :, None] * given[:, None, :2]).sum(2)  # the product with the upper rows
+        return both[:, :, :2], both[:, :, 2] + shifted
 
-    def _grid(self, like: Tensor) -> Tensor:
-        """The positions (x, y) of pixels, [H·W, 2], in image sides from the centre."""
+    def _grid(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        """The positions x and y of pixels, [H·W] each, in image sides from the centre."""
         height, width = self.signal.sides
         dtype = self.frequencies.dtype
         y, x = (
             (torch.arange(n, device=like.device, dtype=dtype) + (1 - n) / 2) / self.signal.rate for n in (height, width)
         )
-        return torch.stack([x.expand(height, -1), y[:, None].expand(-1, width)], 2).view(-1, 2)
+        return x.repeat(height), y.repeat_interleave(width)
 
 
-class Magnitude(nn.Module):
-    """Base of layers that divide their input by its root mean square, a moving average of training."""
+def input_gain(magnitude: Tensor, x: Tensor, keep: float | None) -> tuple[Tensor, Tensor | None]:
+    """A layer's factor of its input and, unless keep is None, the input's mean square, which the factor then includes.
 
-    magnitude: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.register_buffer("magnitude", torch.ones(()))
-
-    def gain(self, x: Tensor, keep: float | None) -> tuple[Tensor, Tensor | None]:
-        """The input's factor and, unless keep is None, its mean square, with which the factor is then up to date.
-
-        keep: the moving average's decay. The caller updates it.
-        """
-        if keep is None:
-            return self.magnitude.rsqrt(), None
-        now = x.detach().to(torch.promote_types(x.dtype, torch.float32)).square().mean()
-        return now.lerp(self.magnitude, keep).rsqrt(), now
+    magnitude: the moving average of the mean square; keep: its decay. The caller updates it.
+    """
+    if keep is None:
+        return magnitude.rsqrt(), None
+    now = x.detach().to(torch.promote_types(x.dtype, torch.float32)).square().mean()
+    return now.lerp(magnitude, keep).rsqrt(), now
 
 
-class AliasFree(Magnitude):
+class AliasFree(nn.Module):
     """A modulated convolution, bias, and a LeakyReLU between an upsampling and a downsampling filter.
 
     kernel: of the convolution, which extends the image by kernel - 1 pixels. radial: the downsampling filter is
     radially symmetric. faster: sampling rate of the nonlinearity, relative to the signals'.
     """
 
+    magnitude: Tensor
     up_filter: Tensor
     down_filter: Tensor
 
@@ -141,6 +136,7 @@ class AliasFree(Magnitude):
         self, before: Signal, after: Signal, w_dim: int, *, kernel: int = 3, radial: bool = False, faster: int = FASTER
     ):
         super().__init__()
+        self.register_buffer("magnitude", torch.ones(()))  # the moving average of the input's mean square
         self.style = EqualizedLinear(w_dim, before.channels, gain=1.0)
         nn.init.ones_(self.style.bias)  # type: ignore[arg-type]
         self.weight = nn.Parameter(torch.randn(after.channels, before.channels, kernel, kernel))
@@ -161,8 +157,8 @@ class AliasFree(Magnitude):
             self.register_buffer(name, design.to(self.bias, copy=True), persistent=False)
 
     def forward(self, x: Tensor, w: Tensor, keep: float | None = None) -> tuple[Tensor, Tensor | None]:
-        """[B, inputs, H, W] and w [B, w_dim] -> [B, outputs, H', W'], and the input's mean square (`gain`)."""
-        gain, now = self.gain(x, keep)
+        """[B, inputs, H, W] and w [B, w_dim] -> [B, outputs, H', W'], and what `input_gain` returns."""
+        gain, now = input_gain(self.magnitude, x, keep)
         return filtered(self._convolved(x, w, gain), self.filters, self.up_filter, self.down_filter), now
 
     def _convolved(self, x: Tensor, w: Tensor, gain: Tensor) -> Tensor:
@@ -184,21 +180,18 @@ class AliasFree(Magnitude):
         return torch.addcmul(bias[:, None, None], x, demodulation[:, :, None, None].to(x.dtype))
 
 
-class ToImage(Magnitude):
-    """Features to the image's channels: a modulated 1×1 convolution without demodulation, and a bias."""
+class ToImage(modulated.ToImage):
+    """Features to the image's channels, of inputs divided by their root mean square."""
+
+    magnitude: Tensor
 
     def __init__(self, inputs: int, channels: int, w_dim: int):
-        super().__init__()
-        self.style = EqualizedLinear(w_dim, inputs, gain=1.0)
-        nn.init.ones_(self.style.bias)  # type: ignore[arg-type]
-        self.weight = nn.Parameter(torch.randn(channels, inputs, 1, 1))
-        self.bias = nn.Parameter(torch.zeros(channels))
+        super().__init__(inputs, channels, w_dim)
+        self.register_buffer("magnitude", torch.ones(()))
 
-    def forward(self, x: Tensor, w: Tensor, keep: float | None = None) -> tuple[Tensor, Tensor | None]:
+    def forward(  # type: ignore[override]
+        self, x: Tensor, w: Tensor, keep: float | None = None
+    ) -> tuple[Tensor, Tensor | None]:
         """[B, inputs, H, W] and w [B, w_dim] -> [B, channels, H, W] in float32 at least, and as `AliasFree`."""
-        gain, now = self.gain(x, keep)
-        scale = self.style(w) * (gain / math.sqrt(self.weight.shape[1]))
-        weight = scale[:, None] * self.weight.flatten(1)
-        made = x.permute(0, 2, 3, 1).flatten(1, 2) @ weight.to(x.dtype).transpose(1, 2) + self.bias.to(x.dtype)
-        image = limited(made).to(torch.promote_types(made.dtype, torch.float32))
-        return image.unflatten(1, x.shape[2:]).permute(0, 3, 1, 2), now  # type: ignore[no-untyped-call]
+        gain, now = input_gain(self.magnitude, x, keep)
+        return self.scaled(x, w, gain), now

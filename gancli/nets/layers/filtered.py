@@ -1,7 +1,8 @@
 """A LeakyReLU at a higher sampling rate, between two filters, which prevent aliasing (Karras et al. 2021, section 3).
 
 The intermediate image is several times as large as the input and the output. On a CPU it is computed for one sample at
-a time, which then stays in the cache, and it is computed again for gradients instead of being kept.
+a time, which then stays in the cache, and it is computed again for gradients instead of being kept. Compiled and
+exported networks use the library's depthwise convolutions.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from gancli.nets.layers.modulated import limited
 from gancli.nets.layers.resampling import Plan, product, tracing
+from gancli.nets.layers.spectral import full_precision
 
 
 @dataclass(frozen=True)
@@ -46,11 +48,12 @@ def filtered(x: Tensor, filters: Filters, up: Tensor, down: Tensor) -> Tensor:
 
     up: filter [taps]. down: filters [rank, 2, taps] of rows and columns, whose products are added.
     """
-    up, down = up.to(x.dtype), down.to(x.dtype)
-    if tracing() or x.dtype == torch.float16:  # which needs limits
-        return _in_one(x, filters, up, down)
-    out: Tensor = _Filtered.apply(x.detach(), x, filters, up, down)
-    return out
+    given = x.dtype
+    with full_precision(x):  # taps of half precision let frequencies through
+        x = x.to(torch.promote_types(given, torch.float32))
+        up, down = up.to(x.dtype), down.to(x.dtype)
+        out: Tensor = _in_one(x, filters, up, down) if tracing() else _Filtered.apply(x.detach(), x, filters, up, down)
+        return limited(out.to(given))
 
 
 def _in_one(x: Tensor, filters: Filters, up: Tensor, down: Tensor) -> Tensor:
@@ -61,7 +64,7 @@ def _in_one(x: Tensor, filters: Filters, up: Tensor, down: Tensor) -> Tensor:
     for plan, length in zip(filters.up[::-1], high.shape[:1:-1], strict=True):  # columns first, as `pad` expects
         before = plan.low + 1 - plan.taps
         sides += [before, plan.outputs - before - length]
-    high = limited(F.leaky_relu(F.pad(high, sides), filters.slope))
+    high = F.leaky_relu(F.pad(high, sides), filters.slope)
     kernel = (down[:, 0, :, None] * down[:, 1, None]).sum(0).expand(count, 1, -1, -1)
     return F.conv2d(high, kernel, stride=filters.down[0].down, groups=count)
 

@@ -86,8 +86,12 @@ class ToImage(nn.Module):
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
         """[B, inputs, H, W] and w [B, w_dim] -> [B, channels, H, W], in float32 at least: images are sums of them."""
+        return self.scaled(x, w, 1.0)
+
+    def scaled(self, x: Tensor, w: Tensor, factor: Tensor | float) -> Tensor:
+        """The same of features times a factor."""
         # With so few outputs, weights for each sample cost less than scaling the features.
-        weight = (self.style(w) * self.gain)[:, None] * self.weight.flatten(1)
+        weight = (self.style(w) * (self.gain * factor))[:, None] * self.weight.flatten(1)
         image = x.permute(0, 2, 3, 1).flatten(1, 2) @ weight.to(x.dtype).transpose(1, 2) + self.bias.to(x.dtype)
         wide: Tensor = limited(image).to(torch.promote_types(image.dtype, torch.float32))
         return wide.unflatten(1, x.shape[2:]).permute(0, 3, 1, 2)  # type: ignore[no-untyped-call, no-any-return]

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from gancli.nets.layers.matmul import exporting
+from gancli.nets.layers.spectral import full_precision
 
 CPU = torch.device("cpu")  # filters are designed there, whatever device a network is made on
 TILE = 16  # outputs computed by one product, along the side; small tiles multiply fewer zeros
@@ -138,6 +139,9 @@ def product(x: Tensor, plan: Plan, block: Tensor, out: Tensor | None = None, add
         if out is None:
             parts.append(torch.matmul(part, x[:, a:z]))
             continue
+        if x.device.type != "cpu":
+            out[:, start:end].baddbmm_(part.expand(len(x), -1, -1), x[:, a:z], beta=float(add))
+            continue
         for rows, given in zip(out[:, start:end], x[:, a:z], strict=True):
             torch.addmm(rows, part, given, beta=float(add), out=rows)
     return torch.cat(parts, 1) if out is None else out
@@ -145,10 +149,7 @@ def product(x: Tensor, plan: Plan, block: Tensor, out: Tensor | None = None, add
 
 def resampled(x: Tensor, plan: Plan, taps: Tensor, along: int) -> Tensor:
     """Resample the rows (`along` = 2) or columns (3) of images [B, C, H, W] by a filter of `taps`."""
-    taps = taps.to(x.dtype)
-    if tracing():
-        return _resampled(x, plan, taps, along)
-    out: Tensor = _Resampled.apply(x, taps, plan, along)
+    out: Tensor = _Resampled.apply(x, taps.to(x.dtype), plan, along)
     return out
 
 
@@ -175,5 +176,6 @@ class _Resampled(torch.autograd.Function):
 def _resampled(x: Tensor, plan: Plan, taps: Tensor, along: int) -> Tensor:
     """[B, C, H, W], in channels-last and out."""
     rows = x.permute(0, 2, 3, 1) if along == 2 else x.permute(0, 3, 2, 1)
-    made = product(rows.flatten(2), plan, plan.block(taps)).unflatten(2, rows.shape[2:])  # type: ignore[no-untyped-call]
+    with full_precision(x):  # also in gradients, which may be taken under autocast
+        made = product(rows.flatten(2), plan, plan.block(taps)).unflatten(2, rows.shape[2:])  # type: ignore[no-untyped-call]
     return made.permute(0, 3, 1, 2) if along == 2 else made.permute(0, 3, 2, 1)  # type: ignore[no-any-return]
