@@ -36,7 +36,7 @@ def signals(shape: tuple[int, ...], ch_base: int, ch_max: int, margin: int = MAR
     Raises ConfigError for points and for images below 16 pixels.
 
     >>> [(s.rate, round(s.cutoff, 2), s.sides[0]) for s in signals((3, 64, 64), 2048, 128)][::4]
-    [(16.0, 2.0, 36), (16.0, 4.0, 36), (32.0, 8.0, 52), (64.0, 20.16, 84)]
+    [(16.0, 2.0, 36), (16.0, 4.0, 36), (32.0, 10.08, 52), (64.0, 25.4, 84)]
     """
     channels, *sides = image(shape, "stylegan3")
     side = min(sides)
