@@ -133,7 +133,7 @@ class Generator(StyleGenerator):
         """Images as of every generator with styles; transform: moves of them [B, 3] (`layers.alias_free.inverses`).
 
         keep: return also the mean square of each layer's input, [15], for `update` with this decay; the layers already
-        use the averages as they will be, of these rows.
+        use the averages as they will be.
         """
         if w is None:
             assert z is not None, "neither latents nor styles"

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gancli.compute.dist import all_reduce, grouped
 from gancli.nets.layers import matmul, modulated
 from gancli.nets.layers.equalized import GAIN, LEAK, EqualizedLinear
 from gancli.nets.layers.filtered import Filters, filtered, plans
@@ -113,11 +114,17 @@ class FourierInput(nn.Module):
 def input_gain(magnitude: Tensor, x: Tensor, keep: float | None) -> tuple[Tensor, Tensor | None]:
     """A layer's factor of its input and, unless keep is None, the input's mean square, which the factor then includes.
 
-    magnitude: the moving average of the mean square; keep: its decay. The caller updates it.
+    magnitude: the moving average of the mean square, over all ranks' batches; keep: its decay. The caller updates it.
     """
     if keep is None:
         return magnitude.rsqrt(), None
-    now = x.detach().to(torch.promote_types(x.dtype, torch.float32)).square().mean()
+    squares = x.detach().to(torch.promote_types(x.dtype, torch.float32)).square()
+    if grouped():  # a rank may have no rows
+        whole = torch.stack([squares.sum(), squares.new_tensor(float(squares.numel()))])
+        all_reduce(whole)
+        now = whole[0] / whole[1]
+    else:
+        now = squares.mean()
     return now.lerp(magnitude, keep).rsqrt(), now
 
 
