@@ -45,8 +45,9 @@ KINDS = {
                    "augment.interval=1", "augment.images=400", "dataset=random", "dataset.size=[1,16,16]",
                    "dataset.n=24", "batch_size=4"], 70),
     "stylegan3": (["model=stylegan3", "model.variant=R", "model.ch_base=32", "model.ch_max=4", "model.latent.dim=8",
-                   "model.G.w_dim=8", "game.blur_sigma=2", "game.blur_images=200", "game.magnitude_images=200",
-                   "dataset=random", "dataset.size=[1,16,16]", "dataset.n=24", "batch_size=4"], 60),
+                   "model.G.w_dim=8", "model.ema.half_life=null", "model.ema.ramp=null", "game.blur_sigma=2",
+                   "game.blur_images=150", "game.magnitude_images=200", "dataset=random", "dataset.size=[1,16,16]",
+                   "dataset.n=24", "batch_size=4"], 40),
 }  # fmt: skip
 KILLS = 5
 # What decides on its own how a run ends, and which of its checkpoints stay: p of the augmentation, scores, and alarms
