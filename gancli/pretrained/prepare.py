@@ -22,8 +22,8 @@ class Prepare(ABC):
     size: int | None
 
     @abstractmethod
-    def __call__(self, levels: Tensor, cut: bool = True) -> Tensor:
-        """Convert. cut: clamp values to the range of images, where the gradient is then 0."""
+    def __call__(self, levels: Tensor, cut: bool = True, resize: bool = True) -> Tensor:
+        """Convert. cut: clamp values to the range of images, where the gradient is then 0. resize: to `size`."""
 
     def protocol(self) -> dict[str, Any]:
         """Return the protocol as plain JSON values."""
@@ -41,7 +41,7 @@ class Preparation(Prepare):
     mean: Sequence[float] = IMAGENET[0]
     std: Sequence[float] = IMAGENET[1]
 
-    def __call__(self, levels: Tensor, cut: bool = True) -> Tensor:
+    def __call__(self, levels: Tensor, cut: bool = True, resize: bool = True) -> Tensor:
         """[B, 1 or 3, H, W] -> [B, 3, size, size].
 
         >>> import torch
@@ -49,7 +49,7 @@ class Preparation(Prepare):
         [-1.0]
         """
         x = floating(levels).expand(-1, 3, -1, -1)
-        if self.size is not None and x.shape[2:] != (self.size, self.size):
+        if resize and self.size is not None and x.shape[2:] != (self.size, self.size):
             x = F.interpolate(x, [self.size, self.size], mode="bicubic", antialias=True, align_corners=False)
             x = x.clamp(0, 255) if cut else x  # the filter overshoots
         mean, std = (x.new_tensor(list(v)).view(3, 1, 1) for v in (self.mean, self.std))
@@ -73,12 +73,13 @@ class AsTensorFlow(Prepare):
     std: Sequence[float] = IMAGENET[1]
     shares: bool = False
 
-    def __call__(self, levels: Tensor, cut: bool = True) -> Tensor:
+    def __call__(self, levels: Tensor, cut: bool = True, resize: bool = True) -> Tensor:
         """[B, 1 or 3, H, W] -> [B, 3, size, size]."""
         from torch_fidelity.interpolate_compat_tensorflow import interpolate_bilinear_2d_like_tensorflow1x
 
         x: Tensor = floating(levels).expand(-1, 3, -1, -1)
-        x = interpolate_bilinear_2d_like_tensorflow1x(x, size=(self.size, self.size), align_corners=False)
+        if resize:
+            x = interpolate_bilinear_2d_like_tensorflow1x(x, size=(self.size, self.size), align_corners=False)
         scale = 1 if self.shares else 255
         mean, std = (x.new_tensor([scale * each for each in v]).view(3, 1, 1) for v in (self.mean, self.std))
         return ((x / 255 if self.shares else x) - mean) / std
@@ -98,7 +99,7 @@ class Bare(Prepare):
     size: int | None
     resize: str
 
-    def __call__(self, levels: Tensor, cut: bool = True) -> Tensor:
+    def __call__(self, levels: Tensor, cut: bool = True, resize: bool = True) -> Tensor:
         """Return the same numbers as floating point."""
         return floating(levels)
 

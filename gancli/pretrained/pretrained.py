@@ -127,12 +127,13 @@ class Pretrained:
         """
         return self.net(*self._prepared(inputs))
 
-    def maps(self, *inputs: Any, layers: Sequence[str] | None = None) -> dict[str, Tensor]:
+    def maps(self, *inputs: Any, layers: Sequence[str] | None = None, resize: bool = True) -> dict[str, Tensor]:
         """Return the outputs of inner layers for the same inputs, by name: [B, channels, h, w] for convolutions.
 
-        layers: None: the configured ones. Raises ConfigError if there are none, or if one is missing.
+        layers: None: the configured ones. resize: false: images keep their size, whatever the preprocessing's is.
+        Raises ConfigError if there are no layers, or if one is missing.
         """
-        return self._maps(self._prepared(inputs), layers)
+        return self._maps(self._prepared(inputs, resize), layers)
 
     def of_levels(self, levels: Tensor) -> Tensor:
         """Return the final features of levels in 0 ... 255, as in uint8 images."""
@@ -158,7 +159,7 @@ class Pretrained:
             self._dtype = dtype
         return dtype
 
-    def _prepared(self, inputs: Sequence[Any]) -> Sequence[Any]:
+    def _prepared(self, inputs: Sequence[Any], resize: bool = True) -> Sequence[Any]:
         """Prepare inputs for the network, in float64 if they are, else in float32, even under autocast."""
         dtype = self._compute_in(inputs)
         if self.prepare is None:
@@ -170,7 +171,7 @@ class Pretrained:
                 f" choose another data set, or {self.where}=none"
             )
         with full_precision(x):
-            return [self.prepare((x.to(dtype) + 1) * 127.5, cut=False)]
+            return [self.prepare((x.to(dtype) + 1) * 127.5, cut=False, resize=resize)]
 
     def _maps(self, inputs: Sequence[Any], layers: Sequence[str] | None) -> dict[str, Tensor]:
         wanted = tuple(self.layers if layers is None else dict.fromkeys(layers))
@@ -283,9 +284,9 @@ class LazyPretrained(Pretrained):
         """See `Pretrained`."""
         return self.held(*inputs)
 
-    def maps(self, *inputs: Any, layers: Sequence[str] | None = None) -> dict[str, Tensor]:
+    def maps(self, *inputs: Any, layers: Sequence[str] | None = None, resize: bool = True) -> dict[str, Tensor]:
         """See `Pretrained`."""
-        return self.held.maps(*inputs, layers=layers)
+        return self.held.maps(*inputs, layers=layers, resize=resize)
 
     def of_levels(self, levels: Tensor) -> Tensor:
         """See `Pretrained`."""

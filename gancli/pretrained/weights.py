@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
+from typing import Any
 from urllib.parse import urlsplit
 
 import torch
@@ -114,9 +115,8 @@ def read(path: Path, url: str | None = None, key: str = KEY) -> tuple[dict[str, 
         check_hash(path, sha256, url)
     try:
         with warnings.catch_warnings():
-            examine(io.BytesIO(content), legacy=True)
             warnings.simplefilter("ignore")  # torch's warning about a TorchScript archive, which it then refuses
-            state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+            state = _loaded(path, content)
     except Exception:  # torch, pickle and zipfile raise a dozen kinds for a damaged or hostile file
         raise WeightsError(
             f"{path} is not a weights file that can be read safely (truncated, of another type, or more than tensors): "
@@ -128,6 +128,16 @@ def read(path: Path, url: str | None = None, key: str = KEY) -> tuple[dict[str, 
     if odd is not None:
         raise WeightsError(f"{path} holds {str(odd)[:60]} of {state[odd].dtype}: weights are real numbers")
     return {str(name): value for name, value in state.items()}, sha256
+
+
+def _loaded(path: Path, content: bytes) -> Any:
+    """The content of a file of safetensors, by its suffix, or of torch.save."""
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load
+
+        return load(content)
+    examine(io.BytesIO(content), legacy=True)
+    return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
 
 
 def content_of(path: Path, key: str = KEY) -> bytes:

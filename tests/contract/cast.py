@@ -45,6 +45,10 @@ for made in ("stylegan2", "stylegan3"):
 for styled in ("stylegan", "stylegan2", "stylegan3"):
     TINY[styled] += ["model.G.w_dim=8", "model.mapping_layers=2"]
 TINY["cogan"] = ["model=cogan", "model.ch_g=16", "model.ch_d=4", "dataset=random", "dataset.size=[1,16,16]"]
+TINY["projected"] = [
+    "model=projected", "pretrained=random", "model.ch=2", "model.latent.dim=8", "model.D.ch=2",
+    "model.D.resolution=64", "dataset=random", "dataset.size=[1,32,32]",
+]  # fmt: skip
 TINY["improved"] += ["dataset.classes=2", "game.labels=4", "game.adversarial=1"]
 
 # A game that no model takes by itself, with a model that plays it.

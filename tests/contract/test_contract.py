@@ -112,7 +112,7 @@ PROBES = {
     "loss": ["loss=lsgan", "loss.smooth=0.25"],
     "no loss": ["loss=none"],
     "penalty": ["penalty=r1", "penalty.r1.weight=3"],
-    "augment": ["augment=diffaugment"],
+    "augment": ["augment=diffaugment", "augment.hole=0.3"],
     "ramp": ["ramp=r3gan", "ramp.images=8", "ramp.augment=null"],
     "latent": ["model.latent.dim=12"],
     "averages": ["model.ema.decay=0.5", "model.ema.warmup=false"],

@@ -1,0 +1,86 @@
+"""Any convolutional network of the package timm, with the weights of a file."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gancli.config.settings import at_least
+from gancli.errors import ConfigError, WeightsError, suggestion
+from gancli.pretrained import weights as files
+from gancli.pretrained.classifiers import classes_in, last_layer, prepared
+from gancli.pretrained.pretrained import Pretrained
+from gancli.pretrained.stages import Layers, named_layers
+from gancli.pretrained.weights import fit
+
+
+class Pooled(nn.Module):
+    """A network of timm up to the input of its classifier."""
+
+    def __init__(self, net: Any):
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, 3, H, W] -> [B, dim]."""
+        found: Tensor = self.net.forward_head(self.net.forward_features(x), pre_logits=True)
+        return found
+
+
+def timm(
+    arch: str,
+    weights: str | None = None,
+    layers: Layers = "stages",
+    size: int | None = 224,
+    mean: list[float] | None = None,
+    std: list[float] | None = None,
+    where: str = "pretrained",
+) -> Pretrained:
+    """A network of timm, with the weights of a state dict's file (torch.save or safetensors); nothing is downloaded.
+
+    arch: timm's name. layers: names, or "stages": the last of strides 4, 8, 16 and 32. size: side that images are
+    resized to; None: they keep their size. mean, std: None: the network's own, as timm states them. where: the config
+    group that requests it. Raises ConfigError for an unknown network, WeightsError without weights or the package.
+    """
+    at_least(32, **{f"{where}.size": size})
+    try:
+        import timm as library
+    except ImportError:
+        raise WeightsError(
+            f"{where}=timm needs its package: type pip install 'gancli[timm]', or pip install timm"
+        ) from None
+    known = library.list_models()
+    if arch not in known:
+        raise ConfigError(f"{where}.arch={arch}: timm has no such network; {suggestion(arch, known)}")
+    key = f"{where}.weights"
+    if weights is None:
+        raise WeightsError(f"{where}=timm downloads nothing: type {key}=FILE with the state dict of {arch}")
+    path = files.given(weights, key)
+    state, sha256 = files.read(path, None, key)
+    net = _built(library, arch, None)
+    classes = classes_in(state, net, last_layer(net, where))
+    if classes is not None:
+        net = _built(library, arch, classes)
+    fit(net, state, str(path), arch, key)
+    own = net.pretrained_cfg
+    preparation = prepared(where, size, mean or list(own["mean"]), std or list(own["std"]))
+    pooled = Pooled(net)
+    return Pretrained(
+        arch,
+        pooled,
+        int(net.num_features if not hasattr(net, "head_hidden_size") else net.head_hidden_size),
+        sha256,
+        prepare=preparation,
+        trunk=net,
+        layers=named_layers(layers, pooled, net, where),
+        says="before the classifier",
+        where=where,
+    )
+
+
+def _built(library: Any, arch: str, classes: int | None) -> Any:
+    """Build timm's network, untrained, without changing the random state."""
+    with torch.random.fork_rng(devices=[]):
+        return library.create_model(arch, pretrained=False, **({} if classes is None else {"num_classes": classes}))
