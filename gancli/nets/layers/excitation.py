@@ -17,7 +17,7 @@ from gancli.nets.layers.conv import Conv
 from gancli.nets.layers.init import Init, he, uniform
 from gancli.nets.layers.linear import Linear
 from gancli.nets.layers.noise import NoiseMap
-from gancli.nets.layers.norms import BatchNorm2d, modulate
+from gancli.nets.layers.norms import BatchNorm2d, Norm, modulate
 from gancli.nets.layers.spectral import Weighted
 from gancli.nets.shapes import base, halvings, image, positive
 
@@ -27,10 +27,11 @@ LAST_EXCITED = 7  # doublings of the base, 512 pixels
 MULTIPLES = (16, 8, 4, 2, 2, 1, 1 / 2, 1 / 4, 1 / 8)  # of the width ch, by the doublings of the base: 4 to 1024 pixels
 
 
-def plan(shape: tuple[int, ...], model: str, ch: int) -> tuple[int, tuple[int, int], list[int]]:
+def plan(shape: tuple[int, ...], model: str, ch: int, least: int = 1) -> tuple[int, tuple[int, int], list[int]]:
     """The image's channels, the size of the base, and the features' channels at each size from the base up.
 
-    Raises ConfigError for points, sides that do not halve, more than 8 doublings of the base, and ch below 1.
+    least: doublings of the base that the model needs. Raises ConfigError for points, sides that do not halve, fewer
+    or more than 8 doublings, and ch below 1.
 
     >>> plan((3, 64, 64), "fastgan", 128)
     (3, (4, 4), [2048, 1024, 512, 256, 256])
@@ -38,11 +39,11 @@ def plan(shape: tuple[int, ...], model: str, ch: int) -> tuple[int, tuple[int, i
     channels, height, width = image(shape, model)
     positive("model.ch", ch)
     small, doublings = base(height, width), halvings(min(height, width))
-    if small is None or not 1 <= doublings < len(MULTIPLES):
+    if small is None or not least <= doublings < len(MULTIPLES):
         raise ConfigError(
-            f"model={model} generates images whose sides halve exactly, up to {len(MULTIPLES) - 1} times, until the"
-            f" shorter one has 4 to 7 pixels, not {height}x{width}: set dataset.size=[C,SIDE,SIDE] with SIDE such as"
-            " 64, 256 or 1024, or use model=dcgan"
+            f"model={model} generates images whose sides halve exactly, {least} to {len(MULTIPLES) - 1} times, until"
+            f" the shorter one has 4 to 7 pixels, not {height}x{width}: set dataset.size=[C,SIDE,SIDE] with SIDE such"
+            " as 64, 256 or 1024, or use model=dcgan"
         )
     return channels, small, [max(1, int(m * ch)) for m in MULTIPLES[: doublings + 1]]
 
@@ -118,25 +119,29 @@ class ConditionedNorm(BatchNorm2d):
 
 
 class UpBlock(nn.Module):
-    """Doubles the image: nearest ×2, a 3×3 convolution, batch norm and GLU.
+    """Doubles the image: nearest ×2, a 3×3 convolution, a norm and GLU.
 
-    full: noise, whose scale starts at 0, after the convolution, and all of this again without doubling. condition:
-    width of the condition of the norms, whose block has one scale of noise; 0: none.
+    full: noise, whose scale starts at 0, after the convolution, and all of this again without doubling. norm: channels
+    -> module, called as norm(x, condition). shared: both convolutions' noise has one scale.
     """
 
-    def __init__(self, inputs: int, outputs: int, *, full: bool, condition: int = 0, init: Init = torch_default):
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        *,
+        full: bool,
+        norm: Norm = BatchNorm2d,
+        shared: bool = False,
+        init: Init = torch_default,
+    ):
         super().__init__()
-        self.full = full
-
-        def norm() -> BatchNorm2d:
-            return ConditionedNorm(2 * outputs, condition) if condition else BatchNorm2d(2 * outputs)
-
         self.conv1 = Conv(inputs, 2 * outputs, resample="up", bias=False, init=init, spectral=True)
         self.noise1 = NoiseMap(1) if full else None
-        self.norm1 = norm()
+        self.norm1 = norm(2 * outputs)
         self.conv2 = Conv(outputs, 2 * outputs, bias=False, init=init, spectral=True) if full else None
-        self.noise2 = NoiseMap(1) if full and not condition else None
-        self.norm2 = norm() if full else None
+        self.noise2 = NoiseMap(1) if full and not shared else None
+        self.norm2 = norm(2 * outputs) if full else None
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
         """[B, inputs, H, W] -> [B, outputs, 2H, 2W]."""
@@ -154,8 +159,8 @@ class Trunk(nn.Module):
     """A generator's features at each size: the base from the latent, then doubling blocks, excited by earlier features.
 
     widths: channels at each size from the base up. full: of each doubling block. The features after four to seven
-    doublings are excited by those of four doublings before. condition: as for `UpBlock`. first: initialisation of the
-    layer of the latent.
+    doublings are excited by those of four doublings before. condition: width of the condition of the blocks'
+    norms, with which a block has one scale of noise; 0: none. first: initialisation of the layer of the latent.
     """
 
     def __init__(
@@ -172,8 +177,12 @@ class Trunk(nn.Module):
         super().__init__()
         self.first = First(latent_dim, 2 * widths[0], base, first or init)
         self.norm = BatchNorm2d(2 * widths[0])
+
+        def norm(channels: int) -> nn.Module:
+            return ConditionedNorm(channels, condition) if condition else BatchNorm2d(channels)
+
         self.blocks = nn.ModuleList(
-            UpBlock(a, b, full=f, condition=condition, init=init)
+            UpBlock(a, b, full=f, norm=norm, shared=bool(condition), init=init)
             for (a, b), f in zip(pairwise(widths), full, strict=True)
         )
         excited = range(REACH, min(len(widths), LAST_EXCITED + 1))

@@ -43,7 +43,7 @@ def dcgan_(net: nn.Module) -> None:
     for module in net.modules():
         if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
             normal(0.02)(module.weight)
-        elif isinstance(module, (_BatchNorm, nn.GroupNorm)):
+        elif isinstance(module, (_BatchNorm, nn.GroupNorm)) and module.affine:
             normal(0.02, mean=1.0)(module.weight)
         else:
             continue

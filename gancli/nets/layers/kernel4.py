@@ -5,6 +5,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from gancli.nets.layers import matmul
+from gancli.nets.layers.init import Init
+from gancli.nets.layers.spectral import Weighted
 
 
 class Patchwise(nn.Conv2d):
@@ -33,3 +35,18 @@ class Double(nn.Conv2d):
     def forward(self, input: Tensor) -> Tensor:
         """Computed as a product of patches if that is faster."""
         return matmul.convolve_up(input, self.weight, self.bias)
+
+
+class Spectral4(Weighted):
+    """A convolution of kernel 4 with spectral norm and without bias, [B, I, H, W] -> [B, O, H / 2, W / 2].
+
+    halve False: stride 1 without padding, so that both sides shrink by three pixels.
+    """
+
+    def __init__(self, inputs: int, outputs: int, *, halve: bool = True, init: Init):
+        super().__init__((outputs, inputs, 4, 4), init=init, spectral=True)
+        self.halve = halve
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Computed as a product of patches if that is faster."""
+        return matmul.convolve(x, self.normalised(), None, 2 if self.halve else 1, int(self.halve))
