@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -87,7 +88,7 @@ class Head(nn.Module):
     def __init__(self, inputs: int, widths: Sequence[int], separable: bool, classes: int):
         super().__init__()
         steps = [inputs, *widths]
-        self.downs = nn.ModuleList(Down(a, b, separable) for a, b in zip(steps, steps[1:], strict=False))
+        self.downs = nn.ModuleList(Down(a, b, separable) for a, b in pairwise(steps))
         self.last = SpectralConv(steps[-1], JOINED if classes else 1, LAST, bias=False)
         self.embed = Embedding(classes, LABEL, init=normal(1.0)) if classes else None
         self.dense = nn.Linear(LABEL, JOINED) if classes else None
@@ -171,7 +172,7 @@ class Discriminator(nn.Module):
         if any(x.dim() != 4 for x in maps):
             raise ConfigError(f"{where}: the layers of {self.pretrained.name} are no maps of pixels: choose others")
         sides = [tuple(x.shape[2:]) for x in maps]
-        if any(a != (2 * b[0], 2 * b[1]) for a, b in zip(sides, sides[1:], strict=False)):
+        if any(a != (2 * b[0], 2 * b[1]) for a, b in pairwise(sides)):
             told = ", ".join(f"{h}×{w}" for h, w in sides)
             raise ConfigError(f"{where}: each map must have twice the size of the next one, and they have {told}")
         if min(sides[-1]) < LAST:

