@@ -12,6 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from gancli.compute.device import Compute
 from gancli.compute.rng import Rng
 from gancli.games.game import Game, draws_freely
+from gancli.nets.freezing import is_frozen
 from gancli.nets.layers.norms import share_statistics
 
 
@@ -23,7 +24,7 @@ def with_standing_statistics(
 
     Batch norms of the copies have the mean statistics of `passes` batches of latents. Running statistics belong to
     the raw weights they were collected with; averaged weights need their own (Brock et al. 2019, appendix D). If
-    samples are made from data, or passes = 0, the statistics stay unchanged.
+    samples are made from data, or passes = 0, the statistics stay unchanged; those of frozen blocks always do.
     """
     found = dict(nets)
     norms: list[_BatchNorm] = []
@@ -31,7 +32,7 @@ def with_standing_statistics(
         net = copy.deepcopy(nets[name]).eval()
         share_statistics(net, False)  # with several ranks, possibly only this one runs the code
         found[name] = net
-        norms += [module for module in net.modules() if isinstance(module, _BatchNorm)]
+        norms += [module for module in net.modules() if isinstance(module, _BatchNorm) and not is_frozen(module)]
     directions = [direction for direction in game.directions() if draws_freely(game, direction)]
     if not norms or not passes or not directions:
         return found

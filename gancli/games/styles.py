@@ -15,6 +15,7 @@ from gancli.games.drawing import Option, Path, Styles
 from gancli.games.game import Batch, Move, Result
 from gancli.games.noise import Fakes, NoiseGame
 from gancli.games.stages import Moment
+from gancli.nets.freezing import is_frozen
 from gancli.nets.layers.noise import NoiseMap, fixed, seen_inputs
 from gancli.nets.styles import StyleGenerator
 
@@ -84,6 +85,8 @@ class StyledGame(NoiseGame):
         with torch.set_grad_enabled(graph):
             own = self.generator.mapping(self.latent.draw(rng), y)
             w = self._styled(rng, own, y)
+            if graph and not w.requires_grad:
+                w.requires_grad_()  # of a frozen mapping: a penalty may differentiate by w
             images, means = self._drawn(w, own.detach().mean(0), rng, graph)
         return Fakes((images, y), means, w)
 
@@ -93,7 +96,7 @@ class StyledGame(NoiseGame):
 
     def after(self, move: Move, result: Result, rng: Rng, at: Moment) -> Mapping[str, Tensor] | None:
         """Update the moving average of w."""
-        if "w" in result.means:
+        if "w" in result.means and not is_frozen(self.generator.mapping):
             mean = self.generator.mapping.mean
             mean.lerp_(result.means["w"].to(mean.dtype), 1 - self.w_decay)
         return super().after(move, result, rng, at)

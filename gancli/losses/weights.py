@@ -34,10 +34,10 @@ class Orthogonal(Penalty):
     side = "generator"
 
     def __call__(self, context: Context) -> Tensor:
-        """The sum over all weights; the same for every micro-batch."""
+        """The sum over all trained weights; the same for every micro-batch."""
         net = context.nets[self.side]
         tables = {id(p) for m in net.modules() if getattr(m, "lookup", False) for p in m.parameters()}
-        weights = [w for w in net.parameters() if w.dim() > 1 and id(w) not in tables]
+        weights = [w for w in net.parameters() if w.requires_grad and w.dim() > 1 and id(w) not in tables]
         with full_precision(weights[0]):
             return torch.stack([self._cost(w.flatten(1)) for w in weights]).sum()
 
@@ -73,9 +73,10 @@ class Clip(Penalty):
 
     @torch.no_grad()
     def project(self, net: nn.Module) -> None:
-        """Clamp every parameter in place."""
-        torch._foreach_clamp_min_(list(net.parameters()), -self.value)
-        torch._foreach_clamp_max_(list(net.parameters()), self.value)
+        """Clamp every trained parameter in place."""
+        trained: list[Tensor] = [p for p in net.parameters() if p.requires_grad]
+        torch._foreach_clamp_min_(trained, -self.value)
+        torch._foreach_clamp_max_(trained, self.value)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from gancli.nets.dcgan import LEAK, ladder
+from gancli.nets.freezing import Block, in_blocks
 from gancli.nets.layers.direction import refuse_direction
 from gancli.nets.layers.init import dcgan_
 from gancli.nets.layers.norms import norm as norms
@@ -63,3 +64,7 @@ class Discriminator(nn.Module):
         code = self.encoder(x)
         error = torch.linalg.vector_norm((self.decoder(code) - x).flatten(1), dim=1)
         return Verdict(-error, features=[code.flatten(1)])
+
+    def freezable(self) -> list[Block]:
+        """The encoder's stages, and the decoder's but for the last."""
+        return [*in_blocks(self.encoder), *in_blocks(self.decoder)[:-1]]

@@ -14,12 +14,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gancli.nets.freezing import Block
 from gancli.nets.layers.condition import Condition, Judge, need_classes
 from gancli.nets.layers.direction import renormalise
 from gancli.nets.layers.norms import Norm
 from gancli.nets.layers.norms import norm as norms
 from gancli.nets.layers.recipe import InitKind, Recipe
-from gancli.nets.resnet import BN_MOMENTUM
+from gancli.nets.resnet import BN_MOMENTUM, with_attention
 from gancli.nets.shapes import image, positive
 from gancli.nets.verdict import Verdict
 from gancli.nets.widths import CPU_WIDTH, CPU_WIDTH_NOTE, attention_sides, widths_for
@@ -150,6 +151,10 @@ class Generator(nn.Module):
                 h = self.attention[str(k)](h)
         return torch.tanh(self.conv(F.relu(self.norm(h), inplace=True)))
 
+    def freezable(self) -> list[Block]:
+        """The first layer with the embedding of labels, then the blocks."""
+        return [[self.condition, self.dense], *with_attention(self.blocks, self.attention)]
+
 
 class Discriminator(nn.Module):
     """Images -> one logit each: a 3×3 convolution, stages of two bottleneck blocks, sum over pixels, a dense head.
@@ -204,6 +209,11 @@ class Discriminator(nn.Module):
                 h = self.attention[str(k)](h)
         verdict: Verdict = self.head(F.relu(h, inplace=True), y)
         return verdict
+
+    def freezable(self) -> list[Block]:
+        """The blocks, the first of them with the first convolution."""
+        first, *others = with_attention(self.blocks, self.attention)
+        return [[self.stem, *first], *others]
 
     def directions(self) -> list[Tensor]:
         """Those of the head."""

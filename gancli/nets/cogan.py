@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from gancli.errors import CombinationError, ConfigError
 from gancli.nets.dcgan import Project
+from gancli.nets.freezing import Block, each
 from gancli.nets.layers.direction import renormalise, sliced
 from gancli.nets.layers.norms import BatchNorm2d
 from gancli.nets.shapes import image, positive
@@ -79,6 +80,10 @@ class Generator(nn.Module):
         out: Tensor = self.own(features)
         return (out / 2).tanh()  # 2 sigmoid(a) - 1
 
+    def freezable(self) -> list[Block]:
+        """The stages but for the last; a shared one is frozen for both networks."""
+        return each([*self.shared, *self.own][:-1])
+
 
 class Discriminator(nn.Module):
     """Images -> logits [B]: its own stages, then the `shared` ones.
@@ -119,6 +124,10 @@ class Discriminator(nn.Module):
         if self.san:
             return sliced(features, self._last.weight, self._last.bias, features=[features])
         return Verdict(head(features), features=[features])
+
+    def freezable(self) -> list[Block]:
+        """The stages but for the last; a shared one is frozen for both networks."""
+        return each([*self.own, *self.shared][:-1])
 
     def directions(self) -> list[Tensor]:
         """The last stage's weight."""

@@ -14,10 +14,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gancli.errors import ConfigError
+from gancli.nets.freezing import Block, in_blocks
 from gancli.nets.layers.direction import renormalise, sliced
 from gancli.nets.layers.init import dcgan_
 from gancli.nets.layers.linear import Linear
-from gancli.nets.layers.minibatch import MinibatchDiscrimination, Referenced
+from gancli.nets.layers.minibatch import MinibatchDiscrimination, Referenced, unwrapped
 from gancli.nets.layers.norms import Kind
 from gancli.nets.layers.norms import norm as norms
 from gancli.nets.shapes import image, positive
@@ -107,6 +108,10 @@ class Generator(nn.Module):
         out: Tensor = self.body(z)
         return out
 
+    def freezable(self) -> list[Block]:
+        """The stages but for the last."""
+        return in_blocks(unwrapped(self.body))[:-1]
+
 
 class Discriminator(nn.Module):
     """Images -> one logit each: the generator reversed, with LeakyReLU 0.2.
@@ -151,6 +156,10 @@ class Discriminator(nn.Module):
             h = self.head[:2](flat) if isinstance(self.head, nn.Sequential) else flat
             return sliced(h, self._last.weight.flatten(1), self._last.bias, features=[flat])
         return Verdict(self.head(features), features=[features.flatten(1)])
+
+    def freezable(self) -> list[Block]:
+        """The stages."""
+        return in_blocks(unwrapped(self.body))
 
     def directions(self) -> list[Tensor]:
         """The head's weight."""

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from gancli.errors import ConfigError
+from gancli.nets.freezing import Block, in_blocks
 from gancli.nets.layers.direction import renormalise, sliced
 from gancli.nets.layers.init import uniform
 from gancli.nets.layers.linear import Linear
@@ -46,6 +47,10 @@ class Generator(nn.Module):
         """[B, latent_dim], uniform on [-1, 1] -> [B, *shape]; the labels are ignored."""
         out: Tensor = self.head(self.body(z * math.sqrt(3)))  # of variance 1
         return (out / 2).tanh().view(z.shape[0], *self.shape)  # 2 sigmoid(a) - 1
+
+    def freezable(self) -> list[Block]:
+        """The hidden layers."""
+        return in_blocks(self.body)
 
     @torch.no_grad()
     def fit(self, x: Tensor) -> None:
@@ -94,6 +99,10 @@ class Discriminator(nn.Module):
         if self.san:
             return sliced(features, self.head.weight, self.head.bias, features=[features])
         return Verdict(self.head(features).squeeze(1), features=[features])
+
+    def freezable(self) -> list[Block]:
+        """The hidden layers."""
+        return in_blocks(self.body)
 
     def directions(self) -> list[Tensor]:
         """The head's weight."""

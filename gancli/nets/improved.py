@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gancli.errors import ConfigError
+from gancli.nets.freezing import Block, in_blocks
 from gancli.nets.layers.direction import refuse_direction
 from gancli.nets.layers.init import Init, normal, xavier
 from gancli.nets.layers.linear import Linear
@@ -91,6 +92,10 @@ class Generator(nn.Module):
         out: Tensor = (self.head(self.body(z)) / 2).tanh()  # 2 sigmoid(a) - 1
         return out.view(z.shape[0], *self.shape)
 
+    def freezable(self) -> list[Block]:
+        """The hidden layers."""
+        return in_blocks(self.body)
+
 
 class Discriminator(nn.Module):
     """Images -> logits of K classes; the real/fake logit is their log-sum-exp, with the fake class's logit fixed to 0.
@@ -137,6 +142,10 @@ class Discriminator(nn.Module):
             h = F.relu(layer(noise(h)))
         classes: Tensor = self.head(self.noises[-1](h))
         return Verdict(classes.logsumexp(1), classes, [h])
+
+    def freezable(self) -> list[Block]:
+        """The hidden layers."""
+        return in_blocks(self.layers)
 
     def fit(self, x: Tensor) -> None:
         """Initialise the layers' scales and biases from a batch of images, before the first step."""

@@ -9,10 +9,11 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gancli.nets.freezing import Block, in_blocks
 from gancli.nets.layers.direction import renormalise, sliced
 from gancli.nets.layers.init import RELU_GAIN, Init, he, normal, xavier
 from gancli.nets.layers.linear import Linear
-from gancli.nets.layers.minibatch import MinibatchDiscrimination, Referenced
+from gancli.nets.layers.minibatch import MinibatchDiscrimination, Referenced, unwrapped
 from gancli.nets.layers.noise import Dropout
 from gancli.nets.layers.norms import Kind, Norm, norm
 from gancli.nets.shapes import positive, share
@@ -84,6 +85,10 @@ class Generator(nn.Module):
         out: Tensor = self.head(self.body(z))
         return out if len(self.shape) == 1 else out.tanh().view(z.shape[0], *self.shape)
 
+    def freezable(self) -> list[Block]:
+        """The hidden layers."""
+        return in_blocks(unwrapped(self.body))
+
 
 class Discriminator(nn.Module):
     """Images or points, flattened -> one logit each.
@@ -131,6 +136,10 @@ class Discriminator(nn.Module):
         if self.san:
             return sliced(joined, self.head.weight, self.head.bias, features=[features])
         return Verdict(self.head(joined).squeeze(1), features=[features])
+
+    def freezable(self) -> list[Block]:
+        """The hidden layers."""
+        return in_blocks(unwrapped(self.body))
 
     def directions(self) -> list[Tensor]:
         """The head's weight."""

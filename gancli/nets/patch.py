@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from gancli.errors import ConfigError
+from gancli.nets.freezing import Block, each
 from gancli.nets.layers import image_norms
 from gancli.nets.layers.direction import renormalise, sliced_maps
 from gancli.nets.layers.init import dcgan_
@@ -73,6 +74,10 @@ class Discriminator(nn.Module):
         if self.san:
             return sliced_maps(x, self.head, features=features)
         return Verdict(self.head(x), features=features)
+
+    def freezable(self) -> list[Block]:
+        """The layers but for the last."""
+        return each(self.body)
 
     def directions(self) -> list[Tensor]:
         """The last filter."""

@@ -12,6 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from gancli.nets.freezing import Block, each
 from gancli.nets.growth import Growth, doubled, faded, halved, plan
 from gancli.nets.layers.blur import blurred
 from gancli.nets.layers.condition import need_classes, shares
@@ -85,6 +86,10 @@ class Generator(nn.Module):
         for block in self.blocks[: self.growth.doublings]:
             before, x = x, block(x)
         return rgb(self.growth, self.to_rgb, x, before)
+
+    def freezable(self) -> list[Block]:
+        """The blocks of each size from the base up, without layers to the image."""
+        return each([self.first, *self.blocks])
 
 
 def rgb(growth: Growth, to_rgb: nn.ModuleList, x: Tensor, before: Tensor) -> Tensor:
@@ -182,6 +187,14 @@ class Discriminator(nn.Module):
         if self.san:
             return sliced(last, *self._head(), classes=classes, features=[last])
         return Verdict(out[:, 0], classes, [last])
+
+    def freezable(self) -> list[Block]:
+        """The blocks of each size of the complete network, from the largest down, each with its layer from the image.
+
+        The last is that of the base.
+        """
+        sizes: list[Block] = [[self.from_rgb[k], self.blocks[k - 1]] for k in range(len(self.blocks), 0, -1)]
+        return [*sizes, [self.from_rgb[0], self.last.conv, self.last.dense]]
 
     def directions(self) -> list[Tensor]:
         """The rows of the last layer's weight that make logits."""

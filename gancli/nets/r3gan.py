@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gancli.errors import ConfigError
+from gancli.nets.freezing import Block as Frozen
 from gancli.nets.layers.condition import need_classes, shares
 from gancli.nets.layers.direction import renormalise, sliced
 from gancli.nets.shapes import base, halvings, image, positive
@@ -156,6 +157,15 @@ class Generator(nn.Module):
         out: Tensor = self.body(self.base * self.scale(z)[:, :, None, None])
         return out
 
+    def freezable(self) -> list[Frozen]:
+        """The stages, the first with the base, its scale and the embedding of labels."""
+        found: list[list[nn.Module | nn.Parameter | None]] = [[self.embed, self.base, self.scale]]
+        for layer in list(self.body)[:-1]:
+            if isinstance(layer, Resample):
+                found.append([])
+            found[-1].append(layer)
+        return list[Frozen](found)
+
 
 class Discriminator(nn.Module):
     """Images -> one logit each: the generator reversed, ending with a product with a learned base per channel.
@@ -205,6 +215,16 @@ class Discriminator(nn.Module):
         if self.san:
             return sliced(out, embedded, features=[features])
         return Verdict((out * embedded).sum(1), features=[features])
+
+    def freezable(self) -> list[Frozen]:
+        """The stages, the first with the first convolution, the last with the base."""
+        found = list[list[nn.Module]]([[]])
+        for layer in self.body:
+            found[-1].append(layer)
+            if isinstance(layer, Resample):
+                found.append([])
+        found[-1].append(self.base)
+        return list[Frozen](found)
 
     def directions(self) -> list[Tensor]:
         """The head's weight; with labels, the embedding of each class."""

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gancli.nets.freezing import Block as Frozen
 from gancli.nets.layers.condition import HIDDEN_WIDTH, Condition, Conditioning, Judge, Labels, need_classes, shares
 from gancli.nets.layers.conv import Resample
 from gancli.nets.layers.direction import renormalise
@@ -147,6 +148,10 @@ class Generator(nn.Module):
                 h = self.attention[str(k)](h)
         return torch.tanh(self.conv(F.relu(self.norm(h), inplace=True)))
 
+    def freezable(self) -> list[Frozen]:
+        """The first layer with the embedding of labels, then the blocks."""
+        return [[self.condition, self.dense], *with_attention(self.blocks, self.attention)]
+
 
 class Discriminator(nn.Module):
     """Images -> one logit each: residual blocks, sum over pixels, a dense head.
@@ -216,9 +221,20 @@ class Discriminator(nn.Module):
         verdict: Verdict = self.head(F.relu(h, inplace=True), y)
         return verdict
 
+    def freezable(self) -> list[Frozen]:
+        """The blocks; the embedding that "hidden" concatenates is in its block."""
+        found = with_attention(self.blocks, self.attention)
+        return [[*block, self.join if k == self.middle else None] for k, block in enumerate(found)]
+
     def directions(self) -> list[Tensor]:
         """Those of the head."""
         return self.head.directions()
+
+
+def with_attention(blocks: nn.ModuleList, attention: nn.ModuleDict) -> list[Frozen]:
+    """Each block with the self-attention that follows it."""
+    follows = dict(attention.items())
+    return [[block, follows.get(str(k))] for k, block in enumerate(blocks)]
 
 
 def _everywhere(rows: Tensor, like: Tensor) -> Tensor:

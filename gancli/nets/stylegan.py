@@ -11,6 +11,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from gancli.nets.freezing import Block as Frozen
+from gancli.nets.freezing import each
 from gancli.nets.growth import Growth, plan
 from gancli.nets.layers.blur import blurred
 from gancli.nets.layers.condition import need_classes, shares
@@ -149,3 +151,7 @@ class Generator(StyleGenerator):
             before, x = x, self.blocks[k](x, w[:, 2 * k : 2 * k + 2])
         assert x is not None
         return rgb(self.growth, self.to_rgb, x, x if before is None else before)
+
+    def freezable(self) -> list[Frozen]:
+        """The mapping, then the blocks of each size from the constant up, without layers to the image."""
+        return each([self.mapping, *self.blocks])

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gancli.nets.freezing import Block as Frozen
 from gancli.nets.growth import plan
 from gancli.nets.layers.condition import need_classes, shares
 from gancli.nets.layers.direction import renormalise, sliced
@@ -139,6 +140,12 @@ class Generator(StyleGenerator):
         assert image is not None
         return image
 
+    def freezable(self) -> list[Frozen]:
+        """The mapping, then the blocks of each size from the constant up, but for the last layer to the image."""
+        *small, last = self.blocks
+        assert isinstance(last, Block)
+        return [[self.mapping], *([block] for block in small), [last.constant, last.up, last.conv]]
+
 
 class Down(nn.Module):
     """Two 3×3 convolutions with LeakyReLU, the second halving; with `residual` beside a halving 1×1 convolution.
@@ -234,6 +241,16 @@ class Discriminator(nn.Module):
         if self.san:
             return sliced(out, embedded, features=[features])
         return Verdict((out * embedded).sum(1) / math.sqrt(out.shape[1]), features=[features])
+
+    def freezable(self) -> list[Frozen]:
+        """The blocks of each size from the largest down, each with its layer from the image; the last is the base's.
+
+        The released code counts layers instead: its first 10, the default for transfer, are the first 3 blocks here.
+        """
+        first = [None] * (len(self.blocks) + 1 - len(self.from_image))
+        seen: list[nn.Module | None] = [*first, *self.from_image]
+        sizes: list[Frozen] = [[seen[k], self.blocks[k - 1]] for k in range(len(self.blocks), 0, -1)]
+        return [*sizes, [seen[0], self.conv, self.dense]]
 
     def directions(self) -> list[Tensor]:
         """The last layer's weight; with labels none, as their map makes the directions."""

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from gancli.errors import ConfigError
+from gancli.nets.freezing import Block, each, is_frozen
 from gancli.nets.layers.alias_free import FASTER, AliasFree, FourierInput, Signal, ToImage
 from gancli.nets.layers.condition import need_classes
 from gancli.nets.shapes import image, positive
@@ -150,7 +151,12 @@ class Generator(StyleGenerator):
         """Update the averages of the layers' mean squares, [15]."""
         for layer, now in zip(self.layers, magnitudes, strict=True):
             average: Tensor = layer.magnitude  # type: ignore[assignment]
-            average.copy_(now.to(average.dtype).lerp(average, keep))
+            if not is_frozen(layer):
+                average.copy_(now.to(average.dtype).lerp(average, keep))
+
+    def freezable(self) -> list[Block]:
+        """The mapping, the Fourier features, then each layer but for the last."""
+        return [[self.mapping], [self.input], *each([*self.layers][:-1])]
 
     def _made(self, w: Tensor, transform: Tensor | None, keep: float | None) -> tuple[Tensor, list[Tensor]]:
         x, found = self.input(w[:, 0], transform), []

@@ -7,9 +7,12 @@ from typing import Literal
 from torch import Tensor, nn
 
 from gancli.errors import ConfigError
+from gancli.nets.freezing import Block as Frozen
+from gancli.nets.freezing import in_blocks
 from gancli.nets.layers import image_norms
 from gancli.nets.layers.conv import Conv
 from gancli.nets.layers.init import dcgan_, normal
+from gancli.nets.layers.minibatch import unwrapped
 from gancli.nets.layers.noise import Dropout
 from gancli.nets.layers.reflect import ReflectConv2d
 from gancli.nets.shapes import image, positive, share
@@ -87,3 +90,7 @@ class Generator(nn.Module):
         """[B, C, H, W] -> [B, out_channels, H, W]; sides are multiples of 4."""
         out: Tensor = self.body(x)
         return out
+
+    def freezable(self) -> list[Frozen]:
+        """The first convolution, the halvings, the residual blocks and the doublings."""
+        return in_blocks(unwrapped(self.body))[:-1]

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn.functional import leaky_relu, relu
 
 from gancli.errors import ConfigError
+from gancli.nets.freezing import Block, each
 from gancli.nets.layers import image_norms
 from gancli.nets.layers.init import dcgan_
 from gancli.nets.layers.kernel4 import Double, Patchwise
@@ -99,3 +100,7 @@ class Generator(nn.Module):
         for stage in list(self.up)[1:]:
             out = stage(relu(torch.cat([made.pop(), out], 1)))
         return out
+
+    def freezable(self) -> list[Block]:
+        """The encoder's stages, and the decoder's but for the last."""
+        return each([*self.down, *self.up][:-1])

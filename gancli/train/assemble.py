@@ -27,6 +27,7 @@ from gancli.games.latent import Latent
 from gancli.losses.penalties import Penalty
 from gancli.losses.terms import Term
 from gancli.pretrained.pretrained import LazyPretrained, Pretrained, PretrainedFacts
+from gancli.train import frozen as freezing
 from gancli.train.averages import Average
 from gancli.train.course import Course
 from gancli.train.engine import Engine
@@ -73,7 +74,7 @@ def promised(
 def network_nodes(model: Node, penalties: Mapping[str, Penalty]) -> dict[str, Node]:
     """Return the model's networks by name; `norm: auto` becomes layer norm if a penalty uses per-sample gradients.
 
-    `san: false` is left out for networks of your own that do not have it.
+    `san: false` is left out for networks of your own that do not have it, and `freeze` where it counts blocks.
     """
     nodes = {name: dict(node) for name, node in model.items() if isinstance(node, dict) and "_target_" in node}
     if not nodes:
@@ -83,6 +84,8 @@ def network_nodes(model: Node, penalties: Mapping[str, Penalty]) -> dict[str, No
             node["norm"] = "layer" if any(p.per_sample for p in penalties.values()) else "batch"
         if node.get("san") is False and "san" not in inspect.signature(find(node["_target_"], "model")).parameters:
             del node["san"]
+        if freezing.KEY in node and freezing.is_ours(node, "model"):
+            del node[freezing.KEY]
     return nodes
 
 
@@ -147,6 +150,7 @@ def game(
     built: Game = make(config["game"], "game", **{k: v for k, v in parts.items() if k in wanted})
     built.fields = columns
     built.pretrained = pretrained
+    freezing.freeze_blocks(model, nets)  # after the game, which may let networks share layers
     if isinstance(pretrained, LazyPretrained) and asking & set(built.averaged()) & set(nets if real is None else real):
         pretrained.read()
     return built

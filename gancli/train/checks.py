@@ -12,6 +12,7 @@ from gancli.errors import CombinationError, ConfigError
 from gancli.games.game import Game
 from gancli.games.latent import Latent
 from gancli.losses.terms import Term
+from gancli.train import frozen
 from gancli.train.assemble import chosen_latent, network_nodes
 from gancli.train.averages import Average
 from gancli.train.optimizers import schedules, without_schedule
@@ -50,6 +51,7 @@ def check_sections(settings: TrainSettings) -> None:
     for name, node in networks.items():
         _refuse_untold(node, f"model.{name}", kind)
         check(node, f"model.{name}", (*kind.TOLD, "pretrained"))
+    frozen.counts(settings.model)
     make_as(Latent, chosen_latent(settings.model.get("latent")), "model.latent")
     make_as(Average, settings.model.get("ema"), "model.ema")
     refuse_unused(settings)

@@ -6,7 +6,7 @@ import contextlib
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -35,6 +35,7 @@ from gancli.store import finding, rundir
 from gancli.store.networks import StoredNetwork
 from gancli.store.rundir import RunDir
 from gancli.train import assemble, automatic, checks, streams
+from gancli.train import frozen as freezing
 from gancli.train.engine import Engine
 from gancli.train.players import counts
 from gancli.train.rehearsal import Rehearsal
@@ -95,12 +96,15 @@ def _run(config: Mapping[str, Any], overrides: Sequence[str], signals: _Signals)
         starting.take(found, engine)
     notes = [*chosen, *source.notes, *streams.unread(engine.game, source), *pretrained_notes(frozen)]
     notes += [*starting.notes(found, engine.game, engine.averages), *compute.notes]
+    notes += _frozen_notes(settings, engine, found)
     notes += [*rank_notes(engine), *split_notes(engine), *left_out(overrides), *_idle(settings, engine, overrides)]
     rehearsal = Rehearsal(engine, lambda: assemble.twin(settings, config, source, facts, frozen))
     need, seconds = forecast(rehearsal, settings, notes, overrides)
     about = _about(engine, need, frozen)
     if isinstance(settings.init, str) and not found:  # a run: its game's state, too
         starting.start_from(settings.init, engine)
+    if settings.init is not None:
+        freezing.start_from_averages(settings.model, engine)
     session = _session(settings, config, engine, facts, list(observers.values()), signals.wanted, about, seconds)
     try:
         with memory.explained(need, session.run, engine), single_rows_explained(engine):
@@ -148,6 +152,12 @@ def _about(engine: Engine, need: memory.Footprint | None, frozen: Pretrained | N
     about: dict[str, Any] = {"parameters": trained, "frozen": held, "steps": engine.steps, "stages": stages(engine)}
     about["memory"] = need.plain() if need else None
     return about | ({} if frozen is None else {"pretrained": frozen.facts.plain()})
+
+
+def _frozen_notes(settings: TrainSettings, engine: Engine, found: Iterable[str]) -> list[str]:
+    """Return notes about frozen blocks. found: the networks that start from weights by name."""
+    whole = settings.resume is not None or (isinstance(settings.init, str) and not found)
+    return freezing.notes(settings.model, dict(engine.game.nets.items()), engine.game.nets if whole else found)
 
 
 def _refuse(settings: TrainSettings) -> None:

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gancli.compute.dist import all_reduce, grouped
+from gancli.nets.freezing import is_frozen
 from gancli.nets.layers import matmul, modulated
 from gancli.nets.layers.equalized import GAIN, LEAK, EqualizedLinear
 from gancli.nets.layers.filtered import Filters, filtered, plans
@@ -165,6 +166,8 @@ class AliasFree(nn.Module):
 
     def forward(self, x: Tensor, w: Tensor, keep: float | None = None) -> tuple[Tensor, Tensor | None]:
         """[B, inputs, H, W] and w [B, w_dim] -> [B, outputs, H', W'], and what `input_gain` returns."""
+        if keep is not None and is_frozen(self):
+            keep = 1.0  # its average does not change
         gain, now = input_gain(self.magnitude, x, keep)
         return filtered(self._convolved(x, w, gain), self.filters, self.up_filter, self.down_filter), now
 

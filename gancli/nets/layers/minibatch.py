@@ -132,3 +132,10 @@ class Referenced(nn.Module):
         """[B, *shape] -> the body's output for these rows only."""
         out: Tensor = self.body(torch.cat([self.reference.to(x.dtype), x]))[REFERENCE:]
         return out
+
+
+def unwrapped(body: nn.Module) -> nn.Sequential:
+    """The layers of a body, with a reference batch or without."""
+    layers = body.body if isinstance(body, Referenced) else body
+    assert isinstance(layers, nn.Sequential)
+    return layers
