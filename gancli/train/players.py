@@ -16,11 +16,18 @@ from gancli.train.schedule import Schedule
 
 
 def counts(players: Mapping[str, Player], nets: Mapping[str, nn.Module]) -> tuple[dict[str, int], dict[str, int]]:
-    """Return the trained parameter count of each player, and the frozen parameter count of each network."""
-    moved = {id(p) for player in players.values() for p in player.params}
-    still = {name: [p for p in net.parameters() if id(p) not in moved] for name, net in nets.items()}
-    trained = {name: sum(p.numel() for p in player.params) for name, player in players.items()}
-    return trained, {name: sum(p.numel() for p in frozen) for name, frozen in still.items() if frozen}
+    """Return the trained parameter count of each player, and the frozen parameter count of each network.
+
+    A parameter that several networks share is counted for the first of them.
+    """
+    counted = {id(p) for player in players.values() for p in player.params}
+    trained, still = {name: sum(p.numel() for p in player.params) for name, player in players.items()}, {}
+    for name, net in nets.items():
+        found = [p for p in net.parameters() if id(p) not in counted]
+        counted |= {id(p) for p in found}
+        if found:
+            still[name] = sum(p.numel() for p in found)
+    return trained, still
 
 
 @dataclass
