@@ -172,7 +172,7 @@ def test_fine_tuning_from_a_run(gan: Gan, trained: Path) -> None:
         assert answer.code == 0, answer
         assert "G has 1 of 1 blocks frozen: body.0, body.1\n" in answer.err
         assert "D has 1 of 1 blocks frozen: body.0\n" in answer.err
-        assert "keep random weights" not in answer.err
+        assert "stay random" not in answer.err
         here = state(name, 2)
         for key in ("body.0.weight", "body.1.weight", "body.1.bias"):
             assert torch.equal(net(here, "G")[key], there["ema"]["G"][key])
@@ -188,14 +188,14 @@ def test_a_frozen_run_is_counted_resumed_sampled_and_exported(gan: Gan) -> None:
     words = ["train", *TINY, "model.D.freeze=1", "model.G.freeze=1"]
     answer = gan(*words, "steps=2", "run_dir=whole")
     assert answer.code == 0, answer
-    assert "D has 1 of 1 blocks frozen: body.0; without init= of D they keep random weights" in answer.err
+    assert "D has 1 of 1 blocks frozen: body.0; their weights stay random, since it has no init=" in answer.err
     assert "G 64 parameters · D 64 parameters · G 6,408 frozen · D 64 frozen" in answer.err
     about = json.loads(Path("whole/run.json").read_text(encoding="utf-8"))
     assert (about["parameters"], about["frozen"]) == ({"G": 64, "D": 64}, {"G": 6408, "D": 64})
     assert gan(*words, "steps=1", "run_dir=part").code == 0
     answer = gan("train", "resume=part", "steps=2")
     assert answer.code == 0, answer
-    assert "keep random weights" not in answer.err
+    assert "stay random" not in answer.err
     one, other = (state(run, 2) for run in ("whole", "part"))
     for name in ("game", "ema", "optimizers", "step", "seen"):
         same(copy.deepcopy(one[name]), other[name])

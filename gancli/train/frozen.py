@@ -45,7 +45,7 @@ def notes(model: Node, nets: Mapping[str, nn.Module], started: Iterable[str]) ->
         blocks = blocks_of(nets[name], count, f"model.{name}.{KEY}")
         names = ", ".join(part for block in blocks[:count] for part in names_of(nets[name], block))
         line = f"{name} has {count} of {len(blocks)} blocks frozen: {names}"
-        lines.append(line + ("" if name in begun else f"; without init= of {name} they keep random weights"))
+        lines.append(line + ("" if name in begun else "; their weights stay random, since it has no init="))
     return lines
 
 
