@@ -124,7 +124,7 @@ def take(found: Mapping[str, StoredNetwork], engine: Engine) -> None:
     for name, net in engine.averages.items():
         average = found[name].average if name in found else None
         net.load_state_dict(average or engine.game.nets[name].state_dict())
-    _restart_copies(engine)
+    restart_copies(engine)
 
 
 def start_from(which: str, engine: Engine) -> None:
@@ -149,10 +149,10 @@ def start_from(which: str, engine: Engine) -> None:
     except Exception as error:  # any error here is caused by the file's content
         words = " ".join(str(error).split())[:200]
         raise RunError(f"init={which}: its weights do not fit this model: {words}") from None
-    _restart_copies(engine)
+    restart_copies(engine)
 
 
-def _restart_copies(engine: Engine) -> None:
+def restart_copies(engine: Engine) -> None:
     """Reset delayed copies to the current weights of their networks."""
     for name, rule in engine.game.copies().items():
         engine.copies[name].load_state_dict(engine.game.nets[rule.of].state_dict())

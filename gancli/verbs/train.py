@@ -105,6 +105,7 @@ def _run(config: Mapping[str, Any], overrides: Sequence[str], signals: _Signals)
         starting.start_from(settings.init, engine)
     if settings.init is not None:
         freezing.start_from_averages(settings.model, engine)
+        starting.restart_copies(engine)
     session = _session(settings, config, engine, facts, list(observers.values()), signals.wanted, about, seconds)
     try:
         with memory.explained(need, session.run, engine), single_rows_explained(engine):
