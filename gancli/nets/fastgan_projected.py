@@ -11,6 +11,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from gancli.nets.freezing import Block
 from gancli.nets.layers.condition import need_classes
 from gancli.nets.layers.conv import Conv
 from gancli.nets.layers.equalized import pixel_norm
@@ -64,3 +65,7 @@ class Generator(nn.Module):
         condition = None if self.embed is None else self.embed(y).to(z.dtype)
         out: Tensor = self.to_image(self.trunk(pixel_norm(z), condition)[-1])
         return out
+
+    def freezable(self) -> list[Block]:
+        """The base, with the labels' embedding, then the blocks of each size with their excitation."""
+        return self.trunk.freezable(self.embed)

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gancli.errors import ConfigError
+from gancli.nets.freezing import Block
 from gancli.nets.layers import matmul
 from gancli.nets.layers.condition import need_classes
 from gancli.nets.layers.init import normal, uniform
@@ -158,6 +159,11 @@ class Discriminator(nn.Module):
         maps = list(self.pretrained.maps(self._enlarged(x), resize=False).values())
         told = [head(each, y) for head, each in zip(self.heads, self.mixing(self._checked(maps)), strict=True)]
         return Verdict(torch.cat([logits for logits, _ in told], 1), features=[features for _, features in told])
+
+    def freezable(self) -> list[Block]:
+        """The k-th halvings of all heads, which are parallel."""
+        most = max(len(head.downs) for head in self.heads)
+        return [[head.downs[k] for head in self.heads if k < len(head.downs)] for k in range(most)]
 
     def _enlarged(self, x: Tensor) -> Tensor:
         factor = max(1.0, self.resolution / min(x.shape[2:]))

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gancli.errors import ConfigError
+from gancli.nets.freezing import Block
 from gancli.nets.layers.conv import Conv
 from gancli.nets.layers.init import Init, he, uniform
 from gancli.nets.layers.linear import Linear
@@ -194,4 +195,11 @@ class Trunk(nn.Module):
         for k, block in enumerate(self.blocks, start=1):
             x = block(found[-1], condition)
             found.append(self.excitations[str(k)](found[k - REACH], x) if str(k) in self.excitations else x)
+        return found
+
+    def freezable(self, *beside: nn.Module | None) -> list[Block]:
+        """The base, with modules used beside it, then the blocks of each size with their excitation."""
+        found: list[Block] = [[*beside, self.first, self.norm]]
+        for k, block in enumerate(self.blocks, start=1):
+            found.append([block, self.excitations[str(k)] if str(k) in self.excitations else None])
         return found
