@@ -9,10 +9,13 @@ from typing import Any
 from gancli.config.grammar import as_word, in_quotes, parses
 from gancli.errors import ConfigError
 
-# Keys of paths outside the run directory; observers.scores.options may contain further ones.
-KEYS = ("dataset.root", "dataset.root_B", "observers.scores.weights", "init", "pretrained.weights", "pretrained.source")
+# Keys of paths outside the run directory; OPTIONS may contain further ones.
+KEYS = (
+    *("dataset.root", "dataset.root_B", "init", "pretrained.weights", "pretrained.source"),
+    *(f"observers.{name}.weights" for name in ("scores", "copies", "final")),
+)
 SOURCE = "run:"  # prefix of a network of a run: run:PATH#NAME
-OPTIONS = "observers.scores.options"
+OPTIONS = ("observers.scores.options", "observers.final.options")
 
 
 def absolute(text: str, folder: Path | None = None) -> str:
@@ -42,9 +45,10 @@ def with_whole(config: Mapping[str, Any], folder: Path | None = None) -> dict[st
             set_value(found, key, _whole_path(found, key, value, folder))
         elif isinstance(value, dict):
             set_value(found, key, {name: _whole_source(each, f"{key}.{name}", folder) for name, each in value.items()})
-    options = value_of(found, OPTIONS)
-    if isinstance(options, list):
-        set_value(found, OPTIONS, [_option(word, folder) if isinstance(word, str) else word for word in options])
+    for key in OPTIONS:
+        options = value_of(found, key)
+        if isinstance(options, list):
+            set_value(found, key, [_option(word, folder) if isinstance(word, str) else word for word in options])
     return found
 
 
@@ -123,7 +127,7 @@ def typed(overrides: Sequence[str], config: Mapping[str, Any]) -> list[str]:
 
 def recorded(config: Mapping[str, Any]) -> dict[str, str]:
     """Return the overrides that set a configuration's paths, by key; only for keys that it has."""
-    found = {key: value_of(config, key) for key in (*KEYS, OPTIONS)}
+    found = {key: value_of(config, key) for key in (*KEYS, *OPTIONS)}
     said = {key: value for key, value in found.items() if value and isinstance(value, (str, list, dict))}
     return {key: f"{key}={as_word(value)}" for key, value in said.items()}
 

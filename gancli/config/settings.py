@@ -22,6 +22,7 @@ def at_least(least: int, **values: float | None) -> None:
             raise ConfigError(f"{name}={shown}: must be at least {least}")
 
 
+AutoRules = Literal["stylegan2", "few_shot"]  # rules for the keys that are `auto`
 MOST = 1 << 40  # upper limit of all counts, far beyond any run
 MOST_EVALUATED = 1 << 30  # upper limit of images in one evaluation
 
@@ -46,6 +47,7 @@ class TrainSettings:
     resume: str | None
     init: str | Node | None
     max_time: float | None
+    auto_rules: AutoRules = "stylegan2"
     compile: bool
     run_dir: str | None
     note: str | None

@@ -163,10 +163,11 @@ def _switched_off(settings: TrainSettings, typed: set[str]) -> Iterator[str]:
     still = "target" in augment and augment["target"] is None and not (settings.ramp or {}).get("augment")
     if still and not augment.get("p"):
         yield "augment.target=null and augment.p=0: p stays 0, so that nothing is augmented"
-    scores = settings.observers.get("scores") or {}
-    if scores and scores.get("every") is None:
-        others = tuple(f"observers.scores.{name}" for name in scores if name not in ("every", "_target_"))
-        yield from _said(typed, others, "observers.scores.every=null, which evaluates nothing")
+    for name, key in (("scores", "every"), ("copies", "every"), ("final", "metrics")):
+        node = settings.observers.get(name) or {}
+        if node and node.get(key) is None:
+            others = tuple(f"observers.{name}.{other}" for other in node if other not in (key, "_target_"))
+            yield from _said(typed, others, f"observers.{name}.{key}=null, which evaluates nothing")
 
 
 def _said(typed: set[str], keys: Sequence[str], why: str) -> Iterator[str]:

@@ -48,11 +48,10 @@ def folder(
     and, naming the file, for one that is broken, truncated, too large or not a regular file.
     """
     check_split("folder", split, ["train"])
-    others = {".npz": "dataset=npz", ".zip": "dataset=zip", ".tar": "dataset=webdataset"}
-    top = given_folder("folder", root, "with a folder of images", others)
+    found = place(root)
     try:
         return gather(
-            Folder(top),
+            found,
             size=size,
             limit=limit,
             store=store,
@@ -61,6 +60,12 @@ def folder(
         )
     except OSError as error:
         raise unlistable(root, error) from error
+
+
+def place(root: str | None) -> Folder:
+    """Return the folder that `dataset.root` names. Raises ConfigError or DataError if it is missing."""
+    others = {".npz": "dataset=npz", ".zip": "dataset=zip", ".tar": "dataset=webdataset"}
+    return Folder(given_folder("folder", root, "with a folder of images", others))
 
 
 def from_files(

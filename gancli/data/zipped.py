@@ -54,10 +54,10 @@ def archive(
     encrypted or hostile (entries that point outside, overlap, are links or unpack to too much).
     """
     check_split("zip", split, ["train"])
-    path = given_file("zip", root, "FILE.zip")
+    found = place(root)
     try:
         return gather(
-            Zip(path),
+            found,
             size=size,
             limit=limit,
             store=store,
@@ -66,6 +66,11 @@ def archive(
         )
     except OSError as error:
         raise DataError(f"dataset.root={root} cannot be read ({error.strerror}): make it readable") from error
+
+
+def place(root: str | None) -> Zip:
+    """Return the archive that `dataset.root` names. Raises ConfigError or DataError if it is missing."""
+    return Zip(given_file("zip", root, "FILE.zip"))
 
 
 @dataclass(frozen=True)

@@ -134,13 +134,9 @@ class Evaluator:
         """Return the features of the real images: from the file, from the cache, or computed and then cached."""
         if isinstance(real, Reference):
             return torch.empty(0, extractor.dim) if real.features is None else real.features
-        kept, world = self.kept, World.of_group()
-        found = None if kept is None else world.from_first(lambda: kept.load(real, extractor))
-        self.was_kept = found is not None
-        if found is None:
-            found = extract(real, extractor, self.progress, "real images")
-            if kept is not None and world.first:
-                kept.store(real, extractor, found)
+        if self.kept is None:
+            return extract(real, extractor, self.progress, "real images")
+        found, self.was_kept = self.kept.features(real, extractor, self.progress)
         return found
 
     def _score(self, fake: ImageSet, extractor: Extractor) -> tuple[dict[str, float], dict[str, Any]]:

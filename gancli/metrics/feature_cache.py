@@ -18,10 +18,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gancli.compute.dist import World
 from gancli.data import cache
 from gancli.errors import RunError
 from gancli.metrics.extractor import Extractor
-from gancli.metrics.images import ImageSet
+from gancli.metrics.images import ImageSet, Progress, extract
 from gancli.metrics.reference import identity
 from gancli.store.files import whole_file
 
@@ -69,6 +70,22 @@ class FeatureCache:
             with whole_file(path) as file:
                 np.savez(file, features=features.numpy())
             self._sweep(path)
+
+    def features(
+        self, images: ImageSet, extractor: Extractor, progress: Progress | None = None, what: str = "real images"
+    ) -> tuple[Tensor, bool]:
+        """Return images' features, float32 [n, dim], the same on all ranks, and whether they were in the cache.
+
+        They are cached if they were not. Raises MetricError as `extract`.
+        """
+        world = World.of_group()
+        found = world.from_first(lambda: self.load(images, extractor))
+        if found is not None:
+            return found, True
+        found = extract(images, extractor, progress, what)
+        if world.first:
+            self.store(images, extractor, found)
+        return found, False
 
     def _sweep(self, newest: Path) -> None:
         """Remove the least recently used files until the rest is within the limit."""

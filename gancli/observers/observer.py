@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -207,6 +207,9 @@ class Observer:
 
     name: str = ""
     everywhere: ClassVar[bool] = False
+
+    def meet(self, others: Sequence[Observer]) -> None:
+        """Called once with all observers of the run, before `refuse`. Raises GanError if one is missing."""
 
     def refuse(self, view: RunView) -> None:
         """Called once before anything is measured or written. Raises ConfigError if it does not fit in memory."""

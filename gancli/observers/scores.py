@@ -9,17 +9,12 @@ from typing import Any, ClassVar
 
 import torch
 
-from gancli.compute import ranks
 from gancli.config.build import make
 from gancli.config.compose import compose
-from gancli.config.grammar import in_quotes
 from gancli.config.settings import SAMPLES
-from gancli.data.facts import DataFacts
-from gancli.data.source import Source, Sources
+from gancli.data.source import Source
 from gancli.draw.given import Rows
-from gancli.draw.reading import passes_of
 from gancli.draw.sampling import Sampler
-from gancli.draw.standing import with_standing_statistics
 from gancli.errors import CombinationError, ConfigError, MetricError
 from gancli.games.game import draws_freely, sample_of
 from gancli.metrics.evaluation import Evaluator
@@ -30,12 +25,14 @@ from gancli.metrics.outputs import from_rows, look_back, made_of_rows, reference
 from gancli.metrics.results import finished
 from gancli.metrics.run_metric import FeatureRunMetric, RunMetric
 from gancli.observers.drawn import stream_of
-from gancli.observers.observer import Event, Keep, Observer, RunView, Scored, Values
+from gancli.observers.extractors import ExtractorChoice, ReadsFeatures, words
+from gancli.observers.observer import Event, Keep, RunView, Scored, Values
+from gancli.observers.sampled import sampler_of
 
 OWN = frozenset({"metrics", "n", "extractor", "standing_stats"})  # keys that gan eval and the observer share
 
 
-class Scores(Observer):
+class Scores(ReadsFeatures):
     """Every `every` steps (null: never), `metrics` of `n` samples of the averaged generator; then a checkpoint.
 
     n: null: 1000, or all held-out rows of the first direction if the game has inputs.
@@ -71,8 +68,7 @@ class Scores(Observer):
         self._evaluator: Evaluator | None = None
         self._rows: Rows | None = None
         self._notes: list[str] = []
-        keys = [f"metrics=[{','.join(metrics)}]", f"extractor={extractor}", *options]
-        keys += [f"extractor.weights={in_quotes(weights)}"] if weights is not None else []
+        keys = [f"metrics=[{','.join(metrics)}]", *options, *words(extractor, weights)]
         self._metrics: list[Metric] = []
         self._extractor: Extractor | None = None
         if every is not None:  # raises for missing weights or packages before anything is written
@@ -84,8 +80,8 @@ class Scores(Observer):
             if isinstance(metric, (RunMetric, FeatureRunMetric)):
                 raise CombinationError(f"observers.scores.metrics: {metric.name} needs a finished run: use gan eval")
         if any(metric.needs_extractor() for metric in self._metrics):
-            with ranks.one_first():
-                self._extractor = make(config["extractor"], "extractor")
+            self.chosen = ExtractorChoice("observers.scores", config["extractor"])
+            self._extractor = self.chosen.load()
         if not self._metrics:
             raise ConfigError("observers.scores.options removes all metrics: type observers.scores.metrics=[kid]")
 
@@ -180,23 +176,7 @@ class Scores(Observer):
 
     def _sampler(self, view: RunView) -> Sampler:
         """Return the sampler that `gan sample` would use at this step."""
-        engine = view.engine
-        nets, averaged = engine.networks(), bool(engine.averages)
-        passes = passes_of(engine.game, self.standing_stats) if averaged else 0
-        nets = with_standing_statistics(engine.game, nets, engine.compute, passes)
-        sampler = Sampler(engine.game, nets, _facts(view), engine.compute, rows=self._rows)
-        sampler.run, sampler.step, sampler.config = view.folder, view.step, dict(view.config)
-        sampler.about = {"ema": averaged, "standing_stats": passes, "seen": view.seen}
-        return sampler
-
-
-def _facts(view: RunView) -> DataFacts:
-    """Return the facts of the run's data; with several feeds, columns have their feed's name as prefix."""
-    engine = view.engine
-    main = engine.main.source
-    if not any("." in name for name in engine.game.fields):
-        return DataFacts.of(main)
-    return DataFacts.of(Sources(main.name, {name: stream.source for name, stream in engine.streams.items()}))
+        return sampler_of(view, self.standing_stats, self._rows)
 
 
 def _refuse(option: str) -> None:

@@ -72,5 +72,5 @@ def _key(override: str) -> str:
 def _reaches(key: str) -> bool:
     """Whether a key is that of a path, or of a section of a group that contains one."""
     return key == "init" or (
-        "." in key and any(f"{each}.".startswith(f"{key}.") for each in (*paths.KEYS, paths.OPTIONS))
+        "." in key and any(f"{each}.".startswith(f"{key}.") for each in (*paths.KEYS, *paths.OPTIONS))
     )

@@ -1,4 +1,8 @@
-"""Settings that are `auto`: from the data, by the rules of StyleGAN2-ADA (Karras et al. 2020, released code)."""
+"""Settings that are `auto`: from the data, by one of two sets of rules.
+
+`auto_rules=stylegan2`, below: those of StyleGAN2-ADA (Karras et al. 2020, released code). `auto_rules=few_shot`:
+`gancli.train.few_shot`.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +14,10 @@ from typing import Any
 from gancli.config.paths import set_value, value_of
 from gancli.data.facts import DataFacts
 from gancli.data.source import DataSet, first_shape
+from gancli.data.survey import Survey
 from gancli.errors import ConfigError
-
-AUTO = "auto"
+from gancli.train import few_shot
+from gancli.train.rules import AUTO, Chosen
 
 
 @dataclass(frozen=True)
@@ -45,14 +50,24 @@ RULES: dict[str, Callable[[Case], float]] = {
 }
 
 
-def asked(config: Mapping[str, Any]) -> dict[str, Callable[[Case], float]]:
-    """The keys of a configuration that are `auto`, with their rules: a network's own width has the model's."""
-    widths = {f"model.{name}.ch_base": RULES["model.ch_base"] for name in config["model"]}
-    return {key: rule for key, rule in (RULES | widths).items() if value_of(config, key) == AUTO}
+def asked(config: Mapping[str, Any]) -> list[str]:
+    """Return the keys of a configuration that are `auto` and have a rule."""
+    known = list(few_shot.rules(config)) if by_files(config) else list(_rules(config))
+    return [key for key in known if value_of(config, key) == AUTO]
 
 
-def settled(config: Mapping[str, Any], data: DataSet, ranks: int = 1) -> tuple[dict[str, Any], str]:
-    """Return a configuration with a value for each key that is `auto`, and the note that lists them.
+def by_files(config: Mapping[str, Any]) -> bool:
+    """Whether the rules are those for few images, which need the sizes of the files and not their pixels."""
+    return config.get("auto_rules") == "few_shot"
+
+
+def _rules(config: Mapping[str, Any]) -> dict[str, Callable[[Case], float]]:
+    """Return the rules of StyleGAN2-ADA: a network's own width has the model's."""
+    return RULES | {f"model.{name}.ch_base": RULES["model.ch_base"] for name in config["model"]}
+
+
+def settled(config: Mapping[str, Any], data: DataSet, ranks: int = 1) -> tuple[dict[str, Any], Chosen]:
+    """Return a configuration with a value for each key that is `auto`, and the line that lists them.
 
     Raises ConfigError for data without images.
     """
@@ -69,7 +84,16 @@ def settled(config: Mapping[str, Any], data: DataSet, ranks: int = 1) -> tuple[d
         if key in RULES
     )
     processes = f", {ranks} processes" if ranks > 1 else ""
-    return found, f"auto, for {shape[1]}×{shape[2]} pixels{processes}: {' '.join(told)}"
+    return found, Chosen(f"auto, for {shape[1]}×{shape[2]} pixels{processes}: {' '.join(told)}")
+
+
+def surveyed(data: DataSet, config: Mapping[str, Any]) -> Survey:
+    """Return the survey of loaded images, which have one size. Raises ConfigError for data without images."""
+    facts = DataFacts.of(data)
+    shape = first_shape(dict(facts.fields))
+    if len(shape) != 3:
+        raise ConfigError(f"{next(iter(asked(config)))}=auto: its rule is for images: type a number")
+    return Survey.of([(shape[1], shape[2])], facts.images)
 
 
 def recorded(config: Mapping[str, Any], run: Mapping[str, Any]) -> dict[str, Any]:
@@ -83,7 +107,9 @@ def recorded(config: Mapping[str, Any], run: Mapping[str, Any]) -> dict[str, Any
 
 def filled(config: Mapping[str, Any], case: Case | None = None) -> dict[str, Any]:
     """Return a configuration with the rules' values for a case; by default one of 64×64 pixels."""
-    found = dict(config)
-    for key, rule in asked(config).items():
-        set_value(found, key, rule(case or Case(64, batch_of(64, 1), 1)))
+    if by_files(config):
+        return few_shot.filled(config)
+    found, rules = dict(config), _rules(config)
+    for key in asked(config):
+        set_value(found, key, rules[key](case or Case(64, batch_of(64, 1), 1)))
     return found

@@ -12,6 +12,7 @@ from gancli.observers.progress import clock
 from gancli.train.course import Course
 from gancli.train.engine import Engine
 from gancli.train.rehearsal import Rehearsal
+from gancli.train.rules import Row
 from gancli.waiting import told
 
 
@@ -88,11 +89,30 @@ def pace(
     steps = engine.steps or default_steps(overrides, engine.course)
     if settings.resume or not steps:
         return each
-    whole = sum(seconds[span.at.stage.name] * (span.steps or 0) for span in engine.course.spans(until=steps))
+    whole = length(seconds, engine, steps)
     stopped = settings.max_time is not None and whole > 60 * settings.max_time
     return f"{each}, {steps:,} steps {how} {clock(whole)}" + (
         f"; max_time={settings.max_time:g} stops it earlier" if stopped else ""
     )
+
+
+def length(seconds: Mapping[str, float], engine: Engine, steps: int) -> float:
+    """Return the seconds of a run of this many steps. seconds: per step, by stage."""
+    return sum(seconds[span.at.stage.name] * (span.steps or 0) for span in engine.course.spans(until=steps))
+
+
+def duration(seconds: Mapping[str, float], settings: TrainSettings, engine: Engine) -> list[Row]:
+    """Return the row about a new run's time for the table of rules; none if the time of a step is unknown."""
+    if not seconds or not engine.steps:
+        return []
+    whole, most = length(seconds, engine, engine.steps), settings.max_time
+    if most is not None and whole > 60 * most:
+        return [
+            Row(
+                "time", clock(60 * most), f"max_time ends the run; its {engine.steps:,} steps would take {clock(whole)}"
+            )
+        ]
+    return [Row("time", clock(whole), f"for {engine.steps:,} steps, besides evaluations")]
 
 
 def _shown(seconds: float) -> str:

@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 # Keys that may change when a run is resumed; all others must stay the same.
 # micro_batch may change: a run that ran out of memory continues with smaller micro-batches, which only changes the
 # rounding of sums and the rows of batch norm's statistics. Data and the file of a pretrained network may be moved:
-# their fingerprint or hash must stay the same.
+# their fingerprint or hash must stay the same. auto_rules was used when the run began.
 FREE = frozenset(
     "steps images max_time device precision compile observers note resume run_dir init micro_batch dataset.root"  # noqa: SIM905
-    " dataset.root_B pretrained.weights pretrained.source".split()
+    " dataset.root_B pretrained.weights pretrained.source auto_rules".split()
 )
 
 
@@ -74,8 +74,10 @@ def reopen(
     """
     which, held = f"resume={settings.resume}", list[RunDir]()
     try:
-        path, state = engine.world.from_first(lambda: _read(settings, config, engine, held))
-        return (held or [RunDir(path)])[0], _take(state, which, facts, engine, settings.images is not None)
+        path, state, unfinished = engine.world.from_first(lambda: _read(settings, config, engine, held))
+        more = "images=N" if settings.images is not None else "steps=N"
+        most = engine.steps - (not unfinished or not _evaluates(settings))
+        return (held or [RunDir(path)])[0], _take(state, which, facts, engine, most, more)
     except BaseException:
         for run in held:
             run.unlock()
@@ -84,8 +86,11 @@ def reopen(
 
 def _read(
     settings: TrainSettings, config: Mapping[str, Any], engine: Engine, held: list[RunDir]
-) -> tuple[Path, dict[str, Any]]:
-    """Return the run's path and the state to load; append the locked run to `held`. Raises RunError."""
+) -> tuple[Path, dict[str, Any], bool]:
+    """Return the run's path, the state to load, and whether the run is unfinished; append the locked run to `held`.
+
+    Raises RunError.
+    """
     from gancli.store import checkpoint
 
     which = f"resume={settings.resume}"
@@ -110,10 +115,17 @@ def _read(
     for problem in wrong:
         run.say(f"skipped: {problem}")
         print(f"skipped: {problem}", file=sys.stderr, flush=True)
-    return run.path, checkpoint.of_a_run(state, file or run.checkpoint(state["step"]))
+    unfinished = run.about().get("status") != "finished"
+    return run.path, checkpoint.of_a_run(state, file or run.checkpoint(state["step"])), unfinished
 
 
-def _take(state: dict[str, Any], which: str, facts: DataFacts, engine: Engine, images: bool) -> dict[str, Any]:
+def _evaluates(settings: TrainSettings) -> bool:
+    """Whether the run is evaluated at its end, which a kill may have interrupted after the last step."""
+    return bool((settings.observers.get("final") or {}).get("metrics"))
+
+
+def _take(state: dict[str, Any], which: str, facts: DataFacts, engine: Engine, most: int, more: str) -> dict[str, Any]:
+    """Load the state into the engine. most: the last step that may be resumed. more: what to type after it."""
     from gancli.data.facts import DataFacts as Facts
     from gancli.pretrained.pretrained import PretrainedFacts, refuse_other
     from gancli.store import compatible
@@ -135,8 +147,7 @@ def _take(state: dict[str, Any], which: str, facts: DataFacts, engine: Engine, i
             raise RunError(f"{which}: the checkpoint does not record its pretrained network") from None
         except WeightsError as error:
             raise RunError(f"{which}: {error}") from None
-    if state["step"] >= engine.steps:
-        more = "images=N" if images else "steps=N"
+    if state["step"] > most:
         raise RunError(f"{which}: the run is at step {state['step']} of {engine.steps}; continue with {more}")
     try:
         compatible.refuse_other(state, engine)

@@ -114,11 +114,17 @@ def begin(session: Session, overrides: Sequence[str], notes: list[str]) -> None:
         _say(run, line)
 
 
-def run_steps(session: Session, step_begins: Callable[[], None] = lambda: None) -> None:
+def run_steps(
+    session: Session,
+    step_begins: Callable[[], None] = lambda: None,
+    ending: Callable[[Session], None] = lambda session: None,
+) -> None:
     """The training loop: a step, then the observers. Ctrl-C and SIGTERM end it after the current step.
 
     When a signal ends the run, observers get a final call only if they were fast before. step_begins: called before
-    the first step. A run of 0 steps calls no observers: its networks may be too large for sampling.
+    the first step. ending: called by all ranks after the last step, unless a signal or a failure ended the run; until
+    it returns the run counts as unfinished. A run of 0 steps calls no observers: its networks may be too large for
+    sampling.
     """
     engine, settings = session.engine, session.settings
     if not engine.steps:
@@ -168,6 +174,8 @@ def run_steps(session: Session, step_begins: Callable[[], None] = lambda: None) 
     finally:
         for observer in session.observers:
             observer.close()
+    if not any(session.world.highest(bool(session.wanted), session.stop is not None and session.stop.failed)):
+        ending(session)
     _close(session)
 
 

@@ -21,8 +21,10 @@ from gancli.config import paths, unused
 from gancli.config.build import make, make_as
 from gancli.config.compose import left_out
 from gancli.config.settings import TrainSettings
+from gancli.data import survey
 from gancli.data.facts import DataFacts
 from gancli.data.source import DataSet
+from gancli.data.survey import Survey
 from gancli.errors import ConfigError, Interrupted, RankError
 from gancli.games.game import sample_of
 from gancli.nets.layers.image_norms import ImageBatchNorm2d
@@ -34,14 +36,16 @@ from gancli.pretrained.pretrained import Pretrained
 from gancli.store import finding, rundir
 from gancli.store.networks import StoredNetwork
 from gancli.store.rundir import RunDir
-from gancli.train import assemble, automatic, checks, streams
+from gancli.train import assemble, automatic, checks, few_shot, streams
 from gancli.train import frozen as freezing
 from gancli.train.engine import Engine
 from gancli.train.players import counts
 from gancli.train.rehearsal import Rehearsal
+from gancli.train.rules import AUTO, Chosen
 from gancli.train.single_rows import single_rows_explained
 from gancli.verbs import starting
-from gancli.verbs.forecast import forecast
+from gancli.verbs.ending import evaluate_best
+from gancli.verbs.forecast import duration, forecast
 from gancli.verbs.resume import refuse_held, reopen
 from gancli.verbs.session import Session, begin, fail, run_steps, say_ended
 from gancli.verbs.stopping import BEGINNING, STEP, Messenger, missing
@@ -64,7 +68,7 @@ def run(config: Mapping[str, Any], overrides: Sequence[str]) -> Path:
 
 def _run(config: Mapping[str, Any], overrides: Sequence[str], signals: _Signals) -> Path:
     own = ranks.own_run(config.get("run_dir"), World.of_group())
-    config, source, chosen = _settled(config, own)
+    config, source, (chosen, advice) = _settled(config, own)
     settings = make_as(TrainSettings, config, "")
     if own is not None and own[1] == "finished":
         return own[0]  # restarted after the run had finished
@@ -90,16 +94,19 @@ def _run(config: Mapping[str, Any], overrides: Sequence[str], signals: _Signals)
     observers = {n: make(node, f"observers.{n}") for n, node in settings.observers.items() if node is not None}
     for key, observer in observers.items():
         observer.name = key
+    for observer in observers.values():
+        observer.meet(list(observers.values()))
         observer.refuse(RunView(engine, engine.steps, config=config))
     config = with_best(config, observers)
     if found:
         starting.take(found, engine)
-    notes = [*chosen, *source.notes, *streams.unread(engine.game, source), *pretrained_notes(frozen)]
+    notes = [*advice, *source.notes, *streams.unread(engine.game, source), *pretrained_notes(frozen)]
     notes += [*starting.notes(found, engine.game, engine.averages), *compute.notes]
     notes += _frozen_notes(settings, engine, found)
     notes += [*rank_notes(engine), *split_notes(engine), *left_out(overrides), *_idle(settings, engine, overrides)]
     rehearsal = Rehearsal(engine, lambda: assemble.twin(settings, config, source, facts, frozen))
     need, seconds = forecast(rehearsal, settings, notes, overrides)
+    notes[:0] = chosen.lines(*duration(seconds, settings, engine))
     about = _about(engine, need, frozen)
     if isinstance(settings.init, str) and not found:  # a run: its game's state, too
         starting.start_from(settings.init, engine)
@@ -110,7 +117,7 @@ def _run(config: Mapping[str, Any], overrides: Sequence[str], signals: _Signals)
     try:
         with memory.explained(need, session.run, engine), single_rows_explained(engine):
             begin(session, overrides, notes)
-            run_steps(session, signals.step_begins)
+            run_steps(session, signals.step_begins, evaluate_best)
     except BaseException as error:
         with signals.unheeded():
             discard(session, error)
@@ -124,8 +131,8 @@ def _run(config: Mapping[str, Any], overrides: Sequence[str], signals: _Signals)
 
 def _settled(
     config: Mapping[str, Any], own: tuple[Path, str] | None
-) -> tuple[Mapping[str, Any], DataSet | None, list[str]]:
-    """Return the configuration without `auto`, the data set if it was read for that, and a note.
+) -> tuple[Mapping[str, Any], DataSet | None, tuple[Chosen, list[str]]]:
+    """Return the configuration without `auto`, the data set if it was read for that, what was chosen, and advice.
 
     A resumed run has the numbers that it began with, which the present number of processes does not change.
     """
@@ -134,11 +141,28 @@ def _settled(
         run = World.of_group().from_first(lambda: finding.find(str(again), key="resume")[0].config())
         config = automatic.recorded(config, run)
     if not automatic.asked(config):
-        return config, None, []
+        return config, None, (Chosen(), [])
+    size = World.of_group().size
+    if automatic.by_files(config):
+        kind = device.chosen(make_as(device.DeviceChoice, config["device"], "device").kind).type
+        settled, chosen, advice = few_shot.settled(config, _survey(config), kind, size)
+        return settled, None, (chosen, advice)
     with told("reading the data set"), ranks.one_first():
         source = streams.data_set(config["dataset"], config["game"])
-    settled, line = automatic.settled(config, source, World.of_group().size)
-    return settled, source, [line]
+    settled, chosen = automatic.settled(config, source, size)
+    return settled, source, (chosen, [])
+
+
+def _survey(config: Mapping[str, Any]) -> Survey:
+    """Return the number and sizes of a run's images: of files before they are decoded. Raises GanError."""
+    node = config["dataset"]
+    with told("reading the sizes of the images"), ranks.one_first():
+        found = survey.of_files(node)
+        if found is None:
+            node = {**node, "size": None} if node.get("size") == AUTO else node
+            node = {**node, "flip": False} if node.get("flip") == AUTO else node
+            found = automatic.surveyed(streams.data_set(node, config["game"]), config)
+    return found
 
 
 def _idle(settings: TrainSettings, engine: Engine, overrides: Sequence[str]) -> list[str]:

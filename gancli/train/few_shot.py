@@ -1,0 +1,187 @@
+"""Settings that are `auto` for few images: by their number and sizes, and by the device, each with its reason."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from gancli.config.build import shown
+from gancli.config.paths import set_value, value_of
+from gancli.data.survey import Survey
+from gancli.errors import DataError
+from gancli.train.rules import AUTO, Chosen, Row, Rule, holds
+
+LEAST, FEW, MANY = 20, 100, 20_000  # images: fewer than LEAST are refused; below FEW and above MANY there is a note
+SMALLEST = 32  # side in pixels: the smallest images of the generators
+PASSES, SHORT, LONG = 1000, 400_000, 2_000_000  # passes over the images; a run's length in images, at least and at most
+FEWEST, MOST = 200, 1000  # samples of an evaluation
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a kind of device does in an hour or two; a CPU has a hundredth of a GPU's operations per second.
+
+    words: its name. side: of the largest images, in pixels. batch: largest batch size. width: of the networks
+    (model.ch). minutes: of training. every: steps between evaluations. samples: of an evaluation while training. seen:
+    side of the images that D's frozen network gets.
+    """
+
+    words: str
+    side: int
+    batch: int
+    width: int
+    minutes: float
+    every: int
+    samples: int
+    seen: int
+
+
+CPU = Machine("a CPU", side=64, batch=16, width=32, minutes=30.0, every=250, samples=200, seen=128)
+APPLE = Machine("an Apple GPU", side=128, batch=32, width=64, minutes=120.0, every=500, samples=500, seen=224)
+GPU = Machine("a GPU", side=256, batch=64, width=64, minutes=120.0, every=500, samples=1000, seen=224)
+MACHINES = {"cpu": CPU, "mps": APPLE, "cuda": GPU}  # by torch's kind of device
+
+
+@dataclass(frozen=True)
+class Case:
+    """What the rules depend on: the images, the machine, and the number of processes."""
+
+    survey: Survey
+    machine: Machine = CPU
+    ranks: int = 1
+
+
+def below(number: float) -> int:
+    """Return the largest power of two that is not above a number of at least 1.
+
+    >>> below(64), below(100)
+    (64, 64)
+    """
+    return 1 << (int(number).bit_length() - 1)
+
+
+def size_of(case: Case) -> int:
+    """The side of the training images."""
+    return max(SMALLEST, min(below(case.survey.side), case.machine.side))
+
+
+def _why_size(case: Case) -> str:
+    side = case.survey.side
+    if side < SMALLEST:
+        return f"the smallest of the generators; images of {side} pixels are enlarged"
+    if below(side) > case.machine.side:
+        return f"as large as {case.machine.words} trains in this time; of each image the centre square"
+    return f"the power of two below the median shorter side of {side}; of each image the centre square"
+
+
+def batch_of(case: Case) -> int:
+    """The batch size: a quarter of the images, 8 at least; a multiple of the number of processes."""
+    batch = max(8, min(below(case.survey.images / 4), case.machine.batch))
+    return -(-batch // case.ranks) * case.ranks
+
+
+def _why_batch(case: Case) -> str:
+    if below(case.survey.images / 4) < case.machine.batch:
+        return "at most a quarter of the images, so that the images are in a new order every few steps"
+    return f"as large as {case.machine.words} processes well"
+
+
+def length_of(case: Case) -> int:
+    """The length of the run in real images: 1,000 passes over them, within limits."""
+    return max(SHORT, min(PASSES * case.survey.images, LONG))
+
+
+def _why_length(case: Case) -> str:
+    return f"{length_of(case) / case.survey.images:,.0f} passes over the images; more of them are mostly copied"
+
+
+def _samples(most: Callable[[Case], int]) -> Callable[[Case], int]:
+    return lambda case: max(FEWEST, min(case.survey.images, most(case)))
+
+
+def _said(text: str) -> Callable[[Case], str]:
+    return lambda case: text.format(machine=case.machine.words)
+
+
+_EVERY: Callable[[Case], Any] = lambda case: case.machine.every  # noqa: E731
+
+# By configuration key, in the order of the printed table. A key that a model does not have is left out.
+RULES: dict[str, Rule[Case]] = {
+    "dataset.size": Rule(size_of, _why_size),
+    "dataset.flip": Rule(
+        lambda case: True, _said("twice the images; type false for text, logos, or sides that differ")
+    ),
+    "batch_size": Rule(batch_of, _why_batch),
+    "model.ch": Rule(
+        lambda case: case.machine.width, _said("width of the networks that {machine} trains in this time")
+    ),
+    "model.D.separable": Rule(
+        lambda case: case.machine is CPU, _said("separable convolutions, with a fifteenth of the weights, are for CPUs")
+    ),
+    "model.D.resolution": Rule(
+        lambda case: case.machine.seen, _said("side of the images that D's frozen network gets")
+    ),
+    "images": Rule(length_of, _why_length),
+    "max_time": Rule(lambda case: case.machine.minutes, _said("minutes for {machine}; resume=last continues")),
+    "observers.scores.every": Rule(_EVERY, _said("steps between evaluations, each about a tenth of the training time")),
+    "observers.scores.n": Rule(
+        _samples(lambda case: case.machine.samples),
+        _said("samples: as many as images, within what {machine} evaluates"),
+    ),
+    "observers.copies.every": Rule(_EVERY, _said("as observers.scores.every")),
+    "observers.copies.n": Rule(_samples(lambda case: case.machine.samples), _said("as observers.scores.n")),
+    "observers.checkpoints.every": Rule(_EVERY, _said("steps between checkpoints")),
+    "observers.final.n": Rule(_samples(lambda case: MOST), _said("samples: as many as images, 200 to 1,000")),
+}
+
+
+def rules(config: Mapping[str, Any]) -> dict[str, Rule[Case]]:
+    """Return the rules by key: a network's own width has the model's."""
+    return RULES | {f"model.{name}.ch": RULES["model.ch"] for name in config["model"]}
+
+
+def settled(
+    config: Mapping[str, Any], survey: Survey, device: str, ranks: int = 1
+) -> tuple[dict[str, Any], Chosen, list[str]]:
+    """Return a configuration with a value for each key that is `auto`, the table of the rules, and notes.
+
+    device: torch's kind. Keys with another value keep it; the table says so. Raises DataError for too few images.
+    """
+    if survey.images < LEAST:
+        raise DataError(
+            f"the rules for few images (experiment=few_shot) need at least {LEAST} images, and there are"
+            f" {survey.images}: add some, or train without these rules by experiment=photos"
+        )
+    case = Case(survey, MACHINES.get(device, GPU), ranks)
+    found, rows = dict(config), list[Row]()
+    for key, rule in rules(config).items():
+        if not holds(config, key):
+            continue
+        value, given = rule.value(case), value_of(config, key)
+        if given == AUTO:
+            set_value(found, key, value)
+        if key not in RULES:
+            continue
+        if given == AUTO:
+            rows.append(Row(key, shown(value), rule.why(case)))
+        elif key != "images" or given is not None:  # else the length is given by steps
+            rows.append(Row(key, shown(given), "as given" if given == value else f"as given; by rule {shown(value)}"))
+    return found, Chosen(f"chosen for {survey.told}, on {case.machine.words}:", tuple(rows)), _notes(survey)
+
+
+def _notes(survey: Survey) -> list[str]:
+    """Return advice if images are fewer or more than the rules are meant for."""
+    if survey.images < FEW:
+        return [
+            f"{survey.images} images are very few: expect copies; a run that starts from one on similar images, by"
+            " init=RUN, needs fewer"
+        ]
+    if survey.images > MANY:
+        return [f"{survey.images:,} images are many: experiment=auto (StyleGAN2 with ADA) is meant for them"]
+    return []
+
+
+def filled(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a configuration with the rules' values for some images, so that its types can be checked."""
+    return settled(config, Survey(FEW, 64, 64, 64), "cpu")[0]
