@@ -9,15 +9,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 from gancli.config.paths import set_value, value_of
+from gancli.config.settings import AutoRules
 from gancli.data.facts import DataFacts
 from gancli.data.source import DataSet, first_shape
 from gancli.data.survey import Survey
 from gancli.errors import ConfigError
 from gancli.train import few_shot
 from gancli.train.rules import AUTO, Chosen
+
+SETS = get_args(AutoRules)
 
 
 @dataclass(frozen=True)
@@ -57,8 +60,14 @@ def asked(config: Mapping[str, Any]) -> list[str]:
 
 
 def by_files(config: Mapping[str, Any]) -> bool:
-    """Whether the rules are those for few images, which need the sizes of the files and not their pixels."""
-    return config.get("auto_rules") == "few_shot"
+    """Whether the rules are those for few images, which need the sizes of the files and not their pixels.
+
+    Raises ConfigError for rules that do not exist.
+    """
+    name = config.get("auto_rules") or SETS[0]
+    if name not in SETS:
+        raise ConfigError(f"auto_rules={name}: type {' or '.join(SETS)}")
+    return bool(name == "few_shot")
 
 
 def _rules(config: Mapping[str, Any]) -> dict[str, Callable[[Case], float]]:

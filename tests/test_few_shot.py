@@ -1,0 +1,350 @@
+"""The recipe for few images: its rules by images and device, what it prints and records, and how a run ends."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from gancli.config.compose import compose
+from gancli.data.survey import Survey
+from gancli.errors import DataError
+from gancli.train import automatic, few_shot
+from gancli.verbs import ending
+from gancli.verbs.session import Session
+from tests.conftest import TINY, Gan
+from tests.few import FEW, QUIET, Pooled, mixed, pooled, results, rows, status  # noqa: F401
+
+AUTO = ["experiment=few_shot", "dataset.root=mixed"]
+
+
+# -- rules -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("images", "side", "device", "ranks", "wanted"),
+    [
+        (200, 97, "cpu", 1, (64, 16, 32, 400_000, 30.0, 250, 200, 200)),
+        (24, 33, "cpu", 1, (32, 8, 32, 400_000, 30.0, 250, 200, 200)),
+        (1200, 97, "cpu", 1, (64, 16, 32, 1_200_000, 30.0, 250, 200, 1000)),
+        (150, 20, "mps", 1, (32, 32, 64, 400_000, 120.0, 500, 200, 200)),
+        (700, 512, "mps", 1, (128, 32, 64, 700_000, 120.0, 500, 500, 700)),
+        (200, 1024, "cuda", 1, (256, 32, 64, 400_000, 120.0, 500, 200, 200)),
+        (700, 200, "cuda", 3, (128, 66, 64, 700_000, 120.0, 500, 700, 700)),
+        (9000, 255, "cuda", 1, (128, 64, 64, 2_000_000, 120.0, 500, 1000, 1000)),
+    ],
+)
+def test_the_rules_by_images_and_device(
+    images: int, side: int, device: str, ranks: int, wanted: tuple[float, ...]
+) -> None:
+    found, chosen, notes = few_shot.settled(compose("train", AUTO), Survey(images, side, side, side), device, ranks)
+    observers = found["observers"]
+    got = (found["dataset"]["size"], found["batch_size"], found["model"]["G"]["ch"], found["images"])
+    got += (found["max_time"], observers["scores"]["every"], observers["scores"]["n"], observers["final"]["n"])
+    assert got == wanted
+    assert (observers["copies"]["every"], observers["copies"]["n"]) == wanted[5:7]
+    assert observers["checkpoints"]["every"] == wanted[5]
+    assert automatic.asked(found) == []
+    assert all(row.why and "auto" not in row.value for row in chosen.rows)
+    assert notes == (["24 images are very few"] if images == 24 else []) or notes[0].startswith(f"{images} images are")
+
+
+def test_a_model_has_the_rules_of_its_own_keys() -> None:
+    config: dict[str, Any] = {"model": {"D": {"separable": "auto", "resolution": "auto"}}, "images": None}
+    survey = Survey(200, 64, 64, 64)
+    on_cpu, chosen, _ = few_shot.settled(config, survey, "cpu")
+    assert on_cpu["model"]["D"] == {"separable": True, "resolution": 128}
+    assert [row.key for row in chosen.rows] == ["model.D.separable", "model.D.resolution"]
+    assert few_shot.settled(config, survey, "cuda")[0]["model"]["D"] == {"separable": False, "resolution": 224}
+    assert config["model"]["D"]["separable"] == "auto"
+
+
+@pytest.mark.parametrize(
+    ("side", "device", "reason"),
+    [
+        (16, "cpu", "the smallest of the generators; images of 16 pixels are enlarged"),
+        (40, "cpu", "the power of two below the median shorter side of 40; of each image the centre square"),
+        (400, "cpu", "as large as a CPU trains in this time; of each image the centre square"),
+        (400, "cuda", "the power of two below the median shorter side of 400; of each image the centre square"),
+        (600, "cuda", "as large as a GPU trains in this time; of each image the centre square"),
+    ],
+)
+def test_the_size_has_its_reason(side: int, device: str, reason: str) -> None:
+    _, chosen, _ = few_shot.settled(compose("train", AUTO), Survey(200, side, side, side), device)
+    assert (chosen.rows[0].key, chosen.rows[0].why) == ("dataset.size", reason)
+
+
+def test_too_few_are_refused_and_many_are_told_of_a_better_recipe() -> None:
+    config = compose("train", AUTO)
+    with pytest.raises(DataError, match=r"at least 20 images, and there are 19: add some, or .*experiment=photos"):
+        few_shot.settled(config, Survey(19, 64, 64, 64), "cpu")
+    assert few_shot.settled(config, Survey(20_000, 64, 64, 64), "cpu")[2] == []
+    (note,) = few_shot.settled(config, Survey(20_001, 64, 64, 64), "cpu")[2]
+    assert note == "20,001 images are many: experiment=auto (StyleGAN2 with ADA) is meant for them"
+
+
+# -- the printed table -------------------------------------------------------------------------------------------------
+
+
+def test_what_is_chosen_is_printed_with_its_reason_and_recorded(gan: Gan, pooled: type[Pooled]) -> None:  # noqa: F811
+    mixed(Path("mixed"))
+    answer = gan("train", *FEW, "dataset.size=auto", "batch_size=auto", "observers=none", "steps=1", "run_dir=r")
+    assert answer.code == 0, answer.err
+    lines = answer.err.splitlines()
+    assert [line for line in lines if line.startswith("chosen")]
+    title = "chosen for 24 images with sides of 33 to 52 pixels, shorter side 42 in the median, on a CPU:"
+    at = lines.index(title)
+    table = [line.split(maxsplit=3) for line in lines[at + 1 : at + 7]]
+    assert [(key, value) for key, _, value, _ in table] == [
+        ("dataset.size", "32"),
+        ("dataset.flip", "true"),
+        ("batch_size", "8"),
+        ("model.ch", "4"),
+        ("max_time", "null"),
+        ("time", table[-1][2]),
+    ]
+    assert table[3][3] == "as given; by rule 32"
+    assert len({line.index(" = ") for line in lines[at + 1 : at + 7]}) == 1
+    assert any(line.startswith("24 images are very few: expect copies") for line in lines)
+    stored = yaml.safe_load(Path("r/config.yaml").read_text(encoding="utf-8"))
+    assert (stored["dataset"]["size"], stored["batch_size"], stored["model"]["D"]["ch"]) == (32, 8, 4)
+    assert "data folder: 24 items of 3×32×32" in lines
+    assert gan("sample", "run=r", "n=2").code == 0
+
+
+def test_data_that_are_no_files_have_one_size(gan: Gan) -> None:
+    words = [w for w in FEW if not w.startswith("dataset.")]
+    answer = gan("train", *words, "dataset=emoji", "dataset.limit=40", "observers=none", "steps=1", "run_dir=r")
+    assert answer.code == 0, answer.err
+    assert "chosen for 40 images of 64×64 pixels, on a CPU:" in answer.err
+    assert "data emoji: 40 items of 3×64×64" in answer.err
+
+
+def test_a_resumed_run_keeps_what_was_chosen(gan: Gan, monkeypatch: pytest.MonkeyPatch) -> None:
+    mixed(Path("mixed"))
+    keys = [*FEW, "dataset.size=auto", "batch_size=auto", "max_time=auto", "observers=none", "run_dir=r"]
+    assert gan("train", *keys, "steps=1").code == 0
+    monkeypatch.setitem(few_shot.RULES, "dataset.size", few_shot.Rule(lambda case: 64, lambda case: "other"))
+    monkeypatch.setitem(few_shot.RULES, "batch_size", few_shot.Rule(lambda case: 4, lambda case: "other"))
+    more = gan("train", "resume=r", "steps=2")
+    assert more.code == 0, more.err
+    assert "chosen for" not in more.err
+    stored = yaml.safe_load(Path("r/config.yaml").read_text(encoding="utf-8"))
+    assert (stored["dataset"]["size"], stored["batch_size"], stored["max_time"]) == (32, 8, 30.0)
+
+
+def test_what_is_missing_is_said_in_one_line_before_anything_is_written(gan: Gan) -> None:
+    mixed(Path("mixed"))
+    mixed(Path("some"), 19)
+    for words, remedy in (
+        (["experiment=few_shot"], "dataset=folder needs to know which folder: type dataset.root=PATH"),
+        ([*FEW, *QUIET, "dataset.root=none"], "/none does not exist: type dataset.root=PATH"),
+        ([*FEW, *QUIET, "dataset.root=some"], "there are 19: add some"),
+        ([*FEW, *QUIET, "auto_rules=many"], "auto_rules=many: type stylegan2 or few_shot"),
+        (
+            [*FEW, *QUIET, "observers.scores.weights=w.pth"],
+            "/w.pth does not exist: name a weights file",
+        ),
+        (
+            [*FEW, *QUIET, "observers.scores.every=null"],
+            "type observers.scores.every=1000, or observers.final.metrics=null",
+        ),
+        ([*FEW, *QUIET, "observers.final.metrics=[fdi]"], "did you mean fid?"),
+        ([*FEW, *QUIET, "observers.final.n=1"], "n must be at least 2"),
+        ([*FEW, *QUIET, "observers.copies.limit=2"], "observers.copies.limit=2: type a number above 0 and below 1"),
+        ([*FEW, *QUIET, "observers.copies.patience=0"], "patience at least 1"),
+    ):
+        answer = gan("train", *words, "steps=2", "run_dir=r")
+        assert (answer.code, answer.err.count("\n")) == (2, 1), answer.err
+        assert remedy in answer.err, answer.err
+        assert not Path("r").exists()
+
+
+# -- the end of a run --------------------------------------------------------------------------------------------------
+
+
+def test_the_best_checkpoint_is_evaluated_as_eval_does(gan: Gan, pooled: type[Pooled]) -> None:  # noqa: F811
+    mixed(Path("mixed"))
+    answer = gan("train", *FEW, *QUIET, "steps=4", "run_dir=r")
+    assert answer.code == 0, answer.err
+    assert status("r") == ("finished", None)
+    assert pooled.made == 1  # scores, copies and the final evaluation share it
+    scored = {each["step"]: each["kid"] for each in results("r") if "precision" not in each}
+    best = min(scored, key=lambda step: (scored[step], step))
+    words = ["checkpoint=best", "metrics=[kid,prc,memorisation]", "n=12", "metrics.kid.subset_size=100", "device=cpu"]
+    (final,) = [each for each in results("r") if "precision" in each]
+    assert final["step"] == best
+    assert gan("eval", "run=r", *words, "run_dir=e").code == 0
+    told = json.loads(Path("e/results.json").read_text(encoding="utf-8"))
+    apart = ("protocol", "reference_was_cached")  # the protocol has the time of day
+    assert {k: v for k, v in told.items() if k not in apart} == {k: v for k, v in final.items() if k not in apart}
+    sheet = Path(f"r/eval/{best:08d}-memorisation.png")
+    assert sheet.read_bytes() == Path("e/memorisation.png").read_bytes()
+    low, high = final["intervals"]["kid"]
+    lines = answer.err.splitlines()
+    at = lines.index(f"best checkpoint, by kid: step {best}; 12 samples against 12 real images, inception")
+    copies = f"{round(12 * final['memorisation'])} of 12 samples (of new images 0.05 would be)"
+    copies += "; too many" if final["memorised"] else ""
+    table = [tuple(line.split(maxsplit=1)) for line in lines[at + 1 : at + 6]]
+    assert table == [
+        ("kid", f"{final['kid']:.4f}  ({low:.4f} to {high:.4f})"),
+        ("kid_std", f"{final['kid_std']:.4f}"),
+        ("precision", f"{final['precision']:.4f}"),
+        ("recall", f"{final['recall']:.4f}"),
+        ("copies", copies),
+    ]
+    assert f"  sheet: {sheet}" in lines
+    assert "next: gan sample run=r checkpoint=best" in lines
+    assert lines[-1].startswith("finished at step 4")
+
+
+def test_a_run_that_max_time_ends_is_evaluated_too(gan: Gan, pooled: type[Pooled]) -> None:  # noqa: F811
+    mixed(Path("mixed"))
+    answer = gan("train", *FEW, *QUIET, "max_time=0", "steps=90", "run_dir=r")
+    assert answer.code == 0, answer.err
+    assert status("r") == ("stopped", "max_time=0 minutes have passed")
+    assert sum("precision" in each for each in results("r")) == 1
+
+
+def test_a_kill_at_the_end_is_made_good_by_resuming(
+    gan: Gan,
+    pooled: type[Pooled],  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    mixed(Path("mixed"))
+
+    def killed(session: Session) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("gancli.verbs.train.evaluate_best", killed)
+        assert gan("train", *FEW, *QUIET, "steps=2", "run_dir=r").code != 0
+    assert status("r") == ("stopped", "interrupted")
+    assert not any("precision" in each for each in results("r"))
+    answer = gan("train", "resume=r")
+    assert answer.code == 0, answer.err
+    assert status("r") == ("finished", None)
+    assert sum("precision" in each for each in results("r")) == 1
+    again = gan("train", "resume=r")
+    assert (again.code, "the run is at step 2 of 2; continue with steps=N" in again.err) == (2, True)
+
+
+def test_an_evaluation_that_fails_says_that_the_run_is_complete(
+    gan: Gan,
+    pooled: type[Pooled],  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    mixed(Path("mixed"))
+    wanting = "observers.final.metrics=[kid,class_accuracy]"
+    answer = gan("train", *FEW, *QUIET, wanting, "steps=2", "run_dir=r")
+    assert answer.code == 2
+    assert "the run is complete, but not its evaluation by observers.final: metrics=class_accuracy" in answer.err
+    assert status("r")[0] == "failed"
+    assert gan("train", "resume=r", "observers.final.metrics=[kid]").code == 0
+    assert status("r") == ("finished", None)
+
+
+def test_the_table_of_a_result_without_intervals_or_pictures(tmp_path: Path) -> None:
+    from gancli.store.rundir import RunDir
+
+    protocol = {"n_fake": 50, "n_real": 0, "memorisation": {"quantile": 0.1}}
+    result = {"memorisation_clip": 0.5, "memorised": True, "warnings": ["rough"], "protocol": protocol}
+    assert ending.table(RunDir(tmp_path / "a b"), 1000, result, []) == [
+        "best checkpoint, by fid: step 1,000; 50 samples, no extractor",
+        "  copies  25 of 50 samples (of new images 0.1 would be); too many",
+        "  note: rough",
+        f"next: gan sample run='{tmp_path / 'a b'}' checkpoint=best",
+    ]
+
+
+# -- copies ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def planted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Samples that the check for copies sees are the first training images."""
+    from gancli.metrics.images import from_source
+    from gancli.train.streams import data_set
+
+    def training(sampler: Any, n: int, seed: int) -> Any:
+        return from_source(data_set(sampler.config["dataset"], sampler.config["game"]), n, seed)
+
+    monkeypatch.setattr("gancli.observers.copies.from_sampler", training)
+
+
+OFF = [
+    "observers.final.metrics=null",
+    "observers.scores.every=null",
+    "observers.copies.every=2",
+    "observers.copies.n=12",
+]
+
+
+def test_a_run_that_copies_is_stopped_without_an_error(gan: Gan, pooled: type[Pooled], planted: None) -> None:  # noqa: F811
+    mixed(Path("mixed"))
+    answer = gan("train", *FEW, *QUIET, "observers.copies.n=12", "steps=20", "run_dir=r")
+    assert answer.code == 0, answer.err
+    assert rows("r", "copies") == {0: 1.0, 2: 1.0, 4: 1.0}
+    alarm = "12 of 12 samples copy training images, above the limit of 0.2; of new images 0.05 would"
+    assert rows("r", "alarm") == {0: "copies"}
+    assert f"alarm at step 0: {alarm}" in answer.err
+    state, reason = status("r")
+    assert state == "stopped"
+    assert reason is not None
+    assert reason.startswith("12 of 12 samples copy training images, above observers.copies.limit=0.2 for 3 checks")
+    assert Path("r/checkpoints/00000004.pt").exists()
+    assert sum("precision" in each for each in results("r")) == 1  # the end comes all the same
+    assert "stopped at step 4 of 20: 12 of 12 samples" in answer.err
+
+
+def test_the_count_of_checks_goes_on_when_resumed(gan: Gan, pooled: type[Pooled], planted: None) -> None:  # noqa: F811
+    mixed(Path("mixed"))
+    assert gan("train", *FEW, *QUIET, *OFF, "steps=2", "run_dir=r").code == 0
+    assert status("r") == ("finished", None)
+    answer = gan("train", "resume=r", "steps=20")
+    assert answer.code == 0, answer.err
+    assert rows("r", "copies") == {0: 1.0, 2: 1.0, 4: 1.0}
+    assert status("r")[0] == "stopped"
+    on = gan("train", "resume=r", "observers.copies.every=null", "steps=6")
+    assert (on.code, status("r")) == (0, ("finished", None)), on.err
+
+
+def test_the_share_is_that_of_eval(gan: Gan, pooled: type[Pooled]) -> None:  # noqa: F811
+    """Of noise a share near the quantile: with a quantile of 0.9 most samples are below it."""
+    mixed(Path("mixed"))
+    keys = [*OFF, "observers.copies.quantile=0.9", "observers.copies.limit=0.99", "observers.copies.n=30"]
+    assert gan("train", *FEW, *QUIET, *keys, "steps=2", "run_dir=r").code == 0
+    words = ["metrics=[memorisation]", "metrics.memorisation.quantile=0.9", "n=30", "device=cpu"]
+    assert gan("eval", "run=r", *words, "run_dir=e").code == 0
+    found = json.loads(Path("e/results.json").read_text(encoding="utf-8"))
+    assert found["memorisation"] == rows("r", "copies")[2]
+    assert 0 < found["memorisation"] <= 1
+
+
+def test_checks_and_evaluation_leave_the_run_as_it_is(gan: Gan, pooled: type[Pooled]) -> None:  # noqa: F811
+    import torch
+
+    mixed(Path("mixed"))
+    assert gan("train", *FEW, *QUIET, "observers.copies.n=12", "steps=4", "run_dir=watched").code == 0
+    assert gan("train", *FEW, "observers=none", "steps=4", "run_dir=alone").code == 0
+    watched, alone = (
+        torch.load(f"{run}/checkpoints/00000004.pt", weights_only=True)["game"] for run in ("watched", "alone")
+    )
+    assert watched.keys() == alone.keys()
+    assert all(np.array_equal(watched[name], alone[name]) for name in watched)
+
+
+def test_copies_are_of_images_drawn_from_latents(gan: Gan, pooled: type[Pooled]) -> None:  # noqa: F811
+    few = gan("train", *TINY, "dataset.n=9", "observers.copies.every=2", "steps=2", "run_dir=r")
+    assert (few.code, "observers.copies needs at least 10 training images, got 9" in few.err) == (2, True)
+    pairs = ["model=pix2pix", "dataset=random", "dataset.size=[3,32,32]", "model.ch=4", "device=cpu", "steps=1"]
+    made = gan("train", *pairs, "observers.copies.every=2", "run_dir=r")
+    assert made.code == 2
+    assert "observers.copies" in made.err
+    idle = gan("train", *TINY, "observers.copies.n=12", "observers.final.n=12", "steps=0", "run_dir=r")
+    assert "observers.copies.n has no effect with observers.copies.every=null" in idle.err
+    assert "observers.final.n has no effect with observers.final.metrics=null" in idle.err
