@@ -315,12 +315,17 @@ def trained_run(trained: Path, tmp_path: Path) -> Path:
 @pytest.mark.slow
 def test_scores_while_training_are_shared_out(gan: Gan, tmp_path: Path, weights_file: Path) -> None:
     keys = [*TINY, "steps=2", "observers.scores.every=2", "observers.scores.metrics=[kid]", "observers.scores.n=40"]
-    keys.append(f"observers.scores.weights={weights_file}")
+    keys += [f"observers.{name}.weights={weights_file}" for name in ("scores", "copies", "final")]
+    keys += ["observers.copies.every=2", "observers.copies.n=40", "observers.copies.quantile=0.5"]
+    keys += ["observers.final.metrics=[kid,memorisation]", "observers.final.n=40"]
     job = start("train", *keys, "run_dir=two", cwd=tmp_path)
     assert gan("train", *keys, "run_dir=one").code == 0
     assert job.wait(timeout=900) == 0, (tmp_path / "said").read_text(encoding="utf-8")
     one, two = (sorted((tmp_path / name / "eval").glob("*.json")) for name in ("one", "two"))
-    assert len(one) == len(two) == 2
+    assert len(one) == len(two) == 3
+    shares = [[row["copies"] for row in rows(tmp_path / name) if "copies" in row] for name in ("one", "two")]
+    assert shares[0] == shares[1]
+    assert len(shares[0]) == 1
     for ours, theirs in zip(one, two, strict=True):
         assert json.loads(theirs.read_text(encoding="utf-8"))["kid"] == pytest.approx(
             json.loads(ours.read_text(encoding="utf-8"))["kid"], rel=1e-6

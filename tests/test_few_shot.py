@@ -95,20 +95,20 @@ def test_what_is_chosen_is_printed_with_its_reason_and_recorded(gan: Gan, pooled
     answer = gan("train", *FEW, "dataset.size=auto", "batch_size=auto", "observers=none", "steps=1", "run_dir=r")
     assert answer.code == 0, answer.err
     lines = answer.err.splitlines()
-    assert [line for line in lines if line.startswith("chosen")]
-    title = "chosen for 24 images with sides of 33 to 52 pixels, shorter side 42 in the median, on a CPU:"
+    title = "chosen for 24 images with sides of 33 to 52 pixels, shorter side 40 in the median, on a CPU:"
     at = lines.index(title)
-    table = [line.split(maxsplit=3) for line in lines[at + 1 : at + 7]]
+    table = [line.split(maxsplit=3) for line in lines[at + 1 : at + 8]]
     assert [(key, value) for key, _, value, _ in table] == [
         ("dataset.size", "32"),
         ("dataset.flip", "true"),
         ("batch_size", "8"),
         ("model.ch", "4"),
         ("max_time", "null"),
+        ("observers.checkpoints.every", "250"),
         ("time", table[-1][2]),
     ]
     assert table[3][3] == "as given; by rule 32"
-    assert len({line.index(" = ") for line in lines[at + 1 : at + 7]}) == 1
+    assert len({line.index(" = ") for line in lines[at + 1 : at + 8]}) == 1
     assert any(line.startswith("24 images are very few: expect copies") for line in lines)
     stored = yaml.safe_load(Path("r/config.yaml").read_text(encoding="utf-8"))
     assert (stored["dataset"]["size"], stored["batch_size"], stored["model"]["D"]["ch"]) == (32, 8, 4)
@@ -140,6 +140,7 @@ def test_a_resumed_run_keeps_what_was_chosen(gan: Gan, monkeypatch: pytest.Monke
 def test_what_is_missing_is_said_in_one_line_before_anything_is_written(gan: Gan) -> None:
     mixed(Path("mixed"))
     mixed(Path("some"), 19)
+    own = [*FEW, *QUIET, "observers.scores.extractor=efficientnet_lite0"]
     for words, remedy in (
         (["experiment=few_shot"], "dataset=folder needs to know which folder: type dataset.root=PATH"),
         ([*FEW, *QUIET, "dataset.root=none"], "/none does not exist: type dataset.root=PATH"),
@@ -153,10 +154,10 @@ def test_what_is_missing_is_said_in_one_line_before_anything_is_written(gan: Gan
             [*FEW, *QUIET, "observers.scores.every=null"],
             "type observers.scores.every=1000, or observers.final.metrics=null",
         ),
-        ([*FEW, *QUIET, "observers.final.metrics=[fdi]"], "did you mean fid?"),
-        ([*FEW, *QUIET, "observers.final.n=1"], "n must be at least 2"),
-        ([*FEW, *QUIET, "observers.copies.limit=2"], "observers.copies.limit=2: type a number above 0 and below 1"),
-        ([*FEW, *QUIET, "observers.copies.patience=0"], "patience at least 1"),
+        ([*own, "observers.final.metrics=[fdi]"], "did you mean fid?"),
+        ([*own, "observers.final.n=1"], "n must be at least 2"),
+        ([*own, "observers.copies.limit=2"], "observers.copies.limit=2: type a number above 0 and below 1"),
+        ([*own, "observers.copies.patience=0"], "patience at least 1"),
     ):
         answer = gan("train", *words, "steps=2", "run_dir=r")
         assert (answer.code, answer.err.count("\n")) == (2, 1), answer.err
@@ -286,30 +287,30 @@ OFF = [
 
 def test_a_run_that_copies_is_stopped_without_an_error(gan: Gan, pooled: type[Pooled], planted: None) -> None:  # noqa: F811
     mixed(Path("mixed"))
-    answer = gan("train", *FEW, *QUIET, "observers.copies.n=12", "steps=20", "run_dir=r")
+    answer = gan("train", *FEW, *QUIET, "observers.copies.n=12", "observers.scores.n=10", "steps=20", "run_dir=r")
     assert answer.code == 0, answer.err
-    assert rows("r", "copies") == {0: 1.0, 2: 1.0, 4: 1.0}
+    assert rows("r", "copies") == {2: 1.0, 4: 1.0, 6: 1.0}
     alarm = "12 of 12 samples copy training images, above the limit of 0.2; of new images 0.05 would"
-    assert rows("r", "alarm") == {0: "copies"}
-    assert f"alarm at step 0: {alarm}" in answer.err
+    assert rows("r", "alarm") == {2: "copies"}
+    assert f"alarm at step 2: {alarm}" in answer.err
     state, reason = status("r")
     assert state == "stopped"
     assert reason is not None
     assert reason.startswith("12 of 12 samples copy training images, above observers.copies.limit=0.2 for 3 checks")
-    assert Path("r/checkpoints/00000004.pt").exists()
+    assert Path("r/checkpoints/00000006.pt").exists()
     assert sum("precision" in each for each in results("r")) == 1  # the end comes all the same
-    assert "stopped at step 4 of 20: 12 of 12 samples" in answer.err
+    assert "stopped at step 6 of 20: 12 of 12 samples" in answer.err
 
 
 def test_the_count_of_checks_goes_on_when_resumed(gan: Gan, pooled: type[Pooled], planted: None) -> None:  # noqa: F811
     mixed(Path("mixed"))
-    assert gan("train", *FEW, *QUIET, *OFF, "steps=2", "run_dir=r").code == 0
+    assert gan("train", *FEW, *QUIET, *OFF, "steps=4", "run_dir=r").code == 0
     assert status("r") == ("finished", None)
     answer = gan("train", "resume=r", "steps=20")
     assert answer.code == 0, answer.err
-    assert rows("r", "copies") == {0: 1.0, 2: 1.0, 4: 1.0}
+    assert rows("r", "copies") == {2: 1.0, 4: 1.0, 6: 1.0}
     assert status("r")[0] == "stopped"
-    on = gan("train", "resume=r", "observers.copies.every=null", "steps=6")
+    on = gan("train", "resume=r", "observers.copies.every=null", "steps=8")
     assert (on.code, status("r")) == (0, ("finished", None)), on.err
 
 
@@ -323,6 +324,21 @@ def test_the_share_is_that_of_eval(gan: Gan, pooled: type[Pooled]) -> None:  # n
     found = json.loads(Path("e/results.json").read_text(encoding="utf-8"))
     assert found["memorisation"] == rows("r", "copies")[2]
     assert 0 < found["memorisation"] <= 1
+
+
+def test_samples_of_the_scores_are_used_again(
+    gan: Gan,
+    pooled: type[Pooled],  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    mixed(Path("mixed"))
+    keys = ["observers.final.metrics=null", "observers.copies.quantile=0.9", "observers.copies.limit=0.99", "steps=2"]
+    assert (
+        gan("train", *FEW, *QUIET, *keys, "observers.copies.n=12", "run_dir=alone", "observers.scores.n=10").code == 0
+    )
+    monkeypatch.setattr("gancli.observers.copies.from_sampler", None)
+    assert gan("train", *FEW, *QUIET, *keys, "run_dir=shared").code == 0
+    assert rows("shared", "copies") == rows("alone", "copies")
 
 
 def test_checks_and_evaluation_leave_the_run_as_it_is(gan: Gan, pooled: type[Pooled]) -> None:  # noqa: F811

@@ -64,6 +64,7 @@ class Evaluator:
     ):
         self.metrics, self.extractor, self.source, self.progress = list(metrics), extractor, source, progress
         self.real, self.kept, self.intervals = real, kept, intervals
+        self.samples: Tensor | None = None  # the features [n, dim] of the last evaluated samples
         self.was_kept = False  # whether the real images' features came from the cache
         self.by_features = [m for m in metrics if not isinstance(m, (LabelMetric, ImageMetric, PairMetric))]
         self.by_image = [m for m in metrics if isinstance(m, ImageMetric)]
@@ -143,7 +144,7 @@ class Evaluator:
         """Extract the samples' features, passing each batch to the label and pair metrics, then run every metric."""
         assert self._features is not None
         watched = self._watched(fake) if self.by_label or self.by_pair else fake
-        features = extract(watched, extractor, self.progress, "samples")
+        self.samples = features = extract(watched, extractor, self.progress, "samples")
         real = self._features
         given = self.real if isinstance(self.real, Reference) and self.real.features is None else None
 

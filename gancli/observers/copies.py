@@ -29,8 +29,8 @@ class Copies(ReadsFeatures):
     to that image's own nearest, is below the `quantile` of the training images' leave-one-out ratios, so that of new
     images a share of `quantile` are. The share is that of `gan eval` with the same n, extractor and quantile, and a row
     of metrics.jsonl. A share above `limit` in `patience` checks in a row ends the run, without an error. extractor,
-    weights: as in observers.scores, whose network is shared. With several ranks each processes its share. Source: the
-    ratio of Alaa et al. 2022, section 3.3.
+    weights: as in observers.scores, whose network and whose samples, if they are as many, are used again. With several
+    ranks each processes its share. Source: the ratio of Alaa et al. 2022, section 3.3.
     """
 
     everywhere: ClassVar[bool] = True
@@ -100,8 +100,11 @@ class Copies(ReadsFeatures):
         return float(left_out(self._training, evaluated)[0].quantile(self.quantile))
 
     def on_step(self, view: RunView) -> Iterator[Event]:
-        """Yield a row when it is due, an alarm for the first share above the limit, and Stop after `patience`."""
-        if self.chosen is None or self.every is None or not len(self._training) or not view.due(self.every):
+        """Yield a row when it is due, though not before the first step: an untrained G copies nothing.
+
+        An alarm for the first share above the limit; Stop after `patience` of them.
+        """
+        if self.chosen is None or self.every is None or not view.logs or not view.due(self.every):
             return
         share = self.share(view)
         self._strikes = self._strikes + 1 if share > self.limit else 0
@@ -119,7 +122,9 @@ class Copies(ReadsFeatures):
     def share(self, view: RunView) -> float:
         """Return the share of samples that are copies; the samples are those of `gan eval` at this step."""
         assert self.chosen is not None
-        samples = extract(from_sampler(sampler_of(view), self.n, 0), self.chosen.load())
+        samples = self.chosen.samples.get((view.step, self.n))
+        if samples is None:
+            samples = extract(from_sampler(sampler_of(view), self.n, 0), self.chosen.load())
         return World.of_group().from_first(lambda: self._below(samples))
 
     def _below(self, samples: Tensor) -> float:

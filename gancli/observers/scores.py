@@ -171,6 +171,8 @@ class Scores(ReadsFeatures):
             else from_sampler(sampler, n, 0, bool(evaluator.by_label))
         )
         result = evaluator.evaluate(fake).as_json()
+        if self.chosen is not None and evaluator.samples is not None and self.standing_stats is None and not of_rows:
+            self.chosen.keep(view.step, n, evaluator.samples)
         result["warnings"] += self._notes if of_rows or self._compares else []
         return finished(result, view.step, time.perf_counter() - began)
 

@@ -102,16 +102,15 @@ def length(seconds: Mapping[str, float], engine: Engine, steps: int) -> float:
 
 
 def duration(seconds: Mapping[str, float], settings: TrainSettings, engine: Engine) -> list[Row]:
-    """Return the row about a new run's time for the table of rules; none if the time of a step is unknown."""
+    """Return the row about a new run's time for the table of rules; none if it is unknown."""
+    most = settings.max_time
     if not seconds or not engine.steps:
-        return []
-    whole, most = length(seconds, engine, engine.steps), settings.max_time
+        unknown = "at most, by max_time; the time of a step was not measured"
+        return [Row("time", clock(60 * most), unknown)] if most is not None and engine.steps else []
+    whole = length(seconds, engine, engine.steps)
     if most is not None and whole > 60 * most:
-        return [
-            Row(
-                "time", clock(60 * most), f"max_time ends the run; its {engine.steps:,} steps would take {clock(whole)}"
-            )
-        ]
+        why = f"max_time ends the run; its {engine.steps:,} steps would take {clock(whole)}"
+        return [Row("time", clock(60 * most), why)]
     return [Row("time", clock(whole), f"for {engine.steps:,} steps, besides evaluations")]
 
 
