@@ -17,7 +17,7 @@ from gancli.metrics.extractor import Extractor
 # Colour, grey, with alpha and by palette.
 MODES = ("RGB", "L", "RGBA", "P")
 FEW = ["experiment=few_shot", "dataset.root=mixed", "device=cpu", "model.ch=4", "batch_size=4", "dataset.size=16"]
-FEW += ["max_time=null"]
+FEW += ["max_time=null", "pretrained=random", "model.D.ch=2", "model.D.resolution=64", "model.latent.dim=8"]
 QUIET = ["observers.progress=null", "observers.report=null", "observers.grid=null", "observers.alarms=null"]
 QUIET += ["observers.scores.every=2", "observers.scores.n=12", "observers.final.n=12"]
 

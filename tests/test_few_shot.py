@@ -28,9 +28,9 @@ AUTO = ["experiment=few_shot", "dataset.root=mixed"]
 @pytest.mark.parametrize(
     ("images", "side", "device", "ranks", "wanted"),
     [
-        (200, 97, "cpu", 1, (64, 16, 32, 400_000, 30.0, 250, 200, 200)),
+        (200, 97, "cpu", 1, (64, 8, 32, 400_000, 30.0, 250, 200, 200)),
         (24, 33, "cpu", 1, (32, 8, 32, 400_000, 30.0, 250, 200, 200)),
-        (1200, 97, "cpu", 1, (64, 16, 32, 1_200_000, 30.0, 250, 200, 1000)),
+        (1200, 97, "cpu", 1, (64, 8, 32, 1_200_000, 30.0, 250, 200, 1000)),
         (150, 20, "mps", 1, (32, 32, 64, 400_000, 120.0, 500, 200, 200)),
         (700, 512, "mps", 1, (128, 32, 64, 700_000, 120.0, 500, 500, 700)),
         (200, 1024, "cuda", 1, (256, 32, 64, 400_000, 120.0, 500, 200, 200)),
@@ -54,13 +54,13 @@ def test_the_rules_by_images_and_device(
 
 
 def test_a_model_has_the_rules_of_its_own_keys() -> None:
-    config: dict[str, Any] = {"model": {"D": {"separable": "auto", "resolution": "auto"}}, "images": None}
+    config: dict[str, Any] = {"model": {"D": {"resolution": "auto"}}, "images": None}
     survey = Survey(200, 64, 64, 64)
     on_cpu, chosen, _ = few_shot.settled(config, survey, "cpu")
-    assert on_cpu["model"]["D"] == {"separable": True, "resolution": 128}
-    assert [row.key for row in chosen.rows] == ["model.D.separable", "model.D.resolution"]
-    assert few_shot.settled(config, survey, "cuda")[0]["model"]["D"] == {"separable": False, "resolution": 224}
-    assert config["model"]["D"]["separable"] == "auto"
+    assert on_cpu["model"]["D"] == {"resolution": 128}
+    assert [row.key for row in chosen.rows] == ["model.D.resolution"]
+    assert few_shot.settled(config, survey, "cuda")[0]["model"]["D"] == {"resolution": 224}
+    assert config["model"]["D"]["resolution"] == "auto"
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_a_model_has_the_rules_of_its_own_keys() -> None:
 )
 def test_the_size_has_its_reason(side: int, device: str, reason: str) -> None:
     _, chosen, _ = few_shot.settled(compose("train", AUTO), Survey(200, side, side, side), device)
-    assert (chosen.rows[0].key, chosen.rows[0].why) == ("dataset.size", reason)
+    assert {row.key: row.why for row in chosen.rows}["dataset.size"] == reason
 
 
 def test_too_few_are_refused_and_many_are_told_of_a_better_recipe() -> None:
@@ -97,21 +97,25 @@ def test_what_is_chosen_is_printed_with_its_reason_and_recorded(gan: Gan, pooled
     lines = answer.err.splitlines()
     title = "chosen for 24 images with sides of 33 to 52 pixels, shorter side 40 in the median, on a CPU:"
     at = lines.index(title)
-    table = [line.split(maxsplit=3) for line in lines[at + 1 : at + 8]]
+    table = [line.split(maxsplit=3) for line in lines[at + 1 : at + 12]]
     assert [(key, value) for key, _, value, _ in table] == [
+        ("model.name", "projected"),
+        ("model.generator", "fastgan_lite"),
+        ("augment.policy", "[color,translation,cutout]"),
         ("dataset.size", "32"),
         ("dataset.flip", "true"),
         ("batch_size", "8"),
         ("model.ch", "4"),
+        ("model.D.resolution", "64"),
         ("max_time", "null"),
         ("observers.checkpoints.every", "250"),
         ("time", table[-1][2]),
     ]
-    assert table[3][3] == "as given; by rule 32"
-    assert len({line.index(" = ") for line in lines[at + 1 : at + 8]}) == 1
+    assert table[6][3] == "as given; by rule 32"
+    assert len({line.index(" = ") for line in lines[at + 1 : at + 12]}) == 1
     assert any(line.startswith("24 images are very few: expect copies") for line in lines)
     stored = yaml.safe_load(Path("r/config.yaml").read_text(encoding="utf-8"))
-    assert (stored["dataset"]["size"], stored["batch_size"], stored["model"]["D"]["ch"]) == (32, 8, 4)
+    assert (stored["dataset"]["size"], stored["batch_size"], stored["model"]["G"]["ch"]) == (32, 8, 4)
     assert "data folder: 24 items of 3×32×32" in lines
     assert gan("sample", "run=r", "n=2").code == 0
 

@@ -162,8 +162,8 @@ class Discriminator(nn.Module):
 
     def freezable(self) -> list[Block]:
         """The k-th halvings of all heads, which are parallel."""
-        most = max(len(head.downs) for head in self.heads)
-        return [[head.downs[k] for head in self.heads if k < len(head.downs)] for k in range(most)]
+        downs = [list(head.downs) for head in self.heads if isinstance(head, Head)]
+        return [[each[k] for each in downs if k < len(each)] for k in range(max(map(len, downs)))]
 
     def _enlarged(self, x: Tensor) -> Tensor:
         factor = max(1.0, self.resolution / min(x.shape[2:]))

@@ -37,7 +37,7 @@ class Machine:
     seen: int
 
 
-CPU = Machine("a CPU", side=64, batch=16, width=32, minutes=30.0, every=250, samples=200, seen=128)
+CPU = Machine("a CPU", side=64, batch=8, width=32, minutes=30.0, every=250, samples=200, seen=128)
 APPLE = Machine("an Apple GPU", side=128, batch=32, width=64, minutes=120.0, every=500, samples=500, seen=224)
 GPU = Machine("a GPU", side=256, batch=64, width=64, minutes=120.0, every=500, samples=1000, seen=224)
 MACHINES = {"cpu": CPU, "mps": APPLE, "cuda": GPU}  # by torch's kind of device
@@ -106,6 +106,13 @@ def _said(text: str) -> Callable[[Case], str]:
 
 _EVERY: Callable[[Case], Any] = lambda case: case.machine.every  # noqa: E731
 
+# What the recipe's file chooses for every case, with the reason.
+FIXED = {
+    "model.name": "the fewest images for good samples: D reads the features of a network trained on ImageNet",
+    "model.generator": "the lightest generator, and the one that Projected GAN was published with",
+    "augment.policy": "D sees few images often; these changes of its images keep it from learning them by heart",
+}
+
 # By configuration key, in the order of the printed table. A key that a model does not have is left out.
 RULES: dict[str, Rule[Case]] = {
     "dataset.size": Rule(size_of, _why_size),
@@ -115,9 +122,6 @@ RULES: dict[str, Rule[Case]] = {
     "batch_size": Rule(batch_of, _why_batch),
     "model.ch": Rule(
         lambda case: case.machine.width, _said("width of the networks that {machine} trains in this time")
-    ),
-    "model.D.separable": Rule(
-        lambda case: case.machine is CPU, _said("separable convolutions, with a fifteenth of the weights, are for CPUs")
     ),
     "model.D.resolution": Rule(
         lambda case: case.machine.seen, _said("side of the images that D's frozen network gets")
@@ -154,7 +158,10 @@ def settled(
             f" {survey.images}: add some, or train without these rules by experiment=photos"
         )
     case = Case(survey, MACHINES.get(device, GPU), ranks)
-    found, rows = dict(config), list[Row]()
+    found, rows = (
+        dict(config),
+        [Row(k, shown(value_of(config, k)), why) for k, why in FIXED.items() if holds(config, k)],
+    )
     for key, rule in rules(config).items():
         if not holds(config, key):
             continue

@@ -199,7 +199,6 @@ class Trunk(nn.Module):
 
     def freezable(self, *beside: nn.Module | None) -> list[Block]:
         """The base, with modules used beside it, then the blocks of each size with their excitation."""
-        found: list[Block] = [[*beside, self.first, self.norm]]
-        for k, block in enumerate(self.blocks, start=1):
-            found.append([block, self.excitations[str(k)] if str(k) in self.excitations else None])
-        return found
+        excited = dict(self.excitations.items())
+        sizes: list[Block] = [[block, excited.get(str(k))] for k, block in enumerate(self.blocks, start=1)]
+        return [[*beside, self.first, self.norm], *sizes]
