@@ -13,6 +13,7 @@ from gancli.compute.device import Compute
 from gancli.compute.rng import Rng
 from gancli.games.game import Game, draws_freely
 from gancli.nets.freezing import is_frozen
+from gancli.nets.layers.noise import keyed
 from gancli.nets.layers.norms import share_statistics
 
 
@@ -43,7 +44,8 @@ def with_standing_statistics(
     for k in range(passes):
         for direction in directions:
             noise = Rng("standing statistics", k, total=batch, device=compute.device)
-            game.generate(found, game.inputs(noise, {}, direction), direction)
+            with keyed(found, noise):  # so that these statistics are the same whenever they are estimated
+                game.generate(found, game.inputs(noise, {}, direction), direction)
     for name in game.generators():
         found[name].eval()
     return found

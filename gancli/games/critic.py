@@ -214,7 +214,11 @@ class Critic(nn.Module):
             real, fake = (verdicts[name].scales() for name in ("real", "fake"))
             pairs = [self.flipped(r, f, rng) for r, f in zip(real, fake, strict=True)]
             verdicts = with_logits(verdicts, real=[r for r, _ in pairs], fake=[f for _, f in pairs])
-        return Judged(verdicts, sources, self.memory("objective"))
+
+        def draw(purpose: str, logits: Tensor) -> Tensor:
+            return rng.uniform(self._purpose(purpose), *logits.shape[1:])[:: self.pack].to(logits.dtype)
+
+        return Judged(verdicts, sources, self.memory("objective"), draw)
 
     def flipped(self, real: Tensor, fake: Tensor, rng: Rng) -> tuple[Tensor, Tensor]:
         """The logits, with labels flipped in some pairs."""

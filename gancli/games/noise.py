@@ -46,6 +46,7 @@ class NoiseGame(Game):
     """
 
     same_classes: ClassVar[bool] = False
+    judges: ClassVar[type[Critic]] = Critic
     styled: ClassVar[bool] = False  # whether fakes have styles
 
     def __init__(
@@ -70,7 +71,7 @@ class NoiseGame(Game):
         at_most(MOST_REPEATS, **{"game.d_steps": d_steps, "game.g_size": g_size})
         self.nets, self.latent, self.classes = nn.ModuleDict(nets), latent, classes
         self.labelled = any(getattr(net, "conditional", False) for net in nets.values())
-        self.critic = Critic(
+        self.critic = self.judges(
             "D",
             self.nets,
             loss,

@@ -6,7 +6,7 @@ In every formula l is a logit, so that D(x) = sigmoid(l(x)), and both players mi
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
@@ -28,12 +28,14 @@ class Judged:
 
     verdicts: D's output for "fake", and for "real" in D's moves and if the objective `needs_real`. columns: D's input
     by source: samples and the columns judged with them, before noise, augmentation and packing; the k-th rows of both
-    sources form a pair. memory: the objective's state.
+    sources form a pair. memory: the objective's state. draw: (purpose, logits) -> uniform numbers in [0, 1) in their
+    shape, in D's moves.
     """
 
     verdicts: Mapping[str, Verdict]
     columns: Mapping[str, Sequence[Tensor | None]] = field(default_factory=dict)
     memory: Mapping[str, Tensor] = field(default_factory=dict)
+    draw: Callable[[str, Tensor], Tensor] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -235,6 +237,47 @@ class Hinge(LabelLoss):
     def as_fake(self, logits: Tensor) -> Tensor:
         """max(0, 1 + l)."""
         return relu(1 + logits)
+
+    def generator(self, fake: Tensor, real: Tensor | None = None) -> Tensor:
+        """-E l(G(z))."""
+        return -fake.mean()
+
+
+@dataclass(frozen=True, kw_only=True)
+class DrawnHinge(AdversarialLoss):
+    """Hinge loss whose margin is drawn from U(margin, 1) for each logit (Liu et al. 2021, released code).
+
+    It is a smoothing of labels: D's loss of a logit ends at a random value. Raises ConfigError for a margin outside
+    [0, 1].
+
+    >>> import torch
+    >>> DrawnHinge().discriminator(torch.tensor([2.0, 0.0]), torch.tensor([-3.0, 0.5])).item()  # with margins of 1
+    1.25
+    """
+
+    margin: float = 0.8
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.margin <= 1:
+            raise ConfigError(f"loss.margin={self.margin:g}: the smallest margin, from 0 to 1, such as 0.8")
+
+    def of_discriminator(self, judged: Judged) -> Tensor:
+        """The mean over D's scales of E max(0, m - l(x)) + E max(0, m + l(G(z))), with a margin m for each logit."""
+        draw = judged.draw
+        assert draw is not None, "an objective with drawn margins, outside D's move"
+
+        def gap(source: str, k: int, logits: Tensor) -> Tensor:
+            return (1 - self.margin) * (1 - draw(f"margin {source} {k}", logits))
+
+        pairs = zip(judged.verdicts["real"].scales(), judged.verdicts["fake"].scales(), strict=True)
+        return mean_over_scales(
+            [self.discriminator(r + gap("real", k, r), f - gap("fake", k, f)) for k, (r, f) in enumerate(pairs)]
+        )
+
+    def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
+        """E max(0, 1 - l(x)) + E max(0, 1 + l(G(z)))."""
+        return relu(1 - real).mean() + relu(1 + fake).mean()
 
     def generator(self, fake: Tensor, real: Tensor | None = None) -> Tensor:
         """-E l(G(z))."""

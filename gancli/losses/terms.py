@@ -130,7 +130,7 @@ class Terms:
                 )
             if term.distance not in self.distances:
                 given = f"terms.{name}.distance={term.distance}"
-                if term.distance in ("features", "features_l2"):
+                if term.distance in ("features", "features_l2", "features_unit"):
                     raise CombinationError(f"{given}: needs a frozen network: set pretrained=NAME")
                 raise CombinationError(f"{given}: unknown distance; {suggestion(term.distance, self.distances)}")
             if term.every > 1 and not lazy:

@@ -82,9 +82,9 @@ class Generator(nn.Module):
         return 256
 
     def forward(self, z: Tensor, y: Tensor | None = None, both: bool = False) -> Tensor | tuple[Tensor, Tensor]:
-        """[B, latent_dim], labels [B] or a mixture of classes [B, classes] -> [B, C, H, W], or both sizes, largest first.
+        """[B, latent_dim], labels [B] or a mixture of classes [B, classes] -> [B, C, H, W].
 
-        The smaller images are [B, C, 128, 128], or of half the side.
+        both: and smaller ones after them, [B, C, 128, 128] or of half the side.
         """
         assert self.embed is None or y is not None, "a conditional generator without labels"
         condition = None if self.embed is None else self.embed(y).to(z.dtype)
@@ -173,10 +173,8 @@ class Discriminator(nn.Module):
         )
         self.head, self.head_small = (_head(inputs, san) for inputs in (wide[0], wide[2]))
         self.embed = Embedding(classes, wide[1], init=init, spectral=True) if self.conditional else None
-        decoders = (
-            Decoder(inputs, channels, small - 1, max(1, ch // 2), build) for inputs in (wide[1], wide[2], wide[2])
-        )
-        self.decoders = nn.ModuleList(decoders)
+        decoded, narrow = (wide[1], wide[2], wide[2]), max(1, ch // 2)
+        self.decoders = nn.ModuleList(Decoder(inputs, channels, small - 1, narrow, build) for inputs in decoded)
         dcgan_(self)
         renormalise(self)
 
@@ -229,7 +227,8 @@ def quarters(x: Tensor, which: Tensor) -> Tensor:
     >>> quarters(torch.arange(4.0).view(1, 1, 2, 2), torch.tensor([2])).item()
     2.0
     """
-    parts = x.unflatten(3, (2, -1)).unflatten(2, (2, -1))
+    rows, channels, height, width = x.shape
+    parts = x.reshape(rows, channels, 2, height // 2, 2, width // 2)
     return parts[torch.arange(len(x), device=x.device), :, which // 2, :, which % 2]
 
 

@@ -11,15 +11,20 @@ from torch import Tensor
 from gancli.losses.terms import Distance
 from gancli.pretrained.pretrained import Pretrained
 
+EPS = 1e-10  # of a squared norm
+
 
 def features_distance(
     net: Pretrained,
     a: Tensor,
     b: Tensor,
     layers: Sequence[str] | None = None,
-    distance: Literal["l1", "l2"] = "l2",
+    distance: Literal["l1", "l2", "unit"] = "l2",
 ) -> Tensor:
     """The mean of |φ(a) - φ(b)| (l1) or its square (l2) over all numbers of a layer φ, summed over layers, a scalar.
+
+    "unit": the mean over pixels of the squared distance of φ's channels as vectors of length 1, as in LPIPS with all
+    weights 1 (Zhang et al. 2018, eq. 1).
 
     a, b: images [B, C, H, W] in [-1, 1]; the gradient goes only to a. layers: None: the configured ones; if there are
     none, φ is the final features. Raises ConfigError for a missing layer. Sources: Johnson et al. 2016, eq. 2; Ledig et
@@ -39,20 +44,32 @@ def features_distance(
         wanted = _seen(net, b, layers)
     terms = []
     for name, x in made.items():
+        if distance == "unit":
+            terms.append((unit(x) - unit(wanted[name])).square().sum(1).mean())
+            continue
         difference = x - wanted[name]
         terms.append(difference.abs().mean() if distance == "l1" else difference.square().mean())
     return torch.stack(terms).sum()
 
 
 def feature_distances(net: Pretrained | None) -> dict[str, Distance]:
-    """Return the distances `features` (l1) and `features_l2` for loss terms; none without a frozen network."""
+    """Return the distances `features` (l1), `features_l2` and `features_unit` for loss terms; none without `net`."""
     if net is None:
         return {}
 
-    def of(distance: Literal["l1", "l2"]) -> Distance:
+    def of(distance: Literal["l1", "l2", "unit"]) -> Distance:
         return lambda a, b: features_distance(net, a, b, distance=distance)
 
-    return {"features": of("l1"), "features_l2": of("l2")}
+    return {"features": of("l1"), "features_l2": of("l2"), "features_unit": of("unit")}
+
+
+def unit(x: Tensor) -> Tensor:
+    """Each pixel's channels [B, C, ...] divided by their norm.
+
+    >>> unit(torch.tensor([[3.0, 4.0]])).tolist()
+    [[0.6000000238418579, 0.800000011920929]]
+    """
+    return x / (x.square().sum(1, keepdim=True) + EPS).sqrt()
 
 
 def _seen(net: Pretrained, x: Tensor, layers: Sequence[str] | None) -> dict[str, Tensor]:

@@ -49,6 +49,10 @@ TINY["projected"] = [
     "model=projected", "pretrained=random", "model.ch=2", "model.latent.dim=8", "model.D.ch=2",
     "model.D.resolution=64", "dataset=random", "dataset.size=[1,32,32]",
 ]  # fmt: skip
+TINY["fastgan"] = [
+    "model=fastgan", "model.ch=4", "model.latent.dim=8", "pretrained=random", "dataset=random",
+    "dataset.size=[1,32,32]",
+]  # fmt: skip
 TINY["improved"] += ["dataset.classes=2", "game.labels=4", "game.adversarial=1"]
 
 # A game that no model takes by itself, with a model that plays it.
