@@ -12,7 +12,7 @@ from torch import Tensor
 
 from gancli.config.settings import at_least
 from gancli.errors import ConfigError, MetricError
-from gancli.pretrained import classifiers, fidelity, inception
+from gancli.pretrained import classifiers, fidelity, inception, untrained
 from gancli.pretrained.fidelity import ClipArch, DinoArch
 from gancli.pretrained.pretrained import Pretrained
 
@@ -220,3 +220,9 @@ def efficientnet_lite0(
         raise ConfigError(f"{WHERE}.block={block}: type a block from 0 to 15, or null for the last features")
     net = classifiers.efficientnet_lite0(weights, where=WHERE)
     return Frozen(net, batch_size, None if block is None else f"_blocks.{block}", f"block {block}")
+
+
+def random(seed: int = 0, size: int = 64, batch_size: int | None = None) -> Extractor:
+    """Return VGG-16 with random weights, as `gancli.pretrained.untrained.random_vgg16` builds it."""
+    at_least(1, **{f"{WHERE}.batch_size": batch_size})
+    return Frozen(untrained.random_vgg16(seed, size, WHERE), batch_size)

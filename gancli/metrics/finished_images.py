@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import zipfile
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,8 @@ from torch import Tensor
 from gancli.data import decode
 from gancli.data.folder import Folder
 from gancli.data.folder import folder as folder_source
-from gancli.data.listing import Files, Listing, Place
+from gancli.data.layout import printable
+from gancli.data.listing import Files, Listing, Names, Place
 from gancli.data.npz import npz
 from gancli.data.source import Source, order
 from gancli.data.zipped import Zip
@@ -25,6 +26,7 @@ from gancli.errors import ConfigError, DataError
 from gancli.metrics.images import ImageSet, from_source
 
 KINDS = "a folder of images, a .zip of images, or an .npz that holds images (as gan sample format=npz writes it)"
+Told = Callable[[int], Mapping[str, Any]]
 SHOWN = 100  # file sizes listed in a protocol, at most
 
 
@@ -61,7 +63,11 @@ class Given:
             "file_sizes": [list(size) for size in self.sizes[:SHOWN]],
         }
         if self.source is not None:
-            return from_source(self.source, n, seed, **facts)
+            images = from_source(self.source, n, seed, **facts)
+            names = (
+                None if self.listing is None or len(self.listing) != images.protocol["images"] else self.listing.names
+            )
+            return images if names is None else replace(images, told=_with_files(images.told, names))
         assert self.place is not None
         assert self.listing is not None
         chosen = np.sort(order(len(self), seed, "evaluation")[:n])
@@ -82,7 +88,12 @@ class Given:
 
         told = {"name": place.kind, "images": len(self), "shape": [channels, 0, 0], "judged_at": "each file's own size"}
         told |= {"fingerprint": _fingerprint(place.files(listing)), "seed": seed, **facts}
-        return ImageSet(n, (channels, 0, 0), chunks, told)
+        numbers = _with_files(lambda row: {"number": int(chosen[row])}, listing.names)
+        return ImageSet(n, (channels, 0, 0), chunks, told, told=numbers)
+
+    def at_most(self, n: int | None) -> ImageSet:
+        """Return at most n of them (None: all), chosen by seed 0."""
+        return self.images(len(self) if n is None else min(n, len(self)), 0)
 
     def resizing(self, shape: Sequence[int]) -> str:
         """Return how images of other sizes were resized, to follow the key's name; empty if they were not."""
@@ -109,6 +120,17 @@ class Given:
         if len(sizes) > 3:
             return f"{', '.join(sizes[:3])} and {len(sizes) - 3} more sizes of"
         return " and ".join(part for part in (", ".join(sizes[:-1]), sizes[-1]) if part)
+
+
+def _with_files(told: Told | None, names: Names) -> Told | None:
+    """Return the same facts with the file of each image's number."""
+
+    def found(row: int) -> dict[str, Any]:
+        assert told is not None
+        facts = told(row)
+        return {**facts, "file": printable(names[facts["number"]])}
+
+    return None if told is None else found
 
 
 def holds_images(path: Path) -> bool:

@@ -61,7 +61,8 @@ class ImageSet:
     chunks: returns a new iterator at each call, of uint8 [B, C, H, W] of any B, n images in all. protocol: where they
     come from, as plain JSON values. labelled: the same images with their requested classes, int64 [B]; None if they
     have none. span: the images [start, stop) as a set, for several ranks; None if the set cannot be split. shown: the
-    same images with their inputs, if they were made from data.
+    same images with their inputs, if they were made from data. told: returns what identifies an image by its position:
+    its number in the data that the set was chosen from, and its file if it has one; None: its position is its number.
     """
 
     n: int
@@ -71,6 +72,7 @@ class ImageSet:
     labelled: Callable[[], Iterator[tuple[Tensor, Tensor]]] | None = None
     span: Callable[[int, int], ImageSet] | None = None
     shown: Callable[[], Iterator[Shown]] | None = None
+    told: Callable[[int], Mapping[str, Any]] | None = None
 
     @property
     def mixed(self) -> bool:
@@ -115,7 +117,9 @@ def from_source(source: Source, n: int | None, seed: int, *, exact: bool = False
             for start in range(first, last, _CHUNK):
                 yield eight_bits(source.rows(index[start : min(start + _CHUNK, last)], columns=("x",))["x"])
 
-        return ImageSet(last - first, shape, chunks, told, span=span)
+        return ImageSet(
+            last - first, shape, chunks, told, span=span, told=lambda row: {"number": int(index[first + row])}
+        )
 
     return span(0, count)
 

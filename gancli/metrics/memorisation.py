@@ -4,28 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from gancli.config.settings import at_least
-from gancli.data.fields import Image
-from gancli.data.source import Source, order
+from gancli.data.source import order
 from gancli.draw.charts import Panel, chart
 from gancli.draw.pictures import Pixels, sheet, with_names
-from gancli.errors import ConfigError, MetricError
-from gancli.metrics.extractor import Extractor
-from gancli.metrics.images import Progress, extract, from_sampler, from_source
+from gancli.errors import ConfigError
 from gancli.metrics.metric import Better, named
-from gancli.metrics.neighbours import nearest
-from gancli.metrics.run_metric import FeatureRunMetric, Findings, kept_out, training_data
+from gancli.metrics.neighbours import beside_training, nearest
+from gancli.metrics.run_metric import Findings
+from gancli.metrics.training_metric import Compared, TrainingMetric, check_images, picked, told
 
-if TYPE_CHECKING:
-    from gancli.draw.sampling import Sampler
-
-LEAST, COMPARED, BINS = 10, 5000, 40
+COMPARED, BINS = 5000, 40
+LISTED, SHOWN = 1000, 5  # copies in the results, and in the printed line
+# Of the length of a feature vector: below it two images are equal. A batch of another size changes rounding by 1e-5.
+EQUAL = 1e-4
 
 
 def ratios(samples: Tensor, training: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -39,10 +37,8 @@ def ratios(samples: Tensor, training: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     >>> ratios(torch.tensor([[0.5], [10.0], [18.0]]), training)[0].tolist()
     [0.5, 0.0, 1.0]
     """
-    distance, row = (part[:, 0] for part in nearest(samples, training, 1))
-    there, where = torch.unique(row, return_inverse=True)
-    apart = nearest(training[there], training, 2)[0][:, 1]
-    return _share(distance, apart[where]), distance, row
+    distance, apart, row = beside_training(samples, training)
+    return _share(distance, apart), distance, row
 
 
 def left_out(training: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -87,11 +83,13 @@ def _share(distance: Tensor, scale: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Memorisation(FeatureRunMetric):
+class Memorisation(TrainingMetric):
     """The share of samples nearer to a training image than real images are to each other, and a sheet of the nearest.
 
     A sample counts as a copy if its ratio (`ratios`) is below the q-quantile of the leave-one-out ratios of training
-    images; of new images of the data distribution a share of q would be. The run is flagged if the share of copies is
+    images; of new images of the data distribution a share of q would be. A sample with a training image's features is
+    a copy, also of an image that the data hold twice. The details list the copies, the first of them with their
+    numbers and files and those of the nearest training images. The run is flagged if the share of copies is
     above `limit`. Each distance is relative to its own neighbourhood, so a generator that draws only typical images,
     from dense regions, does not count as copying; nor does an untrained one, whose samples are far from all images.
     Copies with noise are far from all images, too: if dataset.limit excluded images from training, as many of them are
@@ -119,59 +117,90 @@ class Memorisation(FeatureRunMetric):
             if not 0 < value < 1:
                 raise ConfigError(f"metrics.memorisation.{key}={value:g}: type a number above 0 and below 1")
         at_least(1, **{"metrics.memorisation.rows": self.rows, "metrics.memorisation.neighbours": self.neighbours})
-        at_least(LEAST, **{"metrics.memorisation.images": self.images})
+        check_images(self.name, self.images)
 
     def settings(self, n_fake: int, n_real: int) -> dict[str, Any]:
         """Quantile, limits, and how many training images were searched at most."""
         return {"quantile": self.quantile, "limit": self.limit, "nearer": self.nearer, "images": self.images}
 
-    def refuse(self, sampler: Sampler) -> None:
-        """Raises MetricError for a run of points, or with fewer than ten training images."""
-        if not isinstance(sampler.field, Image):
-            raise MetricError("metrics=memorisation takes images; for points type metrics=[modes,divergences]")
-        if len(training_data(sampler, self.name)) < LEAST:
-            raise MetricError(f"metrics=memorisation needs at least {LEAST} training images: leave it out of metrics")
-
-    def measure(self, extractor: Extractor | None, sampler: Sampler, n: int, seed: int, progress: Progress) -> Findings:
+    def compare(self, sides: Compared) -> Findings:
         """Return memorisation, the share of copies; in the details `memorised`, whether it is flagged; the sheet."""
-        assert extractor is not None
-        source = training_data(sampler, self.name)
-        real_set = from_source(source, self.images, 0)
-        training = extract(real_set, extractor, progress, "training images")
-        fake_set = from_sampler(sampler, n, seed)
-        samples = extract(fake_set, extractor, progress, "memorisation: samples")
-        ratio, distance, _ = ratios(samples, training)
+        extractor = sides.extractor
+        train, training = sides.of_training(self.images)
+        samples = sides.of_samples()
+        ratio, distance, row = ratios(samples, training)
         evaluated = torch.from_numpy(order(len(training), "memorisation")[:COMPARED])
         bar_ratio, bar_distance = left_out(training, evaluated)
         bar = float(bar_ratio.quantile(self.quantile))
-        share = float((ratio < bar).double().mean())
+        equal = distance <= EQUAL * training[row].norm(dim=1)
+        copied = (ratio < bar) | equal
+        share = float(copied.double().mean())
         values, nearer = {named(self.name, extractor): share}, 0.5
-        fresh = kept_out(sampler, source)
+        fresh = sides.excluded(len(training))
         if fresh is not None:
-            as_many = from_source(fresh, min(len(training), len(fresh)), 0)
-            unseen = extract(as_many, extractor, progress, "images excluded by dataset.limit")
+            unseen = sides.of(fresh, "images excluded by dataset.limit")
             nearer = nearer_share(samples, training, unseen)
             values[named("nearer_to_training", extractor)] = nearer
-        details = {
+        details: dict[str, Any] = {
             "memorised": share > self.limit or nearer > self.nearer,
-            "memorisation_rule": f"a copy has a ratio below {bar:.4f}, the {self.quantile:g}-quantile of real images;"
-            f" flagged if the share of copies is above {self.limit:g} (new images: {self.quantile:g}) or if more than"
-            f" {self.nearer:g} of the samples are nearer to training images than to as many excluded from training",
+            "memorisation_rule": f"a copy has a ratio below {bar:.4f}, the {self.quantile:g}-quantile of real images,"
+            f" or a training image's features; flagged if the share of copies is above {self.limit:g} (new images:"
+            f" {self.quantile:g}) or if more than {self.nearer:g} of the samples are nearer to training images than to"
+            " as many excluded from training",
             "nearest_ratio_median": {"samples": float(ratio.median()), "data": float(bar_ratio.median())},
             "nearest_distance_median": {"samples": float(distance.median()), "data": float(bar_distance.median())},
             "training_images": len(training),
         }
+        first = _nearest_first(ratio, copied, equal)
+        listed = [
+            {
+                "sample": told(sides.samples, k),
+                "training_image": told(train, int(row[k])),
+                "ratio": float(ratio[k]),
+                "distance": float(distance[k]),
+                "equal_features": bool(equal[k]),
+            }
+            for k in first[:LISTED].tolist()
+        ]
+        details["copies"] = {"found": len(first), "equal_features": int(equal.sum()), "nearest_first": listed}
+        notes = [*_found(details["copies"]), *extractor.notes()]
+        if train.mixed or sides.samples.mixed:
+            return Findings(values, details, notes=[*notes, "memorisation: no sheet of images of different sizes"])
         rows = _chosen(ratio, self.rows)
         numbers = nearest(samples[rows], training, min(self.neighbours, len(training)))[1]
-        everything = torch.cat(list(fake_set.chunks()))[rows]
-        page = _sheet(everything, _images(source, real_set.n, numbers), [f"{ratio[r]:.2f}" for r in rows])
+        neighbours = picked(train, numbers.flatten())
+        own = picked(sides.samples, rows)
+        channels = max(own.shape[1], neighbours.shape[1])  # files may be grey on one side only
+        page = _sheet(
+            own.expand(-1, channels, -1, -1),
+            neighbours.expand(-1, channels, -1, -1).reshape(*numbers.shape, channels, *own.shape[2:]),
+            [f"{ratio[r]:.2f}" for r in rows],
+        )
         charts = chart(
             [
                 _histogram("relative distance to the nearest", ratio, bar_ratio, bar),
                 _histogram("distance to the nearest", distance, bar_distance, None),
             ]
         )
-        return Findings(values, details, {"memorisation": _stacked(page, charts)}, extractor.notes())
+        return Findings(values, details, {self.name: _stacked(page, charts)}, notes)
+
+
+def _nearest_first(ratio: Tensor, copied: Tensor, equal: Tensor) -> Tensor:
+    """Return the positions of the copies: first those with a training image's features, then by ascending ratio."""
+    rows = torch.nonzero(copied).flatten()
+    return rows[torch.where(equal, -1.0, ratio)[rows].argsort(stable=True)]
+
+
+def _found(copies: Mapping[str, Any]) -> list[str]:
+    """Return a line that names the first copies; none if there are none."""
+    names = [str(one["sample"].get("file", one["sample"]["number"])) for one in copies["nearest_first"][:SHOWN]]
+    if not names:
+        return []
+    more = f" and {copies['found'] - len(names)} more" if copies["found"] > len(names) else ""
+    return [
+        f"memorisation: {copies['found']} samples are judged copies, of which {copies['equal_features']} have a"
+        f" training image's features: {', '.join(names)}{more}; the results list each with its training image"
+    ]
 
 
 def _chosen(ratio: Tensor, rows: int) -> Tensor:
@@ -179,13 +208,6 @@ def _chosen(ratio: Tensor, rows: int) -> Tensor:
     near = ratio.argsort(stable=True)[: (rows + 1) // 2]
     others = torch.arange(len(ratio))
     return torch.cat([near, others[~torch.isin(others, near)][: rows - len(near)]])
-
-
-def _images(source: Source, n: int, numbers: Tensor) -> Tensor:
-    """Return training images [R, k, C, H, W] by their numbers among the n that `from_source` takes."""
-    taken = np.sort(order(len(source), 0, "evaluation")[:n])
-    images = source.rows(taken[numbers.flatten().numpy()])["x"]
-    return images.reshape(*numbers.shape, *images.shape[1:])
 
 
 def _sheet(samples: Tensor, neighbours: Tensor, names: list[str]) -> Pixels:

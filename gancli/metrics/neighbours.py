@@ -20,12 +20,35 @@ _BLOCK = 1024  # queries per block
 def nearest(queries: Tensor, bank: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Return distances [Q, k] and row numbers [Q, k] of the k nearest rows of the bank, the nearest first.
 
+    Distances are computed from differences, also where a large bank is searched by a matrix product, so that equal rows
+    have a distance of exactly 0.
+
     >>> distance, row = nearest(torch.tensor([[0.0], [9.0]]), torch.tensor([[1.0], [7.0], [3.0]]), 2)
     >>> distance.tolist(), row.tolist()
     ([[1.0, 3.0], [2.0, 6.0]], [[0, 2], [1, 2]])
     """
-    found = [_distances(part, bank).topk(k, largest=False) for part in torch.split(queries, _BLOCK)]
-    return torch.cat([f.values for f in found]), torch.cat([f.indices for f in found])
+    found = []
+    for part in torch.split(queries, _BLOCK):
+        rows = _distances(part, bank).topk(k, largest=False).indices
+        exact = torch.stack([(part - bank[column]).square().sum(1).sqrt() for column in rows.T], 1)
+        by_distance = exact.argsort(dim=1, stable=True)
+        found.append((exact.gather(1, by_distance), rows.gather(1, by_distance)))
+    return torch.cat([distance for distance, _ in found]), torch.cat([rows for _, rows in found])
+
+
+def beside_training(samples: Tensor, training: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return each sample's distance to its nearest training image, that image's to its own, and its row: [N] each.
+
+    samples [N, D], training [M, D], M at least 2.
+
+    >>> training = torch.tensor([[0.0], [1.0], [10.0], [14.0]])
+    >>> [part.tolist() for part in beside_training(torch.tensor([[0.5], [18.0]]), training)]
+    [[0.5, 4.0], [1.0, 4.0], [0, 3]]
+    """
+    distance, row = (part[:, 0] for part in nearest(samples, training, 1))
+    there, where = torch.unique(row, return_inverse=True)
+    apart = nearest(training[there], training, 2)[0][:, 1]
+    return distance, apart[where], row
 
 
 def _distances(a: Tensor, b: Tensor, exact: bool | None = None) -> Tensor:

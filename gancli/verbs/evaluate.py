@@ -20,6 +20,7 @@ from gancli.errors import ConfigError, GanError, MetricError, RunError
 from gancli.metrics.extractor import Extractor
 from gancli.metrics.metric import Metric
 from gancli.metrics.results import numbers
+from gancli.metrics.training_metric import TrainingMetric
 from gancli.store import finding, rundir
 from gancli.store.files import write_json
 from gancli.verbs import compare, measuring
@@ -116,7 +117,7 @@ def _check_input(settings: EvalSettings, metrics: Sequence[Metric], overrides: S
     for word in overrides:
         if word.lstrip("+").partition("=")[0] in OF_A_RUN:
             raise ConfigError(f"{word} is a key for runs: leave it out, or give run= instead of input=")
-    if settings.reference is None and any(metric.compares for metric in metrics):
+    if settings.reference is None and any(m.compares or isinstance(m, TrainingMetric) for m in metrics):
         raise ConfigError(f"input={settings.input}: reference= is required with input=: type reference=FOLDER")
 
 

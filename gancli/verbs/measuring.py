@@ -27,6 +27,7 @@ from gancli.metrics.metric import LabelMetric, Metric, PairMetric
 from gancli.metrics.outputs import made_of_rows, refuse_classes, refuse_pairs
 from gancli.metrics.reference import write as write_reference
 from gancli.metrics.run_metric import FeatureRunMetric, RunMetric
+from gancli.metrics.training_metric import Compared, TrainingMetric, sides_of_files, sides_of_run
 from gancli.store.rundir import real as own_path
 from gancli.verbs import sides
 from gancli.verbs.drawing import compute, need_images, open_sampler
@@ -67,8 +68,9 @@ def evaluate(settings: EvalSettings, metrics: Sequence[Metric], extractor: Calla
         made = [_blank(settings, found, threshold) for threshold in settings.thresholds()]
     pictures: dict[str, Pixels] = {}
     for k, (threshold, values) in enumerate(zip(settings.thresholds(), made, strict=True)):
-        if found is not None:
-            shown = _evaluate_run(settings, found.truncated(threshold), of_run, values, extractor)
+        if of_run:
+            sampler = None if found is None else found.truncated(threshold)
+            shown = _evaluate_run(settings, sampler, of_run, values, extractor)
             mark = f"-{'none' if threshold is None else f'{threshold:g}'}" if len(made) > 1 else ""
             pictures |= {f"{name}{mark}.png": picture for name, picture in shown.items()}
         values["warnings"] = list(dict.fromkeys(values["warnings"]))
@@ -87,8 +89,9 @@ def load(settings: EvalSettings, metrics: Sequence[Metric]) -> Sampler | None:
     _refuse_labels(metrics, sampler)
     _refuse_pairs(settings, metrics, sampler)
     of_run, of_images = _parted(metrics)
-    if of_run and sampler is None:
-        raise MetricError(f"metrics={of_run[0].name} needs a run: give run= instead of input=")
+    alone = [m.name for m in of_run if not isinstance(m, TrainingMetric)] if sampler is None else []
+    if alone:
+        raise MetricError(f"metrics={alone[0]} needs a run: give run= instead of input=")
     if of_images and sampler is not None:
         need_images(sampler.field, "eval")
     _refuse_run(settings, sampler, of_run)
@@ -210,33 +213,67 @@ def _refuse_run(
 
 def _evaluate_run(
     settings: EvalSettings,
-    sampler: Sampler,
+    sampler: Sampler | None,
     metrics: Sequence[RunMetric | FeatureRunMetric],
     values: dict[str, Any],
     make_extractor: Callable[[], Extractor],
 ) -> dict[str, Pixels]:
-    """Add the run metrics and their time to the results; return their pictures. Raises MetricError."""
+    """Add the run metrics and their time to the results; return their pictures. Raises MetricError.
+
+    sampler: None for images from files, of which only a TrainingMetric can be computed.
+    """
     began = time.perf_counter()
     pictures: dict[str, Pixels] = {}
-    n = _count(settings, sampler) if metrics else 0
+    n = _count(settings, sampler)
+    of_training = [m for m in metrics if isinstance(m, TrainingMetric)]
+    compared = _compared(settings, sampler, of_training, values, make_extractor) if of_training else None
     for metric in metrics:
         if isinstance(metric, FeatureRunMetric):
             extractor = make_extractor() if metric.needs_extractor() else None
-            findings = metric.measure(extractor, sampler, n, settings.seed, Remaining())
+            if isinstance(metric, TrainingMetric):
+                assert compared is not None
+                findings = metric.compare(compared)
+            else:
+                assert sampler is not None
+                findings = metric.measure(extractor, sampler, n, settings.seed, Remaining())
             if extractor is not None:
                 values["protocol"] |= extractor.protocol()
         else:
+            assert sampler is not None
             findings = metric.measure(sampler, n, settings.seed, Remaining())
         values |= findings.values | findings.details
         values["warnings"] += [note for note in findings.notes if note not in values["warnings"]]
         pictures |= findings.pictures
         values["protocol"][metric.name] = metric.settings(n, 0)
-    if metrics:
+    if sampler is not None:
         about = {"name": sampler.facts.name, "fingerprint": sampler.facts.fingerprint}
         about |= {key: sampler.config["dataset"].get(key) for key in ("split", "limit")}
         values["protocol"]["trained_on"] = about
     values["seconds"] += time.perf_counter() - began
     return pictures
+
+
+def _compared(
+    settings: EvalSettings,
+    sampler: Sampler | None,
+    metrics: Sequence[TrainingMetric],
+    values: dict[str, Any],
+    make_extractor: Callable[[], Extractor],
+) -> Compared:
+    """Return samples and training images, of the run or from files, whose protocol is added. Raises GanError."""
+    kept = FeatureCache() if settings.cache else None
+    if sampler is not None:
+        n = _count(settings, sampler)
+        return sides_of_run(make_extractor(), sampler, n, settings.seed, Remaining(), metrics[0].name, kept)
+    with ranks.one_first():
+        samples, training, notes = sides.copied(settings)
+    for metric in metrics:
+        metric.refuse_files(len(training))
+    made = sides_of_files(make_extractor(), samples, training.at_most, Remaining(), kept)
+    trained_on = {k: v for k, v in training.at_most(None).protocol.items() if k not in results.PLACES}
+    values["protocol"] |= {"n_fake": samples.n, "fake": dict(samples.protocol), "trained_on": trained_on}
+    values["warnings"] += [note for note in notes if note not in values["warnings"]]
+    return made
 
 
 def _refuse_labels(metrics: Sequence[Metric], sampler: Sampler | None) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from gancli.config.commands import word
@@ -130,6 +130,24 @@ def _of_rows(
     if looks and not labelled:
         unchanged(sampler)
     return Sides(evaluated, reference(sampler, settings.n_real, settings.seed) if looks else None, source, notes)
+
+
+def copied(settings: EvalSettings) -> tuple[ImageSet, Given, list[str]]:
+    """Return images from files, the training images that they may copy (all of `reference=`), and notes.
+
+    Raises DataError or ConfigError.
+    """
+    assert settings.input is not None
+    if settings.reference is None or _statistics(settings) is not None:
+        raise ConfigError(
+            f"input={settings.input}: these metrics search the training images themselves for copies: type"
+            " reference=FOLDER with the training images"
+        )
+    fake = _of_files(replace(settings, reference=None), None)
+    samples, there = fake.evaluated[0], fake.evaluated[0].protocol["images"]
+    few = f"{samples.n:,} of the {there:,} images of input are evaluated: n={there} evaluates all"
+    training = find("reference", settings.reference, settings.sides())
+    return samples, training, fake.notes + ([few] if samples.n < there else [])
 
 
 def unchanged(sampler: Sampler) -> DataSet:

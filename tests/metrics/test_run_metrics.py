@@ -132,7 +132,7 @@ def own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Source:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(by_class, "training_data", lambda found, name: source)
     monkeypatch.setattr(by_class, "data", no_test)
-    monkeypatch.setattr("gancli.metrics.memorisation.training_data", lambda found, name: source)
+    monkeypatch.setattr("gancli.metrics.training_metric.training_data", lambda found, name: source)
     return source
 
 
