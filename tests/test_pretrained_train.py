@@ -309,3 +309,30 @@ def test_states_are_the_same_after_a_pause() -> None:
     second.step()
     second.step()
     same(straight.state(), second.state())
+
+
+def test_a_judge_of_the_networks_own_images_is_warned_of(gan: Gan, file: Path) -> None:
+    net = ["arch=shufflenet_v2_x0_5", "size=32", "weights=net.pth"]
+    keys = [
+        *HEADS,
+        "pretrained=torchvision",
+        *(f"pretrained.{key}" for key in net),
+        "pretrained.layers=[stage2,stage4]",
+    ]
+    scores = ["observers.scores.every=1", "observers.scores.n=4", "observers.scores.metrics=[fid]"]
+    scores += ["observers.scores.extractor=torchvision", "observers.scores.weights=net.pth"]
+    scores += ['observers.scores.options=["extractor.arch=shufflenet_v2_x0_5","extractor.size=32"]']
+    made = gan("train", *keys, *scores, "steps=2", "run_dir=r")
+    assert made.code == 0, made.err
+    told = "this run was trained with pretrained=shufflenet_v2_x0_5, which lowers the distances of shufflenet_v2_x0_5"
+    assert (made.out + made.err).count(told) == 1
+    kept = [json.loads(path.read_text(encoding="utf-8")) for path in Path("r/eval").glob("*.json")]
+    assert len(kept) == 3
+    assert all(sum(told in line for line in one["warnings"]) == 1 for one in kept)
+    judge = ["extractor=torchvision", *(f"extractor.{key}" for key in net)]
+    both = gan("eval", "run=r", "n=12", "metrics=[fid,authenticity]", *judge, "run_dir=e")
+    assert both.code == 0, both.err
+    assert both.out.count(told) == 1
+    other = gan("eval", "run=r", "n=12", "metrics=[fid,authenticity]", "extractor=random", "run_dir=f")
+    assert other.code == 0, other.err
+    assert "was trained with pretrained" not in other.out

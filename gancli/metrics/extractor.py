@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gancli.config.settings import at_least
+from gancli.config.settings import LARGEST, at_least, at_most
 from gancli.errors import ConfigError, MetricError
 from gancli.pretrained import classifiers, fidelity, inception, untrained
 from gancli.pretrained.fidelity import ClipArch, DinoArch
@@ -163,6 +163,26 @@ class Inception(Frozen):
         ]
 
 
+def flattered(trained_with: Pretrained | None, extractor: Extractor | None) -> list[str]:
+    """Return a warning if a run was trained with a network of the extractor's kind, which its numbers then flatter.
+
+    Generators match the ImageNet classes that a discriminator on ImageNet features sees, and distances in such features
+    fall without better images. Source: Kynkäänniemi et al. 2022.
+    """
+    judge = getattr(extractor, "net", None)
+    if trained_with is None or not isinstance(judge, Pretrained):
+        return []
+    one, other = trained_with.facts, judge.facts
+    if not (one.of_imagenet and other.of_imagenet) and (one.name, one.sha256) != (other.name, other.sha256):
+        return []
+    also = [name for name in ("random", "dinov2", "clip") if not one.name.startswith(name)]
+    return [
+        f"this run was trained with pretrained={one.name}, which lowers the distances of {other.name}, trained on"
+        f" {'ImageNet, too' if one.name != other.name else 'the same images'}, without better images (Kynkäänniemi et"
+        f" al. 2022): report extractor={' or extractor='.join(also)} beside them"
+    ]
+
+
 def no_compiler(device: torch.device) -> str | None:
     """Return why torch.compile does not work for this device; None if it does."""
     if device.type == "cpu" and not any(map(shutil.which, ("c++", "g++", "clang++", "cl"))):
@@ -206,6 +226,15 @@ def torchvision(
     if layer is not None:
         net.check_layer(layer, f"{WHERE}.layer")
     return Frozen(net, batch_size, layer)
+
+
+def robust(
+    weights: str | None = None, arch: str = "resnet50", size: int = 224, batch_size: int | None = None
+) -> Extractor:
+    """Return a robustly trained classifier, as `gancli.pretrained.classifiers.robust` reads it."""
+    at_least(1, **{f"{WHERE}.batch_size": batch_size})
+    at_most(LARGEST, **{f"{WHERE}.size": size})
+    return Frozen(classifiers.robust(weights, arch, None, size, WHERE), batch_size)
 
 
 def efficientnet_lite0(

@@ -18,7 +18,7 @@ from gancli.draw.sampling import Sampler
 from gancli.errors import CombinationError, ConfigError, MetricError
 from gancli.games.game import draws_freely, sample_of
 from gancli.metrics.evaluation import Evaluator
-from gancli.metrics.extractor import Extractor
+from gancli.metrics.extractor import Extractor, flattered
 from gancli.metrics.images import ImageSet, enough, from_sampler, from_source, shape_of
 from gancli.metrics.metric import ImageMetric, LabelMetric, Metric, PairMetric
 from gancli.metrics.outputs import from_rows, look_back, made_of_rows, reference, refuse_classes, refuse_pairs, table_of
@@ -26,7 +26,7 @@ from gancli.metrics.results import finished
 from gancli.metrics.run_metric import FeatureRunMetric, RunMetric
 from gancli.observers.drawn import stream_of
 from gancli.observers.extractors import ExtractorChoice, ReadsFeatures, words
-from gancli.observers.observer import Event, Keep, RunView, Scored, Values
+from gancli.observers.observer import Event, Keep, RunView, Say, Scored, Values
 from gancli.observers.sampled import sampler_of
 
 OWN = frozenset({"metrics", "n", "extractor", "standing_stats"})  # keys that gan eval and the observer share
@@ -67,6 +67,7 @@ class Scores(ReadsFeatures):
         self.every, self.n, self.standing_stats = every, n, standing_stats
         self._evaluator: Evaluator | None = None
         self._rows: Rows | None = None
+        self._warned = False  # whether a warning about the extractor was printed
         self._notes: list[str] = []
         keys = [f"metrics=[{','.join(metrics)}]", *options, *words(extractor, weights)]
         self._metrics: list[Metric] = []
@@ -154,6 +155,9 @@ class Scores(ReadsFeatures):
         if self._evaluator is None or self.every is None or not view.due(self.every):
             return
         result = self.evaluated(view, self._evaluator)
+        for line in flattered(view.engine.game.pretrained, self._extractor) if not self._warned else ():
+            yield Say(f"scores: {line}")
+        self._warned = True
         yield Scored(result)
         yield Values({"step": view.step, "seen": view.seen} | {k: v for k, v in result.items() if isinstance(v, float)})
         yield Keep(None)
@@ -174,6 +178,7 @@ class Scores(ReadsFeatures):
         if self.chosen is not None and evaluator.samples is not None and self.standing_stats is None and not of_rows:
             self.chosen.keep(view.step, n, evaluator.samples)
         result["warnings"] += self._notes if of_rows or self._compares else []
+        result["warnings"] += flattered(view.engine.game.pretrained, self._extractor)
         return finished(result, view.step, time.perf_counter() - began)
 
     def _sampler(self, view: RunView) -> Sampler:

@@ -133,6 +133,29 @@ def prepared(
     return Preparation(size, _three(f"{where}.mean", mean, IMAGENET[0]), _three(f"{where}.std", std, IMAGENET[1]))
 
 
+def robust(
+    weights: str | None = None,
+    arch: str = "resnet50",
+    layers: list[str] | None = None,
+    size: int | None = 224,
+    where: str = "pretrained",
+) -> Pretrained:
+    """A classifier of torchvision trained on adversarial examples, whose features follow what the eye sees.
+
+    weights: required: a checkpoint of the robustness library (whose copy for the attack and normalisation are ignored),
+    or a state dict. arch, layers, size, where: as in `torchvision`. Raises WeightsError without a file, or for one of
+    another network. Source: Alfarra et al. 2022 (R-FID, with a robust Inception); Engstrom et al. 2019 (the library).
+    """
+    if weights is None:
+        raise WeightsError(
+            f"{where}=robust needs the weights of an adversarially trained {arch}, and downloads none: type"
+            f" {where}.weights=FILE with a checkpoint of the robustness library, such as imagenet_l2_3_0.pt"
+        )
+    made = torchvision(arch, weights, layers, size, where=where)
+    made.name, made.says = "robust", f"{made.says} of {arch}"
+    return made
+
+
 def _three(key: str, given: list[float] | None, default: tuple[float, ...]) -> tuple[float, ...]:
     if given is not None and (len(given) != 3 or (key.endswith(".std") and min(given) <= 0)):
         raise ConfigError(f"{key}={given}: type three numbers, such as {list(default)}")

@@ -14,6 +14,8 @@ from gancli.errors import ConfigError, RunError, WeightsError, suggestion
 from gancli.nets.layers.spectral import full_precision
 from gancli.pretrained.prepare import Prepare
 
+ELSEWHERE = ("random", "run#", "clip_", "dinov2_")  # starts of names of networks not trained on ImageNet's classes
+
 
 @dataclass(frozen=True)
 class PretrainedFacts:
@@ -26,6 +28,15 @@ class PretrainedFacts:
     sha256: str
     dim: int
     channels: Mapping[str, int]
+
+    @property
+    def of_imagenet(self) -> bool:
+        """Whether the network was trained on ImageNet's classes: all but random ones, a run's own, CLIP and DINOv2.
+
+        >>> [PretrainedFacts(name, "", 8, {}).of_imagenet for name in ("vgg16", "random", "run#D", "clip_vit_b_32")]
+        [True, False, False, False]
+        """
+        return not self.name.startswith(ELSEWHERE)
 
     @staticmethod
     def read(plain: Mapping[str, Any]) -> PretrainedFacts:

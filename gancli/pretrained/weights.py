@@ -25,6 +25,9 @@ from gancli.store.safe import examine
 # Prefixes that trainers add to a network's own names: data parallelism, Lightning, and the robustness libraries.
 PREFIXES = ("module.", "model.", "attacker.", "backbone.", "net.", "_orig_mod.")
 
+# Entries of trainers' checkpoints that hold the network; the robustness library's are model, formerly state_dict.
+NESTED = ("model", "state_dict")
+
 KEY = "pretrained.weights"
 LARGEST = 1 << 32  # bytes of a weights file
 _PATIENCE = 20.0  # seconds without data before a download is aborted
@@ -107,7 +110,7 @@ def read(path: Path, url: str | None = None, key: str = KEY) -> tuple[dict[str, 
     url: where it was downloaded from; the hash in its name must match.
 
     key: names such a file, for messages. Only tensors and plain containers are unpickled (`weights_only`), so that an
-    untrusted file cannot run code.
+    untrusted file cannot run code. Of a trainer's checkpoint only the network is returned (`NESTED`).
     """
     content = content_of(path, key)
     sha256 = hashlib.sha256(content).hexdigest()
@@ -122,7 +125,8 @@ def read(path: Path, url: str | None = None, key: str = KEY) -> tuple[dict[str, 
             f"{path} is not a weights file that can be read safely (truncated, of another type, or more than tensors): "
             f"type {key}=FILE with a state dict saved by torch.save"
         ) from None
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+    state = _network_of(state)
+    if not _of_tensors(state):
         raise WeightsError(f"{path} holds no state dict: type {key}=FILE with names and tensors saved by torch.save")
     odd = next((name for name, value in state.items() if value.is_complex() or value.is_quantized), None)
     if odd is not None:
@@ -138,6 +142,17 @@ def _loaded(path: Path, content: bytes) -> Any:
         return load(content)
     examine(io.BytesIO(content), legacy=True)
     return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+
+
+def _of_tensors(content: Any) -> bool:
+    return isinstance(content, dict) and all(isinstance(value, Tensor) for value in content.values())
+
+
+def _network_of(content: Any) -> Any:
+    """Return the state dict of the network in a trainer's checkpoint, else the content itself."""
+    if not isinstance(content, dict) or _of_tensors(content):
+        return content
+    return next((content[key] for key in NESTED if content.get(key) and _of_tensors(content[key])), content)
 
 
 def content_of(path: Path, key: str = KEY) -> bytes:

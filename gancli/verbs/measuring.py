@@ -20,7 +20,7 @@ from gancli.errors import ConfigError, GanError, MetricError, RunError
 from gancli.metrics import controls, results
 from gancli.metrics.controls import Controls
 from gancli.metrics.evaluation import Evaluator
-from gancli.metrics.extractor import Extractor
+from gancli.metrics.extractor import Extractor, flattered
 from gancli.metrics.feature_cache import FeatureCache
 from gancli.metrics.images import ImageSet
 from gancli.metrics.metric import LabelMetric, Metric, PairMetric
@@ -169,6 +169,8 @@ def _evaluate_images(
         made[-1]["seconds"] = time.perf_counter() - began
         made[-1]["reference_was_cached"] = evaluator.was_kept
         made[-1]["warnings"] += given.notes
+        if sampler is not None:
+            made[-1]["warnings"] += flattered(sampler.game.pretrained, extractor)
     if settings.export_reference is not None and World.of_group().first:
         assert extractor is not None
         assert isinstance(real, ImageSet)
@@ -238,6 +240,8 @@ def _evaluate_run(
                 findings = metric.measure(extractor, sampler, n, settings.seed, Remaining())
             if extractor is not None:
                 values["protocol"] |= extractor.protocol()
+                if sampler is not None:
+                    values["warnings"] += flattered(sampler.game.pretrained, extractor)
         else:
             assert sampler is not None
             findings = metric.measure(sampler, n, settings.seed, Remaining())

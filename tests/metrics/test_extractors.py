@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from gancli.errors import ConfigError, WeightsError
 from gancli.metrics import extractor as extractors
+from gancli.metrics.fid import Fid, Kid, Prc
 from gancli.pretrained import classifiers, fidelity
-from gancli.pretrained.prepare import Preparation
+from gancli.pretrained.prepare import IMAGENET, Preparation
 from gancli.pretrained.pretrained import Pretrained
 from gancli.pretrained.weights import fit
 from tests.metrics.arithmetic import network
@@ -203,6 +204,118 @@ def test_clip_is_torch_fidelitys_to_the_bit(tmp_path: Path) -> None:
         assert torch.equal(
             extractors.clip(weights=str(tmp_path / "clip.pth")).features(noise(2)), Theirs()(noise(2))[0]
         )
+
+
+def test_dinov2_of_metas_file(tmp_path: Path) -> None:
+    """A file of the published layout: positions of 37 × 37 patches, and a mask token that features do not need."""
+    from timm import create_model
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        net = create_model("vit_small_patch14_dinov2", pretrained=False, num_classes=0, img_size=224).eval()
+        positions, mask = 0.02 * torch.randn(1, 1 + 37 * 37, 384), torch.zeros(1, 384)
+    torch.save(net.state_dict() | {"pos_embed": positions, "mask_token": mask}, tmp_path / "dino.pth")
+    extractor = extractors.dinov2("dinov2-vit-s-14", str(tmp_path / "dino.pth"))
+    assert (extractor.name, extractor.dim, extractor.classes) == ("dinov2_vit_s_14", 384, 0)
+    told = extractor.protocol()
+    assert (told["features"], told["resize"]) == ("384 of the class token", "bilinear as in TensorFlow 1, to 224x224")
+    net.pos_embed.data = fidelity.at_16(positions)
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in IMAGENET)
+    grey = torch.tensor([0, 90, 255], dtype=torch.uint8).view(3, 1, 1, 1).expand(3, 3, 30, 20)  # resizing keeps it
+    with torch.no_grad():
+        expected = net((grey[:, :, :1, :1] / 255 - mean).div(std).expand(-1, -1, 224, 224))
+    assert (extractor.features(grey) - expected).norm() <= network(50, 1536) * expected.norm()
+
+
+def test_random_weights_are_the_same_bits_everywhere() -> None:
+    before = torch.get_rng_state()
+    extractor = extractors.random()
+    assert torch.equal(torch.get_rng_state(), before)
+    assert (extractor.name, extractor.dim, extractor.classes) == ("random", 64, 0)
+    told = extractor.protocol()
+    assert told["weights_sha256"] == "0d4d1843da4494d3e444e6328e7d7758df10b675b5e1b669ef141b2d8a943dc0"
+    assert told["resize"] == "antialiased bicubic, to 64x64"
+    assert extractors.random(seed=1).protocol()["weights_sha256"] != told["weights_sha256"]
+    # VGG-16's 14,714,688 of its convolutions, and a dense layer of 2048 to 64 features.
+    assert isinstance(extractor, extractors.Frozen)
+    assert sum(t.numel() for t in extractor.net.tensors()) == 14_714_688 + 2048 * 64 + 64
+    # Uniform of variance 2 / fan-in: the activations keep their size through 13 layers.
+    features = extractor.features(noise(16))
+    assert features.shape == (16, 64)
+    assert 0.1 < features.square().mean() < 10
+    with pytest.raises(ConfigError, match=r"extractor\.size=16: must be at least 32"):
+        extractors.random(size=16)
+
+
+def test_distances_of_random_and_trained_features_grow_with_a_degradation() -> None:
+    images = torch.cat([noise(40, 32), 255 - noise(40, 32) // 2])
+    metrics = [Fid(), Kid(subset_size=20), Prc()]
+    for extractor in (extractors.random(), extractors.efficientnet_lite0()):
+        real, same, dark = (extractor.features(x) for x in (images[::2], images[1::2], images[1::2] // 4))
+        found = [{k: v for m in metrics for k, v in m.score(x, real, extractor).items()} for x in (same, dark)]
+        name = extractor.name
+        words = ("fd_{}", "kd_{}", "kd_{}_std", "precision_{}", "recall_{}")
+        assert list(found[0]) == [word.format(name) for word in words]
+        assert found[0][f"fd_{name}"] < found[1][f"fd_{name}"]
+        assert found[0][f"kd_{name}"] < found[1][f"kd_{name}"]
+        assert found[1][f"precision_{name}"] <= found[0][f"precision_{name}"]
+
+
+def robustness_checkpoint(net: nn.Module) -> dict[str, Any]:
+    """What the robustness library saves: a wrapper with normalisation and attacker, in parallel; and its optimizer."""
+    state = {f"module.model.{name}": value for name, value in net.state_dict().items()}
+    state |= {f"module.attacker.model.{name}": torch.zeros_like(v) for name, v in net.state_dict().items()}
+    for place in ("normalizer", "attacker.normalize"):
+        state |= {f"module.{place}.new_{word}": torch.ones(3, 1, 1) for word in ("mean", "std")}
+    momenta = {0: {"momentum_buffer": torch.zeros(2)}}
+    optimizer = {"state": momenta, "param_groups": [{"lr": 0.1, "params": [0]}]}
+    return {"model": state, "optimizer": optimizer, "schedule": {"lr_lambdas": [None]}, "epoch": 90, "amp": None}
+
+
+@pytest.mark.parametrize("key", ["model", "state_dict"])
+def test_a_robust_network_is_read_from_its_trainers_checkpoint(
+    squeezed: tuple[nn.Module, Path], tmp_path: Path, key: str
+) -> None:
+    net, path = squeezed
+    content = robustness_checkpoint(net)
+    torch.save({key: content.pop("model"), **content}, tmp_path / "robust.pt")
+    robust = extractors.robust(str(tmp_path / "robust.pt"), "shufflenet_v2_x0_5", 32)
+    plain = extractors.torchvision("shufflenet_v2_x0_5", str(path), size=32)
+    assert torch.equal(robust.features(noise(2)), plain.features(noise(2)))
+    assert robust.name == "robust"
+    assert robust.protocol()["features"] == "1024 before fc of shufflenet_v2_x0_5"
+    assert list(Fid().score(torch.rand(4, 2), torch.rand(4, 2), robust)) == ["fd_robust"]
+    torch.save({key: {"a": 1}, **content}, tmp_path / "other.pt")
+    with pytest.raises(WeightsError, match="holds no state dict"):
+        extractors.robust(str(tmp_path / "other.pt"), "shufflenet_v2_x0_5", 32)
+
+
+def test_a_robust_network_needs_a_file() -> None:
+    told = (
+        r"^extractor=robust needs .* adversarially trained resnet50.*type extractor\.weights=FILE.*imagenet_l2_3_0\.pt$"
+    )
+    with pytest.raises(WeightsError, match=told):
+        extractors.robust()
+
+
+def test_numbers_of_networks_of_the_same_images_are_flattered() -> None:
+    def net(name: str, sha256: str = "") -> Pretrained:
+        return Pretrained(name, nn.Flatten(), 3, sha256, prepare=None)
+
+    def judged(one: str, other: str) -> list[str]:
+        return extractors.flattered(net(one), extractors.Frozen(net(other)))
+
+    (told,) = judged("efficientnet_lite0", "inception")
+    assert "trained with pretrained=efficientnet_lite0, which lowers the distances of inception" in told
+    assert told.endswith("report extractor=random or extractor=dinov2 or extractor=clip beside them")
+    assert judged("vgg16", "resnet50")
+    assert judged("resnet50", "robust")
+    (own,) = judged("clip_vit_b_32", "clip_vit_b_32")
+    assert own.endswith("report extractor=random or extractor=dinov2 beside them")
+    for one, other in (("random", "inception"), ("run#D", "vgg16"), ("vgg16", "random"), ("vgg16", "dinov2_vit_s_14")):
+        assert judged(one, other) == []
+    assert extractors.flattered(None, extractors.Frozen(net("vgg16"))) == []
+    assert extractors.flattered(net("vgg16"), None) == []
 
 
 def test_positions_are_resized_as_metas_code_does() -> None:
