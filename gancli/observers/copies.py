@@ -15,7 +15,8 @@ from gancli.errors import CombinationError, ConfigError
 from gancli.games.game import draws_freely, sample_of
 from gancli.metrics.feature_cache import FeatureCache
 from gancli.metrics.images import extract, from_sampler, from_source, shape_of
-from gancli.metrics.memorisation import COMPARED, LEAST, left_out, ratios
+from gancli.metrics.memorisation import COMPARED, left_out, ratios
+from gancli.metrics.training_metric import LEAST
 from gancli.observers.drawn import stream_of
 from gancli.observers.extractors import ExtractorChoice, ReadsFeatures, words
 from gancli.observers.observer import Alarm, Event, Observer, RunView, Stop, Values
