@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gancli.errors import CombinationError
+from gancli.nets.freezing import Block
 from gancli.nets.layers.condition import need_classes
 from gancli.nets.layers.conv import Conv
 from gancli.nets.layers.direction import renormalise, sliced_maps
@@ -91,6 +92,10 @@ class Generator(nn.Module):
         features = self.trunk(z, condition)
         image = torch.tanh(self.to_full(features[-1]))
         return (image, torch.tanh(self.to_small(features[self.small]))) if both else image
+
+    def freezable(self) -> list[Block]:
+        """The base, with the labels' embedding, then the blocks of each size with their excitation."""
+        return self.trunk.freezable(self.embed)
 
 
 class Halve(nn.Module):
@@ -215,6 +220,15 @@ class Discriminator(nn.Module):
         full, small, wide = features
         inputs = (full, small, quarters(wide, quarter))
         return [decoder(x) for decoder, x in zip(self.decoders, inputs, strict=True)]
+
+    def freezable(self) -> list[Block]:
+        """The first layers of both branches, their halvings, which are parallel, and the layer before a head."""
+        found: list[Block] = [[self.enter, self.enter_small]]
+        excited, downs = dict(self.excitations.items()), list(self.downs)
+        for k, halve in enumerate(self.halves):
+            small = downs[k] if k < len(downs) else None
+            found.append([halve, excited.get(str(len(self.halves) - k)), small])
+        return [*found, [self.before]]
 
     def directions(self) -> list[Tensor]:
         """The weights of both heads."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,7 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from gancli.compute.device import Compute
 from gancli.config.build import make_as
 from gancli.config.compose import compose
-from gancli.config.files import conf_dir, groups
+from gancli.config.files import groups, overridden
 from gancli.config.settings import TrainSettings
 from gancli.data.facts import DataFacts
 from gancli.errors import GanError
@@ -63,10 +62,10 @@ COMMON = ["dataset.n=24", "batch_size=8", "device=cpu"]
 
 
 def game_of(model: str) -> str:
-    """The game that a model takes by itself, by its file."""
-    text = (conf_dir() / "model" / f"{model}.yaml").read_text(encoding="utf-8")
-    found = re.search(r"^ *- override /game: *(\w+)", text, re.MULTILINE)
-    return found[1] if found else "noise"
+    """The game that a model takes by itself, by its file or its generator's."""
+    chosen = overridden("model", model)
+    chosen = overridden("generator", chosen.get("generator", "none")) | chosen
+    return str(chosen.get("game", "noise"))
 
 
 # Every model with its own game, and the other games: all that is in the contract.
