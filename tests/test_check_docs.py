@@ -28,7 +28,7 @@ from tests.docs import PAGES, ROOT
 if sys.version_info >= (3, 11):
     import tomllib
 
-LONGEST = {"README": 250}
+LONGEST = {"README": 250, "systems": 230}  # systems.md is written by a program
 CUTS = {
     "train": ["steps=2", "batch_size=4", "observers.grid.n=4", "observers.progress=null"],
     "sample": ["n=4"],
