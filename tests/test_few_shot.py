@@ -54,12 +54,12 @@ def test_the_rules_by_images_and_device(
 
 
 def test_a_model_has_the_rules_of_its_own_keys() -> None:
-    config: dict[str, Any] = {"model": {"D": {"resolution": "auto"}}, "images": None}
+    config: dict[str, Any] = {"model": {"D": {"separable": "auto", "resolution": "auto"}}, "images": None}
     survey = Survey(200, 64, 64, 64)
     on_cpu, chosen, _ = few_shot.settled(config, survey, "cpu")
-    assert on_cpu["model"]["D"] == {"resolution": 128}
-    assert [row.key for row in chosen.rows] == ["model.D.resolution"]
-    assert few_shot.settled(config, survey, "cuda")[0]["model"]["D"] == {"resolution": 224}
+    assert on_cpu["model"]["D"] == {"separable": True, "resolution": 128}
+    assert [row.key for row in chosen.rows] == ["model.D.resolution", "model.D.separable"]
+    assert few_shot.settled(config, survey, "cuda")[0]["model"]["D"] == {"separable": False, "resolution": 224}
     assert config["model"]["D"]["resolution"] == "auto"
 
 
@@ -97,7 +97,7 @@ def test_what_is_chosen_is_printed_with_its_reason_and_recorded(gan: Gan, pooled
     lines = answer.err.splitlines()
     title = "chosen for 24 images with sides of 33 to 52 pixels, shorter side 40 in the median, on a CPU:"
     at = lines.index(title)
-    table = [line.split(maxsplit=3) for line in lines[at + 1 : at + 12]]
+    table = [line.split(maxsplit=3) for line in lines[at + 1 : at + 13]]
     assert [(key, value) for key, _, value, _ in table] == [
         ("model.name", "projected"),
         ("model.generator", "fastgan_lite"),
@@ -107,12 +107,13 @@ def test_what_is_chosen_is_printed_with_its_reason_and_recorded(gan: Gan, pooled
         ("batch_size", "8"),
         ("model.ch", "4"),
         ("model.D.resolution", "64"),
+        ("model.D.separable", "true"),
         ("max_time", "null"),
         ("observers.checkpoints.every", "250"),
         ("time", table[-1][2]),
     ]
     assert table[6][3] == "as given; by rule 32"
-    assert len({line.index(" = ") for line in lines[at + 1 : at + 12]}) == 1
+    assert len({line.index(" = ") for line in lines[at + 1 : at + 13]}) == 1
     assert any(line.startswith("24 images are very few: expect copies") for line in lines)
     stored = yaml.safe_load(Path("r/config.yaml").read_text(encoding="utf-8"))
     assert (stored["dataset"]["size"], stored["batch_size"], stored["model"]["G"]["ch"]) == (32, 8, 4)
