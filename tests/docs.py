@@ -11,6 +11,7 @@ from zipfile import ZipFile
 
 import numpy as np
 import torch
+import torchvision
 from PIL import Image
 
 from tests import foreign
@@ -91,6 +92,8 @@ def furnish(corner: Path, weights: Path) -> None:
     widths = [16, 16, 16, 8, 4, 2, 1]  # of the narrow networks that are trained here, at 256 pixels
     state = {"g_ema": foreign.rosinality_g(widths, 512, 8), "d": foreign.rosinality_d(widths)}
     torch.save(state, corner / "weights.pt")
+    with torch.random.fork_rng(devices=[]):
+        torch.save(torchvision.models.mobilenet_v2().state_dict(), corner / "mobilenet_v2.pth")
     with ZipFile(corner / "photos.zip", "w") as archive:
         for path in sorted((corner / "mine").iterdir()):
             archive.write(path, path.name)

@@ -134,6 +134,9 @@ def train_cuts(words: list[str]) -> list[str]:
     cuts = [*CUTS["train"], *narrow(config)]
     if "ch" in config["model"]:
         cuts = [*cuts, f"model.ch={NARROW.get(config['model']['name'], 8)}"]
+    if config["auto_rules"] == "few_shot":  # which evaluates while it trains
+        cuts += [f"observers.{name}.n=16" for name in ("scores", "copies", "final")]
+        cuts += ["observers.scores.weights=inception.pth", "dataset.size=32", "max_time=null"]
     if config["optimizer"]["schedule"]["start"] > 1:
         cuts = [*cuts, "optimizer.schedule.start=1"]
     return cuts
@@ -141,8 +144,9 @@ def train_cuts(words: list[str]) -> list[str]:
 
 def narrow(config: dict[str, Any]) -> list[str]:
     """Keys that make networks with styles and growing ones narrow, these at their last size from the start."""
-    grows = ["game.first_side=1024"] if "first_side" in config["game"] else []
-    return ["model.ch_base=256", "model.ch_max=16", *grows] if "ch_max" in config["model"] else []
+    cuts = ["model.ch_base=256", "model.ch_max=16"] if "ch_max" in config["model"] else []
+    cuts += ["game.first_side=1024"] if "first_side" in config["game"] else []
+    return cuts + (["model.D.resolution=128", "model.D.ch=8"] if "resolution" in config["model"].get("D", {}) else [])
 
 
 def cut(verb: str, words: list[str], nth: int) -> list[str]:
