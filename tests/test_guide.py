@@ -256,8 +256,9 @@ def test_counts_are_those_of_the_networks(system: systems.System, count: systems
     assert (program, verb, words[-1]) == ("gan", "train", "steps=0")
     config = compose("train", [*words, *(["dataset.n=2"] if count.size else [])])
     source = streams.data(make_as(TrainSettings, config, ""))
+    frozen = assemble.frozen(config)
     with assemble.shapes_only():
-        game = assemble.game(config, DataFacts.of(source))
+        game = assemble.game(config, DataFacts.of(source), pretrained=frozen)
     counted = {player: sum(p.numel() for p in params) for player, params in game.parameters_by_player().items()}
     assert counted == {"G": count.G, "D": count.D}
 
