@@ -38,7 +38,8 @@ CUTS = {
 NARROW = {"r3gan": 32, "sagan": 16, "sngan": 16}  # model.ch of networks that are trained; else 8
 # Classes of data that are not here; their side, if it is not in the command.
 ABSENT = {"cifar10": (32, 10), "imagenet": (None, 1000), "facades": (None, 0), "horse2zebra": (None, 0)}
-BY_FEATURES = {"fid", "kid", "prc", "is", "memorisation"}  # metrics whose network is a file of random weights here
+# Metrics whose network is a file of random weights here.
+BY_FEATURES = {"fid", "kid", "prc", "is", "memorisation", "authenticity", "mifid", "fld"}
 # Commands that install or test the project: not run here (test_installing.py, test_check_wheel.py).
 OUTSIDE = ("make", "python3", ".venv/bin/pip")
 
@@ -168,7 +169,7 @@ def cut(verb: str, words: list[str], nth: int) -> list[str]:
         metrics = next(
             (word.partition("=")[2].strip("[]").split(",") for word in words if word.startswith("metrics=")), ["fid"]
         )
-        if set(metrics) & BY_FEATURES:
+        if set(metrics) & BY_FEATURES and "extractor" not in given:
             cuts = [*cuts, "extractor.weights=inception.pth"]
         if "n_real" in given:
             cuts = [*cuts, "n_real=16"]

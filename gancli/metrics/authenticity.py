@@ -6,6 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import torch
+
+from gancli.data.source import order
+from gancli.metrics.memorisation import COMPARED, left_out
 from gancli.metrics.metric import Better, named
 from gancli.metrics.neighbours import beside_training
 from gancli.metrics.run_metric import Findings
@@ -17,13 +21,15 @@ class Authenticity(TrainingMetric):
     """Share of authentic samples, in [0, 1]. Source: Alaa et al. 2022, section 3.3.
 
     With t(s) the training image nearest to the sample s, and d the Euclidean distance of features, s is authentic if
-    d(s, t(s)) > min over the other training images t' of d(t(s), t'). Copies give 0. New images of the data
-    distribution give the probability that a point and its nearest neighbour are not each other's: 1/3 in one dimension,
-    about 1/2 in many. images: training images to search, at most; null: all.
+    d(s, t(s)) > min over the other training images t' of d(t(s), t'). Copies give 0, noise 1. New images of the data
+    distribution give the probability that a point and its nearest neighbour are not each other's nearest: 1/3 in one
+    dimension, more in many. It is reported beside it as authenticity_of_data, of training images against the others.
+    images: training images to search, at most; null: all.
     """
 
     name: ClassVar[str] = "authenticity"
-    better: ClassVar[Mapping[str, Better]] = {"authenticity": "neither"}  # noise is authentic, too
+    words: ClassVar[tuple[str, ...]] = ("authenticity", "authenticity_of_data")
+    better: ClassVar[Mapping[str, Better]] = {"authenticity": "neither", "authenticity_of_data": "neither"}
     images: int | None = None
 
     def __post_init__(self) -> None:
@@ -34,9 +40,10 @@ class Authenticity(TrainingMetric):
         return {"images": self.images}
 
     def compare(self, sides: Compared) -> Findings:
-        """Return authenticity."""
-        training = sides.of_training(self.images)[1]
+        """Return authenticity, and authenticity_of_data."""
+        training, extractor = sides.of_training(self.images)[1], sides.extractor
         distance, apart, _ = beside_training(sides.of_samples(), training)
-        share = float((distance > apart).double().mean())
-        details = {"training_images": len(training)}
-        return Findings({named(self.name, sides.extractor): share}, details, notes=sides.extractor.notes())
+        among = left_out(training, torch.from_numpy(order(len(training), "authenticity")[:COMPARED]))[0]
+        shares = float((distance > apart).double().mean()), float((among > 1).double().mean())
+        values = {named(word, extractor): share for word, share in zip(self.words, shares, strict=True)}
+        return Findings(values, {"training_images": len(training)}, notes=extractor.notes())

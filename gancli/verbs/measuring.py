@@ -268,6 +268,8 @@ def _compared(
     kept = FeatureCache() if settings.cache else None
     if sampler is not None:
         n = _count(settings, sampler)
+        if settings.reference is not None:
+            values["warnings"].append(f"{metrics[0].name}: compared with the run's training data, not with reference=")
         return sides_of_run(make_extractor(), sampler, n, settings.seed, Remaining(), metrics[0].name, kept)
     with ranks.one_first():
         samples, training, notes = sides.copied(settings)

@@ -79,15 +79,25 @@ def test_new_samples_are_authentic_unless_their_neighbour_is_theirs(dim: int, re
     # A sample is not authentic if it and its nearest training image are each other's nearest: a known constant for
     # points of any density (Clark, Evans 1955; Pickard 1982).
     training, new = uniform(4000, dim, "training"), uniform(2000, dim, "samples")
-    found = Authenticity().compare(sides(new, training)).values["authenticity"]
-    assert abs(found - (1 - reciprocal)) < 5 * math.sqrt(reciprocal * (1 - reciprocal) / 2000)
+    found = Authenticity().compare(sides(new, training)).values
+    assert list(found) == ["authenticity", "authenticity_of_data"]
+    for share, count in zip(found.values(), (2000, 4000), strict=True):
+        # Two points that are each other's nearest are counted together.
+        assert abs(share - (1 - reciprocal)) < 5 * math.sqrt(2 * reciprocal * (1 - reciprocal) / count)
+
+
+def test_held_out_points_are_as_authentic_as_the_data() -> None:
+    found = Authenticity().compare(sides(gaussian(1000, 16, 1), gaussian(1000, 16, 0))).values
+    assert 0.4 < found["authenticity"] < 0.8
+    # The standard error of each share is below √(1/4 · 2 / 1000).
+    assert abs(found["authenticity"] - found["authenticity_of_data"]) < 5 * math.sqrt(2 * 0.5 / 1000)
 
 
 def test_copies_are_not_authentic_even_of_what_the_data_hold_twice() -> None:
     training = torch.cat([gaussian(40, 8, 0), gaussian(40, 8, 0)[:9]])
-    assert Authenticity().compare(sides(training[:20], training)).values == {"authenticity": 0.0}
+    assert Authenticity().compare(sides(training[:20], training)).values["authenticity"] == 0
     far = Authenticity().compare(sides(training + 100, training))
-    assert far.values == {"authenticity": 1.0}
+    assert far.values["authenticity"] == 1
     assert far.details == {"training_images": 49}
 
 
