@@ -63,13 +63,27 @@ def test_a_model_has_the_rules_of_its_own_keys() -> None:
     assert config["model"]["D"]["resolution"] == "auto"
 
 
+def test_another_generator_has_its_own_width_and_reasons() -> None:
+    words = [*AUTO, "model.generator=stylegan2"]
+    found, chosen, _ = few_shot.settled(compose("train", words), Survey(200, 64, 64, 64), "cuda")
+    rows = {row.key: (row.value, row.why) for row in chosen.rows}
+    assert rows["model.generator"] == ("stylegan2", "as given")
+    assert rows["model.ch_base"] == ("32768", "as given; by rule 4096")
+    assert rows["model.D.separable"] == ("true", "as published with this generator")
+    assert "model.ch" not in rows
+    assert "ch" not in found["model"]
+    assert found["model"]["D"]["separable"] is True
+    other = few_shot.settled(compose("train", [*AUTO, "model=dcgan"]), Survey(200, 64, 64, 64), "cpu")[1]
+    assert [(row.value, row.why) for row in other.rows if row.key == "model.name"] == [("dcgan", "as given")]
+
+
 @pytest.mark.parametrize(
     ("side", "device", "reason"),
     [
         (16, "cpu", "the smallest of the generators; images of 16 pixels are enlarged"),
-        (40, "cpu", "the power of two below the median shorter side of 40; of each image the centre square"),
+        (40, "cpu", "the power of two up to the median shorter side of 40; of each image the centre square"),
         (400, "cpu", "as large as a CPU trains in this time; of each image the centre square"),
-        (400, "cuda", "the power of two below the median shorter side of 400; of each image the centre square"),
+        (400, "cuda", "the power of two up to the median shorter side of 400; of each image the centre square"),
         (600, "cuda", "as large as a GPU trains in this time; of each image the centre square"),
     ],
 )
@@ -97,7 +111,7 @@ def test_what_is_chosen_is_printed_with_its_reason_and_recorded(gan: Gan, pooled
     lines = answer.err.splitlines()
     title = "chosen for 24 images with sides of 33 to 52 pixels, shorter side 40 in the median, on a CPU:"
     at = lines.index(title)
-    table = [line.split(maxsplit=3) for line in lines[at + 1 : at + 13]]
+    table = [line.split(maxsplit=3) for line in lines[at + 1 : at + 14]]
     assert [(key, value) for key, _, value, _ in table] == [
         ("model.name", "projected"),
         ("model.generator", "fastgan_lite"),
@@ -108,12 +122,13 @@ def test_what_is_chosen_is_printed_with_its_reason_and_recorded(gan: Gan, pooled
         ("model.ch", "4"),
         ("model.D.resolution", "64"),
         ("model.D.separable", "true"),
+        ("model.ema.half_life", "2500"),
         ("max_time", "null"),
         ("observers.checkpoints.every", "250"),
         ("time", table[-1][2]),
     ]
     assert table[6][3] == "as given; by rule 32"
-    assert len({line.index(" = ") for line in lines[at + 1 : at + 13]}) == 1
+    assert len({line.index(" = ") for line in lines[at + 1 : at + 14]}) == 1
     assert any(line.startswith("24 images are very few: expect copies") for line in lines)
     stored = yaml.safe_load(Path("r/config.yaml").read_text(encoding="utf-8"))
     assert (stored["dataset"]["size"], stored["batch_size"], stored["model"]["G"]["ch"]) == (32, 8, 4)

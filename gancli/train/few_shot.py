@@ -45,11 +45,12 @@ MACHINES = {"cpu": CPU, "mps": APPLE, "cuda": GPU}  # by torch's kind of device
 
 @dataclass(frozen=True)
 class Case:
-    """What the rules depend on: the images, the machine, and the number of processes."""
+    """What the rules depend on: the images, the machine, the number of processes, and whether G has styles."""
 
     survey: Survey
     machine: Machine = CPU
     ranks: int = 1
+    styled: bool = False
 
 
 def below(number: float) -> int:
@@ -72,7 +73,7 @@ def _why_size(case: Case) -> str:
         return f"the smallest of the generators; images of {side} pixels are enlarged"
     if below(side) > case.machine.side:
         return f"as large as {case.machine.words} trains in this time; of each image the centre square"
-    return f"the power of two below the median shorter side of {side}; of each image the centre square"
+    return f"the power of two up to the median shorter side of {side}; of each image the centre square"
 
 
 def batch_of(case: Case) -> int:
@@ -92,6 +93,12 @@ def length_of(case: Case) -> int:
     return max(SHORT, min(PASSES * case.survey.images, LONG))
 
 
+def _why_separable(case: Case) -> str:
+    if case.styled:
+        return "as published with this generator"
+    return "they learn in fewer steps than full heads" if case.machine is CPU else "full heads, as published"
+
+
 def _why_length(case: Case) -> str:
     return f"{length_of(case) / case.survey.images:,.0f} passes over the images; more of them are mostly copied"
 
@@ -107,10 +114,13 @@ def _said(text: str) -> Callable[[Case], str]:
 _EVERY: Callable[[Case], Any] = lambda case: case.machine.every  # noqa: E731
 
 # What the recipe's file chooses for every case, with the reason.
-FIXED = {
-    "model.name": "the fewest images for good samples: D reads the features of a network trained on ImageNet",
-    "model.generator": "the lightest generator, and the one that Projected GAN was published with",
-    "augment.policy": "D sees few images often; these changes of its images keep it from learning them by heart",
+FIXED: dict[str, tuple[Any, str]] = {
+    "model.name": ("projected", "fewer images for good samples: D reads the features of a network trained on ImageNet"),
+    "model.generator": ("fastgan_lite", "light, and one of those that Projected GAN was published with"),
+    "augment.policy": (
+        ["color", "translation", "cutout"],
+        "D sees few images often; these changes of its images keep it from learning them by heart",
+    ),
 }
 
 # By configuration key, in the order of the printed table. A key that a model does not have is left out.
@@ -126,11 +136,12 @@ RULES: dict[str, Rule[Case]] = {
     "model.D.resolution": Rule(
         lambda case: case.machine.seen, _said("side of the images that D's frozen network gets")
     ),
-    "model.D.separable": Rule(
-        lambda case: case.machine is CPU,
-        lambda case: (
-            "a fifteenth of the heads' weights: they learn in fewer steps" if case.machine is CPU else "full heads"
-        ),
+    "model.ch_base": Rule(
+        lambda case: 64 * case.machine.width, _said("width of the networks that {machine} trains in this time")
+    ),
+    "model.D.separable": Rule(lambda case: case.styled or case.machine is CPU, _why_separable),
+    "model.ema.half_life": Rule(
+        lambda case: batch_of(case) * 10_000 // 32, _said("images: as published, 10,000 for a batch of 32")
     ),
     "images": Rule(length_of, _why_length),
     "max_time": Rule(lambda case: case.machine.minutes, _said("minutes for {machine}; resume=last continues")),
@@ -163,13 +174,14 @@ def settled(
             f"the rules for few images (experiment=few_shot) need at least {LEAST} images, and there are"
             f" {survey.images}: add some, or train without these rules by experiment=photos"
         )
-    case = Case(survey, MACHINES.get(device, GPU), ranks)
-    found, rows = (
-        dict(config),
-        [Row(k, shown(value_of(config, k)), why) for k, why in FIXED.items() if holds(config, k)],
-    )
+    networks = [node for node in config["model"].values() if isinstance(node, Mapping) and "_target_" in node]
+    case = Case(survey, MACHINES.get(device, GPU), ranks, styled=any("mapping_layers" in node for node in networks))
+    found, rows = dict(config), _fixed(config)
+    width = config["model"].get("ch")
+    if not any("ch" in node and node["ch"] == width for node in networks):  # the recipe's, for another generator
+        found["model"] = {name: value for name, value in config["model"].items() if name != "ch"}
     for key, rule in rules(config).items():
-        if not holds(config, key):
+        if not holds(found, key):
             continue
         value, given = rule.value(case), value_of(config, key)
         if given == AUTO:
@@ -181,6 +193,16 @@ def settled(
         elif key != "images" or given is not None:  # else the length is given by steps
             rows.append(Row(key, shown(given), "as given" if given == value else f"as given; by rule {shown(value)}"))
     return found, Chosen(f"chosen for {survey.told}, on {case.machine.words}:", tuple(rows)), _notes(survey)
+
+
+def _fixed(config: Mapping[str, Any]) -> list[Row]:
+    """Return the rows of what the recipe's file chooses."""
+    rows = []
+    for key, (wanted, why) in FIXED.items():
+        if holds(config, key):
+            given = value_of(config, key)
+            rows.append(Row(key, shown(given), why if given == wanted else "as given"))
+    return rows
 
 
 def _notes(survey: Survey) -> list[str]:
