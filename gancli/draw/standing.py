@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from gancli.compute.device import Compute
@@ -34,9 +34,37 @@ def with_standing_statistics(
         share_statistics(net, False)  # with several ranks, possibly only this one runs the code
         found[name] = net
         norms += [module for module in net.modules() if isinstance(module, _BatchNorm) and not is_frozen(module)]
+    _estimate(game, found, norms, compute, passes, batch)
+    for name in game.generators():
+        found[name].eval()
+    return found
+
+
+@torch.no_grad()
+def frozen_statistics(game: Game, compute: Compute, passes: int = 16, batch: int = 64) -> dict[str, dict[str, Tensor]]:
+    """Return, for each generator, the running statistics that batch norms in its frozen blocks have with its weights.
+
+    By the names of their buffers; {} for generators without such norms, or if samples are made from data.
+    """
+    nets = {name: copy.deepcopy(game.nets[name]).eval() for name in game.generators()}
+    found: dict[str, dict[str, Tensor]] = {}
+    norms: list[_BatchNorm] = []
+    for name, net in nets.items():
+        share_statistics(net, False)
+        own = {key: m for key, m in net.named_modules() if isinstance(m, _BatchNorm) and is_frozen(m)}
+        norms += own.values()
+        found[name] = {f"{key}.{buffer}": value for key, m in own.items() for buffer, value in m.named_buffers()}
+    _estimate(game, nets, norms, compute, passes, batch)
+    return found
+
+
+def _estimate(
+    game: Game, nets: Mapping[str, nn.Module], norms: Sequence[_BatchNorm], compute: Compute, passes: int, batch: int
+) -> None:
+    """Replace the running statistics of batch norms by the mean of those of `passes` batches of latents."""
     directions = [direction for direction in game.directions() if draws_freely(game, direction)]
     if not norms or not passes or not directions:
-        return found
+        return
     for module in norms:
         module.reset_running_stats()
         module.momentum = None  # in torch: the cumulative mean over all passes
@@ -44,8 +72,5 @@ def with_standing_statistics(
     for k in range(passes):
         for direction in directions:
             noise = Rng("standing statistics", k, total=batch, device=compute.device)
-            with keyed(found, noise):  # so that these statistics are the same whenever they are estimated
-                game.generate(found, game.inputs(noise, {}, direction), direction)
-    for name in game.generators():
-        found[name].eval()
-    return found
+            with keyed(nets, noise):  # so that these statistics are the same whenever they are estimated
+                game.generate(nets, game.inputs(noise, {}, direction), direction)

@@ -10,6 +10,7 @@ from torch import nn
 
 from gancli.config.build import convert, find
 from gancli.config.settings import Node
+from gancli.draw.standing import frozen_statistics
 from gancli.nets.freezing import blocks_of, freeze, names_of
 
 if TYPE_CHECKING:
@@ -50,9 +51,18 @@ def notes(model: Node, nets: Mapping[str, nn.Module], started: Iterable[str]) ->
 
 
 def start_from_averages(model: Node, engine: Engine) -> None:
-    """Load the EMA's weights into the frozen blocks of its network, if they differ: then neither changes."""
-    for name in counts(model).keys() & engine.averages.keys():
+    """Load the EMA's weights into the frozen blocks of its network, if they differ: then neither changes.
+
+    Batch norms there get the statistics of these weights, since they never collect any.
+    """
+    names = counts(model).keys() & engine.averages.keys()
+    for name in names:
         trained = {id(p) for player in engine.players.values() for p in player.params}
         for own, average in zip(engine.game.nets[name].parameters(), engine.averages[name].parameters(), strict=True):
             if id(own) not in trained:
                 own.data.copy_(average)
+    for name, statistics in frozen_statistics(engine.game, engine.compute).items() if names else ():
+        for net in (engine.game.nets[name], engine.averages.get(name)):
+            for key, buffer in net.named_buffers() if net is not None else ():
+                if key in statistics:
+                    buffer.copy_(statistics[key])
