@@ -158,6 +158,8 @@ def _switched_off(settings: TrainSettings, typed: set[str]) -> Iterator[str]:
         if isinstance(node, Mapping) and node.get("every") == 1:
             yield from _said(typed, (f"penalty.{name}.share",), f"penalty.{name}.every=1, which uses the whole batch")
     for player, node in settings.model.items():
+        if isinstance(node, Mapping) and str(node.get("_target_")).endswith("nets.projected.Discriminator"):
+            yield from _said(typed, ("pretrained.size",), f"model=projected: type model.{player}.resolution=PIXELS")
         if isinstance(node, Mapping) and node.get("activation", "maxout") != "maxout":
             yield from _said(typed, (f"model.{player}.pieces",), f"model.{player}.activation={node['activation']}")
     still = "target" in augment and augment["target"] is None and not (settings.ramp or {}).get("augment")

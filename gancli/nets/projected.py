@@ -14,13 +14,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gancli.config.settings import LARGEST, at_most
 from gancli.errors import ConfigError
 from gancli.nets.freezing import Block
 from gancli.nets.layers import matmul
 from gancli.nets.layers.condition import need_classes
 from gancli.nets.layers.init import normal, uniform
 from gancli.nets.layers.linear import Embedding
-from gancli.nets.layers.mixing import Mix, Mixing
+from gancli.nets.layers.mixing import Mix, Mixing, mixed
 from gancli.nets.layers.norms import BatchNorm2d
 from gancli.nets.layers.spectral import Weighted
 from gancli.nets.shapes import image, positive
@@ -31,6 +32,7 @@ LEAK = 0.2
 WIDEST, LAST = 8, 4  # the widest map of a head has 8 · ch channels; the last convolution takes 4×4 pixels
 LABEL, JOINED = 128, 64  # widths of the label's embedding and of its product with the features
 MOST = 6  # maps
+MOST_CH = 1024  # of the mixing with 4 maps, whose largest matrix then has 2^25 numbers: memory checks do not count it
 MULTIPLE = 32  # of images' sides, so that each map is twice the next one
 
 
@@ -116,7 +118,8 @@ class Discriminator(nn.Module):
     ch: width of the mixing and of the heads. mix, mixing_seed: of the mixing. separable: heads with depthwise
     convolutions. conditioning: "projection" takes an inner product with the label's embedding.
     EfficientNet-Lite0 with 4 layers, ch 64: 10,331,328 parameters, separable 696,512. Raises ConfigError for a network
-    whose layers are not named, for other channels than 1 or 3, and for maps that are too small.
+    whose layers are not named, for other channels than 1 or 3, for maps that are too small, and ch or resolution above
+    their limits.
     """
 
     def __init__(
@@ -135,6 +138,7 @@ class Discriminator(nn.Module):
         super().__init__()
         positive("model.D.ch", ch)
         positive("model.D.resolution", resolution)
+        at_most(LARGEST, **{"model.D.resolution": resolution})
         channels = image(shape, "projected")[0]
         if channels not in (1, 3):
             raise ConfigError(f"model=projected takes images of 1 or 3 channels, not {channels}")
@@ -143,16 +147,19 @@ class Discriminator(nn.Module):
                 f"model=projected needs 1 to {MOST} layers of the pretrained network, the largest map first, and got"
                 f" {len(pretrained.channels)}: type {pretrained.where}.layers=[NAME,...]"
             )
+        channels_of = list(pretrained.channels.values())
+        at_most(min(MOST_CH, (MOST_CH << 3) >> (len(channels_of) - 1)), **{"model.D.ch": ch})
         self.pretrained, self.resolution = pretrained, resolution
         self.conditional = need_classes(conditioning, classes)
-        self.mixing = Mixing(list(pretrained.channels.values()), ch, mix, mixing_seed)
+        widths, of_labels = mixed(channels_of, ch, mix), classes if self.conditional else 0
         # Of maps of 8, 16, 32, ... pixels for an image of 256: the numbers of halvings to 8 pixels.
-        halvings = range(len(self.mixing.channels) - (0 if mix == "scales" else 1), -1, -1)
-        of_labels = classes if self.conditional else 0
-        self.heads = nn.ModuleList(
+        halvings = range(len(widths) - (0 if mix == "scales" else 1), -1, -1)
+        # Before the mixing, whose matrices are drawn at once: heads too large for the memory are refused.
+        heads = nn.ModuleList(
             Head(inputs, [ch * max(1, WIDEST >> k) for k in range(count - 1, -1, -1)], separable, of_labels)
-            for inputs, count in zip(self.mixing.channels, halvings, strict=False)
+            for inputs, count in zip(widths, halvings, strict=False)
         )
+        self.mixing, self.heads = Mixing(channels_of, ch, mix, mixing_seed), heads
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Verdict:
         """[B, C, H, W], labels [B] or a mixture [B, classes] -> logits [B, patches of all heads]."""

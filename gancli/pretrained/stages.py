@@ -56,7 +56,8 @@ def last_of_strides(net: nn.Module, trunk: nn.Module) -> dict[int, str]:
     handles = [module.register_forward_hook(noted(name)) for name, module in trunk.named_modules() if name]
     try:
         net.eval()(torch.zeros(1, 3, SIDE, SIDE))
-    except (AssertionError, RuntimeError, ValueError):  # a network for another size has no maps of these strides
+    # A network for another size, or without the expected methods, has no maps of these strides.
+    except (AssertionError, AttributeError, RuntimeError, TypeError, ValueError):
         found.clear()
     finally:
         for handle in handles:

@@ -7,10 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gancli.config.settings import at_least
 from gancli.errors import ConfigError, WeightsError, suggestion
 from gancli.pretrained import weights as files
-from gancli.pretrained.classifiers import classes_in, last_layer, prepared
+from gancli.pretrained.classifiers import classes_in, last_layer, prepared, sized
 from gancli.pretrained.pretrained import Pretrained
 from gancli.pretrained.stages import Layers, named_layers
 from gancli.pretrained.weights import fit
@@ -44,7 +43,7 @@ def timm(
     resized to; None: they keep their size. mean, std: None: the network's own, as timm states them. where: the config
     group that requests it. Raises ConfigError for an unknown network, WeightsError without weights or the package.
     """
-    at_least(32, **{f"{where}.size": size})
+    sized(where, size, 32)
     try:
         import timm as library
     except ImportError:

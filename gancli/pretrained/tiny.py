@@ -9,11 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from gancli.compute.rng import key
-from gancli.config.settings import at_least
+from gancli.config.settings import LARGEST, at_least, at_most
 from gancli.pretrained.prepare import Preparation
 from gancli.pretrained.pretrained import Pretrained
 
 STAGES = 4
+MOST_CH = 256  # that of the last layer is 8 times as much
 
 
 class Stages(nn.Sequential):
@@ -42,6 +43,8 @@ def random(
     (torch.Size([2, 32]), {'1': 8, '3': 32})
     """
     at_least(1, **{f"{where}.ch": ch, f"{where}.size": size})
+    at_most(MOST_CH, **{f"{where}.ch": ch})
+    at_most(LARGEST, **{f"{where}.size": size})
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(key(seed, "pretrained"))
         net = Stages(ch)

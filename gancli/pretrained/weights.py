@@ -120,10 +120,15 @@ def read(path: Path, url: str | None = None, key: str = KEY) -> tuple[dict[str, 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's warning about a TorchScript archive, which it then refuses
             state = _loaded(path, content)
+    except ImportError as error:
+        raise WeightsError(
+            f"{path}: files of this type need the package {error.name}: type pip install 'gancli[export]', or pip install"
+            f" {error.name}"
+        ) from None
     except Exception:  # torch, pickle and zipfile raise a dozen kinds for a damaged or hostile file
         raise WeightsError(
             f"{path} is not a weights file that can be read safely (truncated, of another type, or more than tensors): "
-            f"type {key}=FILE with a state dict saved by torch.save"
+            f"type {key}=FILE with a state dict saved by torch.save or safetensors"
         ) from None
     state = _network_of(state)
     if not _of_tensors(state):

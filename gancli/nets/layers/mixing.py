@@ -36,9 +36,7 @@ class Mixing(nn.Module):
         self.mix = mix
         wide = [ch << k for k in range(len(channels))]
         last = len(wide) - 1
-        self.channels = list(channels) if mix == "none" else wide
-        if mix == "scales":
-            self.channels = [wide[0]] + [width // 2 for width in wide[1:]]
+        self.channels = mixed(channels, ch, mix)
         real = not torch.empty(0).is_meta
         weights = drawn(channels, wide, mix, seed) if real else None
         self.register_buffer("sha256", _hash(weights) if weights is not None else torch.empty(32, dtype=torch.uint8))
@@ -84,6 +82,18 @@ class Mixing(nn.Module):
     def extra_repr(self) -> str:
         """The text for `print(net)`."""
         return f"{self.mix}, channels={self.channels}"
+
+
+def mixed(channels: Sequence[int], ch: int, mix: Mix) -> list[int]:
+    """Return the channels of the mixed maps.
+
+    >>> mixed([24, 40, 112], 64, "scales"), mixed([24, 40, 112], 64, "channels"), mixed([24, 40, 112], 64, "none")
+    ([64, 64, 128], [64, 128, 256], [24, 40, 112])
+    """
+    wide = [ch << k for k in range(len(channels))]
+    if mix == "scales":
+        return [wide[0]] + [width // 2 for width in wide[1:]]
+    return wide if mix == "channels" else list(channels)
 
 
 def drawn(channels: Sequence[int], wide: Sequence[int], mix: Mix, seed: int) -> dict[str, Tensor]:
