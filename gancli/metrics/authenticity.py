@@ -24,7 +24,8 @@ class Authenticity(TrainingMetric):
     d(s, t(s)) > min over the other training images t' of d(t(s), t'). Copies give 0, noise 1. New images of the data
     distribution give the probability that a point and its nearest neighbour are not each other's nearest: 1/3 in one
     dimension, more in many. It is reported beside it as authenticity_of_data, of training images against the others.
-    images: training images to search, at most; null: all.
+    Of a run whose data were mirrored at random the mirrored training images are searched, too. images: training images
+    to search, at most; null: all.
     """
 
     name: ClassVar[str] = "authenticity"
@@ -42,8 +43,8 @@ class Authenticity(TrainingMetric):
     def compare(self, sides: Compared) -> Findings:
         """Return authenticity, and authenticity_of_data."""
         training, extractor = sides.of_training(self.images)[1], sides.extractor
-        distance, apart, _ = beside_training(sides.of_samples(), training)
+        beside = beside_training(sides.of_samples(), training, sides.of_mirrored_training(self.images))
         among = left_out(training, torch.from_numpy(order(len(training), "authenticity")[:COMPARED]))[0]
-        shares = float((distance > apart).double().mean()), float((among > 1).double().mean())
+        shares = float((beside.distance > beside.apart).double().mean()), float((among > 1).double().mean())
         values = {named(word, extractor): share for word, share in zip(self.words, shares, strict=True)}
-        return Findings(values, {"training_images": len(training)}, notes=extractor.notes())
+        return Findings(values, sides.searched(len(training)), notes=extractor.notes())

@@ -43,6 +43,7 @@ class FeatureCache:
         if "fingerprint" not in told:
             return None
         facts = [VERSION, images.n, list(images.shape), told["fingerprint"], told.get("seed"), identity(extractor)]
+        facts += ["mirrored"] if told.get("mirrored") else []
         name = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:32]
         return (self.folder or cache.place("features")) / f"{name}.npz"
 

@@ -124,6 +124,19 @@ def from_source(source: Source, n: int | None, seed: int, *, exact: bool = False
     return span(0, count)
 
 
+def mirrored(images: ImageSet) -> ImageSet:
+    """Return images mirrored left to right, without classes and inputs; their numbers are those of the originals."""
+    part = images.span
+    return ImageSet(
+        images.n,
+        images.shape,
+        lambda: (chunk.flip(-1) for chunk in images.chunks()),
+        {**images.protocol, "mirrored": True},
+        span=None if part is None else lambda start, stop: mirrored(part(start, stop)),
+        told=images.told,
+    )
+
+
 def enough(name: str, there: int, n: int) -> tuple[int, list[str]]:
     """Return how many of the `there` real images to compare with n samples, and a note if they are fewer than n."""
     if there >= n:

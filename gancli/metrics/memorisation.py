@@ -10,11 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gancli.augment.transforms import flip
 from gancli.config.settings import at_least
 from gancli.data.source import order
 from gancli.draw.charts import Panel, chart
 from gancli.draw.pictures import Pixels, sheet, with_names
 from gancli.errors import ConfigError
+from gancli.metrics.images import ImageSet
 from gancli.metrics.metric import Better, named
 from gancli.metrics.neighbours import beside_training, nearest
 from gancli.metrics.run_metric import Findings
@@ -25,24 +27,68 @@ LISTED, SHOWN = 1000, 5  # copies in the results, and in the printed line
 # Of the length of a feature vector: below it two images are equal. A batch of another size changes rounding by 1e-5.
 EQUAL = 1e-4
 
+Images = tuple[Tensor, Tensor | None]  # features of images, and of the mirrored images
 
-def ratios(samples: Tensor, training: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return samples' distances to the training images, relative to the training images' own distances nearby.
 
-    samples [N, D], training [M, D] -> the ratio [N] of the distance to the nearest training image and that image's
-    distance to its own nearest neighbour; then the distances [N] and the images' numbers [N]. A copy has 0; a new
-    image of the data distribution has about 1, in dense and in sparse regions.
+@dataclass(frozen=True)
+class Judged:
+    """Samples beside the training images, [N] each.
 
-    >>> training = torch.tensor([[0.0], [1.0], [10.0], [14.0]])
-    >>> ratios(torch.tensor([[0.5], [10.0], [18.0]]), training)[0].tolist()
-    [0.5, 0.0, 1.0]
+    ratio: the distance to the nearest training image, relative to that image's own nearest; a copy has 0; a new image
+    of the data distribution has about 1, in dense and in sparse regions. distance, row: to the image, and its number.
+    mirrored: whether that image is the nearest when mirrored. equal: whether it has the sample's features. copied:
+    whether the sample is judged a copy.
     """
-    distance, apart, row = beside_training(samples, training)
-    return _share(distance, apart), distance, row
+
+    ratio: Tensor
+    distance: Tensor
+    row: Tensor
+    mirrored: Tensor
+    equal: Tensor
+    copied: Tensor
+
+    @property
+    def share(self) -> float:
+        """The share of copies."""
+        return float(self.copied.double().mean())
+
+
+def judged(samples: Tensor, training: Tensor, bar: float, mirrored: Tensor | None = None) -> Judged:
+    """Judge samples [N, D]: a copy has a ratio below `bar`, or the features of an image of `training` [M, D].
+
+    mirrored: features of the training images mirrored left to right, [M, D], of which samples may be copies, too; the
+    ratio's scale is always that of the images as they are.
+
+    >>> found = judged(torch.tensor([[0.5], [10.0], [18.0]]), torch.tensor([[0.0], [1.0], [10.0], [14.0]]), 0.6)
+    >>> found.ratio.tolist(), found.copied.tolist()
+    ([0.5, 0.0, 1.0], [True, True, False])
+    """
+    distance, apart, row, is_mirrored = beside_training(samples, training, mirrored)
+    ratio, length = _share(distance, apart), training[row].norm(dim=1)
+    if mirrored is not None:
+        length = torch.where(is_mirrored, mirrored[row].norm(dim=1), length)
+    equal = distance <= EQUAL * length
+    return Judged(ratio, distance, row, is_mirrored, equal, (ratio < bar) | equal)
+
+
+@dataclass(frozen=True)
+class Among:
+    """Training images beside each other: `left_out` of at most `COMPARED` of them, and `bar`, a quantile of ratios."""
+
+    ratio: Tensor
+    distance: Tensor
+    bar: float
+
+
+def among_training(training: Tensor, quantile: float) -> Among:
+    """Return the ratios of training images [M, D], and the ratio that a share `quantile` of them are below."""
+    rows = torch.from_numpy(order(len(training), "memorisation")[:COMPARED])
+    ratio, distance = left_out(training, rows)
+    return Among(ratio, distance, float(ratio.quantile(quantile)))
 
 
 def left_out(training: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Return `ratios` and distances of training images, each against all others (leave-one-out): [len(rows)] twice.
+    """Return ratios and distances of training images, each against all others (leave-one-out): [len(rows)] twice.
 
     >>> left_out(torch.tensor([[0.0], [1.0], [3.0]]), torch.arange(3))[0].tolist()
     [0.5, 0.3333333432674408, 2.0]
@@ -55,15 +101,21 @@ def left_out(training: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
     return _share(distance, torch.where(first_is_this, distances[where, 2], distances[where, 1])), distance
 
 
-def nearer_share(samples: Tensor, training: Tensor, unseen: Tensor) -> float:
+def nearer_share(samples: Tensor, training: Images, unseen: Images) -> float:
     """Return the share of samples nearer to a training image than to any of as many unseen ones; ties count half.
 
-    >>> nearer_share(torch.tensor([[0.1], [5.0], [9.0]]), torch.tensor([[0.0], [4.0]]), torch.tensor([[6.0], [9.0]]))
+    training, unseen: features of the images, and of the mirrored ones, which are searched, too; None: they are not.
+
+    >>> sides = (torch.tensor([[0.0], [4.0]]), None), (torch.tensor([[6.0], [9.0]]), None)
+    >>> nearer_share(torch.tensor([[0.1], [5.0], [9.0]]), *sides)
     0.5
     """
-    count = min(len(training), len(unseen))
-    chosen = torch.from_numpy(order(len(training), "memorisation")[:count])
-    seen, fresh = (nearest(samples, images, 1)[0][:, 0] for images in (training[chosen], unseen[:count]))
+    count = min(len(training[0]), len(unseen[0]))
+    chosen = torch.from_numpy(order(len(training[0]), "memorisation")[:count])
+    seen, fresh = (
+        nearest(samples, torch.cat([part[rows] for part in images if part is not None]), 1)[0][:, 0]
+        for images, rows in ((training, chosen), (unseen, torch.arange(count)))
+    )
     return float(((seen < fresh).double() + 0.5 * (seen == fresh).double()).mean())
 
 
@@ -86,16 +138,18 @@ def _share(distance: Tensor, scale: Tensor) -> Tensor:
 class Memorisation(TrainingMetric):
     """The share of samples nearer to a training image than real images are to each other, and a sheet of the nearest.
 
-    A sample counts as a copy if its ratio (`ratios`) is below the q-quantile of the leave-one-out ratios of training
-    images; of new images of the data distribution a share of q would be. A sample with a training image's features is
-    a copy, also of an image that the data hold twice. The details list the copies, the first of them with their
-    numbers and files and those of the nearest training images. The run is flagged if the share of copies is
-    above `limit`. Each distance is relative to its own neighbourhood, so a generator that draws only typical images,
-    from dense regions, does not count as copying; nor does an untrained one, whose samples are far from all images.
-    Copies with noise are far from all images, too: if dataset.limit excluded images from training, as many of them are
-    searched as well, and the run is flagged if more than a share `nearer` of the samples, instead of half, are nearer
-    to training images. Sources: Meehan et al. 2020 (the comparison with unseen images), Alaa et al. 2022, section 3.3
-    (the scale by the neighbour).
+    A sample counts as a copy if its ratio (`Judged`) is below the q-quantile of the leave-one-out ratios of training
+    images; of new images of the data distribution a share of q would be. A sample with a training image's features is a
+    copy, also of an image that the data hold twice. Of a run whose data were mirrored at random (dataset.flip) the
+    mirrored training images are searched, too, and details say which were the nearest; the leave-one-out ratios and the
+    scale of each ratio remain those of the images as they are, without the mirrored ones. The details list the copies,
+    the first of them with their numbers and files and those of the nearest training images. The run is flagged if the
+    share of copies is above `limit`. Each distance is relative to its own neighbourhood, so a generator that draws only
+    typical images, from dense regions, does not count as copying; nor does an untrained one, whose samples are far from
+    all images. Copies with noise are far from all images, too: if dataset.limit excluded images from training, as many
+    of them are searched as well, and the run is flagged if more than a share `nearer` of the samples, instead of half,
+    are nearer to training images. Sources: Meehan et al. 2020 (the comparison with unseen images), Alaa et al. 2022,
+    section 3.3 (the scale by the neighbour).
 
     quantile: q. limit: share of copies above which the run is flagged. rows: of the sheet, half of them the samples
     with the lowest ratio, half the first drawn. neighbours: training images in each row. images: training images to
@@ -127,62 +181,72 @@ class Memorisation(TrainingMetric):
         """Return memorisation, the share of copies; in the details `memorised`, whether it is flagged; the sheet."""
         extractor = sides.extractor
         train, training = sides.of_training(self.images)
-        samples = sides.of_samples()
-        ratio, distance, row = ratios(samples, training)
-        evaluated = torch.from_numpy(order(len(training), "memorisation")[:COMPARED])
-        bar_ratio, bar_distance = left_out(training, evaluated)
-        bar = float(bar_ratio.quantile(self.quantile))
-        equal = distance <= EQUAL * training[row].norm(dim=1)
-        copied = (ratio < bar) | equal
-        share = float(copied.double().mean())
-        values, nearer = {named(self.name, extractor): share}, 0.5
+        mirrored, samples = sides.of_mirrored_training(self.images), sides.of_samples()
+        among = among_training(training, self.quantile)
+        found = judged(samples, training, among.bar, mirrored)
+        values, nearer = {named(self.name, extractor): found.share}, 0.5
         fresh = sides.excluded(len(training))
         if fresh is not None:
-            unseen = sides.of(fresh, "images excluded by dataset.limit")
-            nearer = nearer_share(samples, training, unseen)
+            nearer = nearer_share(samples, (training, mirrored), sides.of_excluded(fresh))
             values[named("nearer_to_training", extractor)] = nearer
-        details: dict[str, Any] = {
-            "memorised": share > self.limit or nearer > self.nearer,
-            "memorisation_rule": f"a copy has a ratio below {bar:.4f}, the {self.quantile:g}-quantile of real images,"
-            f" or a training image's features; flagged if the share of copies is above {self.limit:g} (new images:"
-            f" {self.quantile:g}) or if more than {self.nearer:g} of the samples are nearer to training images than to"
-            " as many excluded from training",
-            "nearest_ratio_median": {"samples": float(ratio.median()), "data": float(bar_ratio.median())},
-            "nearest_distance_median": {"samples": float(distance.median()), "data": float(bar_distance.median())},
-            "training_images": len(training),
+        listed = _listed(found, sides.samples, train)
+        details = {
+            "memorised": found.share > self.limit or nearer > self.nearer,
+            "memorisation_rule": self._rule(among.bar, sides.flipped),
+            "nearest_ratio_median": {"samples": float(found.ratio.median()), "data": float(among.ratio.median())},
+            "nearest_distance_median": {
+                "samples": float(found.distance.median()),
+                "data": float(among.distance.median()),
+            },
+            **sides.searched(len(training)),
+            "copies": listed,
         }
-        first = _nearest_first(ratio, copied, equal)
-        listed = [
-            {
-                "sample": told(sides.samples, k),
-                "training_image": told(train, int(row[k])),
-                "ratio": float(ratio[k]),
-                "distance": float(distance[k]),
-                "equal_features": bool(equal[k]),
-            }
-            for k in first[:LISTED].tolist()
-        ]
-        details["copies"] = {"found": len(first), "equal_features": int(equal.sum()), "nearest_first": listed}
-        notes = [*_found(details["copies"]), *extractor.notes()]
+        notes = [*_found(listed), *extractor.notes()]
         if train.mixed or sides.samples.mixed:
             return Findings(values, details, notes=[*notes, "memorisation: no sheet of images of different sizes"])
+        bank = training if mirrored is None else torch.cat([training, mirrored])
+        page = _stacked(self._page(sides.samples, train, found.ratio, samples, bank), _charts(found, among))
+        return Findings(values, details, {self.name: page}, notes)
+
+    def _rule(self, bar: float, flipped: bool) -> str:
+        """Return a sentence on what is judged a copy, and when a run is flagged."""
+        either = ", mirrored or not" if flipped else ""
+        return (
+            f"a copy has a ratio below {bar:.4f}, the {self.quantile:g}-quantile of real images, or a training image's"
+            f" features{either}; flagged if the share of copies is above {self.limit:g} (new images: {self.quantile:g})"
+            f" or if more than {self.nearer:g} of the samples are nearer to training images than to as many excluded"
+            " from training"
+        )
+
+    def _page(self, samples: ImageSet, train: ImageSet, ratio: Tensor, features: Tensor, bank: Tensor) -> Pixels:
+        """Draw the sheet. bank: features of the training images, then those of the mirrored ones, if any."""
         rows = _chosen(ratio, self.rows)
-        numbers = nearest(samples[rows], training, min(self.neighbours, len(training)))[1]
-        neighbours = picked(train, numbers.flatten())
-        own = picked(sides.samples, rows)
+        numbers = nearest(features[rows], bank, min(self.neighbours, len(bank)))[1]
+        row, own = numbers.flatten(), picked(samples, rows)
+        neighbours = flip(picked(train, row % train.n), row >= train.n)
         channels = max(own.shape[1], neighbours.shape[1])  # files may be grey on one side only
-        page = _sheet(
+        return _sheet(
             own.expand(-1, channels, -1, -1),
             neighbours.expand(-1, channels, -1, -1).reshape(*numbers.shape, channels, *own.shape[2:]),
             [f"{ratio[r]:.2f}" for r in rows],
         )
-        charts = chart(
-            [
-                _histogram("relative distance to the nearest", ratio, bar_ratio, bar),
-                _histogram("distance to the nearest", distance, bar_distance, None),
-            ]
-        )
-        return Findings(values, details, {self.name: _stacked(page, charts)}, notes)
+
+
+def _listed(found: Judged, samples: ImageSet, train: ImageSet) -> dict[str, Any]:
+    """Return how many copies were found, and the first of them with their training images, as plain JSON values."""
+    first = _nearest_first(found.ratio, found.copied, found.equal)
+    listed = [
+        {
+            "sample": told(samples, k),
+            "training_image": told(train, int(found.row[k])),
+            "mirrored": bool(found.mirrored[k]),
+            "ratio": float(found.ratio[k]),
+            "distance": float(found.distance[k]),
+            "equal_features": bool(found.equal[k]),
+        }
+        for k in first[:LISTED].tolist()
+    ]
+    return {"found": len(first), "equal_features": int(found.equal.sum()), "nearest_first": listed}
 
 
 def _nearest_first(ratio: Tensor, copied: Tensor, equal: Tensor) -> Tensor:
@@ -217,6 +281,16 @@ def _sheet(samples: Tensor, neighbours: Tensor, names: list[str]) -> Pixels:
     line = np.full((len(left), 6, 3), 255, np.uint8)
     line[:, 2:4] = 0
     return with_names(np.concatenate([left, line, right], 1), names)
+
+
+def _charts(found: Judged, among: Among) -> Pixels:
+    """Draw the histograms of ratios and of distances."""
+    return chart(
+        [
+            _histogram("relative distance to the nearest", found.ratio, among.ratio, among.bar),
+            _histogram("distance to the nearest", found.distance, among.distance, None),
+        ]
+    )
 
 
 def _histogram(title: str, samples: Tensor, real: Tensor, bar: float | None) -> Panel:

@@ -58,8 +58,8 @@ class Mifid(TrainingMetric):
 
     m is `memorisation_distance`; m' = m + ε if m < τ, else 1 + ε, with ε = 1e-15. The FID is that of the samples and
     all training images. threshold: τ; 0.1 is that of the paper's competition, for Inception's features of photographs
-    of dogs, so the mean m of the training images among themselves is reported beside it. images: training images to
-    search, at most; null: all.
+    of dogs, so the mean m of the training images among themselves is reported beside it. Of a run whose data were
+    mirrored at random m is also of the mirrored training images. images: training images to search, at most; null: all.
     """
 
     name: ClassVar[str] = "mifid"
@@ -87,7 +87,8 @@ class Mifid(TrainingMetric):
         training, samples, extractor = sides.of_training(self.images)[1], sides.of_samples(), sides.extractor
         notes = Fid().check(extractor, len(samples), len(training))
         fid = Fid().score(samples, training, extractor)[named("fid", extractor)]
-        distance = memorisation_distance(samples, training)
+        mirrored = sides.of_mirrored_training(self.images)
+        distance = memorisation_distance(samples, training if mirrored is None else torch.cat([training, mirrored]))
         units = _directions(training)
         rows = torch.from_numpy(order(len(units), "mifid")[:_COMPARED])
         among = float(_nearest(units[rows], units, rows).mean())
@@ -105,6 +106,6 @@ class Mifid(TrainingMetric):
         details = {
             "mifid_penalised": penalised,
             "mifid_distances": {"samples": distance, "training_images": among},
-            "training_images": len(training),
+            **sides.searched(len(training)),
         }
         return Findings(values, details, notes=[*notes, *extractor.notes()])

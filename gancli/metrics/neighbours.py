@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -36,19 +36,40 @@ def nearest(queries: Tensor, bank: Tensor, k: int) -> tuple[Tensor, Tensor]:
     return torch.cat([distance for distance, _ in found]), torch.cat([rows for _, rows in found])
 
 
-def beside_training(samples: Tensor, training: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return each sample's distance to its nearest training image, that image's to its own, and its row: [N] each.
+class Beside(NamedTuple):
+    """The training image nearest to each sample: [N] each.
 
-    samples [N, D], training [M, D], M at least 2.
+    distance: to the image. apart: the image's distance to its own nearest. row: of the image. mirrored: whether it is
+    the mirrored image that is the nearest.
+    """
+
+    distance: Tensor
+    apart: Tensor
+    row: Tensor
+    mirrored: Tensor
+
+
+def beside_training(samples: Tensor, training: Tensor, mirrored: Tensor | None = None) -> Beside:
+    """Return each sample's nearest training image, and that image's distance to its own.
+
+    samples [N, D], training [M, D], M at least 2. mirrored: features of the training images mirrored left to right, [M,
+    D], which are searched, too; `apart` is always of the images as they are. None: they are not searched.
 
     >>> training = torch.tensor([[0.0], [1.0], [10.0], [14.0]])
     >>> [part.tolist() for part in beside_training(torch.tensor([[0.5], [18.0]]), training)]
-    [[0.5, 4.0], [1.0, 4.0], [0, 3]]
+    [[0.5, 4.0], [1.0, 4.0], [0, 3], [False, False]]
+    >>> [part.tolist() for part in beside_training(torch.tensor([[0.5], [-9.0]]), training, -training)]
+    [[0.5, 1.0], [1.0, 4.0], [0, 2], [False, True]]
     """
     distance, row = (part[:, 0] for part in nearest(samples, training, 1))
+    is_mirrored = torch.zeros(len(samples), dtype=torch.bool)
+    if mirrored is not None:
+        other, there = (part[:, 0] for part in nearest(samples, mirrored, 1))
+        is_mirrored = other < distance
+        distance, row = torch.where(is_mirrored, other, distance), torch.where(is_mirrored, there, row)
     there, where = torch.unique(row, return_inverse=True)
     apart = nearest(training[there], training, 2)[0][:, 1]
-    return distance, apart[where], row
+    return Beside(distance, apart[where], row, is_mirrored)
 
 
 def _distances(a: Tensor, b: Tensor, exact: bool | None = None) -> Tensor:

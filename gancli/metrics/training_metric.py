@@ -5,18 +5,18 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from gancli.compute.dist import World
 from gancli.config.settings import MOST_EVALUATED, at_least, at_most
 from gancli.data.fields import Image
 from gancli.errors import MetricError
 from gancli.metrics.extractor import Extractor
 from gancli.metrics.feature_cache import FeatureCache
-from gancli.metrics.images import ImageSet, Progress, extract, from_sampler, from_source
+from gancli.metrics.images import ImageSet, Progress, extract, from_sampler, from_source, mirrored
 from gancli.metrics.run_metric import FeatureRunMetric, Findings, data, kept_out, training_data
 
 if TYPE_CHECKING:
@@ -32,7 +32,8 @@ class Compared:
 
     train: returns the training images, or at most so many of them. excluded: returns at most so many images that
     dataset.limit excluded from training; None if there are none. test: returns images of the test split; None if
-    the data have none, or if the run was trained on them. kept: the cache of features; None: no cache.
+    the data have none, or if the run was trained on them. kept: the cache of features; None: no cache. flipped: whether
+    the training images were mirrored at random, so that samples may copy a mirrored one.
     """
 
     extractor: Extractor
@@ -42,8 +43,10 @@ class Compared:
     test: Callable[[], ImageSet | None]
     progress: Progress
     kept: FeatureCache | None = None
+    flipped: bool = False
     _samples: Tensor | None = field(default=None, init=False, repr=False)
     _training: dict[int, tuple[ImageSet, Tensor]] = field(default_factory=dict, init=False, repr=False)
+    _mirrored: dict[int, Tensor] = field(default_factory=dict, init=False, repr=False)
 
     def of_samples(self) -> Tensor:
         """Return the samples' features, float32 [N, D]."""
@@ -58,15 +61,29 @@ class Compared:
             self._training[images.n] = images, self.of(images, TRAINING)
         return self._training[images.n]
 
+    def of_mirrored_training(self, most: int | None) -> Tensor | None:
+        """Return the features of the same images mirrored, float32 [M, D]; None if the run saw no mirrored images."""
+        if not self.flipped:
+            return None
+        images = self.train(most)
+        if images.n not in self._mirrored:
+            self._mirrored[images.n] = self.of(mirrored(images), f"mirrored {TRAINING}")
+        return self._mirrored[images.n]
+
+    def of_excluded(self, images: ImageSet) -> tuple[Tensor, Tensor | None]:
+        """Return the features of images excluded from training, and of the mirrored ones if the run saw such images."""
+        what = "images excluded by dataset.limit"
+        return self.of(images, what), self.of(mirrored(images), f"mirrored {what}") if self.flipped else None
+
     def of(self, images: ImageSet, what: str) -> Tensor:
         """Return the features of real images, from the cache if they are there. what: their name in the progress."""
-        kept, world = self.kept, World.of_group()
-        found = None if kept is None else world.from_first(lambda: kept.load(images, self.extractor))
-        if found is None:
-            found = extract(images, self.extractor, self.progress, what)
-            if kept is not None and world.first:
-                kept.store(images, self.extractor, found)
-        return found
+        if self.kept is None:
+            return extract(images, self.extractor, self.progress, what)
+        return self.kept.features(images, self.extractor, self.progress, what)[0]
+
+    def searched(self, count: int) -> dict[str, Any]:
+        """Return the details of a search of `count` training images, and whether mirrored ones were searched, too."""
+        return {"training_images": count, "mirrored_images_searched": self.flipped}
 
 
 def sides_of_run(
@@ -92,7 +109,8 @@ def sides_of_run(
             return None
 
     samples = from_sampler(sampler, n, seed)
-    return Compared(extractor, samples, lambda most: from_source(source, most, 0), excluded, test, progress, kept)
+    train = partial(from_source, source, seed=0)
+    return Compared(extractor, samples, train, excluded, test, progress, kept, source.flip)
 
 
 def sides_of_files(
@@ -102,7 +120,7 @@ def sides_of_files(
     progress: Progress,
     kept: FeatureCache | None = None,
 ) -> Compared:
-    """Return samples and training images from files, of which nothing is held out."""
+    """Return samples and training images from files, of which nothing is held out and none is searched mirrored."""
     return Compared(extractor, samples, train, lambda most: None, lambda: None, progress, kept)
 
 

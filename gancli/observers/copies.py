@@ -10,12 +10,11 @@ from torch import Tensor
 
 from gancli.compute.dist import World
 from gancli.config.compose import compose
-from gancli.data.source import order
 from gancli.errors import CombinationError, ConfigError
 from gancli.games.game import draws_freely, sample_of
 from gancli.metrics.feature_cache import FeatureCache
-from gancli.metrics.images import extract, from_sampler, from_source, shape_of
-from gancli.metrics.memorisation import COMPARED, left_out, ratios
+from gancli.metrics.images import extract, from_sampler, from_source, mirrored, shape_of
+from gancli.metrics.memorisation import among_training, judged
 from gancli.metrics.training_metric import LEAST
 from gancli.observers.drawn import stream_of
 from gancli.observers.extractors import ExtractorChoice, ReadsFeatures, words
@@ -28,10 +27,12 @@ class Copies(ReadsFeatures):
 
     A copy is what `gan eval metrics=[memorisation]` counts as one: its distance to the nearest training image, relative
     to that image's own nearest, is below the `quantile` of the training images' leave-one-out ratios, so that of new
-    images a share of `quantile` are. The share is that of `gan eval` with the same n, extractor and quantile, and a row
-    of metrics.jsonl. A share above `limit` in `patience` checks in a row ends the run, without an error. extractor,
-    weights: as in observers.scores, whose network and whose samples, if they are as many, are used again. With several
-    ranks each processes its share. Source: the ratio of Alaa et al. 2022, section 3.3.
+    images a share of `quantile` are; or it has a training image's features. Where the data are mirrored at random
+    (dataset.flip), the mirrored training images are searched, too. The share is that of `gan eval` with the same n,
+    extractor and quantile, and a row of metrics.jsonl. A share above `limit` in `patience` checks in a row ends the
+    run, without an error. extractor, weights: as in observers.scores, whose network and whose samples, if they are as
+    many, are used again. With several ranks each processes its share. Source: the ratio of Alaa et al. 2022, section
+    3.3.
     """
 
     everywhere: ClassVar[bool] = True
@@ -56,6 +57,7 @@ class Copies(ReadsFeatures):
                 raise ConfigError(f"observers.copies.{name}={value:g}: type a number above 0 and below 1")
         self.every, self.n, self.limit, self.patience, self.quantile = every, n, limit, patience, quantile
         self._training, self._bar, self._strikes = torch.empty(0), 0.0, 0
+        self._mirrored: Tensor | None = None
         if every is not None:
             config = compose("eval", ["metrics=[memorisation]", *words(extractor, weights)])
             self.chosen = ExtractorChoice("observers.copies", config["extractor"])
@@ -94,11 +96,9 @@ class Copies(ReadsFeatures):
         assert found is not None
         real = from_source(found[0].source, None, 0)
         self._training, _ = FeatureCache().features(real, extractor, what="training images")
-        self._bar = World.of_group().from_first(self._threshold)
-
-    def _threshold(self) -> float:
-        evaluated = torch.from_numpy(order(len(self._training), "memorisation")[:COMPARED])
-        return float(left_out(self._training, evaluated)[0].quantile(self.quantile))
+        if found[0].source.flip:
+            self._mirrored, _ = FeatureCache().features(mirrored(real), extractor, what="mirrored training images")
+        self._bar = World.of_group().from_first(lambda: among_training(self._training, self.quantile).bar)
 
     def on_step(self, view: RunView) -> Iterator[Event]:
         """Yield a row when it is due, though not before the first step: an untrained G copies nothing.
@@ -126,10 +126,7 @@ class Copies(ReadsFeatures):
         samples = self.chosen.samples.get((view.step, self.n))
         if samples is None:
             samples = extract(from_sampler(sampler_of(view), self.n, 0), self.chosen.load())
-        return World.of_group().from_first(lambda: self._below(samples))
-
-    def _below(self, samples: Tensor) -> float:
-        return float((ratios(samples, self._training)[0] < self._bar).double().mean())
+        return World.of_group().from_first(lambda: judged(samples, self._training, self._bar, self._mirrored).share)
 
     def state(self) -> dict[str, Any]:
         """Return the number of checks in a row with a share above the limit."""

@@ -53,7 +53,7 @@ class Points:
         return []
 
 
-def sides(samples: Tensor, training: Tensor, test: Tensor | None = None) -> Compared:
+def sides(samples: Tensor, training: Tensor, test: Tensor | None = None, mirrored: Tensor | None = None) -> Compared:
     """What a metric gets, with these features."""
 
     def of(points: Tensor) -> ImageSet:
@@ -66,8 +66,10 @@ def sides(samples: Tensor, training: Tensor, test: Tensor | None = None) -> Comp
         lambda most: None,
         lambda: None if test is None else of(test),
         quiet,
+        flipped=mirrored is not None,
     )
     found._samples = samples
+    found._mirrored = {} if mirrored is None else {len(training): mirrored}
     found._training = {len(training): (of(training), training)}
     if test is not None:
         found.of = lambda images, what: test  # type: ignore[method-assign]
@@ -98,7 +100,22 @@ def test_copies_are_not_authentic_even_of_what_the_data_hold_twice() -> None:
     assert Authenticity().compare(sides(training[:20], training)).values["authenticity"] == 0
     far = Authenticity().compare(sides(training + 100, training))
     assert far.values["authenticity"] == 1
-    assert far.details == {"training_images": 49}
+    assert far.details == {"training_images": 49, "mirrored_images_searched": False}
+
+
+def test_mirrored_copies_are_not_authentic_and_are_near_for_mifid() -> None:
+    training = gaussian(40, 8, 0).abs()
+    mirrored, new = training.flip(1) - 9, training[:20].flip(1) - 9
+    found = sides(new, training, mirrored=mirrored)
+    plain = sides(new, training)
+    assert Authenticity().compare(plain).values["authenticity"] == 1
+    seen = Authenticity().compare(found)
+    assert seen.values == {**Authenticity().compare(plain).values, "authenticity": 0}
+    assert seen.details == {"training_images": 40, "mirrored_images_searched": True}
+    near, far = Mifid().compare(found), Mifid().compare(plain)
+    # The FID, and the distance among training images, are of the images as they are.
+    assert near.details["mifid_distances"]["training_images"] == far.details["mifid_distances"]["training_images"]
+    assert near.values["mifid_distance"] < 1e-14 < 1e-4 < far.values["mifid_distance"]
 
 
 def test_memorisation_distance_by_hand() -> None:

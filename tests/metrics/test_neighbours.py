@@ -7,7 +7,7 @@ import torch
 
 from gancli.errors import ConfigError, MetricError
 from gancli.metrics.extractor import Extractor
-from gancli.metrics.memorisation import Memorisation, _chosen, left_out, ratios
+from gancli.metrics.memorisation import Memorisation, _chosen, among_training, judged, left_out
 from gancli.metrics.neighbours import DensityCoverage, nearest
 from tests.metrics.arithmetic import FLOAT32
 
@@ -74,10 +74,11 @@ def test_nearest_goes_block_by_block(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_ratio_of_copies_and_of_training_images_among_themselves() -> None:
     training = line(0, 1, 10, 14, 30)
-    ratio, distance, row = ratios(line(14, 2, 21), training)
-    assert ratio.tolist() == [0, 1, 1.75]
-    assert distance.tolist() == [0, 1, 7]
-    assert row.tolist() == [3, 1, 3]
+    found = judged(line(14, 2, 21), training, 1.0)
+    assert found.ratio.tolist() == [0, 1, 1.75]
+    assert found.distance.tolist() == [0, 1, 7]
+    assert found.row.tolist() == [3, 1, 3]
+    assert found.copied.tolist() == [True, False, False]
     # Without 0, 1 is 9 from 10; without 1, 0 is 10 from 10; without 10, 14 is 13 from 1; without 14, 10 is 9 from 1.
     among, apart = left_out(training, torch.arange(5))
     assert apart.tolist() == [1, 1, 4, 4, 16]
@@ -91,6 +92,28 @@ def test_equal_training_images_are_no_copies_of_each_other() -> None:
     assert among[:4].tolist() == [1, 1, 1, 1]
 
 
+def test_copies_of_images_that_the_data_hold_twice_are_copies() -> None:
+    """The bar falls to 0, and the ratio of such a copy is 1: only equal features tell."""
+    training = torch.cat([line(0, 1, 10, 14, 30), line(0, 1, 10, 14, 30)])
+    training[0] = training[5] = 2  # a feature vector of 0 equals another only exactly
+    assert among_training(training, 0.05).bar == 0
+    found = judged(training, training, 0.0)
+    assert (found.ratio.tolist(), found.share) == ([1.0] * 10, 1.0)
+    assert judged(training + 0.5, training, 0.0).share == 0
+
+
+def test_mirrored_images_are_searched_and_the_scale_is_that_of_images_as_they_are() -> None:
+    training, mirrored = line(10, 14, 30), line(-10, -14, -30)
+    found = judged(line(-14, 13, -20), training, 0.5, mirrored)
+    assert found.mirrored.tolist() == [True, False, True]
+    assert found.row.tolist() == [1, 1, 1]
+    assert found.ratio.tolist() == [0, 0.25, 1.5]
+    assert found.equal.tolist() == [True, False, False]
+    assert judged(line(-14, 13, -20), training, 0.5).copied.tolist() == [False, True, False]
+    # A symmetric image is its own mirror: it is the image as it is.
+    assert judged(line(14), training, 0.5, training).mirrored.tolist() == [False]
+
+
 @pytest.mark.parametrize("n", [50, 400])
 def test_copies_are_told_from_fresh_draws_typical_ones_and_noise(n: int) -> None:
     """Of fresh draws a share of about q, of copies all; a narrow generator and a bad one are not taken for one."""
@@ -102,10 +125,10 @@ def test_copies_are_told_from_fresh_draws_typical_ones_and_noise(n: int) -> None
         return 100 * group + widths[group] * torch.randn(count, 12, generator=draw)
 
     training = data(n)
-    bar = left_out(training, torch.arange(n))[0].quantile(0.05)
+    bar = among_training(training, 0.05).bar
 
     def share(samples: torch.Tensor) -> float:
-        return float((ratios(samples, training)[0] < bar).double().mean())
+        return judged(samples, training, bar).share
 
     assert share(data(1000)) < 0.12
     copies = training[torch.randint(n, (300,), generator=draw)]

@@ -197,6 +197,23 @@ def test_memorisation_is_flagged_for_copies_alone(own: Source, copied: bool, tin
         assert result.details["nearest_distance_median"]["samples"] == 0
 
 
+@pytest.mark.parametrize("flipped", [True, False])
+def test_copies_of_mirrored_images_are_found_if_the_run_saw_such(own: Source, flipped: bool, tiny: Any) -> None:
+    again = table("again", np.random.default_rng(8).integers(0, 256, (90, 3, 4, 4), dtype=np.uint8))
+    own.columns, own.fields, own.flip, tiny.dim = again.columns, again.fields, flipped, 48
+    shown = own.rows(np.arange(60))["x"].flip(3)
+    shown[:5] = own.rows(np.arange(5))["x"]
+    found = Plain(own, shown, torch.zeros(60, dtype=torch.int64))
+    result = Memorisation(rows=4, neighbours=3).measure(tiny, found, 60, 0, quiet)  # type: ignore[arg-type]
+    assert result.details["mirrored_images_searched"] is flipped
+    copies = result.details["copies"]["nearest_first"]
+    equal = {one["sample"]["number"]: one for one in copies if one["equal_features"]}
+    assert sorted(equal) == list(range(60 if flipped else 5))
+    assert all(one["training_image"]["number"] == k for k, one in equal.items())
+    assert [k for k in equal if not equal[k]["mirrored"]] == list(range(5))
+    assert ("mirrored or not" in result.details["memorisation_rule"]) is flipped
+
+
 @pytest.mark.parametrize("copied", [True, False])
 def test_noisy_copies_are_flagged_where_images_were_kept_from_the_run(copied: bool, tiny: Any) -> None:
     keys = {"_target_": "gancli.data.embedded.fashion", "limit": 90}
