@@ -33,6 +33,7 @@ from tests.tiny import facts_of, weights
 GROUPS = groups("train")
 NEEDS = {"dataset=folder": ["dataset.root=x"], "dataset=npz": ["dataset.root=x"]}
 NEEDS |= {f"game={name}": [f"model={name}"] for name in ("cogan", "cyclegan", "fastgan", "pix2pix")}
+NEEDS |= {f"generator={name}": ["model=projected"] for name in GROUPS["generator"] if name != "none"}
 NEEDS |= {f"terms={name}": [f"model={name.partition('_')[0]}"] for name in GROUPS["terms"] if name != "none"}
 
 
@@ -89,7 +90,7 @@ OF_STYLES, STYLED = (
     {"stylegan", "stylegan2", "stylegan3"},
 )
 LAZY = OF_STYLES | {"stylegan3": ("r1",)}
-SPECTRAL = {"sngan", "sagan", "biggan", "biggan_deep", "fastgan"}
+SPECTRAL = {"sngan", "sagan", "biggan", "biggan_deep", "fastgan", "projected"}
 BOUNDING = {
     "progan",
     "stylegan2",

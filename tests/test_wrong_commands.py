@@ -259,7 +259,7 @@ WRONG = [
     ("train penalty=r1 penalty.r1=3", "penalty.r1=3: expected a section of keys"),
     ("eval run={run} metrics.fid=3", "metrics.fid=3: expected a section of keys"),
     ("train model.ch=1000000000000", "model.G"),
-    ("train model=projected pretrained=random model.D.ch=1000000000000000", "model.D.ch=1000000000000000: must be at most"),
+    ("train model=projected pretrained=random model.D.ch=1000000000000000", "must be at most 1024"),
     ("train model=projected pretrained=random model.D.ch=10000", "model.D.ch=10000: must be at most 1024"),
     ("train model=projected pretrained=random model.D.resolution=1000000000000000", "must be at most 8192"),
     ("train model=projected pretrained=random pretrained.size=1000000000000000", "must be at most 8192"),

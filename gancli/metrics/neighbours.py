@@ -56,10 +56,10 @@ def beside_training(samples: Tensor, training: Tensor, mirrored: Tensor | None =
     D], which are searched, too; `apart` is always of the images as they are. None: they are not searched.
 
     >>> training = torch.tensor([[0.0], [1.0], [10.0], [14.0]])
-    >>> [part.tolist() for part in beside_training(torch.tensor([[0.5], [18.0]]), training)]
-    [[0.5, 4.0], [1.0, 4.0], [0, 3], [False, False]]
-    >>> [part.tolist() for part in beside_training(torch.tensor([[0.5], [-9.0]]), training, -training)]
-    [[0.5, 1.0], [1.0, 4.0], [0, 2], [False, True]]
+    >>> [part.tolist() for part in beside_training(torch.tensor([[0.25], [18.0]]), training)]
+    [[0.25, 4.0], [1.0, 4.0], [0, 3], [False, False]]
+    >>> [part.tolist() for part in beside_training(torch.tensor([[0.25], [-9.0]]), training, -training)]
+    [[0.25, 1.0], [1.0, 4.0], [0, 2], [False, True]]
     """
     distance, row = (part[:, 0] for part in nearest(samples, training, 1))
     is_mirrored = torch.zeros(len(samples), dtype=torch.bool)

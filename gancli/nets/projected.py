@@ -19,10 +19,12 @@ from gancli.errors import ConfigError
 from gancli.nets.freezing import Block
 from gancli.nets.layers import matmul
 from gancli.nets.layers.condition import need_classes
+from gancli.nets.layers.direction import refuse_direction, renormalise, sliced_maps
 from gancli.nets.layers.init import normal, uniform
 from gancli.nets.layers.linear import Embedding
 from gancli.nets.layers.mixing import Mix, Mixing, mixed
-from gancli.nets.layers.norms import BatchNorm2d
+from gancli.nets.layers.norms import Norm
+from gancli.nets.layers.norms import norm as norms
 from gancli.nets.layers.spectral import Weighted
 from gancli.nets.shapes import image, positive
 from gancli.nets.verdict import Verdict
@@ -61,12 +63,12 @@ class SpectralConv(Weighted):
 
 
 class Down(nn.Module):
-    """A convolution with spectral norm, batch norm and LeakyReLU that halves the map.
+    """A convolution with spectral norm, a norm and LeakyReLU that halves the map.
 
     separable: 3×3 per channel, then 1×1, and a 2×2 mean at the end; otherwise 4×4 with stride 2.
     """
 
-    def __init__(self, inputs: int, outputs: int, separable: bool):
+    def __init__(self, inputs: int, outputs: int, separable: bool, norm: Norm):
         super().__init__()
         self.separable = separable
         parts = [SpectralConv(inputs, outputs, 4, stride=2, pad=1, bias=True)]
@@ -74,7 +76,7 @@ class Down(nn.Module):
             each = SpectralConv(inputs, inputs, 3, pad=1, groups=inputs, bias=False)
             parts = [each, SpectralConv(inputs, outputs, 1, bias=False)]
         self.convs = nn.Sequential(*parts)
-        self.norm = BatchNorm2d(outputs)
+        self.norm = norm(outputs)
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, inputs, H, W] -> [B, outputs, H/2, W/2]."""
@@ -85,27 +87,33 @@ class Down(nn.Module):
 class Head(nn.Module):
     """One map -> logits of its patches: halvings to 8 · ch channels, then a 4×4 convolution.
 
-    classes: of labels, with which the features have an inner product (Miyato and Koyama 2018); 0: none.
+    classes: of labels, with which the features have an inner product (Miyato and Koyama 2018); 0: none. san: the last
+    filter is a direction (`layers.direction`), without spectral norm.
     """
 
-    def __init__(self, inputs: int, widths: Sequence[int], separable: bool, classes: int):
+    def __init__(
+        self, inputs: int, widths: Sequence[int], separable: bool, classes: int = 0, *, norm: Norm, san: bool = False
+    ):
         super().__init__()
         steps = [inputs, *widths]
-        self.downs = nn.ModuleList(Down(a, b, separable) for a, b in pairwise(steps))
-        self.last = SpectralConv(steps[-1], JOINED if classes else 1, LAST, bias=False)
+        self.downs = nn.ModuleList(Down(a, b, separable, norm) for a, b in pairwise(steps))
+        last = SpectralConv(steps[-1], JOINED if classes else 1, LAST, bias=False)
+        self.last = nn.Conv2d(steps[-1], 1, LAST, bias=False) if san else last
         self.embed = Embedding(classes, LABEL, init=normal(1.0)) if classes else None
         self.dense = nn.Linear(LABEL, JOINED) if classes else None
 
-    def forward(self, x: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor]:
-        """[B, inputs, H, W], labels [B] or a mixture of classes -> logits [B, patches], and the last map."""
+    def forward(self, x: Tensor, y: Tensor | None) -> Verdict:
+        """[B, inputs, H, W], labels [B] or a mixture of classes -> logits [B, patches]; features: the last map."""
         for down in self.downs:
             x = down(x)
+        if isinstance(self.last, nn.Conv2d):
+            return sliced_maps(x, self.last, features=[x])
         out = self.last(x)
         if self.embed is not None and self.dense is not None:
             assert y is not None, "a conditional discriminator without labels"
             told = F.leaky_relu(self.dense(self.embed(y)), LEAK)
             out = (out * told[:, :, None, None]).sum(1) / math.sqrt(JOINED)
-        return out.flatten(1), x
+        return Verdict(out, features=[x])
 
 
 class Discriminator(nn.Module):
@@ -116,7 +124,8 @@ class Discriminator(nn.Module):
     and each goes to a head of its own.
 
     ch: width of the mixing and of the heads. mix, mixing_seed: of the mixing. separable: heads with depthwise
-    convolutions. conditioning: "projection" takes an inner product with the label's embedding.
+    convolutions. norm: batch norm, or layer norm. conditioning: "projection" takes an inner product with the label's
+    embedding. san: SAN's last layers (`layers.direction`).
     EfficientNet-Lite0 with 4 layers, ch 64: 10,331,328 parameters, separable 696,512. Raises ConfigError for a network
     whose layers are not named, for other channels than 1 or 3, for maps that are too small, and ch or resolution above
     their limits.
@@ -133,7 +142,9 @@ class Discriminator(nn.Module):
         mixing_seed: int = 0,
         separable: bool = False,
         resolution: int = 224,
+        norm: Literal["batch", "layer"] = "batch",
         conditioning: Literal["none", "projection"] = "none",
+        san: bool = False,
     ):
         super().__init__()
         positive("model.D.ch", ch)
@@ -150,22 +161,40 @@ class Discriminator(nn.Module):
         channels_of = list(pretrained.channels.values())
         at_most(min(MOST_CH, (MOST_CH << 3) >> (len(channels_of) - 1)), **{"model.D.ch": ch})
         self.pretrained, self.resolution = pretrained, resolution
-        self.conditional = need_classes(conditioning, classes)
+        self.conditional, self.san = need_classes(conditioning, classes), san
+        refuse_direction(san and self.conditional, "model.conditioning=projection multiplies its output by the label's")
         widths, of_labels = mixed(channels_of, ch, mix), classes if self.conditional else 0
         # Of maps of 8, 16, 32, ... pixels for an image of 256: the numbers of halvings to 8 pixels.
         halvings = range(len(widths) - (0 if mix == "scales" else 1), -1, -1)
         # Before the mixing, whose matrices are drawn at once: heads too large for the memory are refused.
         heads = nn.ModuleList(
-            Head(inputs, [ch * max(1, WIDEST >> k) for k in range(count - 1, -1, -1)], separable, of_labels)
+            Head(
+                inputs,
+                [ch * max(1, WIDEST >> k) for k in range(count - 1, -1, -1)],
+                separable,
+                of_labels,
+                norm=norms(norm),
+                san=san,
+            )
             for inputs, count in zip(widths, halvings, strict=False)
         )
         self.mixing, self.heads = Mixing(channels_of, ch, mix, mixing_seed), heads
+        renormalise(self)
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Verdict:
         """[B, C, H, W], labels [B] or a mixture [B, classes] -> logits [B, patches of all heads]."""
         maps = list(self.pretrained.maps(self._enlarged(x), resize=False).values())
         told = [head(each, y) for head, each in zip(self.heads, self.mixing(self._checked(maps)), strict=True)]
-        return Verdict(torch.cat([logits for logits, _ in told], 1), features=[features for _, features in told])
+        features = [last for verdict in told for last in verdict.features or ()]
+        logits = torch.cat([each.flatten(1) for verdict in told for each in verdict.scales()], 1)
+        if not self.san:
+            return Verdict(logits, features=features)
+        along = torch.cat([each.flatten(1) for verdict in told for each in verdict.along().scales()], 1)
+        return Verdict(logits, features=features, direction=along)
+
+    def directions(self) -> list[Tensor]:
+        """The last filter of each head."""
+        return [head.last.weight for head in self.heads if isinstance(head, Head)]
 
     def freezable(self) -> list[Block]:
         """The k-th halvings of all heads, which are parallel."""

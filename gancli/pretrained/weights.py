@@ -122,8 +122,8 @@ def read(path: Path, url: str | None = None, key: str = KEY) -> tuple[dict[str, 
             state = _loaded(path, content)
     except ImportError as error:
         raise WeightsError(
-            f"{path}: files of this type need the package {error.name}: type pip install 'gancli[export]', or pip install"
-            f" {error.name}"
+            f"{path}: files of this type need the package {error.name}: type pip install 'gancli[export]', or"
+            f" pip install {error.name}"
         ) from None
     except Exception:  # torch, pickle and zipfile raise a dozen kinds for a damaged or hostile file
         raise WeightsError(
