@@ -104,7 +104,7 @@ def main() -> None:
     print(f"\n| change | PSNR | {' | '.join(names)} |\n| --- | --- |{' --- |' * len(names)}")
     for row in rows:
         shown = "" if row["psnr"] is None else f"{row['psnr']:.1f} dB"
-        print(f"| {row['change']} | {shown} | {' | '.join(f'{row[name]:.1f}' for name in names)} |")
+        print(f"| {row['change']} | {shown} | {' | '.join(f'{row[name]:.4g}' for name in names)} |")
     if args.json:
         told = {"data": f"emoji, {SIDE} pixels", "n_fake": args.n, "n_real": args.n, "steps": args.steps}
         told |= {"extractors": [judge.protocol() for judge in judges], "versions": environment()["versions"]}

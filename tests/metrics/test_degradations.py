@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gancli.metrics.extractor import Extractor
+from gancli.data.embedded import emoji
+from gancli.metrics.extractor import Extractor, Frozen
+from gancli.pretrained import tiny
+from tests.bench import robustness
 from tests.bench.degradations import KINDS, table
 
 
@@ -66,3 +71,17 @@ def test_recall_falls_with_mode_dropping(found: dict[str, dict[str, float]]) -> 
     recalls = [step["recall"] for step in steps]
     assert recalls == sorted(recalls, reverse=True)
     assert recalls[-1] < 0.6 * recalls[0]
+
+
+def test_an_attack_moves_features_further_than_noise_within_the_same_levels() -> None:
+    images = emoji(size=16).rows(np.arange(6))["x"]
+    judge = Frozen(tiny.random())
+    before = judge.features(images)
+    for levels in (1, 2):
+        coin, moved = robustness.signs(images, levels), robustness.attacked(images, judge, levels, 4)
+        for changed in (coin, moved):
+            assert changed.dtype == torch.uint8
+            assert 0 < (changed.int() - images.int()).abs().max() <= levels
+        further = (judge.features(moved) - before).norm(dim=1) / (judge.features(coin) - before).norm(dim=1)
+        assert further.min() > 1
+        assert robustness.psnr(images, moved) >= 10 * math.log10(255**2 / levels**2) - 1e-9
