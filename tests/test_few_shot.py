@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import yaml
 
+from gancli.compute.dist import World
 from gancli.config.compose import compose
 from gancli.data.survey import Survey
-from gancli.errors import DataError
+from gancli.errors import DataError, MetricError, RunError
+from gancli.store.rundir import RunDir
 from gancli.train import automatic, few_shot
-from gancli.verbs import ending
+from gancli.verbs import ending, measuring
 from gancli.verbs.session import Session
 from tests.conftest import TINY, Gan
 from tests.few import FEW, QUIET, Pooled, mixed, pooled, results, rows, status  # noqa: F401
@@ -260,18 +263,64 @@ def test_an_evaluation_that_fails_says_that_the_run_is_complete(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     mixed(Path("mixed"))
-    wanting = "observers.final.metrics=[kid,class_accuracy]"
-    answer = gan("train", *FEW, *QUIET, wanting, "steps=2", "run_dir=r")
+
+    def failing(*given: object) -> None:
+        raise MetricError("metrics=kid is not a finite number")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("gancli.verbs.measuring.evaluate", failing)
+        answer = gan("train", *FEW, *QUIET, "steps=2", "run_dir=r")
     assert answer.code == 2
-    assert "the run is complete, but not its evaluation by observers.final: metrics=class_accuracy" in answer.err
+    assert "the run is complete, but not its evaluation by observers.final: metrics=kid is not" in answer.err
     assert status("r")[0] == "failed"
     assert gan("train", "resume=r", "observers.final.metrics=[kid]").code == 0
     assert status("r") == ("finished", None)
 
 
-def test_the_table_of_a_result_without_intervals_or_pictures(tmp_path: Path) -> None:
-    from gancli.store.rundir import RunDir
+def test_metrics_that_eval_would_refuse_are_refused_before_the_first_step(gan: Gan, pooled: type[Pooled]) -> None:  # noqa: F811
+    mixed(Path("mixed"))
+    for words, told in (
+        (["observers.final.metrics=[kid,class_accuracy]"], "metrics=class_accuracy compares samples with their"),
+        (["observers.final.metrics=[kid,fld]"], "needs held-out images, and this run was trained on all of its data"),
+        (["observers.final.metrics=[kid,l1]"], "metrics=l1 needs a game with input images"),
+        (
+            ["observers.final.metrics=[dc]", 'observers.final.options=["metrics.dc.neighborhood=12"]'],
+            "neighborhood=12 needs at least 13 real images, got 12",
+        ),
+        (["observers.final.n=1000000000000000"], "observers.final.n=1000000000000000: must be at most"),
+        (["observers.final.n=1000000000"], "observers.final.n=1000000000"),
+        (['observers.final.options=["n=5"]'], "give observers.final.n=5 instead"),
+        (['observers.final.options=["extractor=random"]'], "give observers.final.extractor=random instead"),
+        (['observers.final.options=["checkpoint=last"]'], "give other keys to gan eval, after the training"),
+    ):
+        answer = gan("train", *FEW, *QUIET, *words, "steps=2", "run_dir=r")
+        assert (answer.code, answer.err.count("\n")) == (2, 1), answer.err
+        assert "observers.final" in answer.err
+        assert told in answer.err, answer.err
+        assert not Path("r").exists()
 
+
+def test_results_that_cannot_be_stored_end_all_ranks_alike(
+    gan: Gan,
+    pooled: type[Pooled],  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    mixed(Path("mixed"))
+
+    def full(run: RunDir, values: Any) -> None:
+        raise RunError("the disk is full")
+
+    kept: list[Any] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(measuring, "results", SimpleNamespace(finished=measuring.results.finished, keep=full))
+        patch.setattr(World, "from_first", lambda world, work: kept.append(work()) or kept[-1])
+        answer = gan("train", *FEW, *QUIET, "steps=2", "run_dir=r")
+    assert answer.code == 2
+    assert "the disk is full" in answer.err
+    assert isinstance(kept[-1], RunError)  # what the other ranks get, and raise, too
+
+
+def test_the_table_of_a_result_without_intervals_or_pictures(tmp_path: Path) -> None:
     protocol = {"n_fake": 50, "n_real": 0, "memorisation": {"quantile": 0.1}}
     result = {"memorisation_clip": 0.5, "memorised": True, "warnings": ["rough"], "protocol": protocol}
     assert ending.table(RunDir(tmp_path / "a b"), 1000, result, []) == [
@@ -320,6 +369,28 @@ def test_a_run_that_copies_is_stopped_without_an_error(gan: Gan, pooled: type[Po
     assert Path("r/checkpoints/00000006.pt").exists()
     assert sum("precision" in each for each in results("r")) == 1  # the end comes all the same
     assert "stopped at step 6 of 20: 12 of 12 samples" in answer.err
+
+
+@pytest.mark.parametrize("which", ["mirrored", "twice"])
+def test_copies_of_mirrored_images_and_of_images_there_twice_are_copies(
+    gan: Gan,
+    pooled: type[Pooled],  # noqa: F811
+    planted: None,
+    monkeypatch: pytest.MonkeyPatch,
+    which: str,
+) -> None:
+    from gancli.metrics.images import mirrored
+    from gancli.observers import copies
+
+    folder = mixed(Path("mixed"))
+    if which == "mirrored":
+        shown = copies.from_sampler  # type: ignore[attr-defined]
+        monkeypatch.setattr(copies, "from_sampler", lambda *words: mirrored(shown(*words)))
+    else:
+        for path in list(folder.iterdir()):
+            (folder / f"{path.stem}-again.png").write_bytes(path.read_bytes())
+    assert gan("train", *FEW, *QUIET, *OFF, "steps=2", "run_dir=r").code == 0
+    assert rows("r", "copies") == {2: 1.0}
 
 
 def test_the_count_of_checks_goes_on_when_resumed(gan: Gan, pooled: type[Pooled], planted: None) -> None:  # noqa: F811

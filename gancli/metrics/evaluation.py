@@ -78,7 +78,7 @@ class Evaluator:
 
         Raises MetricError, before any image is generated, if these metrics cannot be computed of these images.
         """
-        warnings = self._check(fake)
+        warnings = self.check(fake)
         self._begin()
         self._statistics = [torch.zeros(fake.n, m.width, dtype=torch.float64) for m in self.by_pair]
         values, details = self._watch(fake) if self.extractor is None else self._score(fake, self.extractor)
@@ -89,7 +89,8 @@ class Evaluator:
         told = protocol(self.metrics, fake, needed, self.extractor)
         return Evaluation(values, told, tuple(warnings), details)
 
-    def _check(self, fake: ImageSet) -> list[str]:
+    def check(self, fake: ImageSet) -> list[str]:
+        """Return warnings, before any work. Raises MetricError if the metrics cannot be computed of these images."""
         if self.by_label and (fake.labelled is None or self.source is None):
             raise MetricError(
                 f"metrics={self.by_label[0].name} needs samples conditioned on a class, and these have none: train a"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
@@ -27,6 +26,7 @@ from gancli.metrics.run_metric import FeatureRunMetric, RunMetric
 from gancli.observers.drawn import stream_of
 from gancli.observers.extractors import ExtractorChoice, ReadsFeatures, words
 from gancli.observers.observer import Event, Keep, RunView, Say, Scored, Values
+from gancli.observers.options import refuse_options
 from gancli.observers.sampled import sampler_of
 
 OWN = frozenset({"metrics", "n", "extractor", "standing_stats"})  # keys that gan eval and the observer share
@@ -62,8 +62,7 @@ class Scores(ReadsFeatures):
                 f" and metrics not empty, got every={every} n={n} standing_stats={standing_stats}"
                 f" metrics={list(metrics)}"
             )
-        for option in options:
-            _refuse(option)
+        refuse_options("observers.scores", options, OWN)
         self.every, self.n, self.standing_stats = every, n, standing_stats
         self._evaluator: Evaluator | None = None
         self._rows: Rows | None = None
@@ -184,15 +183,3 @@ class Scores(ReadsFeatures):
     def _sampler(self, view: RunView) -> Sampler:
         """Return the sampler that `gan sample` would use at this step."""
         return sampler_of(view, self.standing_stats, self._rows)
-
-
-def _refuse(option: str) -> None:
-    """Raise ConfigError for an option that is not a key of a metric or of the extractor."""
-    key, equals, value = option.lstrip("+").partition("=")
-    if equals and re.match(r"(metrics\.\w+|extractor)\.\w", key):
-        return
-    remedy = f"observers.scores.{key}={value} instead" if key in OWN else "other keys to gan eval, after the training"
-    raise ConfigError(
-        f"observers.scores.options={option}: only keys of metrics and of the extractor are allowed, such as"
-        f" 'observers.scores.options=[\"metrics.kid.subset_size=500\"]'; give {remedy}"
-    )

@@ -17,6 +17,7 @@ from gancli.metrics.results import numbers
 from gancli.observers.final import Final
 from gancli.store.rundir import RunDir
 from gancli.verbs import measuring
+from gancli.verbs.measuring import Evaluated
 from gancli.verbs.session import Session
 from gancli.waiting import aloud
 
@@ -26,7 +27,7 @@ COPIES = "memorisation"  # the metric whose share is told as a number of samples
 def evaluate_best(session: Session) -> None:
     """Evaluate the best checkpoint if observers.final asks for it; print a table, and write results to the run's eval/.
 
-    All ranks must call it. Raises GanError if the metrics do not fit the run, with the command to repeat it.
+    All ranks must call it. Raises GanError, on all ranks, if the evaluation fails or its results cannot be written.
     """
     found = next((each for each in session.observers if isinstance(each, Final)), None)
     if found is None or found.evaluation is None:
@@ -44,17 +45,25 @@ def evaluate_best(session: Session) -> None:
         evaluated = measuring.evaluate(settings, found.metrics, extractor)
     except GanError as error:
         raise MetricError(f"the run is complete, but not its evaluation by observers.final: {error}") from error
-    if not session.world.first or evaluated.found is None:
-        return
+    failed = session.world.from_first(lambda: _shown(session, evaluated))
+    if failed is not None:  # on all ranks, which therefore end alike
+        raise failed
+
+
+def _shown(session: Session, evaluated: Evaluated) -> GanError | None:
+    """Write the pictures and print the table; return the error if something could not be written. For rank 0."""
+    assert evaluated.found is not None
     result, step = evaluated.results[0], evaluated.found.step
     sheets = {f"{step:08d}-{name}": pixels for name, pixels in evaluated.pictures.items()}
-    for name, pixels in sheets.items():
-        save_png(session.run.results / name, pixels)
+    try:
+        for name, pixels in sheets.items():
+            save_png(session.run.results / name, pixels)
+    except GanError as error:
+        return error
     for line in table(session.run, step, result, [session.run.results / name for name in sheets]):
         session.run.say(line)
         aloud(line)
-    if evaluated.unkept:
-        raise evaluated.unkept[0]
+    return evaluated.unkept[0] if evaluated.unkept else None
 
 
 def _settings(session: Session, evaluation: Mapping[str, Any]) -> EvalSettings:

@@ -23,9 +23,10 @@ from gancli.metrics.evaluation import Evaluator
 from gancli.metrics.extractor import Extractor, flattered
 from gancli.metrics.feature_cache import FeatureCache
 from gancli.metrics.images import ImageSet
-from gancli.metrics.metric import LabelMetric, Metric, PairMetric
-from gancli.metrics.outputs import made_of_rows, refuse_classes, refuse_pairs
+from gancli.metrics.metric import Metric, PairMetric
+from gancli.metrics.outputs import made_of_rows, refuse_pairs
 from gancli.metrics.reference import write as write_reference
+from gancli.metrics.refusals import parted, refuse_labels
 from gancli.metrics.run_metric import FeatureRunMetric, RunMetric
 from gancli.metrics.training_metric import Compared, TrainingMetric, sides_of_files, sides_of_run
 from gancli.store.rundir import real as own_path
@@ -60,7 +61,7 @@ def by_direction(settings: EvalSettings, metrics: Sequence[Metric]) -> dict[str,
 def evaluate(settings: EvalSettings, metrics: Sequence[Metric], extractor: Callable[[], Extractor]) -> Evaluated:
     """Evaluate one run or folder, and store the results in the run. Raises GanError."""
     found = load(settings, metrics)
-    of_run, of_images = _parted(metrics)
+    of_run, of_images = parted(metrics)
     unkept: list[GanError] = []
     if of_images:
         made = _evaluate_images(settings, found, of_images, extractor, unkept)
@@ -86,9 +87,9 @@ def evaluate(settings: EvalSettings, metrics: Sequence[Metric], extractor: Calla
 def load(settings: EvalSettings, metrics: Sequence[Metric]) -> Sampler | None:
     """Load the evaluated run; None for images from files. Raises GanError if these metrics cannot evaluate it."""
     sampler = None if settings.input is not None else open_sampler(settings, data=settings.dataset)
-    _refuse_labels(metrics, sampler)
+    refuse_labels(metrics, sampler)
     _refuse_pairs(settings, metrics, sampler)
-    of_run, of_images = _parted(metrics)
+    of_run, of_images = parted(metrics)
     alone = [m.name for m in of_run if not isinstance(m, TrainingMetric)] if sampler is None else []
     if alone:
         raise MetricError(f"metrics={alone[0]} needs a run: give run= instead of input=")
@@ -103,7 +104,7 @@ def load(settings: EvalSettings, metrics: Sequence[Metric]) -> Sampler | None:
 
 def look_ahead(settings: EvalSettings, runs: Sequence[str], metrics: Sequence[Metric]) -> None:
     """Raise GanError for the first of several runs that cannot be evaluated, before any evaluation begins."""
-    of_images = _parted(metrics)[1]
+    of_images = parted(metrics)[1]
     seen = []
     for which in runs:
         one = replace(settings, run=which, standing_stats=0)  # they take time and cannot fail
@@ -112,12 +113,6 @@ def look_ahead(settings: EvalSettings, runs: Sequence[str], metrics: Sequence[Me
         if of_images and found.config.get("dataset") not in seen:
             seen.append(found.config.get("dataset"))
             _sides(one, found, of_images)
-
-
-def _parted(metrics: Sequence[Metric]) -> tuple[list[RunMetric | FeatureRunMetric], list[Metric]]:
-    """Split the metrics into those of a run and those of images."""
-    of_run = [m for m in metrics if isinstance(m, (RunMetric, FeatureRunMetric))]
-    return of_run, [m for m in metrics if not isinstance(m, (RunMetric, FeatureRunMetric))]
 
 
 def _sides(settings: EvalSettings, sampler: Sampler | None, metrics: Sequence[Metric]) -> sides.Sides:
@@ -280,20 +275,6 @@ def _compared(
     values["protocol"] |= {"n_fake": samples.n, "fake": dict(samples.protocol), "trained_on": trained_on}
     values["warnings"] += [note for note in notes if note not in values["warnings"]]
     return made
-
-
-def _refuse_labels(metrics: Sequence[Metric], sampler: Sampler | None) -> None:
-    """Raise MetricError if a metric needs the samples' classes and the samples have none."""
-    wanting = [m.name for m in metrics if isinstance(m, LabelMetric)]
-    if wanting and sampler is None:
-        raise MetricError(f"metrics={wanting[0]} evaluates a conditional run's samples: give run= instead of input=")
-    if wanting and sampler is not None and made_of_rows(sampler):
-        refuse_classes(sampler, wanting[0])
-    elif wanting and sampler is not None and not sampler.labelled:
-        raise MetricError(
-            f"metrics={wanting[0]} compares samples with their requested class, but {sampler.run.name} is"
-            " unconditional: train a conditional model (model.conditioning=projection)"
-        )
 
 
 def _refuse_pairs(settings: EvalSettings, metrics: Sequence[Metric], sampler: Sampler | None) -> None:
