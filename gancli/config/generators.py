@@ -11,12 +11,16 @@ from gancli.errors import ConfigError
 GROUP, KEY = "generator", "model.generator"
 
 
-def as_choices(overrides: Sequence[str]) -> list[str]:
-    """Return overrides with `model.generator=` written as the group's choice.
+def as_choices(verb: str, overrides: Sequence[str]) -> list[str]:
+    """Return overrides with `model.generator=` written as the group's choice, if the verb has that group.
 
-    >>> as_choices(["model=projected", "model.generator=fastgan,stylegan2", "steps=4"])
+    >>> as_choices("train", ["model=projected", "model.generator=fastgan,stylegan2", "steps=4"])
     ['model=projected', 'generator=fastgan,stylegan2', 'steps=4']
+    >>> as_choices("sample", ["model.generator=fastgan"])
+    ['model.generator=fastgan']
     """
+    if GROUP not in default_choices(verb):
+        return list(overrides)
     return [o.replace(KEY, GROUP, 1) if o.lstrip("+").partition("=")[0] == KEY else o for o in overrides]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -231,15 +232,18 @@ class Lite0(nn.Module):
         return last.mean((2, 3))
 
 
-def _hasten(net: Any) -> None:
-    """Fold the norms into convolutions, and let those pad that do so on all sides alike: the same function, faster."""
+def _hasten(net: Any, layers: Collection[str]) -> None:
+    """Fold the norms into convolutions, and let those pad that do so on all sides alike: the same function, faster.
+
+    layers: those that are returned; a convolution or norm among them is not folded, which would change its output.
+    """
     net.eval()
     named = dict(net.named_modules())
     pairs = [("_conv_stem", "_bn0"), ("_conv_head", "_bn1")]
     for k in range(len(net._blocks)):
         within = (("_expand_conv", "_bn0"), ("_depthwise_conv", "_bn1"), ("_project_conv", "_bn2"))
         pairs += [(f"_blocks.{k}.{a}", f"_blocks.{k}.{b}") for a, b in within if f"_blocks.{k}.{a}" in named]
-    fold(net, pairs)
+    fold(net, (pair for pair in pairs if not set(pair) & set(layers)))
     for module in named.values():
         if isinstance(module, nn.ReLU6):
             module.inplace = True  # of convolutions, whose outputs nothing else reads
@@ -274,7 +278,7 @@ def efficientnet_lite0(
         net = EfficientNet.from_name("efficientnet-lite0")
     fit(net, state, str(path), "efficientnet_lite0", key)
     if where == "pretrained":  # metrics keep the network as it is, to the bit
-        _hasten(net)
+        _hasten(net, layers or ())
     return Pretrained(
         "efficientnet_lite0",
         Lite0(net),

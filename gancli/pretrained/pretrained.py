@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +15,8 @@ from gancli.errors import ConfigError, RunError, WeightsError, suggestion
 from gancli.nets.layers.spectral import full_precision
 from gancli.pretrained.prepare import Prepare
 
-ELSEWHERE = ("random", "run#", "clip_", "dinov2_")  # starts of names of networks not trained on ImageNet's classes
+OWN = ("random", "run#")  # starts of names of networks of no training or a run's
+ELSEWHERE = frozenset({"clip", "siglip", "dinov2", "dinov3"})  # words in names of those not trained on ImageNet's classes
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class PretrainedFacts:
         >>> [PretrainedFacts(name, "", 8, {}).of_imagenet for name in ("vgg16", "random", "run#D", "clip_vit_b_32")]
         [True, False, False, False]
         """
-        return not self.name.startswith(ELSEWHERE)
+        return not (self.name.startswith(OWN) or ELSEWHERE & set(re.split(r"[^a-z0-9]", self.name.lower())))
 
     @staticmethod
     def read(plain: Mapping[str, Any]) -> PretrainedFacts:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from inspect import signature
 from typing import Any
 
 import torch
@@ -41,7 +42,8 @@ def timm(
 
     arch: timm's name. layers: names, or "stages": the last of strides 4, 8, 16 and 32. size: side that images are
     resized to; None: they keep their size. mean, std: None: the network's own, as timm states them. where: the config
-    group that requests it. Raises ConfigError for an unknown network, WeightsError without weights or the package.
+    group that requests it. Raises ConfigError for an unknown network, or one without its methods for features; WeightsError
+    without weights or the package.
     """
     sized(where, size, 32)
     try:
@@ -59,6 +61,7 @@ def timm(
     path = files.given(weights, key)
     state, sha256 = files.read(path, None, key)
     net = _built(library, arch, None)
+    _refuse(net, arch, where)
     classes = classes_in(state, net, last_layer(net, where))
     if classes is not None:
         net = _built(library, arch, classes)
@@ -77,6 +80,17 @@ def timm(
         says="before the classifier",
         where=where,
     )
+
+
+def _refuse(net: Any, arch: str, where: str) -> None:
+    """Raise ConfigError for a network without the methods by which timm's networks return their features."""
+    features, head = getattr(net, "forward_features", None), getattr(net, "forward_head", None)
+    pooled = head is not None and "pre_logits" in signature(head).parameters
+    if features is None or not pooled or not hasattr(net, "num_features"):
+        raise ConfigError(
+            f"{where}.arch={arch}: this network of timm does not return the input of its classifier (forward_head with"
+            " pre_logits): type another one, such as resnet18"
+        )
 
 
 def _built(library: Any, arch: str, classes: int | None) -> Any:

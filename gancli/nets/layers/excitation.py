@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 from itertools import pairwise
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -82,6 +83,22 @@ class Whole(Weighted):
         return F.linear(x.permute(0, 2, 3, 1).flatten(1), weight)
 
 
+def averaged(x: Tensor) -> Tensor:
+    """[B, C, h, w] -> [B, C, 4, 4], the means of adaptive pooling, on every device.
+
+    MPS has adaptive pooling for multiples of 4 alone; other sides are averaged part by part, one side after the other.
+    """
+    if x.shape[2:] == (POOLED, POOLED):
+        return x
+    if not any(side % POOLED for side in x.shape[2:]):
+        return F.adaptive_avg_pool2d(x, POOLED)
+    for dim in (2, 3):
+        n = x.shape[dim]
+        parts = [(k * n // POOLED, -(-(k + 1) * n // POOLED)) for k in range(POOLED)]  # overlap by a pixel
+        x = torch.stack([x.narrow(dim, a, b - a).mean(dim) for a, b in parts], dim)
+    return x
+
+
 class Excitation(nn.Module):
     """Skip-layer excitation: a map's channels are multiplied by factors in (0, 1) that a smaller map gives (eq. 1).
 
@@ -95,8 +112,7 @@ class Excitation(nn.Module):
 
     def forward(self, source: Tensor, x: Tensor) -> Tensor:
         """source [B, inputs, h, w] and x [B, outputs, H, W] -> [B, outputs, H, W]."""
-        pooled = source if source.shape[2:] == (POOLED, POOLED) else F.adaptive_avg_pool2d(source, POOLED)
-        factors: Tensor = self.excite(F.silu(self.squeeze(pooled))).sigmoid()
+        factors: Tensor = self.excite(F.silu(self.squeeze(averaged(source)))).sigmoid()
         return x * factors[:, :, None, None]
 
 
