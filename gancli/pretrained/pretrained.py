@@ -16,7 +16,8 @@ from gancli.nets.layers.spectral import full_precision
 from gancli.pretrained.prepare import Prepare
 
 OWN = ("random", "run#")  # starts of names of networks of no training or a run's
-ELSEWHERE = frozenset({"clip", "siglip", "dinov2", "dinov3"})  # words in names of those not trained on ImageNet's classes
+# Words in the names of networks that were not trained on ImageNet's classes.
+ELSEWHERE = frozenset({"clip", "siglip", "dinov2", "dinov3"})
 
 
 @dataclass(frozen=True)
