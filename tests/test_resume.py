@@ -42,6 +42,23 @@ def test_a_run_that_goes_on_from_its_start_ends_as_one_left_alone(gan: Gan) -> N
     assert rows(Path("begun")) == rows(Path("alone"))
 
 
+def test_a_run_of_before_a_key_existed_goes_on(gan: Gan, tmp_path: Path) -> None:
+    """Frozen blocks, rules for auto keys and new observers came later; a missing value is what it was then."""
+    assert gan("train", *TINY, "steps=1", "run_dir=old").code == 0
+    file = tmp_path / "old" / "config.yaml"
+    config = yaml.safe_load(file.read_text())
+    for name in ("G", "D"):
+        assert config["model"][name].pop("freeze") == 0
+    for key in ("copies", "final"):
+        del config["observers"][key]
+    del config["auto_rules"]
+    file.write_text(yaml.safe_dump(config, sort_keys=False))
+    refused = gan("train", "resume=old", "steps=2", "model.D.freeze=1")
+    assert refused.code == 2
+    assert "(model.D.freeze: 0 -> 1)" in refused.err
+    assert gan("train", "resume=old", "steps=2").code == 0
+
+
 SPELLINGS = ["./r/", "r/../r", "{here}/r", "link/", "link/checkpoints/00000002.pt"]
 
 

@@ -29,6 +29,8 @@ FREE = frozenset(
     "steps images max_time device precision compile observers note resume run_dir init micro_batch dataset.root"  # noqa: SIM905
     " dataset.root_B pretrained.weights pretrained.source auto_rules".split()
 )
+# Keys of the networks that runs may lack, as they began before these existed, and the values that they had then.
+LATER = {"freeze": 0}
 
 
 def recorded_overrides(which: str) -> list[str]:
@@ -162,12 +164,16 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str =
 
     >>> differences({"steps": 1, "loss": {"a": 1}}, {"steps": 2, "loss": {"a": 3}})
     ['loss.a: 1 -> 3']
+    >>> differences({"model": {"D": {}, "G": {}}}, {"model": {"D": {"freeze": 0}, "G": {"freeze": 2}}})
+    ['model.G.freeze: 0 -> 2']
     """
     found = []
     for name in sorted({*before, *now}):
         if f"{prefix}{name}" in FREE:
             continue
         old, new = before.get(name), now.get(name)
+        if name in LATER and name not in before and re.fullmatch(r"model\.\w+\.", prefix):
+            old = LATER[name]
         if isinstance(old, Mapping) and isinstance(new, Mapping):
             found += differences(old, new, f"{prefix}{name}.")
         elif old != new:
