@@ -10,7 +10,8 @@ from torch import Tensor
 from gancli.compute.rng import Rng
 from gancli.errors import CombinationError, ConfigError
 from gancli.games.fastgan import FastGANGame
-from gancli.losses.adversarial import DrawnHinge, Judged
+from gancli.losses.adversarial import Judged
+from gancli.losses.drawn import DrawnHinge
 from gancli.nets.verdict import Verdict
 from gancli.pretrained.pretrained import Pretrained
 from gancli.train.engine import Engine

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,7 +22,7 @@ from gancli.compute.rng import Rng
 from gancli.config.settings import at_least, at_most
 from gancli.errors import CombinationError, ConfigError
 from gancli.games.incompatible import refuse
-from gancli.losses.adversarial import AdversarialLoss, Couples, Judged
+from gancli.losses.adversarial import AdversarialLoss, Couples, Judged, exchanged
 from gancli.losses.penalties import Beside, Context, Penalty, Side
 from gancli.nets.layers.direction import renormalise
 from gancli.nets.layers.noise import Noisy
@@ -92,8 +93,7 @@ class Critic(nn.Module):
         self._drawing = (nn.ModuleList(nets[each] for each in self.generators),)
         self.columns, self.images, self.label = columns, images, label
         self.sample = sample or images[-1]
-        self.loss, self.penalties, self.augment, self.ramp = loss, dict(penalties or {}), augment, ramp
-        self.blur = blur
+        self.loss, self.penalties, self.augment, self.ramp, self.blur = loss, dict(penalties or {}), augment, ramp, blur
         self.pack, self.adversarial, self.labelled = pack, adversarial, labelled
         self.class_weight, self.class_fakes = class_weight, class_fakes
         self.has_batch_norm = any(isinstance(m, _BatchNorm) for m in self.net.modules())
@@ -214,11 +214,10 @@ class Critic(nn.Module):
             real, fake = (verdicts[name].scales() for name in ("real", "fake"))
             pairs = [self.flipped(r, f, rng) for r, f in zip(real, fake, strict=True)]
             verdicts = with_logits(verdicts, real=[r for r, _ in pairs], fake=[f for _, f in pairs])
+        return Judged(verdicts, sources, self.memory("objective"), partial(self._drawn, rng))
 
-        def draw(purpose: str, logits: Tensor) -> Tensor:
-            return rng.uniform(self._purpose(purpose), *logits.shape[1:])[:: self.pack].to(logits.dtype)
-
-        return Judged(verdicts, sources, self.memory("objective"), draw)
+    def _drawn(self, rng: Rng, purpose: str, logits: Tensor) -> Tensor:
+        return rng.uniform(self._purpose(purpose), *logits.shape[1:])[:: self.pack].to(logits.dtype)
 
     def flipped(self, real: Tensor, fake: Tensor, rng: Rng) -> tuple[Tensor, Tensor]:
         """The logits, with labels flipped in some pairs."""
@@ -379,17 +378,6 @@ def packed(x: Tensor, count: int) -> Tensor:
     [[0.0, 1.0], [2.0, 3.0]]
     """
     return x.reshape(len(x) // count, count * x.shape[1], *x.shape[2:]) if count > 1 else x
-
-
-def exchanged(real: Tensor, fake: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
-    """Swap real and fake logits [B, ...] in the chosen pairs, bool [B].
-
-    >>> a, b = exchanged(torch.tensor([1.0, 2.0]), torch.tensor([-1.0, -2.0]), torch.tensor([False, True]))
-    >>> a.tolist(), b.tolist()
-    ([1.0, -2.0], [-1.0, 2.0])
-    """
-    chosen = chosen.view(-1, *[1] * (real.dim() - 1))
-    return torch.where(chosen, fake, real), torch.where(chosen, real, fake)
 
 
 def _joined(parts: Sequence[Tensor | None]) -> Tensor | None:
