@@ -233,6 +233,21 @@ def test_every_loss_penalty_and_augmentation_is_in_the_catalogue() -> None:
         assert {name for name in names if not re.search(rf"\b{name}\b", text)} == set(), group
 
 
+def test_the_page_of_parts_lists_every_choice() -> None:
+    page = (Path(pages.__file__).parent / "parts.md").read_text(encoding="utf-8")
+    rows = [line.split("|")[1:3] for line in page.splitlines() if line.startswith("| `")]
+    told = {group: text for names, text in rows for group in re.findall(r"`(\w+)`", names)}
+    missing = {
+        f"{group}={choice}"
+        for group, choices in groups("train").items()
+        for choice in choices
+        if "--guide" not in told.get(group, "--guide") and "--systems" not in told[group]
+        if not re.search(rf"\b{choice}\b", told[group])
+    }
+    assert missing == set()
+    assert groups("train").keys() - told.keys() <= {"game"}
+
+
 @pytest.mark.parametrize("system", ALL, ids=lambda system: system.key)
 def test_every_command_composes_and_builds(system: systems.System) -> None:
     program, verb, *words = shlex.split(system.command)

@@ -5,7 +5,7 @@
 Half of the emoji chosen are the reference; the others are judged as they are, with random signs of so many levels, and
 with the signs that move Inception's features furthest: projected gradient ascent on the squared distance of an image's
 features from its own before (Madry et al. 2018; of FID: Alfarra et al. 2022, section 4). Every set is judged by every
-extractor. Prints the table of the guide.
+extractor. Prints a table.
 """
 
 from __future__ import annotations
