@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import sys
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,12 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from gancli.errors import ConfigError, WeightsError
-from gancli.pretrained.classifiers import mobilenet_v2, torchvision
+from gancli.pretrained.classifiers import efficientnet_lite0, mobilenet_v2, torchvision
 from gancli.pretrained.perceptual import features_distance
 from gancli.pretrained.prepare import AsTensorFlow, Preparation
 from gancli.pretrained.pretrained import LazyPretrained, Pretrained, PretrainedFacts
 from gancli.pretrained.stages import named_layers
 from gancli.pretrained.timm import timm
+from gancli.pretrained.weights import read
 
 STAGES = ["conv1", "stage2", "stage3.0", "stage4"]
 
@@ -291,6 +293,61 @@ def _saved(library: Any, arch: str, folder: Path) -> Path:
     with torch.random.fork_rng(devices=[]):
         torch.save(library.create_model(arch).state_dict(), folder / f"{arch}.pth")
     return folder / f"{arch}.pth"
+
+
+def test_networks_of_timm_without_their_methods_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import timm as library
+
+    class Bare(nn.Module):
+        """No forward_head; what it returns has no shape."""
+
+        def forward(self, x: Tensor) -> int:
+            return len(x).shape  # type: ignore[attr-defined, no-any-return]
+
+    torch.save({}, tmp_path / "net.pth")
+    monkeypatch.setattr(library, "create_model", lambda *args, **options: Bare())
+    with pytest.raises(
+        ConfigError, match=r"^pretrained\.arch=resnet18: this network of timm does not return the input"
+    ):
+        timm("resnet18", str(tmp_path / "net.pth"))
+    with pytest.raises(ConfigError, match="this network has no maps of stride 4, 8, 16, 32"):
+        named_layers("stages", Bare(), Bare(), "eyes")
+
+
+def test_a_file_of_safetensors_without_its_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from safetensors.torch import save_file
+
+    save_file({"weight": torch.zeros(2)}, tmp_path / "net.safetensors")
+    monkeypatch.setitem(sys.modules, "safetensors.torch", None)
+    with pytest.raises(WeightsError, match=r"type pip install 'gancli\[export\]', or pip install safetensors$"):
+        read(tmp_path / "net.safetensors")
+
+
+def test_requested_layers_are_not_folded() -> None:
+    """A convolution's output is that before its norm, and all others are as without."""
+    names = ["_conv_stem", "_blocks.1._depthwise_conv", "_blocks.2"]
+    x = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 2 - 1
+    plain = efficientnet_lite0(layers=names, size=64, where="extractor").maps(x)
+    hastened = efficientnet_lite0(layers=names, size=64).maps(x)
+    for name in names:
+        # Folded weights are rounded to float32: 6e-8 each, over a dozen layers.
+        torch.testing.assert_close(hastened[name], plain[name], rtol=1e-4, atol=1e-5 * float(plain[name].abs().max()))
+
+
+@pytest.mark.parametrize(
+    ("name", "of_imagenet"),
+    [
+        ("vit_small_patch14_dinov2", False),
+        ("resnet50_clip", False),
+        ("vit_base_patch16_clip_224", False),
+        ("dinov2-vit-l-14", False),
+        ("run#D", False),
+        ("resnet50", True),
+        ("eclipse", True),
+    ],
+)
+def test_networks_of_other_data_are_known_by_their_names(name: str, of_imagenet: bool) -> None:
+    assert PretrainedFacts(name, "", 8, {}).of_imagenet == of_imagenet
 
 
 def test_timm_without_a_file_or_a_name_is_refused(tmp_path: Path) -> None:

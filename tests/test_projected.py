@@ -11,9 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gancli.config import unused
+from gancli.config.build import make_as
 from gancli.config.compose import compose
 from gancli.config.files import groups
 from gancli.config.generators import GROUP
+from gancli.config.settings import TrainSettings
 from gancli.data.facts import DataFacts
 from gancli.errors import ConfigError, GanError
 from gancli.games.stylegan2 import StyleGame2
@@ -296,6 +299,40 @@ def test_a_styled_generator_takes_steps_and_keeps_its_mean() -> None:
 def test_generators_that_do_not_fit_are_refused(keys: list[str], words: str) -> None:
     with pytest.raises(GanError, match=words):
         compose("train", keys)
+
+
+def test_other_verbs_have_no_generator() -> None:
+    with pytest.raises(GanError, match=r"^unknown key model\.generator"):
+        compose("sample", ["model.generator=fastgan"])
+
+
+def test_a_resumed_runs_generator_is_its_own(gan: Gan, tmp_path: Path) -> None:
+    quick = ["observers=none", "steps=1", "dataset.n=8", "batch_size=4"]
+    assert gan("train", *TINY["projected"], *quick, f"run_dir={tmp_path / 'run'}").code == 0
+    answer = gan("train", f"resume={tmp_path / 'run'}", "steps=2", "model.generator=fastgan")
+    assert (answer.code, answer.err.count("\n")) == (2, 1)
+    assert "the configuration differs from the run's (" in answer.err
+    assert "model.generator: fastgan_lite -> fastgan" in answer.err
+    with pytest.raises(GanError, match=r"model=dcgan has its own generator: leave it out$"):
+        compose("train", ["resume=RUN", "model=dcgan", "model.generator=fastgan"])
+
+
+def test_a_size_of_the_frozen_network_is_noted() -> None:
+    def idle(*keys: str) -> list[str]:
+        settings = make_as(TrainSettings, compose("train", ["model=projected", *SMALL, *keys]), "")
+        return [line for line in unused.notes(settings, unused.typed_keys(keys), 4, 16) if "size" in line]
+
+    assert idle() == []
+    wanted = "pretrained.size has no effect with model=projected: type model.D.resolution=PIXELS"
+    assert idle("pretrained.size=64") == [wanted]
+
+
+def test_the_width_has_a_limit_that_follows_from_the_maps() -> None:
+    eyes = random(layers=["0", "1", "2", "3"])
+    with torch.device("meta"):
+        assert Discriminator((3, 16, 16), eyes, ch=1024).mixing.channels == [1024, 1024, 2048, 4096]
+    with pytest.raises(ConfigError, match=r"^model\.D\.ch=1025: must be at most 1024$"):
+        Discriminator((3, 16, 16), eyes, ch=1025)
 
 
 def test_the_published_settings() -> None:

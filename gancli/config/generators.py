@@ -38,6 +38,5 @@ def refuse(verb: str, overrides: Sequence[str], folders: Sequence[Path] = ()) ->
     if takes and none:
         raise ConfigError(f"model={model} needs a generator: type {KEY}=NAME (choices: {', '.join(choices)})")
     if not takes and not none:
-        raise ConfigError(
-            f"{KEY}={typed[GROUP]}: model={model} has its own generator: leave it out, or type model=projected"
-        )
+        other = "" if "resume" in typed else ", or type model=projected"
+        raise ConfigError(f"{KEY}={typed[GROUP]}: model={model} has its own generator: leave it out{other}")

@@ -42,8 +42,8 @@ def timm(
 
     arch: timm's name. layers: names, or "stages": the last of strides 4, 8, 16 and 32. size: side that images are
     resized to; None: they keep their size. mean, std: None: the network's own, as timm states them. where: the config
-    group that requests it. Raises ConfigError for an unknown network, or one without its methods for features;
-    WeightsError without weights or the package.
+    group that requests it. Raises ConfigError for a network that is unknown or returns no features, WeightsError
+    without weights or the package.
     """
     sized(where, size, 32)
     try:

@@ -120,10 +120,9 @@ def read(path: Path, url: str | None = None, key: str = KEY) -> tuple[dict[str, 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's warning about a TorchScript archive, which it then refuses
             state = _loaded(path, content)
-    except ImportError as error:
+    except ImportError:  # of safetensors; unpickling imports nothing
         raise WeightsError(
-            f"{path}: files of this type need the package {error.name}: type pip install 'gancli[export]', or"
-            f" pip install {error.name}"
+            f"{path} needs the package safetensors: type pip install 'gancli[export]', or pip install safetensors"
         ) from None
     except Exception:  # torch, pickle and zipfile raise a dozen kinds for a damaged or hostile file
         raise WeightsError(

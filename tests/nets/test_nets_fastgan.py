@@ -6,9 +6,24 @@ import torch.nn.functional as F
 
 from gancli.errors import CombinationError, ConfigError
 from gancli.nets.fastgan import Decoder, Discriminator, Generator, Halve, quarters
+from gancli.nets.layers.excitation import averaged
 from gancli.nets.layers.norms import BatchNorm2d
 from gancli.nets.layers.spectral import Weighted, advance_spectral
 from tests.nets.test_nets_fastgan_projected import divided, enlarged, gated
+
+
+@pytest.mark.parametrize("sides", [(n, n) for n in range(4, 10)] + [(5, 7), (6, 8), (12, 9), (14, 10)])
+def test_the_means_are_those_of_adaptive_pooling(sides: tuple[int, int]) -> None:
+    x = torch.randn(2, 3, *sides, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(averaged(x), F.adaptive_avg_pool2d(x, 4), rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("sides", [(5, 6), (7, 7)])
+def test_sides_that_are_no_multiples_of_4_need_no_adaptive_pooling(
+    sides: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(F, "adaptive_avg_pool2d")  # which MPS refuses
+    assert averaged(torch.ones(1, 2, *sides)).tolist() == torch.ones(1, 2, 4, 4).tolist()
 
 
 @pytest.mark.parametrize(
