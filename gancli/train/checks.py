@@ -79,6 +79,7 @@ def refuse_unused(settings: TrainSettings) -> None:
         group = "penalty" if name == "penalties" else name
         if node and name not in wanted:
             remedy = "leave model.latent out" if name == "latent" else f"set {group}=none"
+            remedy += ", or game= to the model's own game" if name == "terms" else ""
             raise CombinationError(f"this game does not use {group}=: {remedy}")
     if not settings.loss and "loss" in wanted and wanted["loss"].default is inspect.Parameter.empty:
         raise CombinationError("this game needs an adversarial loss: type loss=NAME, such as loss=ns")
