@@ -214,7 +214,8 @@ class Discriminator(nn.Module):
         if any(x.dim() != 4 for x in maps):
             raise ConfigError(f"{where}: the layers of {self.pretrained.name} are no maps of pixels: choose others")
         sides = [tuple(x.shape[2:]) for x in maps]
-        if any(a != (2 * b[0], 2 * b[1]) for a, b in pairwise(sides)):
+        doubles = all(a == (2 * b[0], 2 * b[1]) for a, b in pairwise(sides))
+        if self.mixing.mix == "scales" and not doubles:
             told = ", ".join(f"{h}×{w}" for h, w in sides)
             raise ConfigError(f"{where}: each map must have twice the size of the next one, and they have {told}")
         if min(sides[-1]) < LAST:

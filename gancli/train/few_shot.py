@@ -20,7 +20,7 @@ FEWEST, MOST = 200, 1000  # samples of an evaluation
 
 @dataclass(frozen=True)
 class Machine:
-    """What a kind of device does in an hour or two; a CPU has a hundredth of a GPU's operations per second.
+    """What a kind of device is given to do in an hour or two.
 
     words: its name. side: of the largest images, in pixels. batch: largest batch size. width: of the networks
     (model.ch). minutes: of training. every: steps between evaluations. samples: of an evaluation while training. seen:
@@ -96,11 +96,11 @@ def length_of(case: Case) -> int:
 def _why_separable(case: Case) -> str:
     if case.styled:
         return "as published with this generator"
-    return "they learn in fewer steps than full heads" if case.machine is CPU else "full heads, as published"
+    return "a step takes less time than with full heads" if case.machine is CPU else "full heads, as published"
 
 
 def _why_length(case: Case) -> str:
-    return f"{length_of(case) / case.survey.images:,.0f} passes over the images; more of them are mostly copied"
+    return f"{length_of(case) / case.survey.images:,.0f} passes over the images"
 
 
 def _samples(most: Callable[[Case], int]) -> Callable[[Case], int]:
@@ -115,7 +115,7 @@ _EVERY: Callable[[Case], Any] = lambda case: case.machine.every  # noqa: E731
 
 # What the recipe's file chooses for every case, with the reason.
 FIXED: dict[str, tuple[Any, str]] = {
-    "model.name": ("projected", "fewer images for good samples: D reads the features of a network trained on ImageNet"),
+    "model.name": ("projected", "D reads the features of a network trained on ImageNet, to learn from fewer images"),
     "model.generator": ("fastgan_lite", "light, and one of those that Projected GAN was published with"),
     "augment.policy": (
         ["color", "translation", "cutout"],
@@ -145,7 +145,7 @@ RULES: dict[str, Rule[Case]] = {
     ),
     "images": Rule(length_of, _why_length),
     "max_time": Rule(lambda case: case.machine.minutes, _said("minutes for {machine}; resume=last continues")),
-    "observers.scores.every": Rule(_EVERY, _said("steps between evaluations, each about a tenth of the training time")),
+    "observers.scores.every": Rule(_EVERY, _said("steps between evaluations, by which the best checkpoint is chosen")),
     "observers.scores.n": Rule(
         _samples(lambda case: case.machine.samples),
         _said("samples: as many as images, within what {machine} evaluates"),
