@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -78,12 +79,7 @@ def _torchvision(
     key = f"{where}.weights"
     path = files.given(weights, key) if weights is not None else files.fetched(str(url), key=key)
     state, sha256 = files.read(path, url, key)
-    net = _built(arch, None)
-    head = last_layer(net, where)
-    classes = classes_in(state, net, head)
-    if classes is not None:
-        net = _built(arch, classes)
-    fit(net, state, str(path), arch, key)
+    net, head = with_weights(partial(_built, arch), state, str(path), arch, where)
     last = net.get_submodule(head)
     dense = last if isinstance(last, nn.Linear) else None
     features = BeforeLast(net, head)
@@ -179,6 +175,23 @@ def _built(arch: str, classes: int | None) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         net: nn.Module = library.models.get_model(arch, weights=None, **options)
     return net
+
+
+def with_weights(
+    build: Callable[[int | None], nn.Module], state: dict[str, Tensor], path: str, arch: str, where: str
+) -> tuple[nn.Module, str]:
+    """Return a classifier with the weights of a state dict, of as many classes as these, and its last layer's name.
+
+    build: returns the network for a number of classes (None: its own). path, arch, where: for messages. Raises
+    ConfigError for a network without such a layer, WeightsError for weights of another network.
+    """
+    net = build(None)
+    head = last_layer(net, where)
+    classes = classes_in(state, net, head)
+    if classes is not None:
+        net = build(classes)
+    fit(net, state, path, arch, f"{where}.weights")
+    return net, head
 
 
 def classes_in(state: dict[str, Tensor], net: nn.Module, head: str) -> int | None:

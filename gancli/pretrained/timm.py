@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from inspect import signature
 from typing import Any
 
@@ -10,10 +11,9 @@ from torch import Tensor, nn
 
 from gancli.errors import ConfigError, WeightsError, suggestion
 from gancli.pretrained import weights as files
-from gancli.pretrained.classifiers import classes_in, last_layer, prepared, sized
+from gancli.pretrained.classifiers import prepared, sized, with_weights
 from gancli.pretrained.pretrained import Pretrained
 from gancli.pretrained.stages import Layers, named_layers
-from gancli.pretrained.weights import fit
 
 
 class Pooled(nn.Module):
@@ -60,19 +60,14 @@ def timm(
         raise WeightsError(f"{where}=timm downloads nothing: type {key}=FILE with the state dict of {arch}")
     path = files.given(weights, key)
     state, sha256 = files.read(path, None, key)
-    net = _built(library, arch, None)
-    _refuse(net, arch, where)
-    classes = classes_in(state, net, last_layer(net, where))
-    if classes is not None:
-        net = _built(library, arch, classes)
-    fit(net, state, str(path), arch, key)
+    net: Any = with_weights(partial(_built, library, arch, where), state, str(path), arch, where)[0]
     own = net.pretrained_cfg
     preparation = prepared(where, size, mean or list(own["mean"]), std or list(own["std"]))
     pooled = Pooled(net)
     return Pretrained(
         arch,
         pooled,
-        int(net.num_features if not hasattr(net, "head_hidden_size") else net.head_hidden_size),
+        int(getattr(net, "head_hidden_size", net.num_features)),
         sha256,
         prepare=preparation,
         trunk=net,
@@ -93,7 +88,9 @@ def _refuse(net: Any, arch: str, where: str) -> None:
         )
 
 
-def _built(library: Any, arch: str, classes: int | None) -> Any:
-    """Build timm's network, untrained, without changing the random state."""
+def _built(library: Any, arch: str, where: str, classes: int | None) -> Any:
+    """Build timm's network, untrained, without changing the random state. Raises ConfigError as `_refuse`."""
     with torch.random.fork_rng(devices=[]):
-        return library.create_model(arch, pretrained=False, **({} if classes is None else {"num_classes": classes}))
+        net = library.create_model(arch, pretrained=False, **({} if classes is None else {"num_classes": classes}))
+    _refuse(net, arch, where)
+    return net
