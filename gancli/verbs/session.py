@@ -139,15 +139,7 @@ def run_steps(
     session.observers.sort(key=lambda observer: not observer.everywhere)
     session.observers = [o for o in session.observers if o.everywhere or session.world.first]
     try:
-        looks = time.perf_counter()
-        with told("drawing samples and measuring before the first step", view.say):
-            for observer in session.observers:
-                observer.open(view)
-            _restore_observers(session)
-            if engine.step_number == 0:
-                _look(session, view)
-        _agree(session)
-        slow, over = time.perf_counter() - looks > LONG, view.final
+        slow, over = _opened(session, view), view.final
         step_begins()
         view.begin()
         while not over and session.stop is None:
@@ -177,6 +169,19 @@ def run_steps(
     if not any(session.world.highest(bool(session.wanted), session.stop is not None and session.stop.failed)):
         ending(session)
     _close(session)
+
+
+def _opened(session: Session, view: RunView) -> bool:
+    """Open the observers, who also see an untrained run; return whether that took long."""
+    looks = time.perf_counter()
+    with told("drawing samples and measuring before the first step", view.say):
+        for observer in session.observers:
+            observer.open(view)
+        _restore_observers(session)
+        if session.engine.step_number == 0:
+            _look(session, view)
+    _agree(session)
+    return time.perf_counter() - looks > LONG
 
 
 def _entered(engine: Engine) -> str:

@@ -91,12 +91,7 @@ def _run(config: Mapping[str, Any], overrides: Sequence[str], signals: _Signals)
         with ranks.one_first():
             frozen = assemble.frozen(config)
         engine = assemble.engine(settings, source, assemble.game(config, facts, pretrained=frozen), compute)
-    observers = {n: make(node, f"observers.{n}") for n, node in settings.observers.items() if node is not None}
-    for key, observer in observers.items():
-        observer.name = key
-    for observer in observers.values():
-        observer.meet(list(observers.values()))
-        observer.refuse(RunView(engine, engine.steps, config=config))
+    observers = _observers(settings, RunView(engine, engine.steps, config=config))
     config = with_best(config, observers)
     if found:
         starting.take(found, engine)
@@ -127,6 +122,19 @@ def _run(config: Mapping[str, Any], overrides: Sequence[str], signals: _Signals)
         say_ended(session)
         session.run.unlock()
     return session.run.path
+
+
+def _observers(settings: TrainSettings, view: RunView) -> dict[str, Observer]:
+    """Return the observers by name, after each has met the others and checked the run. Raises GanError."""
+    observers: dict[str, Observer] = {
+        name: make(node, f"observers.{name}") for name, node in settings.observers.items() if node is not None
+    }
+    for name, observer in observers.items():
+        observer.name = name
+    for observer in observers.values():
+        observer.meet(list(observers.values()))
+        observer.refuse(view)
+    return observers
 
 
 def _settled(
