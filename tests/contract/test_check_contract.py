@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,8 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 
 from gancli.data.fields import Image
 from gancli.draw import reading
@@ -22,6 +19,7 @@ from gancli.serve.service import FRAMES, Service, SheetRequest, Walk
 from gancli.store import export
 from tests.conftest import Answer, Gan
 from tests.contract.cast import CASTS, engine_of, with_common
+from tests.contract.ranks import on_two_ranks
 from tests.contract.test_contract import everything
 from tests.test_engine import same
 
@@ -37,20 +35,14 @@ def played(cast: str) -> dict[str, Any]:
     return {"weights": everything(engine), "logs": logs}
 
 
-def rank(number: int, folder: str) -> None:
-    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=number, world_size=2)
-    torch.save({cast: played(cast) for cast in CASTS}, Path(folder) / f"{number}.pt")
-    dist.destroy_process_group()
+def all_played() -> dict[str, Any]:
+    return {cast: played(cast) for cast in CASTS}
 
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """What each of two ranks came to, by cast."""
-    folder = tmp_path_factory.mktemp("ranks")
-    mp.spawn(rank, args=(str(folder),), nprocs=2)
-    return [torch.load(folder / f"{number}.pt", weights_only=True) for number in (0, 1)]
+    return on_two_ranks(tmp_path_factory.mktemp("ranks"), all_played)
 
 
 @pytest.mark.parametrize("cast", CASTS)
