@@ -85,6 +85,8 @@ def batch_of(case: Case) -> int:
 def _why_batch(case: Case) -> str:
     if below(case.survey.images / 4) < case.machine.batch:
         return "at most a quarter of the images, so that the images are in a new order every few steps"
+    if case.machine is CPU:
+        return "small, for more steps in the time that a CPU takes"
     return f"as large as {case.machine.words} processes well"
 
 
