@@ -114,7 +114,7 @@ def test_what_is_chosen_is_printed_with_its_reason_and_recorded(gan: Gan, pooled
     lines = answer.err.splitlines()
     title = "chosen for 24 images with sides of 33 to 52 pixels, shorter side 40 in the median, on a CPU:"
     at = lines.index(title)
-    table = [line.split(maxsplit=3) for line in lines[at + 1 : at + 14]]
+    table = [line.split(maxsplit=3) for line in lines[at + 1 : at + 16]]
     assert [(key, value) for key, _, value, _ in table] == [
         ("model.name", "projected"),
         ("model.generator", "fastgan_lite"),
@@ -125,13 +125,15 @@ def test_what_is_chosen_is_printed_with_its_reason_and_recorded(gan: Gan, pooled
         ("model.ch", "4"),
         ("model.D.resolution", "64"),
         ("model.D.separable", "true"),
-        ("model.ema.half_life", "2500"),
+        ("model.ema.half_life", "1000"),
+        ("model.ema.ramp", "null"),
+        ("loss.noise", "0.6"),
         ("max_time", "null"),
         ("observers.checkpoints.every", "250"),
         ("time", table[-1][2]),
     ]
     assert table[6][3] == "as given; by rule 32"
-    assert len({line.index(" = ") for line in lines[at + 1 : at + 14]}) == 1
+    assert len({line.index(" = ") for line in lines[at + 1 : at + 16]}) == 1
     assert any(line.startswith("24 images are very few: expect copies") for line in lines)
     stored = yaml.safe_load(Path("r/config.yaml").read_text(encoding="utf-8"))
     assert (stored["dataset"]["size"], stored["batch_size"], stored["model"]["G"]["ch"]) == (32, 8, 4)

@@ -342,8 +342,11 @@ def test_no_steps_forecast_the_steps_there_would_be(gan: Gan, monkeypatch: Patch
     assert gan("train", "resume=r", "steps=1").code == 0
     course = tiny.engine().course
     assert (
-        default_steps([*TINY, "steps=0", "experiment=demo"], course) == compose("train", ["experiment=demo"])["steps"]
+        default_steps([*TINY, "steps=0", "experiment=demo"], course, 8)
+        == compose("train", ["experiment=demo"])["steps"]
     )
+    few = default_steps([*TINY, "experiment=few_shot", "steps=0"], course, 1200)
+    assert few == course.steps(None, 1_200_000)
 
 
 def test_no_steps_are_not_refused_for_what_a_step_would_need(gan: Gan, monkeypatch: Patch) -> None:

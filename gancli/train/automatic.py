@@ -18,7 +18,7 @@ from gancli.data.source import DataSet, first_shape
 from gancli.data.survey import Survey
 from gancli.errors import ConfigError
 from gancli.train import few_shot
-from gancli.train.rules import AUTO, Chosen
+from gancli.train.rules import AUTO, Chosen, holds
 
 SETS = get_args(AutoRules)
 
@@ -109,8 +109,8 @@ def recorded(config: Mapping[str, Any], run: Mapping[str, Any]) -> dict[str, Any
     """Return a configuration whose `auto` keys have the values of a run's, which were settled when it began."""
     found = dict(config)
     for key in asked(config):
-        if (value := value_of(run, key)) is not None:
-            set_value(found, key, value)
+        if holds(run, key):  # also None, which a rule may choose
+            set_value(found, key, value_of(run, key))
     return found
 
 

@@ -24,7 +24,8 @@ class Machine:
 
     words: its name. side: of the largest images, in pixels. batch: largest batch size. width: of the networks
     (model.ch). minutes: of training. every: steps between evaluations. samples: of an evaluation while training. seen:
-    side of the images that D's frozen network gets.
+    side of the images that D's frozen network gets. noise: σ of the noise on D's input. average: half-life of the EMA
+    in images; None: as published, by the batch size.
     """
 
     words: str
@@ -35,9 +36,13 @@ class Machine:
     every: int
     samples: int
     seen: int
+    noise: float = 0.0
+    average: int | None = None
 
 
-CPU = Machine("a CPU", side=64, batch=8, width=32, minutes=30.0, every=250, samples=200, seen=128)
+CPU = Machine(
+    "a CPU", side=64, batch=8, width=32, minutes=30.0, every=250, samples=200, seen=128, noise=0.6, average=1000
+)
 APPLE = Machine("an Apple GPU", side=128, batch=32, width=64, minutes=120.0, every=500, samples=500, seen=224)
 GPU = Machine("a GPU", side=256, batch=64, width=64, minutes=120.0, every=500, samples=1000, seen=224)
 MACHINES = {"cpu": CPU, "mps": APPLE, "cuda": GPU}  # by torch's kind of device
@@ -90,9 +95,35 @@ def _why_batch(case: Case) -> str:
     return f"as large as {case.machine.words} processes well"
 
 
+def half_life_of(case: Case) -> int:
+    """The EMA's half-life in images: as published, 10,000 for a batch of 32, or the machine's."""
+    return case.machine.average or batch_of(case) * 10_000 // 32
+
+
+def _why_half_life(case: Case) -> str:
+    if case.machine.average is None:
+        return "images: as published, 10,000 for a batch of 32"
+    return f"images: an average over the last of the few that {case.machine.words} sees"
+
+
+def _why_noise(case: Case) -> str:
+    if not case.machine.noise:
+        return "as published"
+    return "σ of noise on D's input: without it D wins at once with small batches, and samples become alike"
+
+
+def length(images: int) -> int:
+    """Return the length of a run in real images: 1,000 passes over them, within limits.
+
+    >>> length(200), length(1200)
+    (400000, 1200000)
+    """
+    return max(SHORT, min(PASSES * images, LONG))
+
+
 def length_of(case: Case) -> int:
-    """The length of the run in real images: 1,000 passes over them, within limits."""
-    return max(SHORT, min(PASSES * case.survey.images, LONG))
+    """The length of the run in real images."""
+    return length(case.survey.images)
 
 
 def _why_separable(case: Case) -> str:
@@ -142,9 +173,12 @@ RULES: dict[str, Rule[Case]] = {
         lambda case: 64 * case.machine.width, _said("width of the networks that {machine} trains in this time")
     ),
     "model.D.separable": Rule(lambda case: case.styled or case.machine is CPU, _why_separable),
-    "model.ema.half_life": Rule(
-        lambda case: batch_of(case) * 10_000 // 32, _said("images: as published, 10,000 for a batch of 32")
+    "model.ema.half_life": Rule(half_life_of, _why_half_life),
+    "model.ema.ramp": Rule(
+        lambda case: None if case.machine.average else 0.05,
+        lambda case: "the half-life is constant" if case.machine.average else "as published",
     ),
+    "loss.noise": Rule(lambda case: case.machine.noise, _why_noise),
     "images": Rule(length_of, _why_length),
     "max_time": Rule(lambda case: case.machine.minutes, _said("minutes for {machine}; resume=last continues")),
     "observers.scores.every": Rule(_EVERY, _said("steps between evaluations, by which the best checkpoint is chosen")),

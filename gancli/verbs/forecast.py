@@ -9,10 +9,11 @@ from gancli.config.settings import TrainSettings
 from gancli.config.unused import one_length, typed_keys
 from gancli.errors import ConfigError, DeviceError, GanError
 from gancli.observers.progress import clock
+from gancli.train import few_shot
 from gancli.train.course import Course
 from gancli.train.engine import Engine
 from gancli.train.rehearsal import Rehearsal
-from gancli.train.rules import Row
+from gancli.train.rules import AUTO, Row
 from gancli.waiting import told
 
 
@@ -86,7 +87,8 @@ def pace(
     each = f"a step takes {how} {_shown(seconds[short])}"
     if len(seconds) > 1:
         each += f" in stage {short}, {_shown(seconds[long])} in stage {long}"
-    steps = engine.steps or default_steps(overrides, engine.course)
+    rows = max((len(stream.source) for stream in engine.streams.values()), default=0)
+    steps = engine.steps or default_steps(overrides, engine.course, rows)
     if settings.resume or not steps:
         return each
     whole = length(seconds, engine, steps)
@@ -118,8 +120,11 @@ def _shown(seconds: float) -> str:
     return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
 
 
-def default_steps(overrides: Sequence[str], course: Course) -> int:
-    """Return the number of steps of the same command without `steps=`; 0 if that command is invalid."""
+def default_steps(overrides: Sequence[str], course: Course, rows: int) -> int:
+    """Return the number of steps of the same command without `steps=`; 0 if that command is invalid.
+
+    rows: of the data set, from which a length that is `auto` follows.
+    """
     from gancli.config.compose import compose
     from gancli.config.flags import split
 
@@ -127,6 +132,7 @@ def default_steps(overrides: Sequence[str], course: Course) -> int:
         _, words, folders = split(overrides)
         kept = [word for word in words if word.lstrip("+").partition("=")[0] not in ("steps", "run_dir")]
         config = one_length(compose("train", kept, folders), typed_keys(kept))
-        return course.steps(config["steps"], config["images"])
+        images = few_shot.length(rows) if config["images"] == AUTO else config["images"]
+        return course.steps(config["steps"], images)
     except ConfigError:
         return 0
