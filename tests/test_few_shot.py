@@ -9,14 +9,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import yaml
 
+from gancli.compute import device
 from gancli.compute.dist import World
 from gancli.config.compose import compose
 from gancli.data.survey import Survey
 from gancli.errors import DataError, MetricError, RunError
 from gancli.store.rundir import RunDir
 from gancli.train import automatic, few_shot
+from gancli.train.by_device import GENERATORS, OTHER, with_generator
 from gancli.verbs import ending, measuring
 from gancli.verbs.session import Session
 from tests.conftest import TINY, Gan
@@ -31,9 +34,9 @@ AUTO = ["experiment=few_shot", "dataset.root=mixed"]
 @pytest.mark.parametrize(
     ("images", "side", "device", "ranks", "wanted"),
     [
-        (200, 97, "cpu", 1, (64, 8, 32, 400_000, 30.0, 250, 200, 200)),
-        (24, 33, "cpu", 1, (32, 8, 32, 400_000, 30.0, 250, 200, 200)),
-        (1200, 97, "cpu", 1, (64, 8, 32, 1_200_000, 30.0, 250, 200, 1000)),
+        (200, 97, "cpu", 1, (64, 16, 32, 400_000, 30.0, 1000, 200, 200)),
+        (24, 33, "cpu", 1, (32, 8, 32, 400_000, 30.0, 1000, 200, 200)),
+        (1200, 97, "cpu", 1, (64, 16, 32, 1_200_000, 30.0, 1000, 200, 1000)),
         (150, 20, "mps", 1, (32, 32, 64, 400_000, 120.0, 500, 200, 200)),
         (700, 512, "mps", 1, (128, 32, 64, 700_000, 120.0, 500, 500, 700)),
         (200, 1024, "cuda", 1, (256, 32, 64, 400_000, 120.0, 500, 200, 200)),
@@ -44,8 +47,11 @@ AUTO = ["experiment=few_shot", "dataset.root=mixed"]
 def test_the_rules_by_images_and_device(
     images: int, side: int, device: str, ranks: int, wanted: tuple[float, ...]
 ) -> None:
-    found, chosen, notes = few_shot.settled(compose("train", AUTO), Survey(images, side, side, side), device, ranks)
+    words = [*AUTO, f"model.generator={GENERATORS.get(device, OTHER)}"]
+    found, chosen, notes = few_shot.settled(compose("train", words), Survey(images, side, side, side), device, ranks)
     observers = found["observers"]
+    assert found["pretrained"]["layers"][0] == ("_blocks.0" if device == "cpu" else "_blocks.2")
+    assert (found["loss"]["noise"], found["loss"]["noise_until"]) == ((0.6, 80_000) if device == "cpu" else (0.0, None))
     got = (found["dataset"]["size"], found["batch_size"], found["model"]["G"]["ch"], found["images"])
     got += (found["max_time"], observers["scores"]["every"], observers["scores"]["n"], observers["final"]["n"])
     assert got == wanted
@@ -60,7 +66,7 @@ def test_a_model_has_the_rules_of_its_own_keys() -> None:
     config: dict[str, Any] = {"model": {"D": {"separable": "auto", "resolution": "auto"}}, "images": None}
     survey = Survey(200, 64, 64, 64)
     on_cpu, chosen, _ = few_shot.settled(config, survey, "cpu")
-    assert on_cpu["model"]["D"] == {"separable": True, "resolution": 128}
+    assert on_cpu["model"]["D"] == {"separable": True, "resolution": 128}  # of a network whose layers it does not know
     assert [row.key for row in chosen.rows] == ["model.D.resolution", "model.D.separable"]
     assert few_shot.settled(config, survey, "cuda")[0]["model"]["D"] == {"separable": False, "resolution": 224}
     assert config["model"]["D"]["resolution"] == "auto"
@@ -78,6 +84,37 @@ def test_another_generator_has_its_own_width_and_reasons() -> None:
     assert found["model"]["D"]["separable"] is True
     other = few_shot.settled(compose("train", [*AUTO, "model=dcgan"]), Survey(200, 64, 64, 64), "cpu")[1]
     assert [(row.value, row.why) for row in other.rows if row.key == "model.name"] == [("dcgan", "as given")]
+
+
+@pytest.mark.parametrize(
+    ("pretrained", "layers", "resolution"),
+    [
+        ("efficientnet_lite0", ["_blocks.0", "_blocks.2", "_blocks.4", "_blocks.10"], 64),
+        ("mobilenet_v2", ["features.1", "features.3", "features.6", "features.13"], 64),
+        ("resnet50", ["layer1", "layer2", "layer3", "layer4"], 128),
+        ("timm", "stages", 128),
+    ],
+)
+def test_a_cpu_reads_larger_maps_of_networks_that_it_knows(pretrained: str, layers: Any, resolution: int) -> None:
+    config = compose("train", [*AUTO, f"pretrained={pretrained}"])
+    found = few_shot.settled(config, Survey(200, 64, 64, 64), "cpu")[0]
+    assert (found["pretrained"]["layers"], found["model"]["D"]["resolution"]) == (layers, resolution)
+    given = compose("train", [*AUTO, f"pretrained={pretrained}", "pretrained.layers=[a]"])
+    assert few_shot.settled(given, Survey(200, 64, 64, 64), "cpu")[0]["pretrained"]["layers"] == ["a"]
+
+
+def test_the_generator_follows_from_the_device_and_is_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = compose("train", [*AUTO, "seed=4"])
+    for kind, name, ch in (("cpu", "dcgan", 100), ("cuda", "fastgan_lite", 256)):
+        monkeypatch.setattr(device, "chosen", lambda asked, kind=kind: torch.device(kind))
+        found, words = with_generator({**config, "seed": 5}, [*AUTO, "seed=4"], None)
+        assert words == [*AUTO, "seed=4", f"generator={name}"]
+        assert (found["model"]["generator"], found["model"]["latent"]["dim"], found["seed"]) == (name, ch, 5)
+        assert found["model"]["D"]["resolution"] == "auto"  # the recipe's keys stay
+        resumed, words = with_generator(config, AUTO, {"model": {"generator": "stylegan2"}})
+        assert (resumed["model"]["generator"], words[-1]) == ("stylegan2", "generator=stylegan2")
+        named = compose("train", [*AUTO, "model.generator=biggan"])
+        assert with_generator(named, AUTO, None) == (named, AUTO)
 
 
 @pytest.mark.parametrize(
@@ -114,29 +151,32 @@ def test_what_is_chosen_is_printed_with_its_reason_and_recorded(gan: Gan, pooled
     lines = answer.err.splitlines()
     title = "chosen for 24 images with sides of 33 to 52 pixels, shorter side 40 in the median, on a CPU:"
     at = lines.index(title)
-    table = [line.split(maxsplit=3) for line in lines[at + 1 : at + 16]]
+    table = [line.split(maxsplit=3) for line in lines[at + 1 : at + 18]]
     assert [(key, value) for key, _, value, _ in table] == [
         ("model.name", "projected"),
-        ("model.generator", "fastgan_lite"),
+        ("model.generator", "dcgan"),
         ("augment.policy", "[color,translation,cutout]"),
         ("dataset.size", "32"),
         ("dataset.flip", "true"),
         ("batch_size", "8"),
         ("model.ch", "4"),
+        ("pretrained.layers", "[0,1,2,3]"),
         ("model.D.resolution", "64"),
         ("model.D.separable", "true"),
-        ("model.ema.half_life", "1000"),
+        ("model.ema.half_life", "2000"),
         ("model.ema.ramp", "null"),
         ("loss.noise", "0.6"),
+        ("loss.noise_until", "80000"),
         ("max_time", "null"),
-        ("observers.checkpoints.every", "250"),
+        ("observers.checkpoints.every", "1000"),
         ("time", table[-1][2]),
     ]
     assert table[6][3] == "as given; by rule 32"
-    assert len({line.index(" = ") for line in lines[at + 1 : at + 16]}) == 1
+    assert len({line.index(" = ") for line in lines[at + 1 : at + 18]}) == 1
     assert any(line.startswith("24 images are very few: expect copies") for line in lines)
     stored = yaml.safe_load(Path("r/config.yaml").read_text(encoding="utf-8"))
     assert (stored["dataset"]["size"], stored["batch_size"], stored["model"]["G"]["ch"]) == (32, 8, 4)
+    assert stored["model"]["generator"] == "dcgan"
     assert "data folder: 24 items of 3×32×32" in lines
     assert gan("sample", "run=r", "n=2").code == 0
 

@@ -48,7 +48,7 @@ def composed(verb: str, overrides: Sequence[str], folders: Sequence[Path] = (), 
             raise ConfigError(f"--config-dir {folder}: no such folder")
         if not any(folder.glob("*/*.yaml")):
             raise ConfigError(f"--config-dir {folder}: no group files in it, such as model/mine.yaml")
-    overrides = generators.as_choices(verb, overrides)
+    overrides = generators.as_choices(verb, overrides, folders)
     if not folders and not any("$" in o for o in overrides):  # the result cannot change between two calls
         return copy.deepcopy(_composed_once(verb, tuple(overrides)))
     return _composed(verb, overrides, folders, typed)

@@ -11,17 +11,26 @@ from gancli.errors import ConfigError
 GROUP, KEY = "generator", "model.generator"
 
 
-def as_choices(verb: str, overrides: Sequence[str]) -> list[str]:
+def as_choices(verb: str, overrides: Sequence[str], folders: Sequence[Path] = ()) -> list[str]:
     """Return overrides with `model.generator=` written as the group's choice, if the verb has that group.
+
+    A model with its own generator takes none from an experiment, either.
 
     >>> as_choices("train", ["model=projected", "model.generator=fastgan,stylegan2", "steps=4"])
     ['model=projected', 'generator=fastgan,stylegan2', 'steps=4']
     >>> as_choices("sample", ["model.generator=fastgan"])
     ['model.generator=fastgan']
+    >>> as_choices("train", ["experiment=few_shot", "model=dcgan"])
+    ['experiment=few_shot', 'model=dcgan', 'generator=none']
     """
     if GROUP not in default_choices(verb):
         return list(overrides)
-    return [o.replace(KEY, GROUP, 1) if o.lstrip("+").partition("=")[0] == KEY else o for o in overrides]
+    found = [o.replace(KEY, GROUP, 1) if o.lstrip("+").partition("=")[0] == KEY else o for o in overrides]
+    typed = {name: value for name, _, value in (o.partition("=") for o in found)}
+    own = "model" in typed and GROUP not in overridden("model", typed["model"], folders)
+    if own and GROUP not in typed and GROUP in overridden("experiment", typed.get("experiment", "none"), folders):
+        found.append(f"{GROUP}=none")
+    return found
 
 
 def refuse(verb: str, overrides: Sequence[str], folders: Sequence[Path] = ()) -> None:

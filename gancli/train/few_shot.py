@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from gancli.config.build import shown
+from gancli.config.files import default_of
 from gancli.config.paths import set_value, value_of
 from gancli.data.survey import Survey
 from gancli.errors import DataError
@@ -23,9 +24,10 @@ class Machine:
     """What a kind of device is given to do in an hour or two.
 
     words: its name. side: of the largest images, in pixels. batch: largest batch size. width: of the networks
-    (model.ch). minutes: of training. every: steps between evaluations. samples: of an evaluation while training. seen:
-    side of the images that D's frozen network gets. noise: σ of the noise on D's input. average: half-life of the EMA
-    in images; None: as published, by the batch size.
+    (model.ch, model.D.ch). minutes: of training. every: steps between evaluations. samples: of an evaluation while
+    training. seen: side of the images that D's frozen network gets. fine: whether D reads its larger maps, so that it
+    needs no enlarged images. noise: σ of the noise on D's input. quiet: images after which it is 0. average: half-life
+    of the EMA in images; None: as published, by the batch size.
     """
 
     words: str
@@ -35,27 +37,65 @@ class Machine:
     minutes: float
     every: int
     samples: int
-    seen: int
+    seen: int = 224
+    fine: bool = False
     noise: float = 0.0
+    quiet: int | None = None
     average: int | None = None
 
 
 CPU = Machine(
-    "a CPU", side=64, batch=8, width=32, minutes=30.0, every=250, samples=200, seen=128, noise=0.6, average=1000
+    "a CPU",
+    side=64,
+    batch=16,
+    width=32,
+    minutes=30.0,
+    every=1000,
+    samples=200,
+    seen=64,
+    fine=True,
+    noise=0.6,
+    quiet=80_000,
+    average=2000,
 )
-APPLE = Machine("an Apple GPU", side=128, batch=32, width=64, minutes=120.0, every=500, samples=500, seen=224)
-GPU = Machine("a GPU", side=256, batch=64, width=64, minutes=120.0, every=500, samples=1000, seen=224)
+APPLE = Machine("an Apple GPU", side=128, batch=32, width=64, minutes=120.0, every=500, samples=500)
+GPU = Machine("a GPU", side=256, batch=64, width=64, minutes=120.0, every=500, samples=1000)
 MACHINES = {"cpu": CPU, "mps": APPLE, "cuda": GPU}  # by torch's kind of device
+
+# The last layers of strides 2, 4, 8 and 16, by the function that builds a pretrained network.
+FINE = {
+    "efficientnet_lite0": ["_blocks.0", "_blocks.2", "_blocks.4", "_blocks.10"],
+    "mobilenet_v2": ["features.1", "features.3", "features.6", "features.13"],
+}
 
 
 @dataclass(frozen=True)
 class Case:
-    """What the rules depend on: the images, the machine, the number of processes, and whether G has styles."""
+    """What the rules depend on: the images, the machine, the number of processes, and the networks.
+
+    styled: whether G has styles. pretrained: the section of the frozen network.
+    """
 
     survey: Survey
     machine: Machine = CPU
     ranks: int = 1
     styled: bool = False
+    pretrained: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def layers(self) -> Any:
+        """The layers of the frozen network that D reads."""
+        return self._fine or default_of("pretrained", self.pretrained, "layers")
+
+    @property
+    def seen(self) -> int:
+        """The side of the images that D's frozen network gets."""
+        return self.machine.seen * (1 if self._fine or not self.machine.fine else 2)
+
+    @property
+    def _fine(self) -> list[str] | None:
+        name = str(self.pretrained.get("_target_", "")).rpartition(".")[2]
+        return FINE.get(name) if self.machine.fine else None
 
 
 def below(number: float) -> int:
@@ -112,6 +152,10 @@ def _why_noise(case: Case) -> str:
     return "σ of noise on D's input: without it D wins at once with small batches, and samples become alike"
 
 
+def _why_layers(case: Case) -> str:
+    return "its maps of strides 2 to 16" if case.layers in FINE.values() else "its usual maps"
+
+
 def length(images: int) -> int:
     """Return the length of a run in real images: 1,000 passes over them, within limits.
 
@@ -146,14 +190,19 @@ def _said(text: str) -> Callable[[Case], str]:
 
 _EVERY: Callable[[Case], Any] = lambda case: case.machine.every  # noqa: E731
 
-# What the recipe's file chooses for every case, with the reason.
-FIXED: dict[str, tuple[Any, str]] = {
-    "model.name": ("projected", "D reads the features of a network trained on ImageNet, to learn from fewer images"),
-    "model.generator": ("fastgan_lite", "light, and one of those that Projected GAN was published with"),
-    "augment.policy": (
-        ["color", "translation", "cutout"],
-        "D sees few images often; these changes of its images keep it from learning them by heart",
-    ),
+# What is chosen before the images are known, with the reason: by the recipe's file, and by the device.
+FIXED: dict[str, Sequence[tuple[Any, str]]] = {
+    "model.name": [("projected", "D reads the features of a network trained on ImageNet, to learn from fewer images")],
+    "model.generator": [
+        ("dcgan", "of the generators, the one with the fewest operations"),
+        ("fastgan_lite", "light, and one of those that Projected GAN was published with"),
+    ],
+    "augment.policy": [
+        (
+            ["color", "translation", "cutout"],
+            "D sees few images often; these changes of its images keep it from learning them by heart",
+        )
+    ],
 }
 
 # By configuration key, in the order of the printed table. A key that a model does not have is left out.
@@ -166,9 +215,8 @@ RULES: dict[str, Rule[Case]] = {
     "model.ch": Rule(
         lambda case: case.machine.width, _said("width of the networks that {machine} trains in this time")
     ),
-    "model.D.resolution": Rule(
-        lambda case: case.machine.seen, _said("side of the images that D's frozen network gets")
-    ),
+    "pretrained.layers": Rule(lambda case: case.layers, _why_layers),
+    "model.D.resolution": Rule(lambda case: case.seen, _said("side of the images that D's frozen network gets")),
     "model.ch_base": Rule(
         lambda case: 64 * case.machine.width, _said("width of the networks that {machine} trains in this time")
     ),
@@ -179,6 +227,12 @@ RULES: dict[str, Rule[Case]] = {
         lambda case: "the half-life is constant" if case.machine.average else "as published",
     ),
     "loss.noise": Rule(lambda case: case.machine.noise, _why_noise),
+    "loss.noise_until": Rule(
+        lambda case: case.machine.quiet,
+        lambda case: (
+            "images over which the noise falls to 0, for details at the end" if case.machine.quiet else "no noise"
+        ),
+    ),
     "images": Rule(length_of, _why_length),
     "max_time": Rule(lambda case: case.machine.minutes, _said("minutes for {machine}; resume=last continues")),
     "observers.scores.every": Rule(_EVERY, _said("steps between evaluations, by which the best checkpoint is chosen")),
@@ -211,10 +265,12 @@ def settled(
             f" {survey.images}: add some, or train without these rules by experiment=photos"
         )
     networks = [node for node in config["model"].values() if isinstance(node, Mapping) and "_target_" in node]
-    case = Case(survey, MACHINES.get(device, GPU), ranks, styled=any("mapping_layers" in node for node in networks))
+    styled = any("mapping_layers" in node for node in networks)
+    case = Case(survey, MACHINES.get(device, GPU), ranks, styled, config.get("pretrained") or {})
     found, rows = dict(config), _fixed(config)
     width = config["model"].get("ch")
-    if not any("ch" in node and node["ch"] == width for node in networks):  # the recipe's, for another generator
+    own = [node for name, node in config["model"].items() if name != "D" and isinstance(node, Mapping)]
+    if not any("ch" in node and node["ch"] == width for node in own):  # the recipe's, for another generator
         found["model"] = {name: value for name, value in config["model"].items() if name != "ch"}
     for key, rule in rules(config).items():
         if not holds(found, key):
@@ -232,12 +288,12 @@ def settled(
 
 
 def _fixed(config: Mapping[str, Any]) -> list[Row]:
-    """Return the rows of what the recipe's file chooses."""
+    """Return the rows of what is chosen before the images are known."""
     rows = []
-    for key, (wanted, why) in FIXED.items():
+    for key, wanted in FIXED.items():
         if holds(config, key):
             given = value_of(config, key)
-            rows.append(Row(key, shown(given), why if given == wanted else "as given"))
+            rows.append(Row(key, shown(given), next((why for value, why in wanted if given == value), "as given")))
     return rows
 
 

@@ -20,6 +20,7 @@ from gancli.compute.dist import World
 from gancli.config import paths, unused
 from gancli.config.build import make, make_as
 from gancli.config.compose import left_out
+from gancli.config.generators import KEY
 from gancli.config.settings import TrainSettings
 from gancli.data import survey
 from gancli.data.facts import DataFacts
@@ -38,6 +39,7 @@ from gancli.store.networks import StoredNetwork
 from gancli.store.rundir import RunDir
 from gancli.train import assemble, automatic, checks, few_shot, streams
 from gancli.train import frozen as freezing
+from gancli.train.by_device import with_generator
 from gancli.train.engine import Engine
 from gancli.train.players import counts
 from gancli.train.rehearsal import Rehearsal
@@ -68,7 +70,9 @@ def run(config: Mapping[str, Any], overrides: Sequence[str]) -> Path:
 
 def _run(config: Mapping[str, Any], overrides: Sequence[str], signals: _Signals) -> Path:
     own = ranks.own_run(config.get("run_dir"), World.of_group())
-    config, source, (chosen, advice) = _settled(config, own)
+    before = _before(config, own)
+    config, overrides = with_generator(config, overrides, before)
+    config, source, (chosen, advice) = _settled(config, before)
     settings = make_as(TrainSettings, config, "")
     if own is not None and own[1] == "finished":
         return own[0]  # restarted after the run had finished
@@ -137,17 +141,24 @@ def _observers(settings: TrainSettings, view: RunView) -> dict[str, Observer]:
     return observers
 
 
+def _before(config: Mapping[str, Any], own: tuple[Path, str] | None) -> Mapping[str, Any] | None:
+    """Return the configuration of the run that goes on, if there is one and a key is `auto`. Raises GanError."""
+    again = str(own[0]) if own is not None and RunDir(own[0]).listing() else config.get("resume")
+    if not again or not (automatic.asked(config) or paths.value_of(config, KEY) == AUTO):
+        return None
+    return World.of_group().from_first(lambda: finding.find(str(again), key="resume")[0].config())
+
+
 def _settled(
-    config: Mapping[str, Any], own: tuple[Path, str] | None
+    config: Mapping[str, Any], before: Mapping[str, Any] | None
 ) -> tuple[Mapping[str, Any], DataSet | None, tuple[Chosen, list[str]]]:
     """Return the configuration without `auto`, the data set if it was read for that, what was chosen, and advice.
 
-    A resumed run has the numbers that it began with, which the present number of processes does not change.
+    before: of a run that goes on, which has the numbers that it began with: the present number of processes does not
+    change them.
     """
-    again = str(own[0]) if own is not None and RunDir(own[0]).listing() else config.get("resume")
-    if again and automatic.asked(config):
-        run = World.of_group().from_first(lambda: finding.find(str(again), key="resume")[0].config())
-        config = automatic.recorded(config, run)
+    if before is not None:
+        config = automatic.recorded(config, before)
     if not automatic.asked(config):
         return config, None, (Chosen(), [])
     size = World.of_group().size
