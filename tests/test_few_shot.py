@@ -19,7 +19,7 @@ from gancli.data.survey import Survey
 from gancli.errors import DataError, MetricError, RunError
 from gancli.store.rundir import RunDir
 from gancli.train import automatic, few_shot
-from gancli.train.by_device import GENERATORS, OTHER, with_generator
+from gancli.train.by_device import usual_layers, with_generator
 from gancli.verbs import ending, measuring
 from gancli.verbs.session import Session
 from tests.conftest import TINY, Gan
@@ -47,8 +47,10 @@ AUTO = ["experiment=few_shot", "dataset.root=mixed"]
 def test_the_rules_by_images_and_device(
     images: int, side: int, device: str, ranks: int, wanted: tuple[float, ...]
 ) -> None:
-    words = [*AUTO, f"model.generator={GENERATORS.get(device, OTHER)}"]
-    found, chosen, notes = few_shot.settled(compose("train", words), Survey(images, side, side, side), device, ranks)
+    words = [*AUTO, f"model.generator={few_shot.GENERATORS.get(device, few_shot.OTHER)[0]}"]
+    config = compose("train", words)
+    survey = Survey(images, side, side, side)
+    found, chosen, notes = few_shot.settled(config, survey, device, ranks, usual_layers(config, words))
     observers = found["observers"]
     assert found["pretrained"]["layers"][0] == ("_blocks.0" if device == "cpu" else "_blocks.2")
     assert (found["loss"]["noise"], found["loss"]["noise_until"]) == ((0.6, 80_000) if device == "cpu" else (0.0, None))
@@ -76,14 +78,14 @@ def test_another_generator_has_its_own_width_and_reasons() -> None:
     words = [*AUTO, "model.generator=stylegan2"]
     found, chosen, _ = few_shot.settled(compose("train", words), Survey(200, 64, 64, 64), "cuda")
     rows = {row.key: (row.value, row.why) for row in chosen.rows}
-    assert rows["model.generator"] == ("stylegan2", "as given")
-    assert rows["model.ch_base"] == ("32768", "as given; by rule 4096")
+    assert rows["model.generator"] == ("stylegan2", "as configured; by rule fastgan_lite")
+    assert rows["model.ch_base"] == ("32768", "as configured; by rule 4096")
     assert rows["model.D.separable"] == ("true", "as published with this generator")
     assert "model.ch" not in rows
     assert "ch" not in found["model"]
     assert found["model"]["D"]["separable"] is True
     other = few_shot.settled(compose("train", [*AUTO, "model=dcgan"]), Survey(200, 64, 64, 64), "cpu")[1]
-    assert [(row.value, row.why) for row in other.rows if row.key == "model.name"] == [("dcgan", "as given")]
+    assert [(row.value, row.why) for row in other.rows if row.key == "model.name"] == [("dcgan", "as configured")]
 
 
 @pytest.mark.parametrize(
@@ -93,14 +95,49 @@ def test_another_generator_has_its_own_width_and_reasons() -> None:
         ("mobilenet_v2", ["features.1", "features.3", "features.6", "features.13"], 64),
         ("resnet50", ["layer1", "layer2", "layer3", "layer4"], 128),
         ("timm", "stages", 128),
+        ("torchvision", "stages", 128),
     ],
 )
 def test_a_cpu_reads_larger_maps_of_networks_that_it_knows(pretrained: str, layers: Any, resolution: int) -> None:
-    config = compose("train", [*AUTO, f"pretrained={pretrained}"])
-    found = few_shot.settled(config, Survey(200, 64, 64, 64), "cpu")[0]
+    words = [*AUTO, f"pretrained={pretrained}"]
+    config = compose("train", words)
+    found = few_shot.settled(config, Survey(200, 64, 64, 64), "cpu", 1, usual_layers(config, words))[0]
     assert (found["pretrained"]["layers"], found["model"]["D"]["resolution"]) == (layers, resolution)
-    given = compose("train", [*AUTO, f"pretrained={pretrained}", "pretrained.layers=[a]"])
-    assert few_shot.settled(given, Survey(200, 64, 64, 64), "cpu")[0]["pretrained"]["layers"] == ["a"]
+    typed = few_shot.settled(compose("train", [*words, "pretrained.layers=[a]"]), Survey(200, 64, 64, 64), "cpu")[0]
+    assert (typed["pretrained"]["layers"], typed["model"]["D"]["resolution"]) == (["a"], 128)
+
+
+def chosen(words: list[str], device: str = "cpu") -> dict[str, tuple[str, str]]:
+    table = few_shot.settled(compose("train", [*AUTO, *words]), Survey(24, 64, 64, 64), device)[1]
+    return {row.key: (row.value, row.why) for row in table.rows}
+
+
+def test_the_table_says_what_is_not_by_rule() -> None:
+    rows = chosen(["model.generator=fastgan_lite", "model.D.ch=16", "loss.noise=0"])
+    assert rows["model.generator"] == ("fastgan_lite", "as configured; by rule dcgan")
+    assert rows["model.D.ch"] == ("16", "as configured; by rule 32")
+    assert rows["loss.noise_until"] == ("null", "there is no noise")
+    assert rows["batch_size"] == ("8", "the smallest of these rules")
+    assert chosen(["loss.noise=0.3"], "cuda")["loss.noise_until"] == ("null", "the noise is constant")
+    assert chosen(["model=dcgan"])["loss.noise"] == ("0.0", "as published")  # measured with Projected GAN
+
+
+def test_a_width_that_the_generator_has_not_is_refused_if_typed(gan: Gan) -> None:
+    mixed(Path("mixed"))
+    words = [*(w for w in FEW if w != "model.latent.dim=8"), "model.generator=stylegan2", "observers=none", "steps=1"]
+    answer = gan("train", *words, "run_dir=r")
+    told = "gan: model.ch=4: the width of this generator has another key: see model.ch_base\n"
+    assert (answer.code, answer.err) == (2, told)
+
+
+def test_a_resumed_run_without_the_models_width_is_not_settled_again(gan: Gan) -> None:
+    mixed(Path("mixed"))
+    words = [w for w in FEW if not w.startswith(("model.ch", "model.latent"))]
+    words += ["model.generator=stylegan2", "model.ch_base=64", "model.ch_max=4", "observers=none", "run_dir=r"]
+    assert gan("train", *words, "steps=1").code == 0
+    more = gan("train", "resume=r", "steps=2")
+    assert more.code == 0, more.err
+    assert "chosen for" not in more.err
 
 
 def test_the_generator_follows_from_the_device_and_is_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,6 +150,9 @@ def test_the_generator_follows_from_the_device_and_is_recorded(monkeypatch: pyte
         assert found["model"]["D"]["resolution"] == "auto"  # the recipe's keys stay
         resumed, words = with_generator(config, AUTO, {"model": {"generator": "stylegan2"}})
         assert (resumed["model"]["generator"], words[-1]) == ("stylegan2", "generator=stylegan2")
+        labels = compose("train", [*AUTO, "model.conditioning=projection"])
+        assert with_generator(labels, [*AUTO, "model.conditioning=projection"], None)[1][-1] == "generator=fastgan_lite"
+        assert with_generator(config, AUTO, {"model": {}}) == (config, AUTO)  # refused later, as another model's run
         named = compose("train", [*AUTO, "model.generator=biggan"])
         assert with_generator(named, AUTO, None) == (named, AUTO)
 
@@ -151,7 +191,7 @@ def test_what_is_chosen_is_printed_with_its_reason_and_recorded(gan: Gan, pooled
     lines = answer.err.splitlines()
     title = "chosen for 24 images with sides of 33 to 52 pixels, shorter side 40 in the median, on a CPU:"
     at = lines.index(title)
-    table = [line.split(maxsplit=3) for line in lines[at + 1 : at + 18]]
+    table = [line.split(maxsplit=3) for line in lines[at + 1 : at + 19]]
     assert [(key, value) for key, _, value, _ in table] == [
         ("model.name", "projected"),
         ("model.generator", "dcgan"),
@@ -160,6 +200,7 @@ def test_what_is_chosen_is_printed_with_its_reason_and_recorded(gan: Gan, pooled
         ("dataset.flip", "true"),
         ("batch_size", "8"),
         ("model.ch", "4"),
+        ("model.D.ch", "2"),
         ("pretrained.layers", "[0,1,2,3]"),
         ("model.D.resolution", "64"),
         ("model.D.separable", "true"),
@@ -171,8 +212,8 @@ def test_what_is_chosen_is_printed_with_its_reason_and_recorded(gan: Gan, pooled
         ("observers.checkpoints.every", "1000"),
         ("time", table[-1][2]),
     ]
-    assert table[6][3] == "as given; by rule 32"
-    assert len({line.index(" = ") for line in lines[at + 1 : at + 18]}) == 1
+    assert table[6][3] == "as configured; by rule 32"
+    assert len({line.index(" = ") for line in lines[at + 1 : at + 19]}) == 1
     assert any(line.startswith("24 images are very few: expect copies") for line in lines)
     stored = yaml.safe_load(Path("r/config.yaml").read_text(encoding="utf-8"))
     assert (stored["dataset"]["size"], stored["batch_size"], stored["model"]["G"]["ch"]) == (32, 8, 4)

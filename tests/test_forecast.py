@@ -36,7 +36,7 @@ from gancli.train.engine import Engine
 from gancli.train.rehearsal import Rehearsal, Speed
 from gancli.train.tracing import LiveTensors, OverTime
 from gancli.verbs import session, stopping
-from gancli.verbs.forecast import default_steps
+from gancli.verbs.forecast import default_steps, noise_left
 from tests import tiny
 from tests.conftest import TINY, Gan
 
@@ -461,3 +461,23 @@ def test_a_log_that_cannot_be_written_does_not_silence_a_wait(capsys: pytest.Cap
         with waiting.told("measuring", full):
             time.sleep(0.2)
     assert capsys.readouterr().err == "measuring ...\n"
+
+
+@pytest.mark.parametrize(
+    ("keys", "told"),
+    [
+        ({}, True),
+        ({"loss": {"noise": 0.5, "noise_until": 3000}}, False),
+        ({"loss": {"noise": 0.0, "noise_until": 9000}}, False),
+        ({"loss": {"noise": 0.5, "noise_until": None}}, False),
+        ({"max_time": None}, False),
+        ({"max_time": 9.0}, False),  # the run ends by itself
+        ({"resume": "last"}, False),
+    ],
+)
+def test_noise_that_max_time_leaves_is_told(keys: dict[str, Any], told: bool) -> None:
+    engine = tiny.engine(batch_size=64, steps=400)
+    options = {"loss": {"noise": 0.5, "noise_until": 9000}, "max_time": 1.0, "resume": None} | keys
+    found = noise_left({"": 1.0}, Mock(spec=TrainSettings, **options), engine)
+    wanted = "loss.noise_until=9000: max_time=1 ends the run after about 3,800 images, before the noise is 0"
+    assert found == ([wanted] if told else [])

@@ -301,6 +301,11 @@ def test_generators_that_do_not_fit_are_refused(keys: list[str], words: str) -> 
         compose("train", keys)
 
 
+def test_labels_need_a_generator_that_takes_them() -> None:
+    with pytest.raises(ConfigError, match=r"this generator does not: type model\.generator=fastgan_lite, or"):
+        engine_of([*TINY["projected"], *LABELS, "model.generator=dcgan"])
+
+
 def test_other_verbs_have_no_generator() -> None:
     with pytest.raises(GanError, match=r"^unknown key model\.generator"):
         compose("sample", ["model.generator=fastgan"])

@@ -103,18 +103,6 @@ def leaves(group: str, choice: object, folders: Sequence[Path] = ()) -> dict[str
     return found
 
 
-def default_of(group: str, section: Mapping[str, Any], key: str) -> Any:
-    """Return a key's value in the group's file that a section comes from, that of its target and arch; or None.
-
-    >>> default_of("pretrained", {"_target_": "gancli.pretrained.timm.timm", "arch": "resnet34"}, "layers")
-    'stages'
-    """
-    files = [read(file)[1] for file in sorted((conf_dir() / group).glob("*.yaml"))]
-    same = [content for content in files if content.get("_target_") == section.get("_target_")]
-    named = [content for content in same if content.get("arch") == section.get("arch")]
-    return next((content.get(key) for content in (*named, *same)), None)
-
-
 def overridden(group: str, choice: object, folders: Sequence[Path] = ()) -> dict[str, Any]:
     """Return the choices that a choice makes in other groups.
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from gancli.augment.augment import Augment
 from gancli.compute.rng import Rng
+from gancli.errors import ConfigError
 from gancli.games.game import Batch
 from gancli.games.latent import Latent
 from gancli.games.noise import NoiseGame
@@ -31,6 +32,11 @@ class ProjectedGame(NoiseGame):
         *,
         ramp: Ramp | None = None,
     ):
+        if self._labelled(nets, "D") and not self._labelled(nets, "G"):
+            raise ConfigError(
+                "model.conditioning: D takes labels, and this generator does not: type model.generator=fastgan_lite, or"
+                " model.conditioning=none"
+            )
         super().__init__(nets, loss, penalties, latent, classes, augment, ramp=ramp)
         of_d, *lazy, of_g = self._moves
         g_first = bool(of_g.feeds) or self.labelled  # G's move takes the step's real images, and D's the same
@@ -39,6 +45,10 @@ class ProjectedGame(NoiseGame):
             replace(of_d, shared=g_first),
             *(replace(move, shared=bool(move.feeds)) for move in lazy),
         )
+
+    @staticmethod
+    def _labelled(nets: Mapping[str, nn.Module], name: str) -> bool:
+        return bool(getattr(nets[name], "conditional", False))
 
     def _classes(self, rng: Rng, batch: Batch | None, graph: bool) -> Tensor | None:
         """The classes of the step's real images, if there are some."""

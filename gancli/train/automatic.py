@@ -111,6 +111,9 @@ def recorded(config: Mapping[str, Any], run: Mapping[str, Any]) -> dict[str, Any
     for key in asked(config):
         if holds(run, key):  # also None, which a rule may choose
             set_value(found, key, value_of(run, key))
+        elif "." in key:  # its networks do not have it
+            section, _, last = key.rpartition(".")
+            set_value(found, section, {name: value for name, value in value_of(found, section).items() if name != last})
     return found
 
 

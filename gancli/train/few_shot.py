@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from gancli.config.build import shown
-from gancli.config.files import default_of
+from gancli.config.generators import KEY
 from gancli.config.paths import set_value, value_of
 from gancli.data.survey import Survey
-from gancli.errors import DataError
+from gancli.errors import ConfigError, DataError
 from gancli.train.rules import AUTO, Chosen, Row, Rule, holds
 
 LEAST, FEW, MANY = 20, 100, 20_000  # images: fewer than LEAST are refused; below FEW and above MANY there is a note
@@ -62,6 +62,9 @@ APPLE = Machine("an Apple GPU", side=128, batch=32, width=64, minutes=120.0, eve
 GPU = Machine("a GPU", side=256, batch=64, width=64, minutes=120.0, every=500, samples=1000)
 MACHINES = {"cpu": CPU, "mps": APPLE, "cuda": GPU}  # by torch's kind of device
 
+GENERATORS = {"cpu": ("dcgan", "of the generators, the one with the fewest operations")}
+OTHER = ("fastgan_lite", "light, and one of those that Projected GAN was published with")
+
 # The last layers of strides 2, 4, 8 and 16, by the function that builds a pretrained network.
 FINE = {
     "efficientnet_lite0": ["_blocks.0", "_blocks.2", "_blocks.4", "_blocks.10"],
@@ -71,31 +74,60 @@ FINE = {
 
 @dataclass(frozen=True)
 class Case:
-    """What the rules depend on: the images, the machine, the number of processes, and the networks.
+    """What the rules depend on: the images, the machine, the number of processes, and the configuration.
 
-    styled: whether G has styles. pretrained: the section of the frozen network.
+    styled: whether G has styles. projected: whether D reads a frozen network. network: the function that builds it.
+    layers: those that were typed, else None; usual: those of its group's file. noise: σ that was typed, else None.
     """
 
     survey: Survey
     machine: Machine = CPU
     ranks: int = 1
     styled: bool = False
-    pretrained: Mapping[str, Any] = field(default_factory=dict)
+    projected: bool = True
+    network: str = ""
+    layers: Any = None
+    usual: Any = None
+    noise: float | None = None
+
+    @staticmethod
+    def of(config: Mapping[str, Any], survey: Survey, device: str, ranks: int, usual: Any) -> Case:
+        """Return the case of a configuration on a kind of device."""
+        networks = [node for node in config["model"].values() if isinstance(node, Mapping) and "_target_" in node]
+        section, loss = config.get("pretrained") or {}, config.get("loss") or {}
+        layers, noise = section.get("layers"), loss.get("noise")
+        return Case(
+            survey,
+            MACHINES.get(device, GPU),
+            ranks,
+            styled=any("mapping_layers" in node for node in networks),
+            projected=config["model"].get("name", "projected") == "projected",
+            network=str(section.get("_target_", "")).rpartition(".")[2],
+            layers=None if layers == AUTO else layers,
+            usual=usual,
+            noise=None if noise == AUTO else noise,
+        )
 
     @property
-    def layers(self) -> Any:
-        """The layers of the frozen network that D reads."""
-        return self._fine or default_of("pretrained", self.pretrained, "layers")
+    def fine(self) -> list[str] | None:
+        """The network's layers of strides 2 to 16, if D reads those."""
+        found = FINE.get(self.network) if self.machine.fine and self.projected else None
+        return found if self.layers in (None, found) else None
 
     @property
     def seen(self) -> int:
-        """The side of the images that D's frozen network gets."""
-        return self.machine.seen * (1 if self._fine or not self.machine.fine else 2)
+        """The side that smaller images are enlarged to: with maps up to stride 32, twice as large."""
+        return self.machine.seen * (2 if self.machine.fine and self.fine is None else 1)
 
     @property
-    def _fine(self) -> list[str] | None:
-        name = str(self.pretrained.get("_target_", "")).rpartition(".")[2]
-        return FINE.get(name) if self.machine.fine else None
+    def sigma(self) -> float:
+        """σ of the noise on D's input."""
+        return self.noise if self.noise is not None else self.machine.noise if self.projected else 0.0
+
+    @property
+    def quiet(self) -> int | None:
+        """Images after which the noise is 0; None: it is constant."""
+        return self.machine.quiet if self.sigma else None
 
 
 def below(number: float) -> int:
@@ -128,6 +160,8 @@ def batch_of(case: Case) -> int:
 
 
 def _why_batch(case: Case) -> str:
+    if below(case.survey.images / 4) < 8:
+        return "the smallest of these rules"
     if below(case.survey.images / 4) < case.machine.batch:
         return "at most a quarter of the images, so that the images are in a new order every few steps"
     if case.machine is CPU:
@@ -143,17 +177,25 @@ def half_life_of(case: Case) -> int:
 def _why_half_life(case: Case) -> str:
     if case.machine.average is None:
         return "images: as published, 10,000 for a batch of 32"
-    return f"images: an average over the last of the few that {case.machine.words} sees"
+    return f"images: short, since {case.machine.words} sees few in this time"
 
 
 def _why_noise(case: Case) -> str:
-    if not case.machine.noise:
+    if not case.sigma:
         return "as published"
     return "σ of noise on D's input: without it D wins at once with small batches, and samples become alike"
 
 
+def _why_quiet(case: Case) -> str:
+    if case.quiet is not None:
+        return "images over which the noise falls to 0, for details at the end"
+    return "the noise is constant" if case.sigma else "there is no noise"
+
+
 def _why_layers(case: Case) -> str:
-    return "its maps of strides 2 to 16" if case.layers in FINE.values() else "its usual maps"
+    if case.fine is not None:
+        return "those that D's heads read: of strides 2 to 16, so that images of 64 pixels need not be enlarged"
+    return "those that D's heads read: the usual ones of this network"
 
 
 def length(images: int) -> int:
@@ -190,19 +232,14 @@ def _said(text: str) -> Callable[[Case], str]:
 
 _EVERY: Callable[[Case], Any] = lambda case: case.machine.every  # noqa: E731
 
-# What is chosen before the images are known, with the reason: by the recipe's file, and by the device.
-FIXED: dict[str, Sequence[tuple[Any, str]]] = {
-    "model.name": [("projected", "D reads the features of a network trained on ImageNet, to learn from fewer images")],
-    "model.generator": [
-        ("dcgan", "of the generators, the one with the fewest operations"),
-        ("fastgan_lite", "light, and one of those that Projected GAN was published with"),
-    ],
-    "augment.policy": [
-        (
-            ["color", "translation", "cutout"],
-            "D sees few images often; these changes of its images keep it from learning them by heart",
-        )
-    ],
+# What is chosen before the images are known, with the reason; the generator by torch's kind of device.
+FIXED: dict[str, tuple[Any, str]] = {
+    "model.name": ("projected", "D reads the features of a network trained on ImageNet, to learn from fewer images"),
+    KEY: OTHER,
+    "augment.policy": (
+        ["color", "translation", "cutout"],
+        "D sees few images often; these changes of its images keep it from learning them by heart",
+    ),
 }
 
 # By configuration key, in the order of the printed table. A key that a model does not have is left out.
@@ -215,8 +252,14 @@ RULES: dict[str, Rule[Case]] = {
     "model.ch": Rule(
         lambda case: case.machine.width, _said("width of the networks that {machine} trains in this time")
     ),
-    "pretrained.layers": Rule(lambda case: case.layers, _why_layers),
-    "model.D.resolution": Rule(lambda case: case.seen, _said("side of the images that D's frozen network gets")),
+    "model.D.ch": Rule(
+        lambda case: case.machine.width, _said("width of the networks that {machine} trains in this time")
+    ),
+    "pretrained.layers": Rule(lambda case: case.fine or case.usual, _why_layers),
+    "model.D.resolution": Rule(
+        lambda case: case.seen,
+        _said("smaller images are enlarged to this side for D's frozen network"),
+    ),
     "model.ch_base": Rule(
         lambda case: 64 * case.machine.width, _said("width of the networks that {machine} trains in this time")
     ),
@@ -226,13 +269,8 @@ RULES: dict[str, Rule[Case]] = {
         lambda case: None if case.machine.average else 0.05,
         lambda case: "the half-life is constant" if case.machine.average else "as published",
     ),
-    "loss.noise": Rule(lambda case: case.machine.noise, _why_noise),
-    "loss.noise_until": Rule(
-        lambda case: case.machine.quiet,
-        lambda case: (
-            "images over which the noise falls to 0, for details at the end" if case.machine.quiet else "no noise"
-        ),
-    ),
+    "loss.noise": Rule(lambda case: case.sigma, _why_noise),
+    "loss.noise_until": Rule(lambda case: case.quiet, _why_quiet),
     "images": Rule(length_of, _why_length),
     "max_time": Rule(lambda case: case.machine.minutes, _said("minutes for {machine}; resume=last continues")),
     "observers.scores.every": Rule(_EVERY, _said("steps between evaluations, by which the best checkpoint is chosen")),
@@ -253,25 +291,22 @@ def rules(config: Mapping[str, Any]) -> dict[str, Rule[Case]]:
 
 
 def settled(
-    config: Mapping[str, Any], survey: Survey, device: str, ranks: int = 1
+    config: Mapping[str, Any], survey: Survey, device: str, ranks: int = 1, layers: Any = None
 ) -> tuple[dict[str, Any], Chosen, list[str]]:
     """Return a configuration with a value for each key that is `auto`, the table of the rules, and notes.
 
-    device: torch's kind. Keys with another value keep it; the table says so. Raises DataError for too few images.
+    device: torch's kind. layers: the usual ones of the frozen network. Keys with another value keep it; the table says
+    so. Raises DataError for too few images, ConfigError for a width that G does not have.
     """
     if survey.images < LEAST:
         raise DataError(
             f"the rules for few images (experiment=few_shot) need at least {LEAST} images, and there are"
             f" {survey.images}: add some, or train without these rules by experiment=photos"
         )
-    networks = [node for node in config["model"].values() if isinstance(node, Mapping) and "_target_" in node]
-    styled = any("mapping_layers" in node for node in networks)
-    case = Case(survey, MACHINES.get(device, GPU), ranks, styled, config.get("pretrained") or {})
-    found, rows = dict(config), _fixed(config)
-    width = config["model"].get("ch")
-    own = [node for name, node in config["model"].items() if name != "D" and isinstance(node, Mapping)]
-    if not any("ch" in node and node["ch"] == width for node in own):  # the recipe's, for another generator
-        found["model"] = {name: value for name, value in config["model"].items() if name != "ch"}
+    case = Case.of(config, survey, device, ranks, layers)
+    found, rows = dict(config), _fixed(config, device)
+    if "ch" in config["model"] and not _has_width(config["model"]):
+        found["model"] = _without_width(config["model"])
     for key, rule in rules(config).items():
         if not holds(found, key):
             continue
@@ -283,17 +318,35 @@ def settled(
         if given == AUTO:
             rows.append(Row(key, shown(value), rule.why(case)))
         elif key != "images" or given is not None:  # else the length is given by steps
-            rows.append(Row(key, shown(given), "as given" if given == value else f"as given; by rule {shown(value)}"))
+            rows.append(Row(key, shown(given), _kept(given, value)))
     return found, Chosen(f"chosen for {survey.told}, on {case.machine.words}:", tuple(rows)), _notes(survey)
 
 
-def _fixed(config: Mapping[str, Any]) -> list[Row]:
+def _has_width(model: Mapping[str, Any]) -> bool:
+    """Whether G has the width `ch`."""
+    nets = [node for node in model.values() if isinstance(node, Mapping) and "_target_" in node]
+    return any("ch" in node for node in nets if not node["_target_"].endswith("Discriminator"))
+
+
+def _without_width(model: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a model's section without the recipe's width. Raises ConfigError if one was typed."""
+    if model["ch"] != AUTO:
+        raise ConfigError(f"model.ch={model['ch']}: the width of this generator has another key: see model.ch_base")
+    return {name: value for name, value in model.items() if name != "ch"}
+
+
+def _kept(given: Any, ruled: Any) -> str:
+    return "as configured" if given == ruled else f"as configured; by rule {shown(ruled)}"
+
+
+def _fixed(config: Mapping[str, Any], device: str) -> list[Row]:
     """Return the rows of what is chosen before the images are known."""
     rows = []
-    for key, wanted in FIXED.items():
+    wanted = FIXED | {KEY: GENERATORS.get(device, OTHER)}
+    for key, (value, why) in wanted.items():
         if holds(config, key):
             given = value_of(config, key)
-            rows.append(Row(key, shown(given), next((why for value, why in wanted if given == value), "as given")))
+            rows.append(Row(key, shown(given), why if given == value else _kept(given, value)))
     return rows
 
 

@@ -58,6 +58,7 @@ def _forecast(
         notes.append(f"{unknown} of a step: not measured, since even a few images take too long here")
     else:
         notes.append(pace(seconds, settings, engine, overrides, "about" if rehearsal.real else "at least"))
+        notes += noise_left(seconds, settings, engine)
     return need, seconds
 
 
@@ -96,6 +97,24 @@ def pace(
     return f"{each}, {steps:,} steps {how} {clock(whole)}" + (
         f"; max_time={settings.max_time:g} stops it earlier" if stopped else ""
     )
+
+
+def noise_left(seconds: Mapping[str, float], settings: TrainSettings, engine: Engine) -> list[str]:
+    """Return a note if max_time ends a new run before the noise on D's input is 0.
+
+    seconds: per step, by stage.
+    """
+    loss, most = settings.loss or {}, settings.max_time
+    until = loss.get("noise_until") if loss.get("noise") else None
+    whole = length(seconds, engine, engine.steps)
+    if not until or most is None or settings.resume or whole <= 60 * most:
+        return []
+    seen = int(round(engine.course.seen(engine.steps) * 60 * most / whole, -2))
+    if seen >= until:
+        return []
+    return [
+        f"loss.noise_until={until}: max_time={most:g} ends the run after about {seen:,} images, before the noise is 0"
+    ]
 
 
 def length(seconds: Mapping[str, float], engine: Engine, steps: int) -> float:

@@ -39,7 +39,7 @@ from gancli.store.networks import StoredNetwork
 from gancli.store.rundir import RunDir
 from gancli.train import assemble, automatic, checks, few_shot, streams
 from gancli.train import frozen as freezing
-from gancli.train.by_device import with_generator
+from gancli.train.by_device import usual_layers, with_generator
 from gancli.train.engine import Engine
 from gancli.train.players import counts
 from gancli.train.rehearsal import Rehearsal
@@ -72,7 +72,7 @@ def _run(config: Mapping[str, Any], overrides: Sequence[str], signals: _Signals)
     own = ranks.own_run(config.get("run_dir"), World.of_group())
     before = _before(config, own)
     config, overrides = with_generator(config, overrides, before)
-    config, source, (chosen, advice) = _settled(config, before)
+    config, source, (chosen, advice) = _settled(config, overrides, before)
     settings = make_as(TrainSettings, config, "")
     if own is not None and own[1] == "finished":
         return own[0]  # restarted after the run had finished
@@ -150,7 +150,7 @@ def _before(config: Mapping[str, Any], own: tuple[Path, str] | None) -> Mapping[
 
 
 def _settled(
-    config: Mapping[str, Any], before: Mapping[str, Any] | None
+    config: Mapping[str, Any], overrides: Sequence[str], before: Mapping[str, Any] | None
 ) -> tuple[Mapping[str, Any], DataSet | None, tuple[Chosen, list[str]]]:
     """Return the configuration without `auto`, the data set if it was read for that, what was chosen, and advice.
 
@@ -164,7 +164,8 @@ def _settled(
     size = World.of_group().size
     if automatic.by_files(config):
         kind = device.chosen(make_as(device.DeviceChoice, config["device"], "device").kind).type
-        settled, chosen, advice = few_shot.settled(config, _survey(config), kind, size)
+        layers = usual_layers(config, overrides)
+        settled, chosen, advice = few_shot.settled(config, _survey(config), kind, size, layers)
         return settled, None, (chosen, advice)
     with told("reading the data set"), ranks.one_first():
         source = streams.data_set(config["dataset"], config["game"])
