@@ -85,7 +85,9 @@ def test_another_generator_has_its_own_width_and_reasons() -> None:
     assert "ch" not in found["model"]
     assert found["model"]["D"]["separable"] is True
     other = few_shot.settled(compose("train", [*AUTO, "model=dcgan"]), Survey(200, 64, 64, 64), "cpu")[1]
-    assert [(row.value, row.why) for row in other.rows if row.key == "model.name"] == [("dcgan", "as configured")]
+    assert [(row.value, row.why) for row in other.rows if row.key == "model.name"] == [
+        ("dcgan", "as configured; by rule projected")
+    ]
 
 
 @pytest.mark.parametrize(
