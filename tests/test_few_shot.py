@@ -19,7 +19,6 @@ from gancli.verbs.session import Session
 from tests.conftest import TINY, Gan
 from tests.few import FEW, QUIET, Pooled, mixed, pooled, results, rows, status  # noqa: F401
 
-
 # -- the end of a run --------------------------------------------------------------------------------------------------
 
 
