@@ -137,7 +137,7 @@ def train_cuts(words: list[str]) -> list[str]:
         cuts = [*cuts, f"model.ch={NARROW.get(config['model']['name'], 8)}"]
     if config["auto_rules"] == "few_shot":  # which evaluates while it trains
         cuts += [f"observers.{name}.n=16" for name in ("scores", "copies", "final")]
-        cuts += ["observers.scores.weights=inception.pth", "dataset.size=32", "max_time=null"]
+        cuts += ["observers.scores.extractor=random", "dataset.size=32", "max_time=null"]
     if config["optimizer"]["schedule"]["start"] > 1:
         cuts = [*cuts, "optimizer.schedule.start=1"]
     return cuts
