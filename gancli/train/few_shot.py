@@ -62,6 +62,7 @@ APPLE = Machine("an Apple GPU", side=128, batch=32, width=64, minutes=120.0, eve
 GPU = Machine("a GPU", side=256, batch=64, width=64, minutes=120.0, every=500, samples=1000)
 MACHINES = {"cpu": CPU, "mps": APPLE, "cuda": GPU}  # by torch's kind of device
 
+# The generator and the reason, by torch's kind of device, and for all others.
 GENERATORS = {"cpu": ("dcgan", "of the generators, the one with the fewest operations")}
 OTHER = ("fastgan_lite", "light, and one of those that Projected GAN was published with")
 
@@ -231,11 +232,14 @@ def _said(text: str) -> Callable[[Case], str]:
 
 
 _EVERY: Callable[[Case], Any] = lambda case: case.machine.every  # noqa: E731
+_WIDTH: Rule[Case] = Rule(
+    lambda case: case.machine.width, _said("width of the networks that {machine} trains in this time")
+)
 
-# What is chosen before the images are known, with the reason; the generator by torch's kind of device.
+# What is chosen before the images are known, with the reason, in the order of the printed table.
 FIXED: dict[str, tuple[Any, str]] = {
     "model.name": ("projected", "D reads the features of a network trained on ImageNet, to learn from fewer images"),
-    KEY: OTHER,
+    KEY: OTHER,  # or by the device
     "augment.policy": (
         ["color", "translation", "cutout"],
         "D sees few images often; these changes of its images keep it from learning them by heart",
@@ -249,20 +253,13 @@ RULES: dict[str, Rule[Case]] = {
         lambda case: True, _said("twice the images; type false for text, logos, or sides that differ")
     ),
     "batch_size": Rule(batch_of, _why_batch),
-    "model.ch": Rule(
-        lambda case: case.machine.width, _said("width of the networks that {machine} trains in this time")
-    ),
-    "model.D.ch": Rule(
-        lambda case: case.machine.width, _said("width of the networks that {machine} trains in this time")
-    ),
+    "model.ch": _WIDTH,
+    "model.D.ch": _WIDTH,
     "pretrained.layers": Rule(lambda case: case.fine or case.usual, _why_layers),
     "model.D.resolution": Rule(
-        lambda case: case.seen,
-        _said("smaller images are enlarged to this side for D's frozen network"),
+        lambda case: case.seen, lambda case: "smaller images are enlarged to this side for D's frozen network"
     ),
-    "model.ch_base": Rule(
-        lambda case: 64 * case.machine.width, _said("width of the networks that {machine} trains in this time")
-    ),
+    "model.ch_base": Rule(lambda case: 64 * case.machine.width, _WIDTH.why),
     "model.D.separable": Rule(lambda case: case.styled or case.machine is CPU, _why_separable),
     "model.ema.half_life": Rule(half_life_of, _why_half_life),
     "model.ema.ramp": Rule(
@@ -287,7 +284,7 @@ RULES: dict[str, Rule[Case]] = {
 
 def rules(config: Mapping[str, Any]) -> dict[str, Rule[Case]]:
     """Return the rules by key: a network's own width has the model's."""
-    return RULES | {f"model.{name}.ch": RULES["model.ch"] for name in config["model"]}
+    return RULES | {f"model.{name}.ch": _WIDTH for name in config["model"]}
 
 
 def settled(
